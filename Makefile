@@ -1,0 +1,43 @@
+# make demo             train, test and draw on the built-in data set
+# make test             the tests, with the maintained toolbox stack
+# make test-openmmlab   the tests, with the classic toolbox stack
+# make lint             ruff
+# PYTHON=python3.12 chooses the interpreter of a new environment.
+
+PYTHON ?= python3
+DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
+
+.PHONY: demo test test-openmmlab lint
+
+# --no-compile: Python compiles what is imported, which is little of 6 GB.
+PIP_INSTALL = bin/pip install --no-compile --disable-pip-version-check -e
+
+.venv/.onedl: setup.py
+	$(PYTHON) -m venv .venv
+	.venv/$(PIP_INSTALL) '.[onedl]'
+	touch $@
+
+.venv/.dev: .venv/.onedl
+	.venv/$(PIP_INSTALL) '.[onedl,dev]'
+	touch $@
+
+.venv-openmmlab/.dev: setup.py
+	$(PYTHON) -m venv .venv-openmmlab
+	.venv-openmmlab/$(PIP_INSTALL) '.[openmmlab,dev]'
+	touch $@
+
+demo: .venv/.onedl
+	.venv/bin/python tools/train.py $(DEMO) --work-dir work_dirs/demo
+	.venv/bin/python tools/test.py $(DEMO) work_dirs/demo/epoch_3.pth \
+		--work-dir work_dirs/demo --show-dir work_dirs/demo/pictures
+	@echo "Truth beside prediction, image by image: work_dirs/demo/pictures"
+
+test: .venv/.dev
+	.venv/bin/python -m pytest
+
+test-openmmlab: .venv-openmmlab/.dev
+	.venv-openmmlab/bin/python -m pytest
+
+lint: .venv/.dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .

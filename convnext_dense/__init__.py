@@ -1,0 +1,30 @@
+"""ConvNeXt backbones for MMDetection and MMSegmentation.
+
+``custom_imports = dict(imports=['convnext_dense'])`` in a config registers
+everything, with either toolbox.
+"""
+
+from .errors import INSTALL_A_STACK
+
+try:
+    import mmengine  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "mmengine":
+        raise
+    raise ImportError(
+        "convnext_dense works with MMDetection and MMSegmentation, and neither is "
+        f"installed here. {INSTALL_A_STACK}"
+    ) from error
+
+from . import checkpoints, mmcv_ops
+
+# Before the toolboxes' models are imported, which import mmcv.ops.
+mmcv_ops.install()
+checkpoints.install()
+
+from .backbone import ConvNeXt  # noqa: E402
+from .datasets import shapes  # noqa: E402, F401
+from .layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
+
+__version__ = "0.1.0"
+__all__ = ["ConvNeXt", "LayerDecayOptimWrapperConstructor"]

@@ -1,0 +1,241 @@
+"""The ConvNeXt backbone: four stages, a feature map from each, every map normalised."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .block import NORM_EPS, Block, LayerNorm2d
+from .checkpoints import load_pretrained
+from .errors import InputError
+
+NUM_STAGES = 4
+MIN_SIZE = 32  # the deepest map has stride 32
+
+
+class Arch(NamedTuple):
+    """Blocks and channels of each stage."""
+
+    depths: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+class FeatureInfo(NamedTuple):
+    """What one output map looks like: C, and input pixels per map pixel."""
+
+    channels: int
+    stride: int
+
+
+# arXiv 2201.03545, section 3.1; atto to nano: arXiv 2301.00808, section 3.4.
+ARCHS = {
+    "atto": Arch((2, 2, 6, 2), (40, 80, 160, 320)),
+    "femto": Arch((2, 2, 6, 2), (48, 96, 192, 384)),
+    "pico": Arch((2, 2, 6, 2), (64, 128, 256, 512)),
+    "nano": Arch((2, 2, 8, 2), (80, 160, 320, 640)),
+    "tiny": Arch((3, 3, 9, 3), (96, 192, 384, 768)),
+    "small": Arch((3, 3, 27, 3), (96, 192, 384, 768)),
+    "base": Arch((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "large": Arch((3, 3, 27, 3), (192, 384, 768, 1536)),
+    "xlarge": Arch((3, 3, 27, 3), (256, 512, 1024, 2048)),
+}
+
+
+@MODELS.register_module()
+class ConvNeXt(BaseModule):
+    """ConvNeXt for dense prediction (arXiv 2201.03545).
+
+    Arguments keep the names they have in mmpretrain's ConvNeXt, so an existing
+    mmdet or mmseg config changes only ``type``. Parameters keep the authors'
+    names, so their checkpoints load as they are.
+
+    Args:
+        arch: a name (tiny, small, base, large, xlarge and the others of
+            ``ARCHS``), or a dict
+            with ``depths`` and ``channels``, four positive integers each.
+        in_channels: channels of the input image.
+        drop_path_rate: drop path rate of the last block; it grows linearly
+            from 0 at the first. In [0, 1).
+        layer_scale_init_value: initial layer scale; 0 leaves it out. The
+            paper trains classifiers from 1e-6 and fine-tunes dense
+            predictors from 1.0.
+        out_indices: the stages whose maps are returned, 0 to 3; negative
+            numbers count from the last. Stages after the last one named are
+            not built.
+        frozen_stages: how many stages are frozen, counted from the input: 1
+            freezes the stem and stage 0, 4 all stages, 0 or less nothing.
+            The norms of the output maps stay trainable.
+        gap_before_final_norm: accepted only as False: dense prediction has
+            no pooling. Existing configs carry it.
+        with_cp: gradient checkpointing of every block.
+        init_cfg: as everywhere in mmengine. ``dict(type='Pretrained',
+            checkpoint=PATH_OR_URL)`` loads weights; ``prefix='backbone.'``
+            picks the part of a larger model.
+
+    Raises:
+        InputError: (a ValueError) an argument out of its range, or, from
+            ``forward``, an image smaller than 32 pixels.
+
+    Shapes: (N, in_channels, H, W), H and W at least 32, to a tuple of
+    (N, channels, H // stride, W // stride), finest first; with odd sizes each
+    halving rounds down. The maps are in the channels_last memory format.
+    ``feature_info`` has their channels and strides.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping = "tiny",
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        out_indices: Sequence[int] | int = (0, 1, 2, 3),
+        frozen_stages: int = 0,
+        gap_before_final_norm: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(init_cfg=init_cfg)
+        self.depths, self.channels = _resolve_arch(arch)
+        self.out_indices = _resolve_out_indices(out_indices)
+        if not 0 <= drop_path_rate < 1:
+            raise InputError(
+                f"drop_path_rate={drop_path_rate} of ConvNeXt is a probability: "
+                "give a number from 0 up to, but not including, 1"
+            )
+        if frozen_stages > NUM_STAGES:
+            raise InputError(
+                f"frozen_stages={frozen_stages} of ConvNeXt: there are {NUM_STAGES} "
+                f"stages, give at most {NUM_STAGES}"
+            )
+        if gap_before_final_norm:
+            raise InputError(
+                "gap_before_final_norm=True of ConvNeXt is for classification; "
+                "leave it out or set it to False"
+            )
+        self.frozen_stages = frozen_stages
+
+        # Stages after the last output would never see a gradient: DDP stops on such.
+        depths = self.depths[: max(self.out_indices) + 1]
+        c = self.channels[: len(depths)]
+        stem = nn.Sequential(
+            nn.Conv2d(in_channels, c[0], kernel_size=4, stride=4),
+            LayerNorm2d(c[0], eps=NORM_EPS),
+        )
+        self.downsample_layers = nn.ModuleList([stem])
+        for before, after in pairwise(c):
+            self.downsample_layers.append(
+                nn.Sequential(
+                    LayerNorm2d(before, eps=NORM_EPS),
+                    nn.Conv2d(before, after, kernel_size=2, stride=2),
+                )
+            )
+
+        rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    Block(width, next(rates), layer_scale_init_value, with_cp)
+                    for _ in range(depth)
+                )
+            )
+            for depth, width in zip(depths, c, strict=True)
+        )
+        for i in self.out_indices:
+            self.add_module(f"norm{i}", LayerNorm2d(c[i], eps=NORM_EPS))
+
+        self.feature_info = [FeatureInfo(c[i], 4 * 2**i) for i in self.out_indices]
+        self.apply(_init_parameters)
+        self._freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if min(x.shape[-2:]) < MIN_SIZE:
+            raise InputError(
+                f"an image of {x.shape[-2]} x {x.shape[-1]} pixels (height x width) is "
+                f"too small for ConvNeXt: both sides need at least {MIN_SIZE}; resize "
+                "or pad it"
+            )
+        x = x.contiguous(memory_format=torch.channels_last)
+        maps = []
+        for i, (downsample, stage) in enumerate(
+            zip(self.downsample_layers, self.stages, strict=True)
+        ):
+            x = stage(downsample(x))
+            if i in self.out_indices:
+                maps.append(getattr(self, f"norm{i}")(x))
+        return tuple(maps)
+
+    def train(self, mode: bool = True) -> "ConvNeXt":
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def init_weights(self) -> None:
+        """Load what ``init_cfg`` names, reporting what was used and what was not.
+
+        Raises:
+            InputError: the checkpoint cannot be had, or none of it fits.
+        """
+        if _is_pretrained(self.init_cfg):
+            load_pretrained(
+                self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", "")
+            )
+            self._is_init = True
+        else:
+            super().init_weights()
+
+    def _freeze(self) -> None:
+        frozen = max(self.frozen_stages, 0)
+        for part in (*self.downsample_layers[:frozen], *self.stages[:frozen]):
+            part.eval()
+            part.requires_grad_(False)
+
+
+def _is_pretrained(init_cfg) -> bool:
+    return isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained"
+
+
+def _resolve_arch(arch: str | Mapping) -> Arch:
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise InputError(
+                f"unknown arch {arch!r} of ConvNeXt: use one of {', '.join(ARCHS)}, or "
+                "dict(depths=[3, 3, 9, 3], channels=[96, 192, 384, 768])"
+            )
+        return ARCHS[arch]
+    try:
+        depths, channels = tuple(arch["depths"]), tuple(arch["channels"])
+    except (KeyError, TypeError):
+        depths = channels = ()
+    numbers = depths + channels
+    if (
+        len(depths) != NUM_STAGES
+        or len(channels) != NUM_STAGES
+        or not all(isinstance(n, int) and n > 0 for n in numbers)
+    ):
+        raise InputError(
+            f"arch={arch!r} of ConvNeXt: give a name ({', '.join(ARCHS)}), or a dict "
+            f"with depths and channels, {NUM_STAGES} positive integers each"
+        )
+    return Arch(depths, channels)
+
+
+def _resolve_out_indices(out_indices: Sequence[int] | int) -> tuple[int, ...]:
+    given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    if not given or any(
+        not isinstance(i, int) or not -NUM_STAGES <= i < NUM_STAGES for i in given
+    ):
+        raise InputError(
+            f"out_indices={out_indices!r} of ConvNeXt: name at least one of the stages "
+            f"0 to {NUM_STAGES - 1}"
+        )
+    return tuple(sorted({i % NUM_STAGES for i in given}))
+
+
+def _init_parameters(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

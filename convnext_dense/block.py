@@ -1,0 +1,76 @@
+"""The ConvNeXt block and its norm: the readable reference mathematics.
+
+Tensors between modules are (N, C, H, W). In the channels_last memory format
+``permute(0, 2, 3, 1)`` is a view whose last dimension is contiguous, so the
+norms and the pointwise layers below work without a copy.
+
+Source: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2.6 and figure 4.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+NORM_EPS = 1e-6
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of each position of a feature map.
+
+    Shapes: (N, C, H, W) -> (N, C, H, W).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """Depthwise 7x7, LayerNorm, pointwise x4, GELU, pointwise, layer scale, residual.
+
+    Parameter names are the authors': ``dwconv``, ``norm``, ``pwconv1``,
+    ``pwconv2``, ``gamma``.
+
+    Args:
+        channels: C.
+        drop_path_rate: probability of dropping the branch, per sample.
+        layer_scale_init_value: initial value of every element of ``gamma``;
+            0 leaves layer scale out.
+        with_cp: recompute the block in the backward pass instead of keeping
+            its intermediates (gradient checkpointing).
+
+    Shapes: (N, C, H, W) -> (N, C, H, W).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        with_cp: bool = False,
+    ):
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = (
+            nn.Parameter(torch.full((channels,), float(layer_scale_init_value)))
+            if layer_scale_init_value > 0
+            else None
+        )
+        self.drop_path = StochasticDepth(drop_path_rate, mode="row")
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return x + checkpoint(self._branch, x, use_reentrant=False)
+        return x + self._branch(x)
+
+    def _branch(self, x: Tensor) -> Tensor:
+        y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+        y = self.pwconv2(F.gelu(self.pwconv1(y)))
+        if self.gamma is not None:
+            y = self.gamma * y
+        return self.drop_path(y).permute(0, 3, 1, 2)

@@ -1,0 +1,260 @@
+"""The built-in data set, shapes: pictures drawn from a seed, on first use.
+
+Discs, squares, triangles, stars and crosses of varied size overlap on textured
+grounds. A class shows in its outline, its family of colours and its pattern.
+On disk it looks like anyone's data:
+
+    ROOT/images/{train,val}/000001.jpg
+    ROOT/annotations/instances_{train,val}.json    COCO, masks as polygons
+    ROOT/labels/{train,val}/000001.png             0 ground, 1 to 5 the classes
+
+Masks show what is visible of an object, as COCO's do.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.registry import DATASETS
+from rich.progress import track
+
+CLASSES = ("disc", "square", "triangle", "star", "cross")
+PALETTE = [(220, 60, 50), (60, 130, 230), (50, 190, 90), (240, 190, 30), (170, 80, 210)]
+GROUND, GROUND_COLOR = "ground", (90, 90, 90)
+
+SIZE = 320  # pixels a side
+COUNTS = {"train": 320, "val": 60}
+MAX_OBJECTS = 6
+MIN_RADIUS, MAX_RADIUS = 24, 80
+MAX_COVERED = 0.35  # of an object, by the ones in front of it
+HUES = {"disc": 0, "square": 110, "triangle": 60, "star": 25, "cross": 145}  # of 180
+HUE_SPREAD = 10
+GRAIN = 4.0  # standard deviation of the pixel noise, of 255
+ANTIALIAS = 4  # bits of sub-pixel precision
+
+
+@DATASETS.register_module("ShapesDetection")
+def shapes_detection(data_root: str, **kwargs):
+    """mmdet's ``CocoDataset`` over shapes, drawn now if it is not there yet."""
+    draw_once(data_root)
+    return DATASETS.build(
+        dict(
+            type="mmdet.CocoDataset",
+            data_root=data_root,
+            metainfo=dict(classes=CLASSES, palette=PALETTE),
+            **kwargs,
+        )
+    )
+
+
+@DATASETS.register_module("ShapesSegmentation")
+def shapes_segmentation(data_root: str, **kwargs):
+    """mmseg's ``BaseSegDataset`` over shapes, drawn now if it is not there yet."""
+    draw_once(data_root)
+    return DATASETS.build(
+        dict(
+            type="mmseg.BaseSegDataset",
+            data_root=data_root,
+            metainfo=dict(classes=(GROUND, *CLASSES), palette=[GROUND_COLOR, *PALETTE]),
+            **kwargs,
+        )
+    )
+
+
+def draw_once(root: str | os.PathLike, seed: int = 0) -> None:
+    """Draw the data set into ``root`` unless it is there.
+
+    It is drawn aside and renamed, so a folder of that name is always whole,
+    also when several processes start at once or one is stopped.
+    """
+    root = Path(root)
+    if root.exists():
+        return
+    root.absolute().parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.absolute().parent))
+    try:
+        draw(aside, seed)
+        os.chmod(aside, 0o755)  # mkdtemp's folders are private
+        try:
+            aside.rename(root)
+        except OSError:
+            if not root.exists():
+                raise  # else another process was first
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def draw(root: Path, seed: int, counts: dict[str, int] = COUNTS) -> None:
+    """Draw ``counts`` pictures of each split, with their annotations, into ``root``."""
+    rng = np.random.default_rng(seed)
+    for split, count in counts.items():
+        images, labels = root / "images" / split, root / "labels" / split
+        for folder in (images, labels, root / "annotations"):
+            folder.mkdir(parents=True, exist_ok=True)
+        coco = {
+            "info": {"description": f"convnext_dense shapes, {split}, seed {seed}"},
+            "licenses": [],
+            "categories": [{"id": i, "name": n} for i, n in enumerate(CLASSES, 1)],
+            "images": [],
+            "annotations": [],
+        }
+        for number in track(range(1, count + 1), f"drawing shapes, {split}"):
+            name = f"{number:06d}"
+            picture, label, objects = draw_picture(rng)
+            cv2.imwrite(str(images / f"{name}.jpg"), picture)
+            cv2.imwrite(str(labels / f"{name}.png"), label)
+            coco["images"].append(
+                {
+                    "id": number,
+                    "file_name": f"{name}.jpg",
+                    "width": SIZE,
+                    "height": SIZE,
+                }
+            )
+            for category, mask in objects:
+                coco["annotations"].append(
+                    {
+                        "id": len(coco["annotations"]) + 1,
+                        "image_id": number,
+                        "category_id": category,
+                        "iscrowd": 0,
+                        **_annotation(mask),
+                    }
+                )
+        file = root / "annotations" / f"instances_{split}.json"
+        file.write_text(json.dumps(coco))
+
+
+def draw_picture(rng: np.random.Generator):
+    """One picture, its label map, and its objects from back to front.
+
+    Returns:
+        picture (SIZE, SIZE, 3) BGR uint8; label (SIZE, SIZE) uint8, 0 ground;
+        a list of (category from 1, visible mask (SIZE, SIZE) bool).
+    """
+    picture = _ground(rng)
+    objects: list[tuple[int, np.ndarray, np.ndarray]] = []
+    for _ in range(rng.integers(1, MAX_OBJECTS + 1)):
+        category = int(rng.integers(len(CLASSES)))
+        # The logarithm is uniform: as many small objects as large ones.
+        radius = np.exp(rng.uniform(np.log(MIN_RADIUS), np.log(MAX_RADIUS)))
+        center = rng.uniform(0.7 * radius, SIZE - 0.7 * radius, 2)
+        outline = _outline(CLASSES[category], rng) * radius + center
+        alpha = _fill(outline)
+        whole = alpha > 0.5
+        visible = [(c, full, seen & ~whole) for c, full, seen in objects]
+        if any(s.sum() < (1 - MAX_COVERED) * f.sum() for _, f, s in visible):
+            continue
+        objects = [*visible, (category + 1, whole, whole)]
+        (left, top), (right, bottom) = _box(outline)
+        paint = _paint(CLASSES[category], right - left, bottom - top, rng)
+        part = picture[top:bottom, left:right]  # a view
+        part += (paint - part) * alpha[top:bottom, left:right, None]
+    picture += GRAIN * rng.standard_normal(picture.shape, np.float32)
+    label = np.zeros((SIZE, SIZE), np.uint8)
+    for category, _, seen in objects:
+        label[seen] = category
+    return (
+        picture.clip(0, 255).astype(np.uint8),
+        label,
+        [(category, seen) for category, _, seen in objects],
+    )
+
+
+def _outline(shape: str, rng) -> np.ndarray:
+    """Corners of the shape in the unit circle, turned at random, (K, 2)."""
+    if shape == "cross":
+        arm = 0.34
+        quarter = np.array([(arm, 0.94), (arm, arm), (0.94, arm)])
+        corners = np.concatenate(
+            [quarter @ [[c, s], [-s, c]] for c, s in ((1, 0), (0, -1), (-1, 0), (0, 1))]
+        )
+    else:
+        number = {"disc": 40, "square": 4, "triangle": 3, "star": 10}[shape]
+        angles = np.arange(number) * 2 * np.pi / number
+        reach = np.where(np.arange(number) % 2, 0.45, 1) if shape == "star" else 1
+        corners = np.stack([np.cos(angles), np.sin(angles)], -1) * np.reshape(
+            reach, (-1, 1)
+        )
+    turn, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1, 2)
+    c, s = np.cos(turn), np.sin(turn)
+    return corners * squeeze @ np.array([[c, s], [-s, c]])
+
+
+def _fill(outline: np.ndarray) -> np.ndarray:
+    """Coverage of each pixel by the polygon, 0 to 1, (SIZE, SIZE)."""
+    alpha = np.zeros((SIZE, SIZE), np.uint8)
+    points = np.round(outline * 2**ANTIALIAS).astype(np.int32)
+    cv2.fillPoly(alpha, [points], 255, cv2.LINE_AA, ANTIALIAS)
+    return alpha.astype(np.float32) / 255
+
+
+def _box(outline: np.ndarray) -> np.ndarray:
+    """First and past-the-last pixel the polygon touches, ((x, y), (x, y))."""
+    corners = np.stack([outline.min(0) - 1, outline.max(0) + 2])
+    return corners.astype(int).clip(0, SIZE)
+
+
+def _paint(shape: str, width: int, height: int, rng) -> np.ndarray:
+    """The shape's pattern in two tones of its colour family, (height, width, 3)."""
+    hue = (HUES[shape] + rng.uniform(-HUE_SPREAD, HUE_SPREAD)) % 180
+    saturation, value = rng.uniform(130, 235), rng.uniform(150, 245)
+    light = _bgr(hue, saturation, value)
+    dark = _bgr(hue, saturation, value * rng.uniform(0.55, 0.75))
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    turn, pitch = rng.uniform(0, np.pi), rng.uniform(8, 18)
+    u = (x * np.cos(turn) + y * np.sin(turn)) / pitch
+    v = (y * np.cos(turn) - x * np.sin(turn)) / pitch
+    if shape == "disc":  # broad bands
+        pattern = np.sin(u)
+    elif shape == "square":  # checks
+        pattern = np.sin(np.pi * u) * np.sin(np.pi * v)
+    elif shape == "triangle":  # stripes
+        pattern = np.sin(np.pi * u)
+    elif shape == "star":  # plain
+        pattern = np.ones_like(u)
+    else:  # dots
+        pattern = np.cos(np.pi * u) + np.cos(np.pi * v) - 0.6
+    tone = (np.clip(pattern * 3, -1, 1)[..., None] + 1) / 2
+    return light * tone + dark * (1 - tone)
+
+
+def _ground(rng) -> np.ndarray:
+    """A dull picture of blurred noise at two scales, (SIZE, SIZE, 3) float."""
+    ground = np.empty((SIZE, SIZE, 3), np.float32)
+    ground[:] = _bgr(rng.uniform(0, 180), rng.uniform(0, 70), rng.uniform(60, 200))
+    for cells, strength in ((6, 35), (40, 15)):
+        noise = strength * rng.standard_normal((cells, cells), np.float32)
+        noise = cv2.resize(noise, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        ground += noise[..., None]
+    return ground
+
+
+def _bgr(hue: float, saturation: float, value: float) -> np.ndarray:
+    pixel = np.array([[[hue, saturation, value]]]).astype(np.uint8)
+    return cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32)
+
+
+def _annotation(mask: np.ndarray) -> dict:
+    """COCO's ``segmentation``, ``bbox`` (x, y, w, h) and ``area`` of a mask.
+
+    findContours runs through the centres of the border pixels. Drawing at twice
+    the size and shifting moves the polygon onto their outer edge, so that it
+    rasterises to the mask again.
+    """
+    double = cv2.resize(
+        mask.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST
+    )
+    contours, _ = cv2.findContours(double, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    polygons = [((c.reshape(-1) + 0.5) / 2).tolist() for c in contours if len(c) >= 3]
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    x, y = int(columns[0]), int(rows[0])
+    return {
+        "segmentation": polygons,
+        "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+        "area": int(mask.sum()),
+    }

@@ -1,0 +1,17 @@
+"""What a user can get wrong, as an exception the tools turn into one message."""
+
+INSTALL_A_STACK = (
+    "Install the maintained stack with\n"
+    "  pip install 'convnext_dense[onedl]'\n"
+    "or the classic one with\n"
+    "  pip install 'convnext_dense[openmmlab]'"
+)
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: a config, a path, a file, an argument.
+
+    The message says what was wrong, where, and what to do next. The tools print
+    it alone and exit with code 2; as a ``ValueError`` it also reads well from
+    Python.
+    """

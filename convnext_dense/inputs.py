@@ -1,0 +1,137 @@
+"""Is what a config names there, and is it what the config takes it for?
+
+``check`` looks before anything is built, and only at what is cheap to see.
+``explain`` looks closely, after building a data set has failed.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from . import checkpoints
+from .errors import INSTALL_A_STACK, InputError
+
+TOOLBOXES = {"mmdet": "MMDetection", "mmseg": "MMSegmentation"}
+DRAWN = ("ShapesDetection", "ShapesSegmentation")  # make their files themselves
+
+
+def check(cfg: Config, splits: tuple[str, ...]) -> None:
+    """Look for the toolbox, the weights and the data that ``cfg`` names.
+
+    Args:
+        splits: of 'train', 'val' and 'test', those whose data will be used.
+
+    Raises:
+        InputError: the first thing that is not there.
+    """
+    _check_toolbox(cfg)
+    for split in splits:
+        for dataset in _datasets(cfg.get(f"{split}_dataloader")):
+            _check_files(dataset, split)
+    if cfg.get("load_from"):
+        checkpoints.locate(cfg.load_from)
+        return  # its weights take the place of the pre-trained ones
+    init_cfg = cfg.model.get("backbone", {}).get("init_cfg") or {}
+    if init_cfg.get("type") == "Pretrained":
+        checkpoints.locate(init_cfg["checkpoint"])
+
+
+def _check_toolbox(cfg: Config) -> None:
+    scope = cfg.get("default_scope")
+    if scope not in TOOLBOXES or "model" not in cfg:
+        raise InputError(
+            f"{cfg.filename} is neither an MMDetection nor an MMSegmentation config: "
+            + (
+                "it has no model"
+                if scope in TOOLBOXES
+                else f"default_scope is {scope!r}, not 'mmdet' or 'mmseg'"
+            )
+            + "; inherit from one of configs/det or configs/seg"
+        )
+    if find_spec(scope) is None:
+        raise InputError(
+            f"{cfg.filename} is a config of {TOOLBOXES[scope]}, which is not installed "
+            f"here. {INSTALL_A_STACK}"
+        )
+
+
+def _datasets(loader: Mapping | None) -> Iterator[Mapping]:
+    """The data sets of a dataloader, out of wrappers like ConcatDataset."""
+    queue = [(loader or {}).get("dataset")]
+    while queue:
+        dataset = queue.pop()
+        if isinstance(dataset, Mapping):
+            queue.append(dataset.get("dataset"))
+            queue.extend(dataset.get("datasets") or ())
+            if "type" in dataset:
+                yield dataset
+
+
+def _files(dataset: Mapping) -> Iterator[Path]:
+    """The annotation file and folders that a data set will read."""
+    root = Path(dataset.get("data_root") or "")
+    prefixes = dataset.get("data_prefix") or {}
+    for name in (dataset.get("ann_file"), *prefixes.values()):
+        if name and "://" not in f"{root}{name}":
+            yield root / name
+
+
+def _check_files(dataset: Mapping, split: str) -> None:
+    if dataset["type"] in DRAWN:
+        return
+    for path in _files(dataset):
+        if not path.exists():
+            raise InputError(
+                f"the {split} data is not there: {dataset['type']} expects {path}.\n"
+                "If the data set is elsewhere, name its folder:\n"
+                "  --cfg-options data_root=FOLDER\n"
+                f"or this split's own: {split}_dataloader.dataset.data_root=FOLDER, "
+                ".ann_file=FILE, .data_prefix"
+            )
+
+
+def explain(cfg: Config, splits: tuple[str, ...]) -> str | None:
+    """Why a data set of ``cfg`` could not be built, or None if its files are well."""
+    for split in splits:
+        for dataset in _datasets(cfg.get(f"{split}_dataloader")):
+            for path in _files(dataset):
+                trouble = path.suffix == ".json" and _coco_trouble(path, dataset)
+                if trouble:
+                    return f"{path}, the annotations for {split}, {trouble}"
+    return None
+
+
+def _coco_trouble(path: Path, dataset: Mapping) -> str | None:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        return f"is not JSON: {error}"
+    if not isinstance(content, dict):
+        return f"is not a COCO annotation file: it holds a {type(content).__name__}"
+    for part in ("images", "annotations", "categories"):
+        if not isinstance(content.get(part), list):
+            return (
+                f"is not a COCO annotation file: it has no list of {part}, only "
+                f"{', '.join(content) or 'nothing'}"
+            )
+    here = [category.get("name") for category in content["categories"]]
+    wanted = (dataset.get("metainfo") or {}).get("classes")
+    if not wanted:
+        kind = DATASETS.get(dataset["type"])
+        wanted = getattr(kind, "METAINFO", {}).get("classes", ())
+    if not set(wanted) & set(here):
+        return (
+            f"has none of the config's classes ({_few(wanted)}); its own are "
+            f"{_few(here)}: set metainfo.classes of each data set and num_classes of "
+            "each head"
+        )
+    return None
+
+
+def _few(names) -> str:
+    names = list(map(str, names))
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

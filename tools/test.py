@@ -1,0 +1,39 @@
+"""Test a detector or a segmentor: tools/test.py CONFIG CHECKPOINT [options]."""
+
+import argparse
+
+from _command import add_common_arguments, run, set_local_rank
+
+
+def main():
+    from convnext_dense import runtime
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file of either toolbox")
+    parser.add_argument("checkpoint", help="path or URL")
+    parser.add_argument(
+        "--out", help="keep the predictions: a .pkl file (mmdet), a folder (mmseg)"
+    )
+    parser.add_argument("--show", action="store_true", help="show the predictions")
+    parser.add_argument("--show-dir", help="draw the predictions into this folder")
+    parser.add_argument("--wait-time", type=float, default=2, help="of --show, seconds")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation")
+    add_common_arguments(parser)
+    args = parser.parse_args()
+    set_local_rank(args)
+
+    cfg = runtime.load_config(
+        args.config, args.cfg_options, args.work_dir, args.launcher
+    )
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        runtime.use_show(cfg, args.show, args.show_dir, args.wait_time)
+    if args.tta:
+        runtime.use_tta(cfg)
+    if args.out:
+        runtime.use_out(cfg, args.out)
+    runtime.build_runner(cfg, "test").test()
+
+
+if __name__ == "__main__":
+    run(main)

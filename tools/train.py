@@ -1,0 +1,43 @@
+"""Train a detector or a segmentor: tools/train.py CONFIG [options]."""
+
+import argparse
+
+from _command import add_common_arguments, run, set_local_rank
+
+
+def main():
+    from convnext_dense import runtime
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file of either toolbox")
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the batch size",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CKPT",
+        help="go on from a checkpoint; without one, from the newest of the work dir",
+    )
+    add_common_arguments(parser)
+    args = parser.parse_args()
+    set_local_rank(args)
+
+    cfg = runtime.load_config(
+        args.config, args.cfg_options, args.work_dir, args.launcher
+    )
+    if args.amp:
+        runtime.use_amp(cfg)
+    if args.auto_scale_lr:
+        runtime.use_auto_scale_lr(cfg)
+    if args.resume:
+        runtime.use_resume(cfg, args.resume)
+    runtime.build_runner(cfg, "train").train()
+
+
+if __name__ == "__main__":
+    run(main)
