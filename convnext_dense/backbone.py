@@ -1,7 +1,7 @@
 """The ConvNeXt backbone: four stages, a feature map from each, every map normalised."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import NamedTuple
 
 import torch
@@ -134,7 +134,8 @@ class ConvNeXt(BaseModule):
                 )
             )
 
-        rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        last = sum(self.depths) - 1
+        rates = (drop_path_rate * block / last for block in count())
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(

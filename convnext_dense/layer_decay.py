@@ -125,12 +125,18 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             _depths(model)
         )
         names = {id(param): name for name, param in model.named_parameters()}
+        seen: set[int] = set()
         groups: dict[tuple, dict] = {}
         for single in singles:
             (param,) = single.pop("params")
-            if not param.requires_grad:
-                continue
-            layer = layer_of(names[id(param)], num_layers, decay_type)
+            name = names[id(param)]
+            if id(param) in seen:
+                raise _wrong(
+                    f"{name} is shared between two parts of the model; "
+                    "set bypass_duplicate=True to train it once"
+                )
+            seen.add(id(param))
+            layer = layer_of(name, num_layers, decay_type)
             key = (layer, repr(sorted(single.items())))
             if key not in groups:
                 scale = self.paramwise_cfg["decay_rate"] ** (num_layers + 1 - layer)
@@ -139,7 +145,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     **single, layer=layer, lr_scale=scale, params=[], param_names=[]
                 )
             groups[key]["params"].append(param)
-            groups[key]["param_names"].append(names[id(param)])
+            groups[key]["param_names"].append(name)
         return sorted(groups.values(), key=lambda group: group["layer"])
 
 

@@ -85,9 +85,10 @@ def softnms(
 ) -> Tensor:
     """Soft-NMS (Bodla et al., arXiv 1704.04503, figure 2).
 
-    ``method`` 0 drops overlapping boxes as plain NMS does, 1 lowers their
-    scores linearly, 2 by a Gaussian of width ``sigma``. Writes boxes and new
-    scores, best first, into ``dets`` (N, 5) and returns the kept indices (K,).
+    ``method`` says what an overlapping box's score is multiplied by: 0 for zero,
+    1 for one minus the IoU, 2 for a Gaussian of variance ``sigma``. Boxes that
+    fall below ``min_score`` go. Writes boxes and new scores, best first, into
+    ``dets`` (N, 5) and returns the kept indices (K,).
     """
     left, scores = torch.arange(len(boxes)), scores.clone()
     kept = []
@@ -99,9 +100,8 @@ def softnms(
         kept.append(i)
         iou = _iou(boxes[i], boxes[left], offset)
         if method == 0:
-            left = left[iou < iou_threshold]
-            continue
-        if method == 1:
+            weight = (iou < iou_threshold).to(iou.dtype)
+        elif method == 1:
             weight = torch.where(iou >= iou_threshold, 1 - iou, 1)
         else:
             weight = torch.exp(-(iou**2) / sigma)

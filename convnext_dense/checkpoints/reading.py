@@ -35,6 +35,7 @@ _ALLOWED = _DTYPES | {
     "builtins.set",
     "builtins.slice",
     "_codecs.encode",
+    "collections.Counter",
     "collections.OrderedDict",
     "collections.defaultdict",
     "mmengine.logging.history_buffer.HistoryBuffer",
@@ -154,7 +155,13 @@ def read(source: str | os.PathLike, map_location="cpu"):
             f"{path} was not read: it asks for {refused}, which no checkpoint needs; "
             "loading it could run code. Nothing of it was run"
         ) from refused
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        pickle.UnpicklingError,
+        ValueError,
+    ) as error:
         raise InputError(f"{path} is damaged or not a checkpoint: {error}") from error
 
 

@@ -1,0 +1,57 @@
+"""Shared by all tests: where things are, and running a tool as the shell would."""
+
+import contextlib
+import os
+import runpy
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+warnings.filterwarnings("ignore")
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"  # real COCO and ADE20K samples, where they are
+
+
+class Outcome:
+    """Exit code and output of a tool."""
+
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def tool(capfd, monkeypatch, tmp_path):
+    """Run ``tools/NAME.py ARGS`` in an empty folder, in this process (imports once).
+
+    Without InputError caught by the tool itself, an exception fails the test.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *args):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
+        monkeypatch.syspath_prepend(str(ROOT / "tools"))
+        monkeypatch.setattr(os, "environ", os.environ.copy())
+        capfd.readouterr()
+        code = 0
+        with contextlib.ExitStack() as stack:
+            stack.callback(sys.modules.pop, "_command", None)
+            try:
+                runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+            except SystemExit as stop:
+                code = stop.code or 0
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory):
+    """A few pictures of the built-in data set, drawn once."""
+    from convnext_dense.datasets import shapes
+
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    shapes.draw(root, seed=1, counts={"train": 6, "val": 3})
+    return root

@@ -1,0 +1,70 @@
+"""Other libraries' ConvNeXts with the weights of ours."""
+
+import re
+
+import pytest
+import torch
+
+TIMM_NAMES = (  # ours -> timm's, applied in turn
+    (r"^downsample_layers\.0\.", "stem."),
+    (r"^downsample_layers\.(\d)\.", r"stages.\1.downsample."),
+    (r"^stages\.(\d)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.dwconv\.", ".conv_dw."),
+    (r"\.pwconv(\d)\.", r".mlp.fc\1."),
+)
+
+
+def timm_name(name: str) -> str:
+    for pattern, replacement in TIMM_NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def randomised(build):
+    """Build a model without its slow initialisation, then fill it with noise.
+
+    Weights have the scale of the initialisation; norms and layer scale are off
+    their neutral values, so that a forgotten one shows.
+    """
+    with torch.device("meta"):
+        model = build()
+    model = model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = parameter.normal_(generator=generator)
+            if parameter.ndim > 1:
+                noise.mul_(0.02)
+            elif name.endswith("bias"):
+                noise.mul_(0.1)
+            else:
+                noise.mul_(0.1).add_(0.7)
+    return model
+
+
+def timm_twin(ours):
+    """timm's features-only ConvNeXt with the weights of ``ours``."""
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        twin = timm.models.convnext.ConvNeXt(
+            depths=ours.depths, dims=ours.channels, num_classes=0
+        )
+    weights = {
+        timm_name(name): parameter
+        for name, parameter in ours.state_dict().items()
+        if not name.startswith("norm")
+    }
+    left = twin.load_state_dict(weights, strict=False, assign=True)
+    assert not left.unexpected_keys
+    assert all(name.startswith("head.") for name in left.missing_keys)
+    for name, parameter in twin.named_parameters():
+        parameter.requires_grad_(name in weights)
+    return twin
+
+
+def timm_stage_maps(twin, x):
+    """The outputs of timm's four stages."""
+    maps = [twin.stem(x)]
+    for stage in twin.stages:
+        maps.append(stage(maps[-1]))
+    return maps[1:]
