@@ -4,16 +4,16 @@
 everything, with either toolbox.
 """
 
-from .errors import INSTALL_A_STACK
+from .errors import MissingStackError
 
 try:
     import mmengine  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name != "mmengine":
         raise
-    raise ImportError(
+    raise MissingStackError(
         "convnext_dense works with MMDetection and MMSegmentation, and neither is "
-        f"installed here. {INSTALL_A_STACK}"
+        "installed here"
     ) from error
 
 from . import checkpoints, mmcv_ops

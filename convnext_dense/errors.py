@@ -1,12 +1,5 @@
 """What a user can get wrong, as an exception the tools turn into one message."""
 
-INSTALL_A_STACK = (
-    "Install the maintained stack with\n"
-    "  pip install 'convnext_dense[onedl]'\n"
-    "or the classic one with\n"
-    "  pip install 'convnext_dense[openmmlab]'"
-)
-
 
 class InputError(ValueError):
     """A mistake in what the user gave: a config, a path, a file, an argument.
@@ -15,3 +8,17 @@ class InputError(ValueError):
     it alone and exit with code 2; as a ``ValueError`` it also reads well from
     Python.
     """
+
+    exit_code = 2
+
+
+class MissingStackError(InputError, ImportError):
+    """Neither toolbox stack is installed, or not the toolbox of a config."""
+
+    def __init__(self, what: str):
+        super().__init__(
+            f"{what}. Install the maintained stack with\n"
+            "  pip install 'convnext_dense[onedl]'\n"
+            "or the classic one with\n"
+            "  pip install 'convnext_dense[openmmlab]'"
+        )

@@ -1,7 +1,8 @@
 """Is what a config names there, and is it what the config takes it for?
 
-``check`` looks before anything is built, and only at what is cheap to see.
-``explain`` looks closely, after building a data set has failed.
+``check`` looks before anything is built, and only at what is cheap to see;
+``has_content`` looks at a built data set; ``explain`` looks closely, at what
+has failed.
 """
 
 import json
@@ -13,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from . import checkpoints
-from .errors import INSTALL_A_STACK, InputError
+from .errors import InputError, MissingStackError
 
 TOOLBOXES = {"mmdet": "MMDetection", "mmseg": "MMSegmentation"}
 DRAWN = ("ShapesDetection", "ShapesSegmentation")  # make their files themselves
@@ -35,8 +36,8 @@ def check(cfg: Config, splits: tuple[str, ...]) -> None:
     if cfg.get("load_from"):
         checkpoints.locate(cfg.load_from)
         return  # its weights take the place of the pre-trained ones
-    init_cfg = cfg.model.get("backbone", {}).get("init_cfg") or {}
-    if init_cfg.get("type") == "Pretrained":
+    init_cfg = cfg.model.get("backbone", {}).get("init_cfg")
+    if isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained":
         checkpoints.locate(init_cfg["checkpoint"])
 
 
@@ -53,9 +54,8 @@ def _check_toolbox(cfg: Config) -> None:
             + "; inherit from one of configs/det or configs/seg"
         )
     if find_spec(scope) is None:
-        raise InputError(
-            f"{cfg.filename} is a config of {TOOLBOXES[scope]}, which is not installed "
-            f"here. {INSTALL_A_STACK}"
+        raise MissingStackError(
+            f"{cfg.filename} is a config of {TOOLBOXES[scope]}, which is not installed"
         )
 
 
@@ -94,8 +94,13 @@ def _check_files(dataset: Mapping, split: str) -> None:
             )
 
 
+def has_content(dataset) -> bool:
+    """Whether a built data set has images and, of detection, classes."""
+    return len(dataset) > 0 and getattr(dataset, "cat_ids", None) != []
+
+
 def explain(cfg: Config, splits: tuple[str, ...]) -> str | None:
-    """Why a data set of ``cfg`` could not be built, or None if its files are well."""
+    """Why a data set of ``cfg`` has failed or is empty; None if its files are well."""
     for split in splits:
         for dataset in _datasets(cfg.get(f"{split}_dataloader")):
             for path in _files(dataset):

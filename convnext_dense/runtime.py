@@ -4,13 +4,14 @@ Shared by every tool and by both toolboxes: what differs between mmdet and
 mmseg is said here once.
 """
 
+import argparse
 import copy
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -22,7 +23,7 @@ from .errors import InputError
 
 def load_config(
     file: str,
-    options: Mapping | None = None,
+    options: Sequence[str] | None = None,
     work_dir: str | None = None,
     launcher: str = "none",
 ) -> Config:
@@ -30,8 +31,9 @@ def load_config(
 
     Args:
         file: path of the config.
-        options: ``--cfg-options``. ``data_root`` moves every data set and
-            evaluator of the config, not only the variable of that name.
+        options: ``--cfg-options``, each ``key=value`` in mmengine's notation.
+            ``data_root`` moves every data set and evaluator of the config, not
+            only the variable of that name.
         work_dir: where the run writes; ``work_dirs/<config's name>`` if neither
             this nor the config says.
         launcher: none, pytorch, slurm or mpi.
@@ -50,7 +52,7 @@ def load_config(
             f"{file} could not be read: {type(error).__name__}: {error}"
         ) from error
     cfg.launcher = launcher
-    options = dict(options or {})
+    options = _parse_options(options or ())
     if "data_root" in options and "data_root" in cfg:
         _move_data(cfg, str(cfg.data_root), str(options["data_root"]))
     try:
@@ -62,6 +64,15 @@ def load_config(
     elif not cfg.get("work_dir"):
         cfg.work_dir = str(Path("work_dirs") / Path(file).stem)
     return cfg
+
+
+def _parse_options(options: Sequence[str]) -> dict:
+    for option in options:
+        if "=" not in option:
+            raise InputError(f"--cfg-options: {option!r} is not key=value")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="*", action=DictAction, default={})
+    return parser.parse_args(["--cfg-options", *options]).cfg_options
 
 
 def _move_data(cfg: Config, old: str, new: str) -> None:
@@ -119,6 +130,8 @@ def use_tta(cfg: Config) -> None:
             if "segm" in evaluator.get("metric", ()):
                 evaluator.metric = ["bbox"]
         print_log("--tta: mmdet merges boxes only, so masks are left out", "current")
+    # What the config's tta_model says of its module changes the model for TTA.
+    cfg.merge_from_dict(dict(model=cfg.tta_model.pop("module", {})))
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
@@ -221,7 +234,11 @@ def build_runner(cfg: Config, mode: str) -> Runner:
             build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
             runner = build(cfg)
             for split in splits:  # a loop builds its data set when first asked for
-                getattr(runner, f"{split}_loop")
+                loop = getattr(runner, f"{split}_loop")
+                if loop and not inputs.has_content(loop.dataloader.dataset):
+                    raise InputError(
+                        inputs.explain(cfg, splits) or f"the {split} data is empty"
+                    )
         except InputError:
             raise
         except Exception as error:
@@ -234,14 +251,13 @@ def build_runner(cfg: Config, mode: str) -> Runner:
 
 @contextmanager
 def _nothing_left_on_failure(work_dir: Path) -> Iterator[None]:
-    """Remove what a start that failed wrote into the work dir: its log's folder."""
-    before = set(work_dir.iterdir()) if work_dir.is_dir() else None
+    """Remove the folders that a start that failed made: the log's and those above."""
+    before = set(work_dir.iterdir()) if work_dir.is_dir() else set()
+    absent = [path for path in (work_dir, *work_dir.parents) if not path.exists()]
     try:
         yield
     except Exception:
-        if before is None:
-            shutil.rmtree(work_dir, ignore_errors=True)
-        else:
-            for new in set(work_dir.iterdir()) - before:
-                shutil.rmtree(new, ignore_errors=True)
+        made = absent[-1:] or set(work_dir.iterdir()) - before
+        for path in made:
+            shutil.rmtree(path, ignore_errors=True)
         raise

@@ -8,11 +8,19 @@ import warnings
 from pathlib import Path
 
 import pytest
+from mmengine.utils import ManagerMixin
 
 warnings.filterwarnings("ignore")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"  # real COCO and ADE20K samples, where they are
+
+
+def forget_instances(kind):
+    """Of mmengine's loggers, visualizers, ...: a new process has none."""
+    kind._instance_dict.clear()
+    for heir in kind.__subclasses__():
+        forget_instances(heir)
 
 
 class Outcome:
@@ -36,6 +44,7 @@ def tool(capfd, monkeypatch, tmp_path):
         monkeypatch.setattr(os, "environ", os.environ.copy())
         capfd.readouterr()
         code = 0
+        forget_instances(ManagerMixin)
         with contextlib.ExitStack() as stack:
             stack.callback(sys.modules.pop, "_command", None)
             try:

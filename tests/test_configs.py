@@ -46,7 +46,9 @@ def test_cascade_t_is_the_recipe():
     warmup, steps = cfg.param_scheduler
     assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (0.001, 500, False)
     assert (steps.milestones, steps.gamma) == ([27, 33], 0.1)
-    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 16
+    assert (
+        cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 16
+    )
 
     heads = cfg.model.roi_head.bbox_head
     assert [h.bbox_coder.target_stds[0] for h in heads] == [0.1, 0.05, 0.033]
@@ -97,7 +99,9 @@ def test_upernet_t_is_the_recipe():
     warmup, poly = cfg.param_scheduler
     assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (1e-6, 1500, False)
     assert (poly.power, poly.eta_min, poly.begin, poly.end) == (1.0, 0.0, 1500, 160000)
-    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 16
+    assert (
+        cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 16
+    )
 
     head, aux = cfg.model.decode_head, cfg.model.auxiliary_head
     assert (head.type, head.channels, head.norm_cfg.type) == ("UPerHead", 512, "SyncBN")

@@ -15,40 +15,21 @@ def run(main) -> None:
     ``CONVNEXT_DENSE_DEBUG=1`` shows the Python stack as well.
     """
     try:
-        from convnext_dense.errors import InputError
-    except ImportError as error:  # no toolbox stack
-        _fail(error)
-    try:
         main()
-    except InputError as error:
-        _fail(error)
-
-
-def _fail(error: Exception) -> None:
-    if os.environ.get("CONVNEXT_DENSE_DEBUG") == "1":
-        raise error
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)  # InputError has one
+        if exit_code is None or os.environ.get("CONVNEXT_DENSE_DEBUG") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(exit_code)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments both toolboxes' train.py and test.py have."""
-    from mmengine.config import DictAction
-
-    class CfgOptions(DictAction):
-        def __call__(self, parser, namespace, values, option_string=None):
-            for value in values:
-                if "=" not in value:
-                    parser.error(
-                        f"--cfg-options: {value!r} is not of the form key=value"
-                    )
-            super().__call__(parser, namespace, values, option_string)
-
     parser.add_argument("--work-dir", help="where the run writes its files")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=CfgOptions,
         metavar="KEY=VALUE",
         help="override settings of the config; data_root=FOLDER moves every data set",
     )

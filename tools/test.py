@@ -6,8 +6,6 @@ from _command import add_common_arguments, run, set_local_rank
 
 
 def main():
-    from convnext_dense import runtime
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file of either toolbox")
     parser.add_argument("checkpoint", help="path or URL")
@@ -21,6 +19,8 @@ def main():
     add_common_arguments(parser)
     args = parser.parse_args()
     set_local_rank(args)
+
+    from convnext_dense import runtime  # after the arguments: it takes seconds
 
     cfg = runtime.load_config(
         args.config, args.cfg_options, args.work_dir, args.launcher

@@ -41,28 +41,26 @@ ANTIALIAS = 4  # bits of sub-pixel precision
 def shapes_detection(data_root: str, **kwargs):
     """mmdet's ``CocoDataset`` over shapes, drawn now if it is not there yet."""
     draw_once(data_root)
-    return DATASETS.build(
-        dict(
-            type="mmdet.CocoDataset",
-            data_root=data_root,
-            metainfo=dict(classes=CLASSES, palette=PALETTE),
-            **kwargs,
-        )
-    )
+    metainfo = shapes_detection.METAINFO
+    cfg = dict(type="mmdet.CocoDataset", data_root=data_root, metainfo=metainfo)
+    return DATASETS.build({**cfg, **kwargs})
+
+
+shapes_detection.METAINFO = dict(classes=CLASSES, palette=PALETTE)
 
 
 @DATASETS.register_module("ShapesSegmentation")
 def shapes_segmentation(data_root: str, **kwargs):
     """mmseg's ``BaseSegDataset`` over shapes, drawn now if it is not there yet."""
     draw_once(data_root)
-    return DATASETS.build(
-        dict(
-            type="mmseg.BaseSegDataset",
-            data_root=data_root,
-            metainfo=dict(classes=(GROUND, *CLASSES), palette=[GROUND_COLOR, *PALETTE]),
-            **kwargs,
-        )
-    )
+    metainfo = shapes_segmentation.METAINFO
+    cfg = dict(type="mmseg.BaseSegDataset", data_root=data_root, metainfo=metainfo)
+    return DATASETS.build({**cfg, **kwargs})
+
+
+shapes_segmentation.METAINFO = dict(
+    classes=(GROUND, *CLASSES), palette=[GROUND_COLOR, *PALETTE]
+)
 
 
 def draw_once(root: str | os.PathLike, seed: int = 0) -> None:
