@@ -175,7 +175,7 @@ def use_show(cfg: Config, show: bool, show_dir: str | None, wait_time: float) ->
             f"--show: {cfg.filename} has no default_hooks.visualization; inherit "
             "configs/_base_/det_runtime.py or seg_runtime.py"
         )
-    hook.update(draw=True, show=show, wait_time=wait_time)
+    hook.update(draw=True, interval=1, show=show, wait_time=wait_time)
     if show_dir and cfg.default_scope == "mmdet":
         # A relative path would land below the work dir and a time stamp.
         hook.test_out_dir = str(Path(show_dir).absolute())
