@@ -104,7 +104,7 @@ def use_amp(cfg: Config) -> None:
 
 def use_auto_scale_lr(cfg: Config) -> None:
     """``--auto-scale-lr``: scale the learning rate with the batch size."""
-    if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+    if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise InputError(
             f"--auto-scale-lr: {cfg.filename} does not say for which batch size its "
             "learning rate is; add auto_scale_lr = dict(base_batch_size=16)"
@@ -184,9 +184,18 @@ def use_show(cfg: Config, show: bool, show_dir: str | None, wait_time: float) ->
 
 
 def fit_to_machine(cfg: Config) -> None:
-    """Replace what needs a GPU where there is none; one line says what."""
+    """Replace what needs a GPU where there is none; one line says what.
+
+    Raises:
+        InputError: a launcher, which is for GPUs.
+    """
     if get_device() != "cpu":
         return
+    if cfg.launcher != "none":
+        raise InputError(
+            f"--launcher {cfg.launcher}: mmengine starts one process a GPU, and there "
+            "is no GPU here; leave it out"
+        )
     replaced = []
     wrapper = cfg.get("optim_wrapper", {})
     if wrapper.get("type") == "AmpOptimWrapper":
@@ -198,8 +207,6 @@ def fit_to_machine(cfg: Config) -> None:
         replaced.append("SyncBN by BN")
     if replaced:
         print_log(f"no GPU here: {', '.join(replaced)} replaced", "current")
-    if cfg.launcher != "none":
-        cfg.env_cfg.dist_cfg.backend = "gloo"
 
 
 def _replace_type(node, old: str, new: str) -> bool:

@@ -96,5 +96,6 @@ param_scheduler = [
         end=max_epochs,
         T_max=max_epochs)
 ]
+auto_scale_lr = dict(enable=False, base_batch_size=4)
 default_hooks = dict(
     logger=dict(interval=25), checkpoint=dict(max_keep_ckpts=1))

@@ -38,6 +38,7 @@ param_scheduler = [
         end=max_iters,
         by_epoch=False)
 ]
+auto_scale_lr = dict(enable=False, base_batch_size=4)
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(interval=200, max_keep_ckpts=1))
