@@ -28,7 +28,7 @@ PIP_INSTALL = bin/pip install --no-compile --disable-pip-version-check -e
 
 demo: .venv/.onedl
 	.venv/bin/python tools/train.py $(DEMO) --work-dir work_dirs/demo
-	.venv/bin/python tools/test.py $(DEMO) work_dirs/demo/epoch_3.pth \
+	.venv/bin/python tools/test.py $(DEMO) work_dirs/demo/epoch_4.pth \
 		--work-dir work_dirs/demo --show-dir work_dirs/demo/pictures
 	@echo "Truth beside prediction, image by image: work_dirs/demo/pictures"
 

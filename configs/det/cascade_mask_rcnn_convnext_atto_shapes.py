@@ -39,7 +39,7 @@ model = dict(
                     type='CrossEntropyLoss',
                     use_sigmoid=False,
                     loss_weight=1.0),
-                loss_bbox=dict(type='GIoULoss', loss_weight=2.0))
+                loss_bbox=dict(type='GIoULoss', loss_weight=6.0))
             for stds in ([0.1, 0.1, 0.2, 0.2],
                          [0.05, 0.05, 0.1, 0.1],
                          [0.033, 0.033, 0.067, 0.067])
@@ -76,15 +76,15 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=50),
                   rcnn=dict(max_per_img=20)))
 
-max_epochs = 3
+max_epochs = 4
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=0.004, weight_decay=0.05),
     clip_grad=dict(max_norm=10))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
@@ -96,6 +96,7 @@ param_scheduler = [
         end=max_epochs,
         T_max=max_epochs)
 ]
+randomness = dict(seed=0)
 auto_scale_lr = dict(enable=False, base_batch_size=4)
 default_hooks = dict(
     logger=dict(interval=25), checkpoint=dict(max_keep_ckpts=1))

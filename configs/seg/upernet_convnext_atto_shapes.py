@@ -38,6 +38,7 @@ param_scheduler = [
         end=max_iters,
         by_epoch=False)
 ]
+randomness = dict(seed=0)
 auto_scale_lr = dict(enable=False, base_batch_size=4)
 default_hooks = dict(
     logger=dict(interval=20),
