@@ -5,7 +5,7 @@ from itertools import count, pairwise
 from typing import NamedTuple
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, update_init_info
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -74,7 +74,8 @@ class ConvNeXt(BaseModule):
         with_cp: gradient checkpointing of every block.
         init_cfg: as everywhere in mmengine. ``dict(type='Pretrained',
             checkpoint=PATH_OR_URL)`` loads weights; ``prefix='backbone.'``
-            picks the part of a larger model.
+            picks the part of a larger model. Without it, weights are
+            initialised as in the paper: truncated normal, 0.02.
 
     Raises:
         InputError: (a ValueError) an argument out of its range, or, from
@@ -115,6 +116,11 @@ class ConvNeXt(BaseModule):
             raise InputError(
                 "gap_before_final_norm=True of ConvNeXt is for classification; "
                 "leave it out or set it to False"
+            )
+        if isinstance(init_cfg, list) and any(map(_is_pretrained, init_cfg)):
+            raise InputError(
+                "init_cfg of ConvNeXt: give Pretrained alone, not in a list; what a "
+                "checkpoint lacks is initialised as in the paper"
             )
         self.frozen_stages = frozen_stages
 
@@ -185,6 +191,8 @@ class ConvNeXt(BaseModule):
                 self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", "")
             )
             self._is_init = True
+            if hasattr(self, "_params_init_info"):  # mmengine's report in the log
+                update_init_info(self, f"from {self.init_cfg['checkpoint']}")
         else:
             super().init_weights()
 

@@ -35,10 +35,10 @@ def check(cfg: Config, splits: tuple[str, ...]) -> None:
             _check_files(dataset, split)
     if cfg.get("load_from"):
         checkpoints.locate(cfg.load_from)
-        return  # its weights take the place of the pre-trained ones
-    init_cfg = cfg.model.get("backbone", {}).get("init_cfg")
-    if isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained":
-        checkpoints.locate(init_cfg["checkpoint"])
+    if "train" in splits:
+        init_cfg = cfg.model.get("backbone", {}).get("init_cfg")
+        if isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained":
+            checkpoints.locate(init_cfg["checkpoint"])
 
 
 def _check_toolbox(cfg: Config) -> None:
@@ -72,12 +72,14 @@ def _datasets(loader: Mapping | None) -> Iterator[Mapping]:
 
 
 def _files(dataset: Mapping) -> Iterator[Path]:
-    """The annotation file and folders that a data set will read."""
-    root = Path(dataset.get("data_root") or "")
+    """The annotation file and folders that a data set will read from this disk."""
+    root = dataset.get("data_root") or ""
+    if dataset.get("backend_args"):
+        return  # mmengine's file backends map paths to other places
     prefixes = dataset.get("data_prefix") or {}
     for name in (dataset.get("ann_file"), *prefixes.values()):
-        if name and "://" not in f"{root}{name}":
-            yield root / name
+        if name and "://" not in root + name:
+            yield Path(root) / name
 
 
 def _check_files(dataset: Mapping, split: str) -> None:

@@ -235,6 +235,7 @@ def test_resolves_from_both_toolboxes_scopes(scope):
         (dict(drop_path_rate=1.0), "probability"),
         (dict(frozen_stages=5), "at most 4"),
         (dict(gap_before_final_norm=True), "classification"),
+        (dict(init_cfg=[dict(type="Pretrained", checkpoint="x")]), "alone"),
     ],
 )
 def test_wrong_arguments(kwargs, says):
