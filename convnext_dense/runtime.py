@@ -53,7 +53,9 @@ def load_config(
         ) from error
     cfg.launcher = launcher
     options = _parse_options(options or ())
-    if "data_root" in options and "data_root" in cfg:
+    if "data_root" in options:
+        if "data_root" not in cfg:
+            raise InputError(f"--cfg-options: {file} has no data_root to change")
         _move_data(cfg, str(cfg.data_root), str(options["data_root"]))
     try:
         cfg.merge_from_dict(options)
@@ -144,7 +146,8 @@ def _default_det_tta(cfg: Config) -> None:
     )
     pipeline = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
     pack = pipeline.pop()
-    pack.meta_keys = (*pack.meta_keys, "flip", "flip_direction")
+    if "meta_keys" in pack:
+        pack.meta_keys = (*pack.meta_keys, "flip", "flip_direction")
     flips = [dict(type="RandomFlip", prob=1.0), dict(type="RandomFlip", prob=0.0)]
     pipeline.append(dict(type="TestTimeAug", transforms=[flips, [pack]]))
     cfg.tta_pipeline = pipeline

@@ -219,6 +219,13 @@ WRONG = {
         lambda t: ["train", DET, "--cfg-options", "model.train_cfg.rcnn.7.mask_size=1"],
         r"--cfg-options could not be applied",
     ),
+    "data_root of a config that has none": (
+        lambda t: [
+            *("train", write(t / "c.py", "default_scope = 'mmdet'\nmodel = dict()")),
+            *("--cfg-options", "data_root=x"),
+        ],
+        r"has no data_root to change",
+    ),
     "unknown arch": (
         lambda t: ["train", DET, "--cfg-options", "model.backbone.arch=tinny"],
         r"unknown arch 'tinny'.*tiny, small",

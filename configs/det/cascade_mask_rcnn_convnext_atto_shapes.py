@@ -73,8 +73,9 @@ model = dict(
                 pos_weight=-1,
                 debug=False) for iou in (0.5, 0.6, 0.7)
         ]),
-    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=50),
-                  rcnn=dict(max_per_img=20)))
+    test_cfg=dict(
+        rpn=dict(nms_pre=200, max_per_img=50),
+        rcnn=dict(nms=dict(iou_threshold=0.3), max_per_img=20)))
 
 max_epochs = 4
 train_cfg = dict(
@@ -99,4 +100,6 @@ param_scheduler = [
 randomness = dict(seed=0)
 auto_scale_lr = dict(enable=False, base_batch_size=4)
 default_hooks = dict(
-    logger=dict(interval=25), checkpoint=dict(max_keep_ckpts=1))
+    logger=dict(interval=25),
+    checkpoint=dict(max_keep_ckpts=1),
+    visualization=dict(score_thr=0.5))
