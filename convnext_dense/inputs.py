@@ -33,8 +33,9 @@ def check(cfg: Config, splits: tuple[str, ...]) -> None:
     for split in splits:
         for dataset in _datasets(cfg.get(f"{split}_dataloader")):
             _check_files(dataset, split)
-    if cfg.get("load_from"):
-        checkpoints.locate(cfg.load_from)
+    load_from = cfg.get("load_from") or ""
+    if load_from and ("://" not in load_from or checkpoints.URL.match(load_from)):
+        checkpoints.locate(load_from)  # mmengine has backends for other schemes
     if "train" in splits:
         init_cfg = cfg.model.get("backbone", {}).get("init_cfg")
         if isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained":

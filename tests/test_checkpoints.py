@@ -161,6 +161,8 @@ def test_missing_file_and_folder(tmp_path):
         checkpoints.read(tmp_path / "nowhere.pth")
     with pytest.raises(InputError, match=r"a folder"):
         checkpoints.read(tmp_path)
+    with pytest.raises(InputError, match=r"s3://.*give a file"):
+        checkpoints.read("s3://bucket/a.pth")
 
 
 def test_url_is_downloaded_once_into_torchs_cache(tmp_path, monkeypatch):

@@ -98,11 +98,14 @@ def locate(source: str | os.PathLike) -> Path:
     """The local file of a checkpoint; a URL is downloaded once, into torch's cache.
 
     Raises:
-        InputError: there is no such file, or it cannot be downloaded.
+        InputError: there is no such file, it cannot be downloaded, or it is
+            neither a path nor an http(s) URL.
     """
     source = os.fspath(source)
     if URL.match(source):
         return _download(source)
+    if "://" in source:
+        raise InputError(f"{source}: give a file, or an http or https URL")
     path = Path(source).expanduser()
     if not path.is_file():
         raise InputError(
