@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from mmengine.utils import ManagerMixin
 
+import convnext_dense  # noqa: F401  (before any test imports mmcv.ops)
+
 warnings.filterwarnings("ignore")
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -144,6 +144,7 @@ BROKEN = {
     "truncated": lambda data: data[: len(data) // 2],
     "text": lambda data: b"<html>not found</html>",
     "another pickle": lambda data: pickle.dumps([1, 2, 3]),
+    "a pickle's opcodes at random": lambda data: b"\x80\x02" + bytes(range(40, 120)),
 }
 
 

@@ -39,6 +39,9 @@ def test_polygons_are_the_labels(shapes_root):
     for number in coco.imgs:
         label = label_of(shapes_root, "train", number)
         drawn = np.zeros_like(label)
+        # What is visible of one object is not of another.
+        areas = [a["area"] for a in coco.loadAnns(coco.getAnnIds(number))]
+        assert sum(areas) == (label > 0).sum()
         # Later objects are in front: they cover the holes they cut.
         for annotation in coco.loadAnns(coco.getAnnIds(number)):
             mask = coco.annToMask(annotation).astype(bool)

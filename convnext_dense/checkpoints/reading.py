@@ -158,13 +158,7 @@ def read(source: str | os.PathLike, map_location="cpu"):
             f"{path} was not read: it asks for {refused}, which no checkpoint needs; "
             "loading it could run code. Nothing of it was run"
         ) from refused
-    except (
-        RuntimeError,
-        OSError,
-        EOFError,
-        pickle.UnpicklingError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"{path} is damaged or not a checkpoint: {error}") from error
 
 
