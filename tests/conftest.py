@@ -1,13 +1,16 @@
 """Shared by all tests: where things are, and running a tool as the shell would."""
 
 import contextlib
+import logging
 import os
 import runpy
+import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+from mmengine.logging import MMLogger
 from mmengine.utils import ManagerMixin
 
 import convnext_dense  # noqa: F401  (before any test imports mmcv.ops)
@@ -16,6 +19,19 @@ warnings.filterwarnings("ignore")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"  # real COCO and ADE20K samples, where they are
+
+
+@contextlib.contextmanager
+def logged():
+    """The messages that mmengine's current logger gets, as a list that grows."""
+    messages, handler = [], logging.Handler(logging.INFO)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
 
 
 def forget_instances(kind):
@@ -30,6 +46,18 @@ class Outcome:
 
     def __init__(self, code, out, err):
         self.code, self.out, self.err = code, out, err
+
+
+def shell(*command, **environment):
+    """Run a Python file or ``-c CODE`` in a process of its own, in the checkout."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Reading without running code, and loading with a word on what was used."""
 
 import argparse
-import logging
 import os
 import pickle
 from collections import Counter, OrderedDict
@@ -9,29 +8,19 @@ from collections import Counter, OrderedDict
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 from convnext_dense import ConvNeXt, checkpoints
 from convnext_dense.errors import InputError
+
+from .conftest import logged
 
 SMALL = dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])
 
 
 def small(**kwargs):
     return ConvNeXt(SMALL, layer_scale_init_value=1.0, **kwargs)
-
-
-def log_of(action):
-    records, logger = [], MMLogger.get_current_instance()
-    handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: records.append(record.getMessage())
-    logger.addHandler(handler)
-    try:
-        action()
-    finally:
-        logger.removeHandler(handler)
-    return records
 
 
 def equal(a, b):
@@ -209,7 +198,9 @@ def test_loads_the_authors_classification_checkpoint(tmp_path, container):
     torch.save({container: content} if container else content, file)
 
     model = small(init_cfg=dict(type="Pretrained", checkpoint=str(file)))
-    (said,) = log_of(model.init_weights)
+    with logged() as messages:
+        model.init_weights()
+    (said,) = messages
     own = model.state_dict()
     assert all(torch.equal(own[k], v) for k, v in weights.items())
     assert (own["norm3.weight"] == 1).all()

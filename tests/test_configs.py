@@ -27,21 +27,27 @@ def test_builds_alone(path):
     assert list(heads.in_channels) == [i.channels for i in model.backbone.feature_info]
 
 
-def test_cascade_t_is_the_recipe():
-    cfg = load("det/cascade_mask_rcnn_convnext_t_coco.py")
-    assert cfg.model.backbone.arch == "tiny"
-    assert cfg.model.backbone.drop_path_rate == 0.4
-    assert cfg.model.backbone.layer_scale_init_value == 1.0
-    assert cfg.model.backbone.init_cfg.checkpoint.endswith("convnext_tiny_1k_224.pth")
-
-    wrapper = cfg.optim_wrapper
-    assert wrapper.type == "AmpOptimWrapper"
+def assert_backbone_and_optimizer(cfg, lr, decay_type, decay_rate):
+    """What the two T recipes share, and where they differ."""
+    backbone, wrapper = cfg.model.backbone, cfg.optim_wrapper
+    assert (backbone.arch, backbone.drop_path_rate) == ("tiny", 0.4)
+    assert backbone.layer_scale_init_value == 1.0
+    assert backbone.init_cfg.checkpoint.endswith("/convnext_tiny_1k_224.pth")
+    assert (wrapper.type, wrapper.loss_scale) == ("AmpOptimWrapper", "dynamic")
     assert wrapper.optimizer == dict(
-        type="AdamW", lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05
+        type="AdamW", lr=lr, betas=(0.9, 0.999), weight_decay=0.05
     )
     assert wrapper.paramwise_cfg == dict(
-        decay_type="layer_wise", decay_rate=0.7, num_layers=6
+        decay_type=decay_type, decay_rate=decay_rate, num_layers=6
     )
+    assert (
+        cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 16
+    )
+
+
+def test_cascade_t_is_the_recipe():
+    cfg = load("det/cascade_mask_rcnn_convnext_t_coco.py")
+    assert_backbone_and_optimizer(cfg, 2e-4, "layer_wise", 0.7)
     assert cfg.train_cfg.max_epochs == 36
     warmup, steps = cfg.param_scheduler
     assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (0.001, 500, False)
@@ -82,19 +88,7 @@ def test_cascade_t_has_the_papers_parameters():
 
 def test_upernet_t_is_the_recipe():
     cfg = load("seg/upernet_convnext_t_ade20k.py")
-    assert cfg.model.backbone.arch == "tiny"
-    assert cfg.model.backbone.drop_path_rate == 0.4
-    assert cfg.model.backbone.layer_scale_init_value == 1.0
-    assert cfg.model.backbone.init_cfg.checkpoint.endswith("convnext_tiny_1k_224.pth")
-
-    wrapper = cfg.optim_wrapper
-    assert wrapper.type == "AmpOptimWrapper"
-    assert wrapper.optimizer == dict(
-        type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05
-    )
-    assert wrapper.paramwise_cfg == dict(
-        decay_type="stage_wise", decay_rate=0.9, num_layers=6
-    )
+    assert_backbone_and_optimizer(cfg, 1e-4, "stage_wise", 0.9)
     assert cfg.train_cfg.max_iters == 160000
     warmup, poly = cfg.param_scheduler
     assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (1e-6, 1500, False)

@@ -2,12 +2,10 @@
 
 import copy
 import json
-import logging
 import re
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -16,7 +14,7 @@ from convnext_dense import ConvNeXt
 from convnext_dense.errors import InputError
 from convnext_dense.layer_decay import default_num_layers, layer_of
 
-from .conftest import ROOT, SHARED
+from .conftest import ROOT, SHARED, logged
 
 FACTS = json.loads((ROOT / "tests/data/layer_decay.json").read_text())
 
@@ -199,16 +197,9 @@ def test_without_weight_decay():
 
 
 def test_logs_a_short_table_and_not_every_name():
-    logger = MMLogger.get_current_instance()
-    records = []
-    handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: records.append(record.getMessage())
-    logger.addHandler(handler)
-    try:
+    with logged() as messages:
         groups_of(Detector("small", frozen_stages=1), decay_rate=0.7)
-    finally:
-        logger.removeHandler(handler)
-    lines = "\n".join(records).splitlines()
+    lines = "\n".join(messages).splitlines()
     assert 12 <= len(lines) <= 16
     assert re.search(r"12 +0\.70* .*stages\.3", "\n".join(lines))
 

@@ -1,7 +1,5 @@
 """The stand-ins, through mmcv's own functions, against independent references."""
 
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -11,7 +9,7 @@ from mmcv.ops import RoIAlign, nms, roi_align, sigmoid_focal_loss, soft_nms
 
 from convnext_dense import mmcv_ops
 
-from .conftest import ROOT
+from .conftest import shell
 
 pytestmark = pytest.mark.skipif(
     find_spec("mmcv._ext").origin != mmcv_ops.__file__,
@@ -214,13 +212,7 @@ def test_op_without_stand_in_names_itself_and_the_remedy():
 
 
 def fresh(code):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = shell("-c", code)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
