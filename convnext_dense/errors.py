@@ -17,8 +17,8 @@ class MissingStackError(InputError, ImportError):
 
     def __init__(self, what: str):
         super().__init__(
-            f"{what}. Install the maintained stack with\n"
-            "  pip install 'convnext_dense[onedl]'\n"
+            f"{what}. In a clone of convnext_dense, install the maintained stack with\n"
+            "  pip install -e '.[onedl]'\n"
             "or the classic one with\n"
-            "  pip install 'convnext_dense[openmmlab]'"
+            "  pip install -e '.[openmmlab]'"
         )

@@ -188,7 +188,7 @@ def test_debug_shows_the_stack():
     assert "InputError: no config at nothing.py" in debug.stderr
 
 
-EXTRAS = r"(?s)pip install 'convnext_dense\[onedl\]'.*'convnext_dense\[openmmlab\]'"
+EXTRAS = r"(?s)pip install -e '\.\[onedl\]'.*pip install -e '\.\[openmmlab\]'"
 
 
 def test_a_missing_toolbox_names_the_extras(tool, monkeypatch):
