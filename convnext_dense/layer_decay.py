@@ -121,10 +121,15 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _by_layer(self, singles: list[dict], model: nn.Module) -> list[dict]:
         decay_type = self.paramwise_cfg.get("decay_type", DECAY_TYPES[0])
-        num_layers = self.paramwise_cfg.get("num_layers") or default_num_layers(
-            _depths(model)
-        )
         names = {id(param): name for name, param in model.named_parameters()}
+        if not any(map(_STAGE.match, names.values())):
+            raise InputError(
+                "layer decay needs a model whose `backbone` is a ConvNeXt; for another "
+                "backbone drop optim_wrapper.constructor and paramwise_cfg"
+            )
+        num_layers = self.paramwise_cfg.get("num_layers") or default_num_layers(
+            model.backbone.depths
+        )
         seen: set[int] = set()
         groups: dict[tuple, dict] = {}
         for single in singles:
@@ -151,16 +156,6 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 def _wrong(what: str) -> InputError:
     return InputError(f"optim_wrapper.paramwise_cfg for layer decay: {what}")
-
-
-def _depths(model: nn.Module) -> tuple[int, ...]:
-    depths = getattr(getattr(model, "backbone", None), "depths", None)
-    if depths is None:
-        raise InputError(
-            "layer decay needs a model whose `backbone` is a ConvNeXt; for another "
-            "backbone drop optim_wrapper.constructor and paramwise_cfg"
-        )
-    return depths
 
 
 @contextmanager

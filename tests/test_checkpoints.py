@@ -12,6 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 from convnext_dense import ConvNeXt, checkpoints
+from convnext_dense.checkpoints import reading
 from convnext_dense.errors import InputError
 
 from .conftest import logged
@@ -169,6 +170,29 @@ def test_url_is_downloaded_once_into_torchs_cache(tmp_path, monkeypatch):
     for _ in range(2):
         assert "model" in checkpoints.read("https://example.org/a/there.pth?x=1")
     assert asked == ["https://example.org/a/there.pth?x=1"]
+
+
+@pytest.mark.parametrize("shared_disk", [True, False])
+def test_another_rank_downloads_only_what_its_disk_lacks(
+    tmp_path, monkeypatch, shared_disk
+):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(reading, "get_rank", lambda: 1)
+    target, asked = tmp_path / "hub/checkpoints/a.pth", []
+
+    def barrier():  # by then rank 0 has downloaded the file
+        if shared_disk:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({}, target)
+
+    def download(url, path):
+        asked.append(url)
+        torch.save({}, path)
+
+    monkeypatch.setattr(reading, "barrier", barrier)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    assert checkpoints.read("https://example.org/a.pth") == {}
+    assert len(asked) == (0 if shared_disk else 1)
 
 
 def test_failed_download_says_what_to_do(tmp_path, monkeypatch):

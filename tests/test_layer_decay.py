@@ -220,11 +220,12 @@ def test_wrong_options(paramwise, says):
         groups_of(small(), **(paramwise or dict(decay_type="layer_wise")))
 
 
-def test_model_without_convnext():
+@pytest.mark.parametrize("options", [{}, dict(num_layers=6)])
+def test_model_without_convnext(options):
     model = small()
     model.backbone = nn.Conv2d(1, 1, 1)
-    with pytest.raises(InputError, match="backbone"):
-        groups_of(model, decay_rate=0.7)
+    with pytest.raises(InputError, match="`backbone` is a ConvNeXt"):
+        groups_of(model, decay_rate=0.7, **options)
 
 
 def test_options_are_not_changed():

@@ -117,14 +117,16 @@ def locate(source: str | os.PathLike) -> Path:
 def _download(url: str) -> Path:
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     trouble = None
-    if get_rank() == 0 and not target.is_file():
-        print_log(f"downloading {url} to {target}", logger="current")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(target))
-        except OSError as error:  # URLError and HTTPError are among these
-            trouble = error
-    barrier()
+    # Rank 0 first, then those on machines that do not share its disk.
+    for first in (True, False):
+        if (get_rank() == 0) is first and not target.is_file():
+            print_log(f"downloading {url} to {target}", logger="current")
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(url, str(target))
+            except OSError as error:  # URLError and HTTPError are among these
+                trouble = error
+        barrier()
     if not target.is_file():
         raise InputError(
             f"the weights at {url} could not be downloaded"
