@@ -1,0 +1,17 @@
+_base_ = './cascade_mask_rcnn_convnext_t_coco.py'
+
+weights = 'https://dl.fbaipublicfiles.com/convnext/convnext_large_22k_224.pth'
+model = dict(
+    backbone=dict(
+        arch='large', drop_path_rate=0.7, init_cfg=dict(checkpoint=weights)),
+    neck=dict(in_channels=[192, 384, 768, 1536]))
+
+# Without mixed precision.
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',
+    optimizer=dict(
+        type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05),
+    constructor='LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(
+        decay_type='layer_wise', decay_rate=0.7, num_layers=12))
