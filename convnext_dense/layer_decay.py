@@ -1,17 +1,20 @@
-"""Layer-wise and stage-wise learning-rate decay.
+"""Layer-wise, stage-wise and block-wise learning-rate decay.
 
 A parameter's name gives its layer, the layer its learning-rate scale: the first
 layer learns slowest, the last layer, which is everything behind the backbone's
 stages, at the full rate. ``layer_of`` is that rule, a pure function; the
 optim-wrapper constructor applies it on top of mmengine's own per-parameter
-rules. The rule is the authors', of their detection and segmentation code
-(github.com/facebookresearch/ConvNeXt, layer_decay_optimizer_constructor.py).
+rules. Layer-wise and stage-wise are the authors', of their detection and
+segmentation code (github.com/facebookresearch/ConvNeXt,
+layer_decay_optimizer_constructor.py); block-wise is that of the ImageNet-S
+baselines (github.com/LUSSeg/ImageNetSegModel, models_convnext.py).
 """
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from mmengine.logging import MMLogger
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -20,7 +23,7 @@ from torch import nn
 
 from .errors import InputError
 
-DECAY_TYPES = ("layer_wise", "stage_wise")
+DECAY_TYPES = ("layer_wise", "stage_wise", "block_wise")
 
 _OWN_KEYS = {"decay_rate", "decay_type", "num_layers"}
 _MMENGINE_KEYS = {
@@ -33,15 +36,32 @@ _MMENGINE_KEYS = {
     "flat_decay_mult",
     "norm_decay_mult",
 }
-_STAGE = re.compile(r"backbone\.(stages|downsample_layers)\.(\d+)\.(\d+)\.")
+BACKBONE_PART = re.compile(r"backbone\.(stages|downsample_layers)\.(\d+)\.(\d+)\.")
 
 
-def default_num_layers(depths: tuple[int, ...]) -> int:
-    """Layers of the backbone by the authors' rule: 6 for tiny, 12 for deeper ones."""
+class Layer(NamedTuple):
+    """One row of the table: its scale, how many parameters, of which parts."""
+
+    index: int
+    lr_scale: float
+    parameters: int
+    parts: tuple[str, ...]
+
+
+def default_num_layers(depths: tuple[int, ...], decay_type: str) -> int:
+    """The layer of the backbone's last block; the head is one further.
+
+    In layer-wise and stage-wise decay 6 for tiny and 12 for deeper ones, the
+    authors' rule; in block-wise decay every block and downsample layer counts.
+    """
+    if decay_type == "block_wise":
+        return sum(depths) + len(depths) - 1
     return 12 if depths[2] > 9 else 6
 
 
-def layer_of(name: str, num_layers: int, decay_type: str) -> int:
+def layer_of(
+    name: str, num_layers: int, decay_type: str, depths: tuple[int, ...] = ()
+) -> int:
     """The layer of a parameter: 0 for the stem, ``num_layers + 1`` for the head.
 
     Args:
@@ -50,12 +70,17 @@ def layer_of(name: str, num_layers: int, decay_type: str) -> int:
         num_layers: the layer of the last stage in layer-wise decay.
         decay_type: ``'layer_wise'`` gives each of the first two stages a layer,
             every three blocks of the third one, and the fourth the last;
-            ``'stage_wise'`` gives each stage one, and all downsample layers 0.
+            ``'stage_wise'`` gives each stage one, and all downsample layers 0;
+            ``'block_wise'`` gives each downsample layer and each block one.
+        depths: blocks of each stage; only block-wise decay needs them.
     """
-    match = _STAGE.match(name)
+    match = BACKBONE_PART.match(name)
     if not match:
         return num_layers + 1
     part, stage, block = match[1], int(match[2]), int(match[3])
+    if decay_type == "block_wise":
+        downsample = sum(depths[:stage]) + stage
+        return downsample if part == "downsample_layers" else downsample + 1 + block
     if decay_type == "stage_wise":
         return stage + 1 if part == "stages" else 0
     if part == "downsample_layers":
@@ -71,8 +96,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     (``custom_keys``, ``norm_decay_mult``, ``bypass_duplicate``, ...):
 
     - ``decay_rate``: learning-rate factor from one layer to the one before it.
-    - ``decay_type``: ``'layer_wise'`` (the default) or ``'stage_wise'``.
-    - ``num_layers``: by the authors' rule from the backbone if left out.
+    - ``decay_type``: ``'layer_wise'`` (the default), ``'stage_wise'`` or
+      ``'block_wise'``.
+    - ``num_layers``: by the authors' rule from the backbone if left out;
+      block-wise decay always counts the backbone's blocks.
 
     As in the authors' code, one-dimensional parameters (norms, biases, layer
     scale) have no weight decay unless mmengine's options say otherwise. Frozen
@@ -103,6 +130,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         layers = given.get("num_layers")
         if layers is not None and (not isinstance(layers, int) or layers < 4):
             raise _wrong(f"num_layers is {layers!r}; give at least 4, or leave it out")
+        if layers is not None and given.get("decay_type") == "block_wise":
+            raise _wrong("block_wise counts the backbone's blocks; drop num_layers")
         if self.base_lr is None:
             raise InputError("optim_wrapper.optimizer needs an lr for layer decay")
         if self.base_wd is not None:
@@ -122,13 +151,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _by_layer(self, singles: list[dict], model: nn.Module) -> list[dict]:
         decay_type = self.paramwise_cfg.get("decay_type", DECAY_TYPES[0])
         names = {id(param): name for name, param in model.named_parameters()}
-        if not any(map(_STAGE.match, names.values())):
+        if not any(map(BACKBONE_PART.match, names.values())):
             raise InputError(
                 "layer decay needs a model whose `backbone` is a ConvNeXt; for another "
                 "backbone drop optim_wrapper.constructor and paramwise_cfg"
             )
+        depths = model.backbone.depths
         num_layers = self.paramwise_cfg.get("num_layers") or default_num_layers(
-            model.backbone.depths
+            depths, decay_type
         )
         seen: set[int] = set()
         groups: dict[tuple, dict] = {}
@@ -141,7 +171,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     "set bypass_duplicate=True to train it once"
                 )
             seen.add(id(param))
-            layer = layer_of(name, num_layers, decay_type)
+            layer = layer_of(name, num_layers, decay_type, depths)
             key = (layer, repr(sorted(single.items())))
             if key not in groups:
                 scale = self.paramwise_cfg["decay_rate"] ** (num_layers + 1 - layer)
@@ -177,27 +207,46 @@ def _quiet() -> Iterator[None]:
         logger.removeFilter(wanted)
 
 
-def _log_table(groups: list[dict], model, options: Mapping, base_lr: float) -> None:
-    rows: dict[int, list] = {}
+def layers_of(groups: list[dict]) -> list[Layer]:
+    """The layers of an optimizer's ``param_groups``, from the stem to the head."""
+    rows: dict[int, list[dict]] = {}
     for group in groups:
-        row = rows.setdefault(group["layer"], [group["lr_scale"], 0, set()])
-        row[1] += sum(param.numel() for param in group["params"])
-        row[2].update(_part(name) for name in group["param_names"])
+        rows.setdefault(group["layer"], []).append(group)
+    return [
+        Layer(
+            index,
+            row[0]["lr_scale"],
+            sum(param.numel() for group in row for param in group["params"]),
+            _parts(name for group in row for name in group["param_names"]),
+        )
+        for index, row in sorted(rows.items())
+    ]
+
+
+def _log_table(groups: list[dict], model, options: Mapping, base_lr: float) -> None:
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     lines = [
         f"{options.get('decay_type', DECAY_TYPES[0])} learning-rate decay "
         f"{options['decay_rate']}, base lr {base_lr:g}, frozen parameters {frozen:,}",
         "layer   lr scale     parameters  of",
     ]
-    for layer, (scale, count, parts) in sorted(rows.items()):
-        parts = ", ".join(sorted(parts))
-        lines.append(f"{layer:5d}   {scale:8.6f}  {count:13,}  {parts}")
+    for index, scale, count, parts in layers_of(groups):
+        lines.append(f"{index:5d}   {scale:8.6f}  {count:13,}  {', '.join(parts)}")
     MMLogger.get_current_instance().info("\n".join(lines))
 
 
-def _part(name: str) -> str:
-    """The part of the model that a row of the table names: a stage, a norm, a head."""
-    parts = name.split(".")
-    if parts[0] != "backbone":
-        return parts[0]
-    return ".".join(parts[1:3] if _STAGE.match(name) else parts[1:2])
+def _parts(names: Iterable[str]) -> tuple[str, ...]:
+    """The parts of the model that ``names`` belong to, as in ``stages.2.3-5``."""
+    parts, blocks = set(), {}
+    for name in names:
+        match = BACKBONE_PART.match(name)
+        if match and match[1] == "stages":
+            blocks.setdefault(f"stages.{match[2]}", set()).add(int(match[3]))
+        elif match:
+            parts.add(f"downsample_layers.{match[2]}")
+        else:
+            parts.add(name.removeprefix("backbone.").split(".")[0])
+    for stage, found in blocks.items():
+        first, last = min(found), max(found)
+        parts.add(f"{stage}.{first}" + (f"-{last}" if last > first else ""))
+    return tuple(sorted(parts))

@@ -11,14 +11,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
+from torch import nn
 
 from . import inputs
 from .errors import InputError
+from .layer_decay import LayerDecayOptimWrapperConstructor
 
 
 def load_config(
@@ -224,6 +228,44 @@ def _replace_type(node, old: str, new: str) -> bool:
         for child in node:
             found |= _replace_type(child, old, new)
     return found
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of ``cfg`` on the meta device: its structure, without memory.
+
+    Raises:
+        InputError: the config is of neither toolbox, or its model cannot be built.
+    """
+    inputs.check(cfg, ())
+    scope = DefaultScope.overwrite_default_scope(cfg.default_scope)
+    try:
+        with scope, torch.device("meta"):
+            return MODELS.build(cfg.model)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a toolbox's model can raise
+        raise InputError(
+            f"the model of {cfg.filename} could not be built: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def build_layer_decay(cfg: Config) -> list[dict]:
+    """The ``param_groups`` with which training by ``cfg`` starts, on the meta device.
+
+    Raises:
+        InputError: the model cannot be built, or ``cfg`` has no layer decay.
+    """
+    constructor = cfg.get("optim_wrapper", {}).get("constructor")
+    if constructor != LayerDecayOptimWrapperConstructor.__name__:
+        raise InputError(
+            f"{cfg.filename} has no layer decay: every parameter learns at the "
+            "optimizer's own rate; to have it, set optim_wrapper.constructor="
+            "'LayerDecayOptimWrapperConstructor' and .paramwise_cfg.decay_rate"
+        )
+    fit_to_machine(cfg)
+    wrapper = build_optim_wrapper(build_model(cfg), cfg.optim_wrapper)
+    return wrapper.optimizer.param_groups
 
 
 def build_runner(cfg: Config, mode: str) -> Runner:

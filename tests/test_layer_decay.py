@@ -11,8 +11,9 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from convnext_dense import ConvNeXt
+from convnext_dense.backbone import ARCHS
 from convnext_dense.errors import InputError
-from convnext_dense.layer_decay import default_num_layers, layer_of
+from convnext_dense.layer_decay import DECAY_TYPES, default_num_layers, layer_of
 
 from .conftest import ROOT, SHARED, logged
 
@@ -113,20 +114,55 @@ def test_facts_are_the_full_reference():
     [((3, 3, 9, 3), 6), ((2, 2, 6, 2), 6), ((3, 3, 27, 3), 12), ((3, 4, 30, 3), 12)],
 )
 def test_default_num_layers(depths, layers):
-    assert default_num_layers(depths) == layers
+    assert default_num_layers(depths, "layer_wise") == layers
+    assert default_num_layers(depths, "stage_wise") == layers
 
 
-@pytest.mark.parametrize("decay_type", ["layer_wise", "stage_wise"])
-@pytest.mark.parametrize("num_layers", [4, 6, 12])
-def test_layers_never_exceed_the_last_stage(decay_type, num_layers):
-    """However deep stage 2 is, no layer learns faster than the head."""
+DEPTHS = sorted({arch.depths for arch in ARCHS.values()} | {(3, 3, 60, 3)})
+
+
+@pytest.mark.parametrize("depths", DEPTHS, ids=str)
+@pytest.mark.parametrize("decay_type", DECAY_TYPES)
+@pytest.mark.parametrize("num_layers", [None, 4, 6, 12])
+def test_layers_never_exceed_the_last_stage(depths, decay_type, num_layers):
+    """However deep a stage is, no layer learns faster than a later one or the head."""
+    if num_layers is None or decay_type == "block_wise":
+        num_layers = default_num_layers(depths, decay_type)
     layers = [
-        layer_of(f"backbone.stages.{s}.{b}.gamma", num_layers, decay_type)
-        for s, depth in enumerate((3, 3, 60, 3))
+        layer_of(f"backbone.stages.{s}.{b}.gamma", num_layers, decay_type, depths)
+        for s, depth in enumerate(depths)
         for b in range(depth)
     ]
     assert layers == sorted(layers)
-    assert max(layers) <= num_layers
+    assert layers[0] >= 1
+    assert layers[-1] <= num_layers
+    if decay_type == "block_wise":
+        assert layers[-1] == num_layers
+
+
+def test_block_wise_is_that_of_imagenet_s():
+    """Tiny, by hand from the baselines' rule: 23 layers, 0 to 22."""
+    with torch.device("meta"):
+        found = by_name(Detector(), decay_rate=0.6, decay_type="block_wise")
+    wanted = {
+        "backbone.downsample_layers.0": 0,
+        "decode_head": 22,
+        "backbone.norm3": 22,
+    }
+    first = 1
+    for stage, depth in enumerate((3, 3, 9, 3)):
+        if stage:
+            wanted[f"backbone.downsample_layers.{stage}"] = first
+            first += 1
+        for block in range(depth):
+            wanted[f"backbone.stages.{stage}.{block}"] = first
+            first += 1
+    assert first == 22
+    for part, layer in wanted.items():
+        rows = {row[:2] for name, row in found.items() if name.startswith(f"{part}.")}
+        ((index, scale),) = rows
+        assert index == layer, part
+        assert scale == pytest.approx(0.6 ** (22 - layer), rel=1e-12), part
 
 
 def test_works_from_both_toolboxes_scopes_and_schedules_scale():
@@ -210,8 +246,15 @@ def test_logs_a_short_table_and_not_every_name():
         (dict(), "decay_rate"),
         (dict(decay_rate=1.5), "decay_rate"),
         (dict(decay_rate="0.7"), "decay_rate"),
-        (dict(decay_rate=0.7, decay_type="layerwise"), "layer_wise, stage_wise"),
+        (
+            dict(decay_rate=0.7, decay_type="layerwise"),
+            "layer_wise, stage_wise, block_wise",
+        ),
         (dict(decay_rate=0.7, num_layers=0), "num_layers"),
+        (
+            dict(decay_rate=0.7, num_layers=12, decay_type="block_wise"),
+            "drop num_layers",
+        ),
         (dict(decay_rate=0.7, norm_decay=0.0), "unknown norm_decay"),
     ],
 )
@@ -233,3 +276,36 @@ def test_options_are_not_changed():
     before = copy.deepcopy(options)
     groups_of(small(), **options)
     assert options == before
+
+
+def test_tool_prints_the_table_and_draws_it(tool, tmp_path):
+    config = ROOT / "configs/det/cascade_mask_rcnn_convnext_s_coco.py"
+    picture = tmp_path / "decay.png"
+    done = tool("show_layer_decay", config, "--plot", picture)
+    assert done.code == 0
+    rows = re.findall(r"^ +(\d+) +([\d.]+) +[\d,]+ +(.+)$", done.out, re.MULTILINE)
+    assert [int(index) for index, *_ in rows] == list(range(14))
+    for index, scale, _ in rows:
+        assert float(scale) == pytest.approx(0.7 ** (13 - int(index)), abs=1e-6)
+    assert rows[5][2] == "stages.2.6-8"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["configs/seg/upernet_convnext_atto_shapes.py"], "has no layer decay"),
+        (["configs/seg/nothing.py"], "no config at"),
+        (
+            ["configs/seg/upernet_convnext_t_ade20k.py", "--plot", "no/where.png"],
+            "there is no folder",
+        ),
+        (["configs/seg/upernet_convnext_t_ade20k.py", "--plot", "x.doc"], "x.doc"),
+    ],
+)
+def test_tool_mistakes(tool, arguments, says):
+    config, *rest = arguments
+    done = tool("show_layer_decay", ROOT / config, *rest)
+    assert done.code == 2
+    assert says in done.err
+    assert "Traceback" not in done.err

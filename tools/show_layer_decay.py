@@ -1,0 +1,27 @@
+"""The learning rate of every layer: tools/show_layer_decay.py CONFIG [--plot FILE]."""
+
+import argparse
+from pathlib import Path
+
+from _command import output_file, run
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file of either toolbox")
+    parser.add_argument(
+        "--plot", type=output_file, metavar="FILE", help="draw the scale over depth"
+    )
+    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE")
+    args = parser.parse_args()
+
+    from convnext_dense import layer_decay_plot, runtime  # it takes seconds
+
+    cfg = runtime.load_config(args.config, args.cfg_options)
+    groups = runtime.build_layer_decay(cfg)  # their constructor prints the table
+    if args.plot:
+        layer_decay_plot.draw(groups, args.plot, Path(args.config).stem)
+
+
+if __name__ == "__main__":
+    run(main)
