@@ -31,7 +31,7 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
-# arXiv 2201.03545, section 3.1; atto to nano: arXiv 2301.00808, section 3.4.
+# arXiv 2201.03545, section 3.1; atto to nano, and huge: arXiv 2301.00808, section 4.
 ARCHS = {
     "atto": Arch((2, 2, 6, 2), (40, 80, 160, 320)),
     "femto": Arch((2, 2, 6, 2), (48, 96, 192, 384)),
@@ -42,12 +42,13 @@ ARCHS = {
     "base": Arch((3, 3, 27, 3), (128, 256, 512, 1024)),
     "large": Arch((3, 3, 27, 3), (192, 384, 768, 1536)),
     "xlarge": Arch((3, 3, 27, 3), (256, 512, 1024, 2048)),
+    "huge": Arch((3, 3, 27, 3), (352, 704, 1408, 2816)),
 }
 
 
 @MODELS.register_module()
 class ConvNeXt(BaseModule):
-    """ConvNeXt for dense prediction (arXiv 2201.03545).
+    """ConvNeXt and ConvNeXt V2 for dense prediction (arXiv 2201.03545, 2301.00808).
 
     Arguments keep the names they have in mmpretrain's ConvNeXt, so an existing
     mmdet or mmseg config changes only ``type``. Parameters keep the authors'
@@ -62,13 +63,14 @@ class ConvNeXt(BaseModule):
             from 0 at the first. In [0, 1).
         layer_scale_init_value: initial layer scale; 0 leaves it out. The
             paper trains classifiers from 1e-6 and fine-tunes dense
-            predictors from 1.0.
+            predictors from 1.0. If left out: 1e-6, or 0 with ``use_grn``.
         out_indices: the stages whose maps are returned, 0 to 3; negative
             numbers count from the last. Stages after the last one named are
             not built.
         frozen_stages: how many stages are frozen, counted from the input: 1
             freezes the stem and stage 0, 4 all stages, 0 or less nothing.
             The norms of the output maps stay trainable.
+        use_grn: global response normalization in every block: ConvNeXt V2.
         gap_before_final_norm: accepted only as False: dense prediction has
             no pooling. Existing configs carry it.
         with_cp: gradient checkpointing of every block.
@@ -92,9 +94,10 @@ class ConvNeXt(BaseModule):
         arch: str | Mapping = "tiny",
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
-        layer_scale_init_value: float = 1e-6,
+        layer_scale_init_value: float | None = None,
         out_indices: Sequence[int] | int = (0, 1, 2, 3),
         frozen_stages: int = 0,
+        use_grn: bool = False,
         gap_before_final_norm: bool = False,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
@@ -123,6 +126,8 @@ class ConvNeXt(BaseModule):
                 "checkpoint lacks is initialised as in the paper"
             )
         self.frozen_stages = frozen_stages
+        if layer_scale_init_value is None:
+            layer_scale_init_value = 0.0 if use_grn else 1e-6
 
         # Stages after the last output would never see a gradient: DDP stops on such.
         depths = self.depths[: max(self.out_indices) + 1]
@@ -145,7 +150,7 @@ class ConvNeXt(BaseModule):
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
-                    Block(width, next(rates), layer_scale_init_value, with_cp)
+                    Block(width, next(rates), layer_scale_init_value, use_grn, with_cp)
                     for _ in range(depth)
                 )
             )

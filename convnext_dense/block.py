@@ -1,10 +1,11 @@
-"""The ConvNeXt block and its norm: the readable reference mathematics.
+"""The ConvNeXt block and its norms: the readable reference mathematics.
 
 Tensors between modules are (N, C, H, W). In the channels_last memory format
 ``permute(0, 2, 3, 1)`` is a view whose last dimension is contiguous, so the
 norms and the pointwise layers below work without a copy.
 
-Source: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2.6 and figure 4.
+Sources: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2.6 and figure 4;
+GRN: "ConvNeXt V2" (arXiv 2301.00808), section 3.3 and algorithm 1.
 """
 
 import torch
@@ -26,17 +27,41 @@ class LayerNorm2d(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class GRN(nn.Module):
+    """Global response normalization: each channel against all others' strength.
+
+    A channel's response is its L2 norm over the whole map, divided by the mean
+    of all channels' responses. ``gamma`` and ``beta`` start at 0, which makes it
+    the identity.
+
+    Shapes: (N, H, W, C) -> (N, H, W, C).
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        response = x.norm(p=2, dim=(1, 2), keepdim=True)  # in fp32 under autocast
+        response = response / (response.mean(dim=-1, keepdim=True) + NORM_EPS)
+        scale = 1 + self.gamma * response  # (N, 1, 1, C): x is passed over once
+        return x * scale.to(x.dtype) + self.beta.to(x.dtype)
+
+
 class Block(nn.Module):
     """Depthwise 7x7, LayerNorm, pointwise x4, GELU, pointwise, layer scale, residual.
 
-    Parameter names are the authors': ``dwconv``, ``norm``, ``pwconv1``,
-    ``pwconv2``, ``gamma``.
+    ConvNeXt V2's block has GRN after GELU. Parameter names are the authors':
+    ``dwconv``, ``norm``, ``pwconv1``, ``grn.gamma``, ``grn.beta``, ``pwconv2``,
+    ``gamma``.
 
     Args:
         channels: C.
         drop_path_rate: probability of dropping the branch, per sample.
         layer_scale_init_value: initial value of every element of ``gamma``;
             0 leaves layer scale out.
+        use_grn: GRN between GELU and the second pointwise layer.
         with_cp: recompute the block in the backward pass instead of keeping
             its intermediates (gradient checkpointing).
 
@@ -48,12 +73,14 @@ class Block(nn.Module):
         channels: int,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
+        use_grn: bool = False,
         with_cp: bool = False,
     ):
         super().__init__()
         self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.grn = GRN(4 * channels) if use_grn else None
         self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma = (
             nn.Parameter(torch.full((channels,), float(layer_scale_init_value)))
@@ -70,7 +97,10 @@ class Block(nn.Module):
 
     def _branch(self, x: Tensor) -> Tensor:
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
-        y = self.pwconv2(F.gelu(self.pwconv1(y)))
+        y = F.gelu(self.pwconv1(y))
+        if self.grn is not None:
+            y = self.grn(y)
+        y = self.pwconv2(y)
         if self.gamma is not None:
             y = self.gamma * y
         return self.drop_path(y).permute(0, 3, 1, 2)

@@ -11,6 +11,8 @@ TIMM_NAMES = (  # ours -> timm's, applied in turn
     (r"^stages\.(\d)\.(\d+)\.", r"stages.\1.blocks.\2."),
     (r"\.dwconv\.", ".conv_dw."),
     (r"\.pwconv(\d)\.", r".mlp.fc\1."),
+    (r"\.grn\.gamma$", ".mlp.grn.weight"),
+    (r"\.grn\.beta$", ".mlp.grn.bias"),
 )
 
 
@@ -35,7 +37,7 @@ def randomised(build):
             noise = parameter.normal_(generator=generator)
             if parameter.ndim > 1:
                 noise.mul_(0.02)
-            elif name.endswith("bias"):
+            elif name.endswith(("bias", "beta")):
                 noise.mul_(0.1)
             else:
                 noise.mul_(0.1).add_(0.7)
@@ -47,7 +49,11 @@ def timm_twin(ours):
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         twin = timm.models.convnext.ConvNeXt(
-            depths=ours.depths, dims=ours.channels, num_classes=0
+            depths=ours.depths,
+            dims=ours.channels,
+            num_classes=0,
+            use_grn=ours.stages[0][0].grn is not None,
+            ls_init_value=None if ours.stages[0][0].gamma is None else 1.0,
         )
     weights = {
         timm_name(name): parameter

@@ -7,6 +7,7 @@ from torch import nn
 
 from convnext_dense import ConvNeXt
 from convnext_dense.backbone import ARCHS
+from convnext_dense.block import GRN
 from convnext_dense.errors import InputError
 
 from .peers import randomised, timm_name, timm_stage_maps, timm_twin
@@ -41,21 +42,30 @@ def assert_same(mine, theirs, tolerance=1e-5):
 NCHW, NHWC = torch.contiguous_format, torch.channels_last
 ALL_MODES = [(NCHW, False), (NHWC, False), (NCHW, True), (NHWC, True)]
 TWO_MODES = [(NCHW, True), (NHWC, False)]  # the large ones take their time
+V1, V2 = dict(layer_scale_init_value=1.0), dict(use_grn=True)
 
 
 @pytest.mark.parametrize(
-    ("arch", "modes"),
+    ("version", "arch", "modes"),
     [
-        ("atto", ALL_MODES),
-        ("tiny", ALL_MODES),
-        ("small", TWO_MODES),
-        ("base", TWO_MODES),
-        ("large", TWO_MODES),
-        ("xlarge", TWO_MODES),
+        (V1, "atto", ALL_MODES),
+        (V1, "tiny", ALL_MODES),
+        (V1, "small", TWO_MODES),
+        (V1, "base", TWO_MODES),
+        (V1, "large", TWO_MODES),
+        (V1, "xlarge", TWO_MODES),
+        (V2, "atto", ALL_MODES),
+        (V2, "femto", TWO_MODES),
+        (V2, "pico", TWO_MODES),
+        (V2, "nano", TWO_MODES),
+        (V2, "tiny", ALL_MODES),
+        (V2, "base", TWO_MODES),
+        (V2, "large", TWO_MODES),
     ],
+    ids=lambda value: {id(V1): "V1", id(V2): "V2"}.get(id(value)),
 )
-def test_equals_timm_forward_and_backward(arch, modes):
-    ours = randomised(lambda: ConvNeXt(arch, layer_scale_init_value=1.0))
+def test_equals_timm_forward_and_backward(version, arch, modes):
+    ours = randomised(lambda: ConvNeXt(arch, **version))
     twin = timm_twin(ours)
     parameters = dict(twin.named_parameters())
     x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
@@ -77,6 +87,55 @@ def test_equals_timm_forward_and_backward(arch, modes):
         for name, parameter in ours.named_parameters():
             if not name.startswith("norm"):
                 assert_same(parameter.grad, wanted[timm_name(name)])
+
+
+def test_equals_timm_huge():
+    """Forward only: with gradients its 660 M parameters take 11 GB."""
+    ours = randomised(lambda: ConvNeXt("huge", **V2)).requires_grad_(False)
+    twin = timm_twin(ours)
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        maps, expected = stage_maps(ours, x), timm_stage_maps(twin, x)
+    for mine, theirs in zip(maps, expected, strict=True):
+        assert_same(mine, theirs)  # of the largest value: these reach 20
+
+
+def test_grn_is_algorithm_1():
+    """arXiv 2301.00808, algorithm 1, in float64 and channels first."""
+    torch.manual_seed(0)
+    grn, x = GRN(6), torch.randn(2, 5, 7, 6)
+    assert torch.equal(grn(x), x)  # as it starts
+    nn.init.normal_(grn.gamma)
+    nn.init.normal_(grn.beta)
+    y = x.double().permute(0, 3, 1, 2)
+    strength = y.square().sum((2, 3), keepdim=True).sqrt()
+    ratio = strength / (strength.mean(1, keepdim=True) + 1e-6)
+    gamma, beta = (p.double()[:, None, None] for p in (grn.gamma, grn.beta))
+    expected = (gamma * (y * ratio) + beta + y).permute(0, 2, 3, 1)
+    assert (grn(x) - expected).abs().max().item() <= 1e-5
+
+
+def test_grn_keeps_half_precision_under_autocast():
+    model = ConvNeXt(SMALL, use_grn=True)
+    seen = []
+    for block in (b for stage in model.stages for b in stage):
+        nn.init.normal_(block.grn.gamma)
+        block.grn.register_forward_hook(lambda m, args, out: seen.append(out.dtype))
+    x = torch.rand(1, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(x)
+    assert set(seen) == {torch.bfloat16}
+    for mine, full in zip(half, model(x), strict=True):
+        assert (mine - full).abs().max().item() <= 0.05 * full.abs().max().item()
+
+
+def test_grn_replaces_layer_scale_unless_asked_for():
+    names = set(ConvNeXt(SMALL, use_grn=True).state_dict())
+    assert "stages.0.0.grn.gamma" in names
+    assert "stages.0.0.gamma" not in names
+    both = ConvNeXt(SMALL, use_grn=True, layer_scale_init_value=1.0).state_dict()
+    assert {"stages.0.0.grn.beta", "stages.0.0.gamma"} <= set(both)
+    assert (ConvNeXt(SMALL).stages[0][0].gamma == 1e-6).all()
 
 
 def test_output_norms_are_layer_norms_over_channels():

@@ -276,3 +276,19 @@ def test_other_init_cfg_is_mmengines():
     model = small(init_cfg=dict(type="Constant", layer="Conv2d", val=0.25))
     model.init_weights()
     assert (model.downsample_layers[0][0].weight == 0.25).all()
+
+
+def test_grn_of_the_authors_shape(tmp_path):
+    """(1, 1, 1, 4 C) in their V2 checkpoints, under ``model``."""
+    source = ConvNeXt("atto", use_grn=True, out_indices=(3,))
+    torch.nn.init.normal_(source.stages[2][1].grn.gamma)
+    weights = {
+        name: value[None, None, None] if ".grn." in name else value
+        for name, value in source.state_dict().items()
+    }
+    torch.save(dict(model=weights), tmp_path / "v2.pt")
+    checkpoint = dict(type="Pretrained", checkpoint=str(tmp_path / "v2.pt"))
+    model = ConvNeXt("atto", use_grn=True, init_cfg=checkpoint)
+    model.init_weights()
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.equal(model(x)[3], source(x)[0])

@@ -25,7 +25,7 @@ class Detector(nn.Module):
 
     def __init__(self, arch="tiny", **kwargs):
         super().__init__()
-        self.backbone = ConvNeXt(arch, layer_scale_init_value=1.0, **kwargs)
+        self.backbone = ConvNeXt(arch, **kwargs)
         self.neck = nn.Module()
         self.neck.lateral_convs = nn.ModuleList([nn.Module()])
         self.neck.lateral_convs[0].conv = nn.Conv2d(8, 8, 1)
@@ -138,6 +138,20 @@ def test_layers_never_exceed_the_last_stage(depths, decay_type, num_layers):
     assert layers[-1] <= num_layers
     if decay_type == "block_wise":
         assert layers[-1] == num_layers
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_v2_of_every_depth(arch):
+    """GRN learns with its block and has no weight decay, as in the authors' code."""
+    with torch.device("meta"):
+        model = Detector(arch, use_grn=True)
+    found = by_name(model, decay_rate=0.9)
+    for stage, depth in enumerate(ARCHS[arch].depths):
+        for block in range(depth):
+            name = f"backbone.stages.{stage}.{block}."
+            layer, scale, *_ = found[name + "dwconv.weight"]
+            for grn in ("grn.gamma", "grn.beta"):
+                assert found[name + grn] == (layer, scale, 1e-4 * scale, 0)
 
 
 def test_block_wise_is_that_of_imagenet_s():

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError
 from .reading import read
@@ -29,7 +29,7 @@ def load_pretrained(module: nn.Module, source: str, prefix: str = "") -> None:
             shape differs, or one is missing. The module is then unchanged.
     """
     given = {
-        name.removeprefix(prefix): tensor
+        name.removeprefix(prefix): _as_here(name, tensor)
         for name, tensor in _tensors(read(source), source).items()
         if name.startswith(prefix)
     }
@@ -73,6 +73,11 @@ def _tensors(content, source) -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{source} holds a {type(content).__name__}, not weights")
     return {name: value for name, value in content.items() if hasattr(value, "shape")}
+
+
+def _as_here(name: str, tensor: Tensor) -> Tensor:
+    """GRN's vectors have leading axes of one in the authors' checkpoints."""
+    return tensor.flatten() if name.endswith((".grn.gamma", ".grn.beta")) else tensor
 
 
 def _few(names) -> str:
