@@ -1,7 +1,7 @@
 """Is what a config names there, and is it what the config takes it for?
 
 ``check`` looks before anything is built, and only at what is cheap to see;
-``has_content`` looks at a built data set; ``explain`` looks closely, at what
+``empty_part`` looks at a built data set; ``explain`` looks closely, at what
 has failed.
 """
 
@@ -31,8 +31,7 @@ def check(cfg: Config, splits: tuple[str, ...]) -> None:
     """
     _check_toolbox(cfg)
     for split in splits:
-        for dataset in _datasets(cfg.get(f"{split}_dataloader")):
-            _check_files(dataset, split)
+        _check_files(cfg.get(f"{split}_dataloader"), split)
     load_from = cfg.get("load_from") or ""
     if load_from and ("://" not in load_from or checkpoints.URL.match(load_from)):
         checkpoints.locate(load_from)  # mmengine has backends for other schemes
@@ -60,11 +59,11 @@ def _check_toolbox(cfg: Config) -> None:
         )
 
 
-def _datasets(loader: Mapping | None) -> Iterator[Mapping]:
-    """The data sets of a dataloader, out of wrappers like ConcatDataset."""
+def datasets(loader: Mapping | None) -> Iterator[Mapping]:
+    """The data sets of a dataloader, with wrappers like ConcatDataset."""
     queue = [(loader or {}).get("dataset")]
     while queue:
-        dataset = queue.pop()
+        dataset = queue.pop(0)
         if isinstance(dataset, Mapping):
             queue.append(dataset.get("dataset"))
             queue.extend(dataset.get("datasets") or ())
@@ -83,37 +82,55 @@ def _files(dataset: Mapping) -> Iterator[Path]:
             yield Path(root) / name
 
 
-def _check_files(dataset: Mapping, split: str) -> None:
-    if dataset["type"] in DRAWN:
-        return
-    for path in _files(dataset):
-        if not path.exists():
-            raise InputError(
-                f"the {split} data is not there: {dataset['type']} expects {path}.\n"
-                "If the data set is elsewhere, name its folder:\n"
-                "  --cfg-options data_root=FOLDER\n"
-                f"or this split's own: {split}_dataloader.dataset.data_root=FOLDER, "
-                ".ann_file=FILE, .data_prefix"
-            )
+def _check_files(loader: Mapping | None, split: str) -> None:
+    missing = [
+        f"{dataset['type']} expects {path}"
+        for dataset in datasets(loader)
+        if dataset["type"] not in DRAWN
+        for path in _files(dataset)
+        if not path.exists()
+    ]
+    if missing:
+        raise InputError(
+            f"the {split} data is not there: " + ",\n  ".join(missing) + ".\n"
+            "If the data set is elsewhere, name its folder:\n"
+            "  --cfg-options data_root=FOLDER\n"
+            f"or this split's own: {split}_dataloader.dataset.data_root=FOLDER, "
+            ".ann_file=FILE, .data_prefix"
+        )
 
 
-def has_content(dataset) -> bool:
-    """Whether a built data set has images and, of detection, classes."""
-    return len(dataset) > 0 and getattr(dataset, "cat_ids", None) != []
+def empty_part(dataset):
+    """The built data set, or the part of a ConcatDataset, that has no images or,
+    of detection, no classes; None if there is none."""
+    for part in getattr(dataset, "datasets", [dataset]):
+        if len(part) == 0 or getattr(part, "cat_ids", None) == []:
+            return part
+    return None
 
 
 def explain(cfg: Config, splits: tuple[str, ...]) -> str | None:
     """Why a data set of ``cfg`` has failed or is empty; None if its files are well."""
     for split in splits:
-        for dataset in _datasets(cfg.get(f"{split}_dataloader")):
+        for dataset in datasets(cfg.get(f"{split}_dataloader")):
             for path in _files(dataset):
-                trouble = path.suffix == ".json" and _coco_trouble(path, dataset)
+                if path.suffix != ".json":
+                    continue
+                trouble = _coco_trouble(path, _classes(dataset, cfg.default_scope))
                 if trouble:
                     return f"{path}, the annotations for {split}, {trouble}"
     return None
 
 
-def _coco_trouble(path: Path, dataset: Mapping) -> str | None:
+def _classes(dataset: Mapping, scope: str) -> tuple[str, ...]:
+    """The classes that a data set will look for; none if it cannot be told."""
+    given = (dataset.get("metainfo") or {}).get("classes")
+    with DATASETS.switch_scope_and_registry(scope) as registry:
+        kind = registry.get(dataset["type"])
+    return tuple(given or getattr(kind, "METAINFO", {}).get("classes", ()))
+
+
+def _coco_trouble(path: Path, wanted: tuple[str, ...]) -> str | None:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
@@ -126,12 +143,10 @@ def _coco_trouble(path: Path, dataset: Mapping) -> str | None:
                 f"is not a COCO annotation file: it has no list of {part}, only "
                 f"{', '.join(content) or 'nothing'}"
             )
+    if not content["images"]:
+        return "has no images"
     here = [category.get("name") for category in content["categories"]]
-    wanted = (dataset.get("metainfo") or {}).get("classes")
-    if not wanted:
-        kind = DATASETS.get(dataset["type"])
-        wanted = getattr(kind, "METAINFO", {}).get("classes", ())
-    if not set(wanted) & set(here):
+    if wanted and not set(wanted) & set(here):
         return (
             f"has none of the config's classes ({_few(wanted)}); its own are "
             f"{_few(here)}: set metainfo.classes of each data set and num_classes of "

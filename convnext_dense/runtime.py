@@ -138,7 +138,9 @@ def use_tta(cfg: Config) -> None:
         print_log("--tta: mmdet merges boxes only, so masks are left out", "current")
     # What the config's tta_model says of its module changes the model for TTA.
     cfg.merge_from_dict(dict(model=cfg.tta_model.pop("module", {})))
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    for dataset in inputs.datasets(cfg.test_dataloader):
+        if "pipeline" in dataset:
+            dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
@@ -148,7 +150,11 @@ def _default_det_tta(cfg: Config) -> None:
         type="DetTTAModel",
         tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100),
     )
-    pipeline = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
+    pipeline = copy.deepcopy(
+        next(
+            d.pipeline for d in inputs.datasets(cfg.test_dataloader) if "pipeline" in d
+        )
+    )
     pack = pipeline.pop()
     if "meta_keys" in pack:
         pack.meta_keys = (*pack.meta_keys, "flip", "flip_direction")
@@ -170,6 +176,8 @@ def use_out(cfg: Config, out: str) -> None:
         return
     if not out.endswith((".pkl", ".pickle")):
         raise InputError(f"--out {out}: for detection, name a .pkl file")
+    if "metrics" in cfg.test_evaluator:
+        raise InputError("--out: not with an evaluator of several data sets")
     dump = dict(type="DumpDetResults", out_file_path=out)
     cfg.test_evaluator = [*_evaluators(cfg), dump]
 
@@ -287,9 +295,12 @@ def build_runner(cfg: Config, mode: str) -> Runner:
             runner = build(cfg)
             for split in splits:  # a loop builds its data set when first asked for
                 loop = getattr(runner, f"{split}_loop")
-                if loop and not inputs.has_content(loop.dataloader.dataset):
+                empty = inputs.empty_part(loop.dataloader.dataset) if loop else None
+                if empty is not None:
+                    where = empty.ann_file or ", ".join(empty.data_prefix.values())
                     raise InputError(
-                        inputs.explain(cfg, splits) or f"the {split} data is empty"
+                        inputs.explain(cfg, splits)
+                        or f"the {split} data is empty: {where}"
                     )
         except InputError:
             raise

@@ -136,6 +136,10 @@ ANNOTATIONS = {
     "not JSON": ("{", "is not JSON"),
     "a list": ("[]", "is not a COCO annotation file: it holds a list"),
     "no annotations": ('{"images": [], "categories": []}', "no list of annotations"),
+    "no images": (
+        '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "disc"}]}',
+        "has no images",
+    ),
     "other classes": (
         json.dumps(
             dict(
