@@ -1,7 +1,7 @@
 """The ConvNeXt backbone: four stages, a feature map from each, every map normalised."""
 
-from collections.abc import Mapping, Sequence
-from itertools import count, pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -104,12 +104,7 @@ class ConvNeXt(BaseModule):
     ):
         super().__init__(init_cfg=init_cfg)
         self.depths, self.channels = _resolve_arch(arch)
-        self.out_indices = _resolve_out_indices(out_indices)
-        if not 0 <= drop_path_rate < 1:
-            raise InputError(
-                f"drop_path_rate={drop_path_rate} of ConvNeXt is a probability: "
-                "give a number from 0 up to, but not including, 1"
-            )
+        self.out_indices = resolve_out_indices(out_indices)
         if frozen_stages > NUM_STAGES:
             raise InputError(
                 f"frozen_stages={frozen_stages} of ConvNeXt: there are {NUM_STAGES} "
@@ -145,8 +140,7 @@ class ConvNeXt(BaseModule):
                 )
             )
 
-        last = sum(self.depths) - 1
-        rates = (drop_path_rate * block / last for block in count())
+        rates = drop_path_rates(drop_path_rate, self.depths)
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
@@ -164,12 +158,7 @@ class ConvNeXt(BaseModule):
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if min(x.shape[-2:]) < MIN_SIZE:
-            raise InputError(
-                f"an image of {x.shape[-2]} x {x.shape[-1]} pixels (height x width) is "
-                f"too small for ConvNeXt: both sides need at least {MIN_SIZE}; resize "
-                "or pad it"
-            )
+        check_size(x, "ConvNeXt")
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []
         for i, (downsample, stage) in enumerate(
@@ -208,6 +197,27 @@ class ConvNeXt(BaseModule):
             part.requires_grad_(False)
 
 
+def drop_path_rates(last: float, depths: Sequence[int]) -> Iterator[float]:
+    """The rate of each block: from 0 at the first, linearly, to ``last``."""
+    if not 0 <= last < 1:
+        raise InputError(
+            f"drop_path_rate={last} is a probability: give a number from 0 up to, but "
+            "not including, 1"
+        )
+    blocks = sum(depths)
+    return (last * block / max(blocks - 1, 1) for block in range(blocks))
+
+
+def check_size(image: Tensor, backbone: str) -> None:
+    """Raise an InputError if a stage's map of ``image`` would have no pixel."""
+    height, width = image.shape[-2:]
+    if min(height, width) < MIN_SIZE:
+        raise InputError(
+            f"an image of {height} x {width} pixels (height x width) is too small for "
+            f"{backbone}: both sides need at least {MIN_SIZE}; resize or pad it"
+        )
+
+
 def _is_pretrained(init_cfg) -> bool:
     return isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained"
 
@@ -237,13 +247,14 @@ def _resolve_arch(arch: str | Mapping) -> Arch:
     return Arch(depths, channels)
 
 
-def _resolve_out_indices(out_indices: Sequence[int] | int) -> tuple[int, ...]:
+def resolve_out_indices(out_indices: Sequence[int] | int) -> tuple[int, ...]:
+    """The stages named, as numbers from 0, each once and in order."""
     given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
     if not given or any(
         not isinstance(i, int) or not -NUM_STAGES <= i < NUM_STAGES for i in given
     ):
         raise InputError(
-            f"out_indices={out_indices!r} of ConvNeXt: name at least one of the stages "
+            f"out_indices={out_indices!r}: name at least one of the stages "
             f"0 to {NUM_STAGES - 1}"
         )
     return tuple(sorted({i % NUM_STAGES for i in given}))

@@ -41,6 +41,8 @@ def randomised(build):
                 noise.mul_(0.1)
             else:
                 noise.mul_(0.1).add_(0.7)
+        for buffer in model.buffers():  # BN's statistics
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
     return model
 
 

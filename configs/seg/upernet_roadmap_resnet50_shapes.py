@@ -1,0 +1,13 @@
+# ResNet-50, the start of the roadmap (convnext_dense/roadmap.py), on the built-in
+# data set. --cfg-options model.backbone.step=NAME takes it to stage_ratio,
+# patchify_stem or depthwise_conv; its pair upernet_roadmap_convnext_t_shapes.py
+# has the inverted bottlenecks.
+_base_ = './upernet_convnext_atto_shapes.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True, type='ModernizedResNet', step='resnet50'),
+    decode_head=dict(in_channels=[256, 512, 1024, 2048]),
+    auxiliary_head=dict(in_channels=1024))
+
+optim_wrapper = dict(optimizer=dict(lr=0.001))
