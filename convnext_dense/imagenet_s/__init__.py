@@ -1,0 +1,19 @@
+"""ImageNet-S: semi-supervised semantic segmentation of ImageNet, 919 categories.
+
+Sources: "Large-scale Unsupervised Semantic Segmentation" (arXiv 2106.03149) and
+its baselines (github.com/LUSSeg/ImageNetSegModel). Needs MMSegmentation, so only
+the configs that use it import this package.
+"""
+
+from .dataset import ImageNetSDataset, LoadImageNetSAnnotations
+from .head import PixelShuffleHead
+from .segmentor import BoundedEncoderDecoder
+from .torchvision_transforms import TorchvisionTransforms
+
+__all__ = [
+    "BoundedEncoderDecoder",
+    "ImageNetSDataset",
+    "LoadImageNetSAnnotations",
+    "PixelShuffleHead",
+    "TorchvisionTransforms",
+]

@@ -1,0 +1,42 @@
+"""The ImageNet-S baselines' head: labels of 8 x 8 pixels from a map of stride 32."""
+
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LOSS_STRIDE = 4  # the baselines take the loss on labels of this stride
+
+
+@MODELS.register_module()
+class PixelShuffleHead(BaseDecodeHead):
+    """Dropout, a 1x1 convolution to patches of logits, and a pixel shuffle.
+
+    The LayerNorm before it is the backbone's output norm.
+
+    Args:
+        patch_size: P; a position of the map gives P x P logits.
+        kwargs: of mmseg's ``BaseDecodeHead``.
+
+    Shapes: one of the maps, (N, in_channels, h, w), to (N, num_classes, P h, P w).
+    """
+
+    def __init__(self, patch_size: int = 4, **kwargs):
+        kwargs.setdefault(
+            "init_cfg",
+            dict(type="TruncNormal", std=0.02, override=dict(name="conv_seg")),
+        )
+        super().__init__(channels=kwargs["in_channels"], **kwargs)
+        self.patch_size = patch_size
+        self.conv_seg = nn.Conv2d(self.channels, self.out_channels * patch_size**2, 1)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        x = self._transform_inputs(inputs)
+        return F.pixel_shuffle(self.cls_seg(x), self.patch_size)
+
+    def _stack_batch_gt(self, batch_data_samples: list) -> Tensor:
+        labels = super()._stack_batch_gt(batch_data_samples)
+        return labels[..., ::LOSS_STRIDE, ::LOSS_STRIDE]
+
+    def predict_by_feat(self, seg_logits: Tensor, batch_img_metas: list) -> Tensor:
+        return seg_logits  # resized once, to the labels' size, by the segmentor
