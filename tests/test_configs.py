@@ -14,10 +14,13 @@ CONFIGS = sorted(ROOT.glob("configs/[!_]*/*.py"))
 def test_builds_alone(path):
     """From the file itself, as a downstream tool would: no runtime of ours."""
     cfg = Config.fromfile(path)
-    assert cfg.custom_imports.imports == ["convnext_dense"]
+    first, *more = cfg.custom_imports.imports
+    assert first == "convnext_dense"
+    assert all(module.startswith("convnext_dense.") for module in more)
     assert not any("::" in base for base in cfg.get("_base_", []))
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device("meta"):
         model = MODELS.build(cfg.model)
-    assert type(model.backbone).__module__ == "convnext_dense.backbone"
+    assert type(model.backbone).__module__.startswith("convnext_dense.")
     heads = cfg.model.get("neck") or cfg.model.decode_head
-    assert list(heads.in_channels) == [i.channels for i in model.backbone.feature_info]
+    channels = [info.channels for info in model.backbone.feature_info]
+    assert heads.in_channels in (channels, channels[-1])
