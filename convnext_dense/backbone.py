@@ -31,7 +31,7 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
-# arXiv 2201.03545, section 3.1; atto to nano, and huge: arXiv 2301.00808, section 4.
+# arXiv 2201.03545, section 3.1; atto to nano, and huge: 2301.00808, appendix A.1.
 ARCHS = {
     "atto": Arch((2, 2, 6, 2), (40, 80, 160, 320)),
     "femto": Arch((2, 2, 6, 2), (48, 96, 192, 384)),

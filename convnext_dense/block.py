@@ -5,7 +5,7 @@ Tensors between modules are (N, C, H, W). In the channels_last memory format
 norms and the pointwise layers below work without a copy.
 
 Sources: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2.6 and figure 4;
-GRN: "ConvNeXt V2" (arXiv 2301.00808), section 3.3 and algorithm 1.
+GRN: "ConvNeXt V2" (arXiv 2301.00808), section 4 and algorithm 1.
 """
 
 import torch

@@ -14,6 +14,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, EVALUATOR, MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
+from convnext_dense import runtime
+from convnext_dense.errors import InputError
+
 from .conftest import ROOT
 from .test_tools import NO_WORKERS
 
@@ -62,14 +65,18 @@ def prediction(image, boxes):
     return sample.to_dict()
 
 
-def test_each_domain_is_scored_alone_and_averaged(root):
-    """Against detections whose mAP is known, domain by domain."""
-    cfg = Config.fromfile(CONFIG)
-    cfg = Config.fromstring(cfg.pretty_text.replace("data/coco_o/", f"{root}/"), ".py")
+def build(root):
+    cfg = runtime.load_config(CONFIG, [f"data_root={root}"])
     with DefaultScope.overwrite_default_scope("mmdet"):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         evaluator = EVALUATOR.build(cfg.test_evaluator)
     evaluator.dataset_meta = dataset.metainfo
+    return dataset, evaluator
+
+
+def test_each_domain_is_scored_alone_and_averaged(root):
+    """Against detections whose mAP is known, domain by domain."""
+    dataset, evaluator = build(root)
     for index in range(len(dataset)):
         image, shift = dataset.get_data_info(index), index // 2
         boxes = [[BOX[0] + 5 * shift, *BOX[1:]]]
@@ -92,6 +99,18 @@ def test_each_domain_is_scored_alone_and_averaged(root):
     assert metrics["coco_o/average_mAP"] == pytest.approx(average)
     robustness = metrics["coco_o/effective_robustness"]
     assert robustness == pytest.approx(average - 0.45 * 0.552)
+
+
+def test_a_domain_without_objects_is_named(root):
+    file = root / "weather/annotations/instances_val2017.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "annotations": []}))
+    dataset, evaluator = build(root)
+    for index in range(len(dataset)):
+        image, shift = dataset.get_data_info(index), index // 2
+        evaluator.process([prediction(image, [[BOX[0] + 5 * shift, *BOX[1:]]])])
+    with pytest.raises(InputError, match="no object is annotated in weather"):
+        evaluator.evaluate(len(dataset))
 
 
 def test_protocol_gives_the_papers_number():

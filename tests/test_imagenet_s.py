@@ -13,9 +13,9 @@ from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
-import convnext_dense.imagenet_s  # noqa: F401
 from convnext_dense import runtime
 from convnext_dense.errors import InputError
+from convnext_dense.imagenet_s import ImageNetSMetric, TorchvisionTransforms
 from convnext_dense.imagenet_s.dataset import CATEGORIES
 
 from .conftest import ROOT
@@ -254,11 +254,44 @@ def test_trains_and_tests_on_small_data(tool, root, tmp_path):
     assert done.code == 0
     done = tool(
         *("test", CONFIG, tmp_path / "run/epoch_1.pth", "--work-dir", tmp_path / "run"),
-        *here,
+        *("--out", "labels", *here),
     )
     assert done.code == 0
     assert 0 <= metric(done.out, "mIoU") < 1
     assert done.out.count("| n") == 919  # a row a category
+    written = sorted((tmp_path / "labels").glob("*/*.png"))
+    assert [file.parent.name for file in written] == [
+        *CATEGORIES[:1] * 2,
+        CATEGORIES[1],
+    ]
+    for file in written:
+        image = cv2.imread(str(next(root.glob(f"validation/*/{file.stem}.JPEG"))))
+        assert cv2.imread(str(file)).shape == image.shape
+
+
+def test_metric_counts_and_writes_all_ids(tmp_path):
+    """Against the baselines' sums: absent categories are 0, 1000 is left out."""
+    metric = ImageNetSMetric(output_dir=str(tmp_path))
+    metric.dataset_meta = dict(classes=["other", *CATEGORIES])
+    label = torch.tensor([[0, 300, 919, 1000], [0, 300, 919, 1000]])
+    found = torch.tensor([[0, 300, 300, 5], [0, 300, 919, 5]])
+    sample = dict(
+        img_path="validation/n01440764/a.JPEG",
+        pred_sem_seg=dict(data=found[None]),
+        gt_sem_seg=dict(data=label[None]),
+    )
+    metric.process({}, [sample])
+    result = metric.compute_metrics(metric.results)
+    # IoU 1 of 0, 2/3 of 300, 1/2 of 919, 0 of the 917 others.
+    assert result["mIoU"] == pytest.approx(100 * (1 + 2 / 3 + 1 / 2) / 920, abs=0.01)
+    rgb = cv2.imread(str(tmp_path / "n01440764/a.png"))[..., ::-1].astype(int)
+    assert (rgb[..., 0] + 256 * rgb[..., 1] == found.numpy()).all()
+    assert not rgb[..., 2].any()
+
+
+def test_unknown_torchvision_transform():
+    with pytest.raises(InputError, match="v2 has no RandomCrap"):
+        TorchvisionTransforms([dict(type="RandomCrap")])
 
 
 def test_missing_split_is_named(tool, root):

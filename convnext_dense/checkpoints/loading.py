@@ -54,7 +54,8 @@ def load_pretrained(module: nn.Module, source: str, prefix: str = "") -> None:
     if lacking:
         raise InputError(
             f"{source} lacks {len(lacking)} tensors of this {type(module).__name__}, "
-            f"such as {_few(lacking)}; set arch to what it was trained with"
+            f"such as {_few(lacking)}; set arch, use_grn and layer_scale_init_value to "
+            "what it was trained with"
         )
     module.load_state_dict(used, strict=False)
     print_log(

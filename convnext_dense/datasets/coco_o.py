@@ -9,6 +9,8 @@ from mmdet.evaluation import MultiDatasetsEvaluator
 from mmengine.logging import print_log
 from mmengine.registry import EVALUATOR
 
+from ..errors import InputError
+
 EXPECTED = 0.45  # of the box mAP on COCO val2017 is what a detector keeps on COCO-O
 
 
@@ -31,13 +33,20 @@ class CocoOEvaluator(MultiDatasetsEvaluator):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Every metric of every domain, and ``coco_o/average_mAP`` and
-        ``coco_o/effective_robustness``, all between 0 and 1."""
+        ``coco_o/effective_robustness``, all between 0 and 1.
+
+        Raises:
+            InputError: a domain without annotated objects.
+        """
         found = super().evaluate(size)
         # Without any detection in a domain, CocoMetric gives no mAP.
         domains = {
             domain: found.get(f"{domain}/coco/bbox_mAP", 0.0)
             for domain in self.dataset_prefixes
         }
+        for domain, value in domains.items():
+            if value < 0:  # COCO's word for nothing to find
+                raise InputError(f"COCO-O: no object is annotated in {domain}")
         average = sum(domains.values()) / len(domains)
         robustness = average - EXPECTED * self.coco_box_map
         found["coco_o/average_mAP"] = average

@@ -7,12 +7,14 @@ the configs that use it import this package.
 
 from .dataset import ImageNetSDataset, LoadImageNetSAnnotations
 from .head import PixelShuffleHead
+from .metric import ImageNetSMetric
 from .segmentor import BoundedEncoderDecoder
 from .torchvision_transforms import TorchvisionTransforms
 
 __all__ = [
     "BoundedEncoderDecoder",
     "ImageNetSDataset",
+    "ImageNetSMetric",
     "LoadImageNetSAnnotations",
     "PixelShuffleHead",
     "TorchvisionTransforms",

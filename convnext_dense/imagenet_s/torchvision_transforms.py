@@ -8,6 +8,8 @@ from torch import nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from ..errors import InputError
+
 
 @TRANSFORMS.register_module()
 class TorchvisionTransforms(BaseTransform):
@@ -17,9 +19,12 @@ class TorchvisionTransforms(BaseTransform):
     what changes colours leaves it as it is.
 
     Args:
-        transforms: a dict each: ``type``, a name in ``torchvision.transforms.v2``,
+        transforms: each a dict: ``type``, a name in ``torchvision.transforms.v2``,
             and its arguments. ``transforms`` in turn, as RandomApply has, may be
             such a list.
+
+    Raises:
+        InputError: torchvision has no transform of that name.
     """
 
     def __init__(self, transforms: list[dict]):
@@ -40,7 +45,10 @@ class TorchvisionTransforms(BaseTransform):
 
 def _build(transform: dict) -> nn.Module:
     arguments = dict(transform)
-    kind = getattr(v2, arguments.pop("type"))
+    name = arguments.pop("type")
+    kind = getattr(v2, name, None)
+    if kind is None:
+        raise InputError(f"TorchvisionTransforms: torchvision's v2 has no {name}")
     if "transforms" in arguments:
         arguments["transforms"] = list(map(_build, arguments["transforms"]))
     return kind(**arguments)

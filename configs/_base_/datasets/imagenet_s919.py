@@ -72,10 +72,5 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# A category that is nowhere counts as 0, as in the baselines' evaluation.
-val_evaluator = dict(
-    type='IoUMetric',
-    iou_metrics=['mIoU'],
-    ignore_index=1000,
-    nan_to_num=0)
+val_evaluator = dict(type='ImageNetSMetric')
 test_evaluator = val_evaluator

@@ -1,0 +1,42 @@
+"""mIoU of ImageNet-S, and predictions as its labels are: RGB pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+
+from .dataset import IGNORED
+
+
+@METRICS.register_module()
+class ImageNetSMetric(IoUMetric):
+    """``IoUMetric`` over the 920 ids; ``output_dir`` gets what can be submitted.
+
+    As in the baselines' evaluation, a category that is nowhere counts as 0.
+    Predictions are written to ``output_dir/<wnid>/<image>.png`` with the colours
+    (id % 256, id // 256, 0), which 8-bit label pictures could not hold.
+
+    Args:
+        kwargs: of mmseg's ``IoUMetric``.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(
+            iou_metrics=["mIoU"], ignore_index=IGNORED, nan_to_num=0, **kwargs
+        )
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        output_dir, self.output_dir = self.output_dir, None
+        super().process(data_batch, data_samples)
+        self.output_dir = output_dir
+        if output_dir is None:
+            return
+        for sample in data_samples:
+            image = Path(sample["img_path"])
+            ids = sample["pred_sem_seg"]["data"].squeeze().cpu().numpy()
+            blue_green_red = np.stack([np.zeros_like(ids), ids // 256, ids % 256], -1)
+            file = Path(output_dir) / image.parent.name / f"{image.stem}.png"
+            mmcv.imwrite(blue_green_red.astype(np.uint8), str(file))
