@@ -156,10 +156,15 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 "layer decay needs a model whose `backbone` is a ConvNeXt; for another "
                 "backbone drop optim_wrapper.constructor and paramwise_cfg"
             )
-        depths = model.backbone.depths
-        num_layers = self.paramwise_cfg.get("num_layers") or default_num_layers(
-            depths, decay_type
-        )
+        depths = getattr(model.backbone, "depths", None)  # another library's ConvNeXt
+        num_layers = self.paramwise_cfg.get("num_layers")
+        if num_layers is None:
+            if depths is None:
+                raise _wrong(
+                    "this backbone does not tell its depths; give num_layers, and "
+                    "layer_wise or stage_wise as decay_type"
+                )
+            num_layers = default_num_layers(depths, decay_type)
         seen: set[int] = set()
         groups: dict[tuple, dict] = {}
         for single in singles:

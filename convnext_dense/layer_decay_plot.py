@@ -40,7 +40,7 @@ def draw(groups: list[dict], file: str | Path, title: str) -> None:
     depth = range(len(points))
     figure = Figure(figsize=(max(7, 0.3 * len(points)), 4), layout="constrained")
     formats = figure.canvas.get_supported_filetypes()
-    if Path(file).suffix[1:] not in formats:
+    if Path(file).suffix[1:].lower() not in formats:
         raise InputError(f"no picture in {file}: give it one of .{', .'.join(formats)}")
     axes = figure.subplots()
     axes.step(depth, scales, where="mid", color="#d9d9d9", zorder=1)

@@ -127,7 +127,8 @@ class ModernizedResNet(BaseModule):
             blocks = []
             for block in range(depth):
                 halve = stage > 0 and block == 0 and not design.separate_downsampling
-                blocks.append(Block(design, c, widths[stage], 1 + halve, next(rates)))
+                stride = 2 if halve else 1
+                blocks.append(Block(design, c, widths[stage], stride, next(rates)))
                 c = channels[stage]
             self.stages.append(nn.Sequential(*blocks))
         if design.separate_downsampling:

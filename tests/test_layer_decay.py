@@ -285,6 +285,17 @@ def test_model_without_convnext(options):
         groups_of(model, decay_rate=0.7, **options)
 
 
+def test_another_librarys_convnext():
+    """Parameters of the authors' names, but no ``depths``: ``num_layers`` is enough."""
+    model = small()
+    del model.backbone.depths
+    groups = groups_of(model, decay_rate=0.7, num_layers=6)
+    assert {group["layer"] for group in groups} == {0, 1, 2, 3, 6, 7}
+    for options in ({}, dict(decay_type="block_wise")):
+        with pytest.raises(InputError, match="give num_layers"):
+            groups_of(model, decay_rate=0.7, **options)
+
+
 def test_options_are_not_changed():
     options = dict(decay_rate=0.7, custom_keys=dict(neck=dict(lr_mult=2.0)))
     before = copy.deepcopy(options)

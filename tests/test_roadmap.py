@@ -100,11 +100,8 @@ def test_ends_as_convnext_t():
 
 def per_block(model, kinds):
     """How often a layer of ``kinds`` runs in the second block of stage 1."""
-    block, count = model.stages[1][1], 0
-    runs = [*block.branch, block.act]
-    for layer in runs:
-        count += isinstance(layer, kinds)
-    return count
+    block = model.stages[1][1]
+    return sum(isinstance(layer, kinds) for layer in (*block.branch, block.act))
 
 
 @pytest.mark.parametrize("step", STEPS)
