@@ -18,10 +18,11 @@ MIN_SIZE = 32  # the deepest map has stride 32
 
 
 class Arch(NamedTuple):
-    """Blocks and channels of each stage."""
+    """Blocks and channels of each stage; what the norms add to a variance."""
 
     depths: tuple[int, ...]
     channels: tuple[int, ...]
+    norm_eps: float = NORM_EPS
 
 
 class FeatureInfo(NamedTuple):
@@ -31,7 +32,8 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
-# arXiv 2201.03545, section 3.1; atto to nano, and huge: 2301.00808, appendix A.1.
+# arXiv 2201.03545, section 3.1; atto to nano, and huge: 2301.00808, appendix A.1;
+# xxlarge: OpenCLIP's model card of convnext_xxlarge; trained with another eps.
 ARCHS = {
     "atto": Arch((2, 2, 6, 2), (40, 80, 160, 320)),
     "femto": Arch((2, 2, 6, 2), (48, 96, 192, 384)),
@@ -43,6 +45,7 @@ ARCHS = {
     "large": Arch((3, 3, 27, 3), (192, 384, 768, 1536)),
     "xlarge": Arch((3, 3, 27, 3), (256, 512, 1024, 2048)),
     "huge": Arch((3, 3, 27, 3), (352, 704, 1408, 2816)),
+    "xxlarge": Arch((3, 4, 30, 3), (384, 768, 1536, 3072), norm_eps=1e-5),
 }
 
 
@@ -103,7 +106,7 @@ class ConvNeXt(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
-        self.depths, self.channels = _resolve_arch(arch)
+        self.depths, self.channels, eps = _resolve_arch(arch)
         self.out_indices = resolve_out_indices(out_indices)
         if frozen_stages > NUM_STAGES:
             raise InputError(
@@ -129,13 +132,13 @@ class ConvNeXt(BaseModule):
         c = self.channels[: len(depths)]
         stem = nn.Sequential(
             nn.Conv2d(in_channels, c[0], kernel_size=4, stride=4),
-            LayerNorm2d(c[0], eps=NORM_EPS),
+            LayerNorm2d(c[0], eps=eps),
         )
         self.downsample_layers = nn.ModuleList([stem])
         for before, after in pairwise(c):
             self.downsample_layers.append(
                 nn.Sequential(
-                    LayerNorm2d(before, eps=NORM_EPS),
+                    LayerNorm2d(before, eps=eps),
                     nn.Conv2d(before, after, kernel_size=2, stride=2),
                 )
             )
@@ -144,14 +147,21 @@ class ConvNeXt(BaseModule):
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
-                    Block(width, next(rates), layer_scale_init_value, use_grn, with_cp)
+                    Block(
+                        width,
+                        next(rates),
+                        layer_scale_init_value,
+                        use_grn,
+                        with_cp,
+                        norm_eps=eps,
+                    )
                     for _ in range(depth)
                 )
             )
             for depth, width in zip(depths, c, strict=True)
         )
         for i in self.out_indices:
-            self.add_module(f"norm{i}", LayerNorm2d(c[i], eps=NORM_EPS))
+            self.add_module(f"norm{i}", LayerNorm2d(c[i], eps=eps))
 
         self.feature_info = [FeatureInfo(c[i], 4 * 2**i) for i in self.out_indices]
         self.apply(_init_parameters)

@@ -64,6 +64,7 @@ class Block(nn.Module):
         use_grn: GRN between GELU and the second pointwise layer.
         with_cp: recompute the block in the backward pass instead of keeping
             its intermediates (gradient checkpointing).
+        norm_eps: what the norm adds to a variance.
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
@@ -75,10 +76,11 @@ class Block(nn.Module):
         layer_scale_init_value: float = 1e-6,
         use_grn: bool = False,
         with_cp: bool = False,
+        norm_eps: float = NORM_EPS,
     ):
         super().__init__()
         self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
-        self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(channels, eps=norm_eps)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.grn = GRN(4 * channels) if use_grn else None
         self.pwconv2 = nn.Linear(4 * channels, channels)
