@@ -9,20 +9,12 @@ from mmengine.model import BaseModule, update_init_info
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .block import NORM_EPS, Block, LayerNorm2d
+from .archs import NUM_STAGES, resolve_arch
+from .block import Block, LayerNorm2d
 from .checkpoints import load_pretrained
 from .errors import InputError
 
-NUM_STAGES = 4
 MIN_SIZE = 32  # the deepest map has stride 32
-
-
-class Arch(NamedTuple):
-    """Blocks and channels of each stage; what the norms add to a variance."""
-
-    depths: tuple[int, ...]
-    channels: tuple[int, ...]
-    norm_eps: float = NORM_EPS
 
 
 class FeatureInfo(NamedTuple):
@@ -30,23 +22,6 @@ class FeatureInfo(NamedTuple):
 
     channels: int
     stride: int
-
-
-# arXiv 2201.03545, section 3.1; atto to nano, and huge: 2301.00808, appendix A.1;
-# xxlarge: OpenCLIP's model card of convnext_xxlarge; trained with another eps.
-ARCHS = {
-    "atto": Arch((2, 2, 6, 2), (40, 80, 160, 320)),
-    "femto": Arch((2, 2, 6, 2), (48, 96, 192, 384)),
-    "pico": Arch((2, 2, 6, 2), (64, 128, 256, 512)),
-    "nano": Arch((2, 2, 8, 2), (80, 160, 320, 640)),
-    "tiny": Arch((3, 3, 9, 3), (96, 192, 384, 768)),
-    "small": Arch((3, 3, 27, 3), (96, 192, 384, 768)),
-    "base": Arch((3, 3, 27, 3), (128, 256, 512, 1024)),
-    "large": Arch((3, 3, 27, 3), (192, 384, 768, 1536)),
-    "xlarge": Arch((3, 3, 27, 3), (256, 512, 1024, 2048)),
-    "huge": Arch((3, 3, 27, 3), (352, 704, 1408, 2816)),
-    "xxlarge": Arch((3, 4, 30, 3), (384, 768, 1536, 3072), norm_eps=1e-5),
-}
 
 
 @MODELS.register_module()
@@ -59,7 +34,7 @@ class ConvNeXt(BaseModule):
 
     Args:
         arch: a name (tiny, small, base, large, xlarge and the others of
-            ``ARCHS``), or a dict
+            ``archs.ARCHS``), or a dict
             with ``depths`` and ``channels``, four positive integers each.
         in_channels: channels of the input image.
         drop_path_rate: drop path rate of the last block; it grows linearly
@@ -106,7 +81,7 @@ class ConvNeXt(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
-        self.depths, self.channels, eps = _resolve_arch(arch)
+        self.depths, self.channels, eps = resolve_arch(arch)
         self.out_indices = resolve_out_indices(out_indices)
         if frozen_stages > NUM_STAGES:
             raise InputError(
@@ -230,31 +205,6 @@ def check_size(image: Tensor, backbone: str) -> None:
 
 def _is_pretrained(init_cfg) -> bool:
     return isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained"
-
-
-def _resolve_arch(arch: str | Mapping) -> Arch:
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise InputError(
-                f"unknown arch {arch!r} of ConvNeXt: use one of {', '.join(ARCHS)}, or "
-                "dict(depths=[3, 3, 9, 3], channels=[96, 192, 384, 768])"
-            )
-        return ARCHS[arch]
-    try:
-        depths, channels = tuple(arch["depths"]), tuple(arch["channels"])
-    except (KeyError, TypeError):
-        depths = channels = ()
-    numbers = depths + channels
-    if (
-        len(depths) != NUM_STAGES
-        or len(channels) != NUM_STAGES
-        or not all(isinstance(n, int) and n > 0 for n in numbers)
-    ):
-        raise InputError(
-            f"arch={arch!r} of ConvNeXt: give a name ({', '.join(ARCHS)}), or a dict "
-            f"with depths and channels, {NUM_STAGES} positive integers each"
-        )
-    return Arch(depths, channels)
 
 
 def resolve_out_indices(out_indices: Sequence[int] | int) -> tuple[int, ...]:

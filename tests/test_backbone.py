@@ -6,7 +6,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from convnext_dense import ConvNeXt
-from convnext_dense.backbone import ARCHS
+from convnext_dense.archs import ARCHS
 from convnext_dense.block import GRN
 from convnext_dense.errors import InputError
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from convnext_dense import runtime
-from convnext_dense.backbone import ARCHS
+from convnext_dense.archs import ARCHS
 
 from .conftest import ROOT, SHARED
 from .test_layer_decay import FACTS, expected_layer, kind
