@@ -20,7 +20,13 @@ setup(
     python_requires=">=3.10",
     # Unpinned: pip pairs torch and torchvision by itself, and must not replace
     # the torch that somebody's compiled ops were built for.
-    install_requires=["numpy", "torch", "torchvision"],
+    install_requires=[
+        "huggingface_hub",
+        "numpy",
+        "safetensors",
+        "torch",
+        "torchvision",
+    ],
     extras_require={
         # Two stacks with the same import names: one environment takes one of them.
         "onedl": [
@@ -37,6 +43,6 @@ setup(
             "mmsegmentation>=1.2.2,<2",
             "regex",
         ],
-        "dev": ["pytest>=7", "ruff>=0.6", "timm>=1"],
+        "dev": ["pytest>=7", "ruff>=0.6", "timm>=1", "transformers>=4.56"],
     },
 )

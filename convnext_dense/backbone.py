@@ -167,7 +167,7 @@ class ConvNeXt(BaseModule):
         """
         if _is_pretrained(self.init_cfg):
             load_pretrained(
-                self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", "")
+                self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix")
             )
             self._is_init = True
             if hasattr(self, "_params_init_info"):  # mmengine's report in the log

@@ -32,13 +32,15 @@ def check(cfg: Config, splits: tuple[str, ...]) -> None:
     _check_toolbox(cfg)
     for split in splits:
         _check_files(cfg.get(f"{split}_dataloader"), split)
-    load_from = cfg.get("load_from") or ""
-    if load_from and ("://" not in load_from or checkpoints.URL.match(load_from)):
-        checkpoints.locate(load_from)  # mmengine has backends for other schemes
+    given = [cfg.get("load_from")]
     if "train" in splits:
         init_cfg = cfg.model.get("backbone", {}).get("init_cfg")
         if isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained":
-            checkpoints.locate(init_cfg["checkpoint"])
+            given.append(init_cfg["checkpoint"])
+    for checkpoint in filter(None, given):
+        scheme, separator, _ = checkpoint.partition("://")
+        if not separator or scheme in checkpoints.SCHEMES:  # not a file backend's
+            checkpoints.locate(checkpoint)
 
 
 def _check_toolbox(cfg: Config) -> None:

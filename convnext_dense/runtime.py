@@ -14,13 +14,14 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from . import inputs
+from . import checkpoints, inputs
 from .errors import InputError
 from .layer_decay import LayerDecayOptimWrapperConstructor
 
@@ -276,6 +277,47 @@ def build_layer_decay(cfg: Config) -> list[dict]:
     return wrapper.optimizer.param_groups
 
 
+def run(cfg: Config, mode: str) -> None:
+    """Train or test; a start that fails leaves nothing in the work dir.
+
+    Args:
+        mode: 'train' or 'test'.
+
+    Raises:
+        InputError: something that ``cfg`` names is not there or not what it
+            should be.
+    """
+    start = _Start(whole=mode == "test" or cfg.get("resume", False))
+    with _nothing_left_on_failure(Path(cfg.work_dir), start):
+        runner = build_runner(cfg, mode)
+        runner.register_hook(start, priority="HIGHEST")
+        getattr(runner, mode)()
+
+
+class _Start(Hook):
+    """Looks at the checkpoint before it is used, and notes when work begins."""
+
+    def __init__(self, whole: bool):
+        self.whole = whole  # a head that starts from nothing is an error
+        self.over = False
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        weights = checkpoint.get("state_dict", checkpoint)
+        if runner._resume and not {"meta", "optimizer"} <= set(checkpoint):
+            raise InputError(
+                f"--resume: {checkpoints.source_of(weights)} is not of a run: it has "
+                "weights but no optimizer state. To start from its weights: "
+                "--cfg-options load_from=FILE"
+            )
+        if self.whole:
+            checkpoints.require_whole(runner.model, weights)
+
+    def before_train(self, runner) -> None:
+        self.over = True
+
+    before_test = before_train
+
+
 def build_runner(cfg: Config, mode: str) -> Runner:
     """A Runner with its data sets built, ready for ``train()`` or ``test()``.
 
@@ -284,43 +326,46 @@ def build_runner(cfg: Config, mode: str) -> Runner:
 
     Raises:
         InputError: something that ``cfg`` names is not there or not what it
-            should be; nothing is left in the work dir then.
+            should be.
     """
     splits = ("train", "val") if mode == "train" else ("test",)
     inputs.check(cfg, splits)
     fit_to_machine(cfg)
-    with _nothing_left_on_failure(Path(cfg.work_dir)):
-        try:
-            build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
-            runner = build(cfg)
-            for split in splits:  # a loop builds its data set when first asked for
-                loop = getattr(runner, f"{split}_loop")
-                empty = inputs.empty_part(loop.dataloader.dataset) if loop else None
-                if empty is not None:
-                    where = empty.ann_file or ", ".join(empty.data_prefix.values())
-                    raise InputError(
-                        inputs.explain(cfg, splits)
-                        or f"the {split} data is empty: {where}"
-                    )
-        except InputError:
-            raise
-        except Exception as error:
-            trouble = inputs.explain(cfg, splits)
-            if trouble:
-                raise InputError(trouble) from error
-            raise
+    try:
+        build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
+        runner = build(cfg)
+        for split in splits:  # a loop builds its data set when first asked for
+            loop = getattr(runner, f"{split}_loop")
+            empty = inputs.empty_part(loop.dataloader.dataset) if loop else None
+            if empty is not None:
+                where = empty.ann_file or ", ".join(empty.data_prefix.values())
+                raise InputError(
+                    inputs.explain(cfg, splits) or f"the {split} data is empty: {where}"
+                )
+    except InputError:
+        raise
+    except Exception as error:
+        trouble = inputs.explain(cfg, splits)
+        if trouble:
+            raise InputError(trouble) from error
+        raise
     return runner
 
 
 @contextmanager
-def _nothing_left_on_failure(work_dir: Path) -> Iterator[None]:
+def _nothing_left_on_failure(work_dir: Path, start: _Start) -> Iterator[None]:
     """Remove the folders that a start that failed made: the log's and those above."""
     before = set(work_dir.iterdir()) if work_dir.is_dir() else set()
     absent = [path for path in (work_dir, *work_dir.parents) if not path.exists()]
     try:
         yield
     except Exception:
+        if start.over:
+            raise
         made = absent[-1:] or set(work_dir.iterdir()) - before
         for path in made:
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         raise

@@ -46,20 +46,16 @@ def randomised(build):
     return model
 
 
-def timm_twin(ours, name=None):
-    """timm's ConvNeXt, by name or by what ``ours`` is, with the weights of ``ours``."""
+def timm_twin(ours):
+    """timm's features-only ConvNeXt with the weights of ``ours``."""
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
-        twin = (
-            timm.create_model(name, num_classes=0)
-            if name
-            else timm.models.convnext.ConvNeXt(
-                depths=ours.depths,
-                dims=ours.channels,
-                num_classes=0,
-                use_grn=ours.stages[0][0].grn is not None,
-                ls_init_value=None if ours.stages[0][0].gamma is None else 1.0,
-            )
+        twin = timm.models.convnext.ConvNeXt(
+            depths=ours.depths,
+            dims=ours.channels,
+            num_classes=0,
+            use_grn=ours.stages[0][0].grn is not None,
+            ls_init_value=None if ours.stages[0][0].gamma is None else 1.0,
         )
     weights = {
         timm_name(name): parameter

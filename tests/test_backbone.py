@@ -89,17 +89,10 @@ def test_equals_timm_forward_and_backward(version, arch, modes):
                 assert_same(parameter.grad, wanted[timm_name(name)])
 
 
-@pytest.mark.parametrize(
-    ("version", "arch", "name"),
-    [(V2, "huge", "convnextv2_huge"), (V1, "xxlarge", "convnext_xxlarge")],
-)
-def test_equals_timm_huge_and_xxlarge(version, arch, name):
-    """Forward only: with gradients the 660 and 846 M parameters take 11 GB and more.
-
-    By timm's own name, because xxlarge's norms have another eps.
-    """
-    ours = randomised(lambda: ConvNeXt(arch, **version)).requires_grad_(False)
-    twin = timm_twin(ours, name)
+def test_equals_timm_huge():
+    """Forward only: with gradients its 660 M parameters take 11 GB."""
+    ours = randomised(lambda: ConvNeXt("huge", **V2)).requires_grad_(False)
+    twin = timm_twin(ours)
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         maps, expected = stage_maps(ours, x), timm_stage_maps(twin, x)

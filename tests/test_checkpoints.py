@@ -12,7 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 from convnext_dense import ConvNeXt, checkpoints
-from convnext_dense.checkpoints import reading
+from convnext_dense.checkpoints import sources
 from convnext_dense.errors import InputError
 
 from .conftest import logged
@@ -152,7 +152,9 @@ def test_missing_file_and_folder(tmp_path):
         checkpoints.read(tmp_path / "nowhere.pth")
     with pytest.raises(InputError, match=r"a folder"):
         checkpoints.read(tmp_path)
-    with pytest.raises(InputError, match=r"s3://.*give a file"):
+    with pytest.raises(InputError, match=r"ftp://.*could not be opened"):
+        checkpoints.read("ftp://host/a.pth")
+    with pytest.raises(InputError, match=r"s3://.*could not be opened"):
         checkpoints.read("s3://bucket/a.pth")
 
 
@@ -177,7 +179,7 @@ def test_another_rank_downloads_only_what_its_disk_lacks(
     tmp_path, monkeypatch, shared_disk
 ):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(reading, "get_rank", lambda: 1)
+    monkeypatch.setattr(sources, "get_rank", lambda: 1)
     target, asked = tmp_path / "hub/checkpoints/a.pth", []
 
     def barrier():  # by then rank 0 has downloaded the file
@@ -189,7 +191,7 @@ def test_another_rank_downloads_only_what_its_disk_lacks(
         asked.append(url)
         torch.save({}, path)
 
-    monkeypatch.setattr(reading, "barrier", barrier)
+    monkeypatch.setattr(sources, "barrier", barrier)
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     assert checkpoints.read("https://example.org/a.pth") == {}
     assert len(asked) == (0 if shared_disk else 1)
@@ -228,48 +230,114 @@ def test_loads_the_authors_classification_checkpoint(tmp_path, container):
     own = model.state_dict()
     assert all(torch.equal(own[k], v) for k, v in weights.items())
     assert (own["norm3.weight"] == 1).all()
-    assert f"{len(weights)} of {len(own)} tensors" in said
-    assert "norm (2), head (2)" in said
+    assert f"{len(weights)} of the backbone's {len(own)} tensors used" in said
+    assert "classifier head (2), classifier norm (2)" in said
     assert "norm0 (2), norm1 (2)" in said
 
 
-def test_prefix_picks_the_backbone_of_a_detector(tmp_path):
+@pytest.mark.parametrize("prefix", ["teacher.backbone.", "teacher.backbone"])
+def test_prefix_picks_one_of_several(tmp_path, prefix):
     source, file = small(), tmp_path / "detector.pth"
     weights = {
-        f"backbone.{k}": torch.rand_like(v) for k, v in source.state_dict().items()
+        f"{who}.backbone.{k}": torch.rand_like(v)
+        for k, v in source.state_dict().items()
+        for who in ("student", "teacher")
     }
     torch.save(dict(state_dict={**weights, "neck.weight": torch.rand(1)}), file)
-    model = small(
-        init_cfg=dict(type="Pretrained", checkpoint=str(file), prefix="backbone.")
-    )
+    model = small(init_cfg=dict(type="Pretrained", checkpoint=str(file), prefix=prefix))
     model.init_weights()
     for name, value in model.state_dict().items():
-        assert torch.equal(value, weights[f"backbone.{name}"])
+        assert torch.equal(value, weights[f"teacher.backbone.{name}"])
 
 
-@pytest.mark.parametrize(
-    ("weights", "says"),
-    [
-        (lambda w: {"conv1.weight": torch.rand(1)}, "none of the 1 tensors.*nothing"),
-        (lambda w: {f"x.{k}": v for k, v in w.items()}, "none of the"),
-        (lambda w: {}, "none of the 0 tensors"),
-        (
-            lambda w: {k: v for k, v in w.items() if "stages.2" not in k},
-            "lacks.*stages.2",
-        ),
-        (
-            lambda w: {**w, "stages.1.0.gamma": torch.rand(9)},
-            r"another architecture: stages\.1\.0\.gamma is \(9,\) there and \(8,\)",
-        ),
-    ],
-)
-def test_weights_that_do_not_fit(tmp_path, weights, says):
+def without(part):
+    return lambda w: {k: v for k, v in w.items() if part not in k}
+
+
+def changed(name, change):
+    return lambda w: {**w, name: change(w[name])}
+
+
+def of(**kwargs):
+    kwargs = {"arch": SMALL, "layer_scale_init_value": 1.0, **kwargs}
+    return lambda w: ConvNeXt(**kwargs).state_dict()
+
+
+DEEPER = dict(depths=[1, 1, 2, 1], channels=[8, 8, 8, 8])
+BROADER = dict(depths=[1, 1, 1, 1], channels=[8, 16, 24, 32])
+MISFITS = {
+    "another model": (
+        lambda w: {"conv1.weight": torch.rand(1)},
+        r"would start from nothing; its 1 tensors begin with conv1\.weight",
+    ),
+    "no weights": (lambda w: {}, r"holds no weights, only nothing"),
+    "no weights, but a log": (lambda w: dict(loss=[1.0]), r"no weights, only loss"),
+    "a list": (lambda w: [w], r"holds a list, not weights"),
+    "another depth": (
+        of(arch=DEEPER),  # every tensor of ours is there
+        r"another architecture: depths \(1, 1, 2, 1\) there and \(1, 1, 1, 1\) here; "
+        r"set arch=dict\(depths=\[1, 1, 2, 1\], channels=\[8, 8, 8, 8\]\)",
+    ),
+    "another width": (of(arch=BROADER), r"channels \(8, 16, 24, 32\) there and \(8, 8"),
+    "a known arch": (of(arch="atto"), r"set arch='atto' on the backbone"),
+    "GRN, and no layer scale": (
+        of(use_grn=True, layer_scale_init_value=0.0),
+        r"use_grn True there.*set use_grn=True and layer_scale_init_value=0\.0",
+    ),
+    "no layer scale": (without("gamma"), r"set layer_scale_init_value=0\.0"),
+    "channels of the image": (of(in_channels=4), r"set in_channels=4"),
+    "a stage is missing": (
+        without("stages.2"),
+        r"lacks 9 of the .*stages\.2.*not whole",
+    ),
+    "one tensor is missing": (without("stages.1.0.norm.bias"), r"lacks 1 of the"),
+    "one shape": (
+        changed("stages.1.0.gamma", lambda v: torch.rand(9)),
+        r"stages\.1\.0\.gamma is \(9,\) there and \(8,\) here",
+    ),
+    "NaN": (
+        changed("stages.3.0.pwconv1.bias", lambda v: v / 0 * 0),
+        r"damaged: stages\.3\.0\.pwconv1\.bias holds NaN or infinite",
+    ),
+    "infinite, in half precision": (
+        changed("norm2.weight", lambda v: v.bfloat16() / 0),
+        r"damaged: norm2\.weight holds NaN or infinite",
+    ),
+    "integers": (
+        changed("norm2.weight", lambda v: v.char()),
+        r"norm2\.weight is torch\.int8 there",
+    ),
+    "two of them": (
+        lambda w: {f"{p}.backbone.{k}": v for k, v in w.items() for p in ("a", "b")},
+        r"holds 2 ConvNeXts, under 'a\.backbone\.', 'b\.backbone\.': name one as "
+        r"init_cfg\.prefix",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_weights_that_do_not_fit(tmp_path, case):
+    weights, says = MISFITS[case]
     model, file = small(), tmp_path / "a.pth"
     before = {k: v.clone() for k, v in model.state_dict().items()}
     torch.save(weights(small().state_dict()), file)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=rf"(?s)a\.pth.*{says}"):
         checkpoints.load_pretrained(model, str(file))
     assert equal(before, dict(model.state_dict()))
+
+
+def test_stages_that_are_not_built_may_differ(tmp_path):
+    """With out_indices (0, 1) the checkpoint's other stages are left alone."""
+    source = ConvNeXt(DEEPER, layer_scale_init_value=1.0)
+    torch.save(source.state_dict(), tmp_path / "a.pth")
+    model = small(out_indices=(0, 1))
+    with logged() as messages:
+        checkpoints.load_pretrained(model, str(tmp_path / "a.pth"))
+    assert (
+        "left there: downsample_layers (8), norm2 (2), norm3 (2), stages" in messages[0]
+    )
+    x = torch.rand(1, 3, 32, 32)
+    assert all(torch.equal(a, b) for a, b in zip(model(x), source(x)[:2], strict=True))
 
 
 def test_other_init_cfg_is_mmengines():

@@ -36,6 +36,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none"
     )
+    add_trust_argument(parser)
     # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
 
@@ -48,5 +49,17 @@ def output_file(path: str) -> str:
     return path
 
 
-def set_local_rank(args: argparse.Namespace) -> None:
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_const",
+        const="1",
+        help="let checkpoint files run code, for those who must",
+    )
+
+
+def apply_common_arguments(args: argparse.Namespace) -> None:
+    """Those that go into the environment."""
+    os.environ.setdefault("LOCAL_RANK", str(getattr(args, "local_rank", 0)))
+    if args.trust_checkpoint:
+        os.environ["CONVNEXT_DENSE_TRUST_CHECKPOINT"] = "1"

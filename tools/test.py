@@ -2,13 +2,13 @@
 
 import argparse
 
-from _command import add_common_arguments, run, set_local_rank
+from _command import add_common_arguments, apply_common_arguments, run
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file of either toolbox")
-    parser.add_argument("checkpoint", help="path or URL")
+    parser.add_argument("checkpoint", help="path, URL, timm://NAME or hf://OWNER/NAME")
     parser.add_argument(
         "--out", help="keep the predictions: a .pkl file (mmdet), a folder (mmseg)"
     )
@@ -18,7 +18,7 @@ def main():
     parser.add_argument("--tta", action="store_true", help="test-time augmentation")
     add_common_arguments(parser)
     args = parser.parse_args()
-    set_local_rank(args)
+    apply_common_arguments(args)
 
     from convnext_dense import runtime  # after the arguments: it takes seconds
 
@@ -32,7 +32,7 @@ def main():
         runtime.use_tta(cfg)
     if args.out:
         runtime.use_out(cfg, args.out)
-    runtime.build_runner(cfg, "test").test()
+    runtime.run(cfg, "test")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import argparse
 
-from _command import add_common_arguments, run, set_local_rank
+from _command import add_common_arguments, apply_common_arguments, run
 
 
 def main():
@@ -23,7 +23,7 @@ def main():
     )
     add_common_arguments(parser)
     args = parser.parse_args()
-    set_local_rank(args)
+    apply_common_arguments(args)
 
     from convnext_dense import runtime  # after the arguments: it takes seconds
 
@@ -36,7 +36,7 @@ def main():
         runtime.use_auto_scale_lr(cfg)
     if args.resume:
         runtime.use_resume(cfg, args.resume)
-    runtime.build_runner(cfg, "train").train()
+    runtime.run(cfg, "train")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,28 @@
-"""Everything that reads a checkpoint file: safely, with a word on what was used."""
+"""Everything that reads or writes a checkpoint file.
 
-from .loading import load_pretrained
-from .reading import URL, install, locate, read
+sources      what a user names -> a file on this disk
+unpickling   without running code
+reading      file -> its content
+origins      how each library names a ConvNeXt's parameters
+recognition  whose names a checkpoint has; tensors under native names
+loading      into a backbone, with a word on what was used
+whole_models the same for mmengine's detectors and segmentors
+"""
 
-__all__ = ["URL", "install", "load_pretrained", "locate", "read"]
+from .loading import groups, load_pretrained
+from .reading import read
+from .sources import SCHEMES, locate
+from .unpickling import TRUST
+from .whole_models import install, require_whole, source_of
+
+__all__ = [
+    "SCHEMES",
+    "TRUST",
+    "groups",
+    "install",
+    "load_pretrained",
+    "locate",
+    "read",
+    "require_whole",
+    "source_of",
+]

@@ -1,174 +1,102 @@
-"""Read a checkpoint without letting it run code.
+"""Read a checkpoint file, whatever its format, without letting it run code."""
 
-A ``.pth`` file is a pickle, and a pickle names the functions that rebuild it.
-Here it may name only those that rebuild tensors, arrays and mmengine's own
-records; anything else is refused before it is called. This is what torch's
-``weights_only=True`` does, on every torch version, and with the types that
-mmengine puts beside the weights: the classic mmengine cannot read its own
-checkpoints under torch 2.6 and later, and the maintained one answers a refusal
-by unpickling without restriction.
-"""
-
+import io
 import os
-import pickle
-import re
-import types
+import zipfile
 from pathlib import Path
-from urllib.parse import urlparse
 
+import safetensors.torch
 import torch
-from mmengine.dist import barrier, get_rank
-from mmengine.logging import HistoryBuffer, print_log
-from mmengine.runner import CheckpointLoader
+from mmengine import fileio
+from mmengine.logging import print_log
+from torch import Tensor
 
 from ..errors import InputError
-
-URL = re.compile(r"https?://")
-
-_DTYPES = {
-    f"torch.{name}" for name, value in vars(torch).items() if type(value) is torch.dtype
-}
-_ALLOWED = _DTYPES | {
-    "argparse.Namespace",
-    "builtins.bytearray",
-    "builtins.complex",
-    "builtins.set",
-    "builtins.slice",
-    "_codecs.encode",
-    "collections.Counter",
-    "collections.OrderedDict",
-    "collections.defaultdict",
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "torch.Size",
-    "torch.Tensor",
-    "torch.device",
-    "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2",
-    "torch.nn.parameter.Parameter",
-    "torch.serialization._get_layout",
-    "torch.storage.TypedStorage",
-    "torch.storage.UntypedStorage",
-}
-# NumPy 2 moved numpy.core to numpy._core; files name either.
-_NUMPY = re.compile(
-    r"numpy\._?core\.(multiarray\._reconstruct|multiarray\.scalar|"
-    r"numeric\._frombuffer)|numpy\.dtypes\.\w+DType"
-)
-_STORAGE = re.compile(r"torch\.(cuda\.)?\w*Storage")
-
-
-class _Refused(pickle.UnpicklingError):
-    pass
-
-
-def _history_buffer_method(owner, name):
-    # HistoryBuffer pickles its statistics as getattr(HistoryBuffer, 'mean').
-    if owner is not HistoryBuffer or name.startswith("_"):
-        raise _Refused(f"builtins.getattr({owner!r}, {name!r})")
-    return getattr(owner, name)
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        full = f"{module}.{name}"
-        if full in ("builtins.getattr", "__builtin__.getattr"):
-            return _history_buffer_method
-        if (
-            full in _ALLOWED
-            or full.replace("__builtin__", "builtins") in _ALLOWED
-            or _NUMPY.fullmatch(full)
-            or _STORAGE.fullmatch(full)
-        ):
-            return super().find_class(module, name)
-        raise _Refused(full)
-
-
-# What torch.load asks of its ``pickle_module``.
-_restricted_pickle = types.SimpleNamespace(
-    __name__="pickle",
-    Unpickler=_Unpickler,
-    load=lambda file, **kwargs: _Unpickler(file, **kwargs).load(),
-)
-
-
-def locate(source: str | os.PathLike) -> Path:
-    """The local file of a checkpoint; a URL is downloaded once, into torch's cache.
-
-    Raises:
-        InputError: there is no such file, it cannot be downloaded, or it is
-            neither a path nor an http(s) URL.
-    """
-    source = os.fspath(source)
-    if URL.match(source):
-        return _download(source)
-    if "://" in source:
-        raise InputError(f"{source}: give a file, or an http or https URL")
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise InputError(
-            f"no checkpoint at {path}" + (" (a folder)" if path.is_dir() else "")
-        )
-    return path
-
-
-def _download(url: str) -> Path:
-    target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    trouble = None
-    # Rank 0 first, then those on machines that do not share its disk.
-    for first in (True, False):
-        if (get_rank() == 0) is first and not target.is_file():
-            print_log(f"downloading {url} to {target}", logger="current")
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(url, str(target))
-            except OSError as error:  # URLError and HTTPError are among these
-                trouble = error
-        barrier()
-    if not target.is_file():
-        raise InputError(
-            f"the weights at {url} could not be downloaded"
-            + (f" ({trouble})" if trouble else "")
-            + f".\nDownload them where there is a network and put the file at {target},"
-            " or name a local file:\n"
-            "  --cfg-options model.backbone.init_cfg.checkpoint=FILE\n"
-            "or start from scratch:\n"
-            "  --cfg-options model.backbone.init_cfg=None"
-        ) from trouble
-    return target
+from .sources import SCHEMES, locate, shards
+from .unpickling import TRUST, Refused, trusted, unpickle
 
 
 def read(source: str | os.PathLike, map_location="cpu"):
-    """The content of a checkpoint file or URL, unpickled with restriction.
+    """The content of a checkpoint: ``.pth``, ``.safetensors`` or an index of shards.
+
+    Args:
+        source: whatever ``locate`` takes, or a path that one of mmengine's file
+            backends opens, such as ``s3://``.
 
     Raises:
         InputError: there is no such file, it is damaged, or it asks for more
             than a checkpoint needs.
     """
+    source = os.fspath(source)
+    scheme, separator, _ = source.partition("://")
+    if separator and scheme not in SCHEMES:
+        try:
+            file = io.BytesIO(fileio.get(source))
+        except Exception as error:  # whatever a file backend can raise
+            raise InputError(f"{source} could not be opened: {error}") from error
+        return _read_file(file, source, map_location)
     path = locate(source)
-    try:
-        return torch.load(
-            path,
-            map_location=map_location,
-            pickle_module=_restricted_pickle,
-            weights_only=False,
-        )
-    except _Refused as refused:
+    if path.suffix == ".json":
+        return _read_shards(path, map_location)
+    with path.open("rb") as file:
+        return _read_file(file, path, map_location)
+
+
+def _read_shards(index: Path, map_location) -> dict[str, Tensor]:
+    names = shards(index)
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
         raise InputError(
-            f"{path} was not read: it asks for {refused}, which no checkpoint needs; "
-            "loading it could run code. Nothing of it was run"
+            f"{index} names {len(names)} files and {len(missing)} of them "
+            f"{'is' if len(missing) == 1 else 'are'} missing: {', '.join(missing)}"
+        )
+    weights = {}
+    for name in names:
+        weights.update(read(index.parent / name, map_location))
+    return weights
+
+
+def _read_file(file, name, map_location):
+    if trusted():
+        print_log(f"{name} is trusted and may run code ({TRUST}=1)", "current")
+    try:
+        if _is_safetensors(file):
+            weights = (
+                safetensors.torch.load_file(name)
+                if isinstance(name, Path)
+                else safetensors.torch.load(file.read())
+            )
+            if isinstance(map_location, str | torch.device):
+                weights = {n: tensor.to(map_location) for n, tensor in weights.items()}
+            return weights
+        if not trusted() and _is_torchscript(file):
+            raise Refused("torch.jit (it is a TorchScript program)")
+        return unpickle(file, map_location)
+    except Refused as refused:
+        raise InputError(
+            f"{name} was not read: it asks for {refused}, which no checkpoint needs; "
+            "loading it could run code. Nothing of it was run. If you trust whoever "
+            f"made it: --trust-checkpoint, or {TRUST}=1 in the environment"
         ) from refused
-    except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(f"{path} is damaged or not a checkpoint: {error}") from error
+    except Exception as error:  # a damaged file can raise anything
+        raise InputError(
+            f"{name} is damaged or not a checkpoint: {str(error) or repr(error)}"
+        ) from error
 
 
-def install() -> None:
-    """Make mmengine read every local or downloaded checkpoint through ``read``."""
+def _is_safetensors(file) -> bool:
+    """Its header is JSON after a length of eight bytes."""
+    start = file.read(9)
+    file.seek(0)
+    return len(start) == 9 and start[8:] == b"{" and start[:2] != b"PK"
 
-    def load_from_safe(filename, map_location=None):
-        return read(filename, map_location)
 
-    for prefix in ("", "http://", "https://"):
-        CheckpointLoader.register_scheme(prefix, load_from_safe, force=True)
+def _is_torchscript(file) -> bool:
+    """A program that torch.jit would run, in the file format of a checkpoint."""
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        return False
+    with zipfile.ZipFile(file) as archive:
+        found = any(name.endswith("/constants.pkl") for name in archive.namelist())
+    file.seek(0)
+    return found

@@ -1,0 +1,196 @@
+"""From what a user names (a path, a URL, a model of a hub) to a file on this disk.
+
+======================================  =========================================
+``FILE``, or a folder that holds one    taken as it is
+``http://...``, ``https://...``         downloaded once, into torch's cache
+``timm://NAME``                         timm's weights, such as
+                                        ``timm://convnext_tiny.fb_in22k``
+``hf://OWNER/NAME[@REVISION][/FILE]``   any repository of the Hugging Face hub
+``torchvision://NAME``,                 mmengine's own lists of URLs
+``open-mmlab://NAME``, ``mmcls://NAME``
+======================================  =========================================
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.logging import print_log
+from mmengine.runner import checkpoint as mmengine_checkpoint
+
+from ..errors import InputError
+
+URL = re.compile(r"https?://")
+_HUB = re.compile(
+    r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<file>.+))?"
+)
+# What the libraries call their weights, in a folder or a repository.
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
+)
+_ZOOS = {
+    "torchvision": mmengine_checkpoint.get_torchvision_models,
+    "modelzoo": mmengine_checkpoint.get_torchvision_models,
+    "open-mmlab": mmengine_checkpoint.get_external_models,
+    "openmmlab": mmengine_checkpoint.get_external_models,
+    "mmcls": mmengine_checkpoint.get_mmcls_models,
+}
+SCHEMES = ("http", "https", "timm", "hf", *_ZOOS)
+
+
+def locate(source: str | os.PathLike) -> Path:
+    """The local file of a checkpoint, downloaded if need be.
+
+    Raises:
+        InputError: there is no such file, or it cannot be downloaded.
+    """
+    source = os.fspath(source)
+    scheme, separator, name = source.partition("://")
+    if not separator:
+        return _on_disk(Path(source).expanduser())
+    if scheme in _ZOOS:
+        return _from_zoo(scheme, name)
+    if URL.match(source):
+        return _download(source)
+    if scheme == "timm":
+        return _from_timm(name)
+    if scheme == "hf":
+        return _from_hub(source)
+    raise InputError(
+        f"{source}: give a file, a URL, or a name with one of "
+        + ", ".join(f"{known}://" for known in SCHEMES[2:])
+    )
+
+
+def _on_disk(path: Path) -> Path:
+    if path.is_file():
+        return path
+    held = [path / name for name in _WEIGHTS if (path / name).is_file()]
+    if held:
+        return held[0]
+    raise InputError(
+        f"no checkpoint at {path}"
+        + (f" (a folder, without {_WEIGHTS[0]})" if path.is_dir() else "")
+    )
+
+
+def _from_zoo(scheme: str, name: str) -> Path:
+    urls = _ZOOS[scheme]()
+    name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    if name not in urls:
+        raise InputError(f"{scheme}://{name}: mmengine knows no model of this name")
+    if URL.match(urls[name]):
+        return _download(urls[name])
+    return _on_disk(Path(mmengine_checkpoint._get_mmengine_home()) / urls[name])
+
+
+def _download(url: str) -> Path:
+    target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    trouble = None
+    # Rank 0 first, then those on machines that do not share its disk.
+    for first in (True, False):
+        if (get_rank() == 0) is first and not target.is_file():
+            print_log(f"downloading {url} to {target}", logger="current")
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(url, str(target))
+            except OSError as error:  # URLError and HTTPError are among these
+                trouble = error
+        barrier()
+    if not target.is_file():
+        raise InputError(
+            f"the weights at {url} could not be downloaded"
+            + (f" ({trouble})" if trouble else "")
+            + f".\nDownload them where there is a network and put the file at {target},"
+            f" or {_INSTEAD}"
+        ) from trouble
+    return target
+
+
+_INSTEAD = (
+    "name a local file:\n"
+    "  --cfg-options model.backbone.init_cfg.checkpoint=FILE\n"
+    "or start from scratch:\n"
+    "  --cfg-options model.backbone.init_cfg=None"
+)
+
+
+def _from_timm(name: str) -> Path:
+    """timm keeps its weights in one repository each, named after model and tag."""
+    if "." not in name:
+        raise InputError(
+            f"timm://{name}: give the whole name with its tag, such as "
+            f"timm://{name or 'convnext_tiny'}.fb_in22k; timm.list_pretrained() has all"
+        )
+    return _from_hub(f"hf://timm/{name}")
+
+
+def _from_hub(source: str) -> Path:
+    match = _HUB.fullmatch(source)
+    if not match:
+        raise InputError(f"{source}: give hf://OWNER/NAME, with /FILE for one file")
+    repo, revision, file = match["repo"], match["revision"], match["file"]
+    try:
+        for name in [file] if file else _WEIGHTS:
+            path = _hub_file(repo, name, revision)
+            if path:
+                if path.name.endswith(".index.json"):
+                    for shard in shards(path):
+                        _hub_file(repo, shard, revision)
+                return path
+    except (OSError, ValueError) as error:
+        # No such repository, no permission, no network, a name that cannot be.
+        raise InputError(
+            f"{source} could not be downloaded: {str(error).strip()}\n"
+            "Gated repositories need `hf auth login`. Without a network, fill the "
+            f"cache elsewhere (`hf download {repo}`), or {_INSTEAD}"
+        ) from error
+    raise InputError(
+        f"{source} has no {file}"
+        if file
+        else f"{source} has none of {', '.join(_WEIGHTS)}; name one of its files: "
+        f"hf://{repo}/FILE"
+    )
+
+
+def _hub_file(repo: str, name: str, revision: str | None) -> Path | None:
+    """A file of a repository; None if it has no such file."""
+    from huggingface_hub import hf_hub_download  # half a second
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        # It locks its cache: all ranks may ask at once.
+        return Path(hf_hub_download(repo, name, revision=revision))
+    except LocalEntryNotFoundError:  # no network, and not in the cache
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+def shards(index: Path) -> list[str]:
+    """The files, beside it, that the index of a sharded checkpoint names.
+
+    Raises:
+        InputError: it is not such an index.
+    """
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{index} is not the index of a sharded checkpoint: it has no weight_map"
+        ) from error
+    outside = [name for name in names if Path(str(name)).name != name]
+    if outside or not names:
+        raise InputError(
+            f"{index} names shards that are not files beside it: {outside or 'none'}"
+        )
+    return sorted(names)

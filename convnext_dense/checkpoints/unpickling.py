@@ -1,0 +1,115 @@
+"""Unpickle without letting a file run code.
+
+A ``.pth`` file is a pickle, and a pickle names the functions that rebuild it.
+Here it may name only those that rebuild tensors, arrays, mmengine's own records
+and what training scripts put beside the weights; anything else is refused before
+it is called. This is what torch's ``weights_only=True`` does, on every torch
+version, and with the types that mmengine writes: the classic mmengine cannot read
+its own checkpoints under torch 2.6 and later, and the maintained one answers a
+refusal by unpickling without restriction.
+"""
+
+import os
+import pickle
+import re
+import types
+
+import torch
+from mmengine.logging import HistoryBuffer
+
+TRUST = "CONVNEXT_DENSE_TRUST_CHECKPOINT"
+
+_DTYPES = {
+    f"torch.{name}" for name, value in vars(torch).items() if type(value) is torch.dtype
+}
+_ALLOWED = _DTYPES | {
+    "argparse.Namespace",
+    "builtins.bytearray",
+    "builtins.complex",
+    "builtins.set",
+    "builtins.slice",
+    "_codecs.encode",
+    "collections.Counter",
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "mmengine.config.config.ConfigDict",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib._local.Path",  # Python 3.13
+    "pathlib._local.PosixPath",
+    "torch.Size",
+    "torch.Tensor",
+    "torch.device",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+    "torch.nn.parameter.Parameter",
+    "torch.serialization._get_layout",
+    "torch.storage.TypedStorage",
+    "torch.storage.UntypedStorage",
+}
+# NumPy 2 moved numpy.core to numpy._core; files name either.
+_NUMPY = re.compile(
+    r"numpy\._?core\.(multiarray\._reconstruct|multiarray\.scalar|"
+    r"numeric\._frombuffer)|numpy\.dtypes\.\w+DType"
+)
+_STORAGE = re.compile(r"torch\.(cuda\.)?\w*Storage")
+
+
+class Refused(pickle.UnpicklingError):
+    """The file asks for something that is not on the list; str() names it."""
+
+
+def _history_buffer_method(owner, name):
+    # HistoryBuffer pickles its statistics as getattr(HistoryBuffer, 'mean').
+    if owner is not HistoryBuffer or name.startswith("_"):
+        raise Refused(f"builtins.getattr({owner!r}, {name!r})")
+    return getattr(owner, name)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        full = f"{module}.{name}"
+        if full in ("builtins.getattr", "__builtin__.getattr"):
+            return _history_buffer_method
+        if (
+            full in _ALLOWED
+            or full.replace("__builtin__", "builtins") in _ALLOWED
+            or _NUMPY.fullmatch(full)
+            or _STORAGE.fullmatch(full)
+        ):
+            return super().find_class(module, name)
+        raise Refused(full)
+
+
+# What torch.load asks of its ``pickle_module``.
+_restricted_pickle = types.SimpleNamespace(
+    __name__="pickle",
+    Unpickler=_Unpickler,
+    load=lambda file, **kwargs: _Unpickler(file, **kwargs).load(),
+)
+
+
+def trusted() -> bool:
+    """Whether the user has asked for unrestricted unpickling."""
+    return os.environ.get(TRUST) == "1"
+
+
+def unpickle(file, map_location="cpu"):
+    """``torch.load``, restricted to what a checkpoint needs unless ``trusted()``.
+
+    Args:
+        file: a path or a binary file object.
+
+    Raises:
+        Refused: it asks for something else; nothing of it was run.
+    """
+    return torch.load(
+        file,
+        map_location=map_location,
+        pickle_module=pickle if trusted() else _restricted_pickle,
+        weights_only=False,
+    )

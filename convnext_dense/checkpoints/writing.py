@@ -1,0 +1,49 @@
+"""Write a checkpoint so that it is whole or not there."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+
+
+def write(weights: Mapping[str, Tensor], path: Path, meta: Mapping | None = None):
+    """Write ``weights`` to ``path``, aside at first and then renamed.
+
+    Args:
+        path: ends in one of ``SUFFIXES``.
+        meta: written beside the weights, under ``meta`` and ``state_dict`` as
+            mmengine does; ``.safetensors`` has no place for it.
+
+    Raises:
+        InputError: it cannot be written; what was at ``path`` is still there.
+    """
+    # Views of one storage, and strides, would be written as such.
+    weights = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in weights.items()
+    }
+    partial = None
+    try:
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(descriptor)
+        if path.suffix == ".safetensors":
+            safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
+        else:
+            content = dict(meta=meta, state_dict=weights) if meta else weights
+            torch.save(content, partial)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(partial, 0o666 & ~umask)  # mkstemp makes private files
+        os.replace(partial, path)
+    except Exception as error:  # OSError, and what the two writers raise of it
+        if partial:
+            Path(partial).unlink(missing_ok=True)
+        raise InputError(f"{path} could not be written: {error}") from error
