@@ -14,6 +14,7 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -138,15 +139,13 @@ def _from_hub(source: str) -> Path:
     match = _HUB.fullmatch(source)
     if not match:
         raise InputError(f"{source}: give hf://OWNER/NAME, with /FILE for one file")
-    repo, revision, file = match["repo"], match["revision"], match["file"]
+    repo, revision = match["repo"], match["revision"]
+    files = [match["file"]] if match["file"] else _WEIGHTS
     try:
-        for name in [file] if file else _WEIGHTS:
-            path = _hub_file(repo, name, revision)
-            if path:
-                if path.name.endswith(".index.json"):
-                    for shard in shards(path):
-                        _hub_file(repo, shard, revision)
-                return path
+        path = _first_of(files, repo, revision)
+        if path and path.name.endswith(".index.json"):
+            for shard in shards(path):
+                _first_of([shard], repo, revision)
     except (OSError, ValueError) as error:
         # No such repository, no permission, no network, a name that cannot be.
         raise InputError(
@@ -154,26 +153,35 @@ def _from_hub(source: str) -> Path:
             "Gated repositories need `hf auth login`. Without a network, fill the "
             f"cache elsewhere (`hf download {repo}`), or {_INSTEAD}"
         ) from error
-    raise InputError(
-        f"{source} has no {file}"
-        if file
-        else f"{source} has none of {', '.join(_WEIGHTS)}; name one of its files: "
-        f"hf://{repo}/FILE"
-    )
+    if not path:
+        raise InputError(
+            f"{source} has none of {', '.join(files)}; name one of its files: "
+            f"hf://{repo}/FILE"
+        )
+    return path
 
 
-def _hub_file(repo: str, name: str, revision: str | None) -> Path | None:
-    """A file of a repository; None if it has no such file."""
+def _first_of(files: Sequence[str], repo: str, revision: str | None) -> Path | None:
+    """The first of ``files`` that a repository has; without a network, its cache."""
     from huggingface_hub import hf_hub_download  # half a second
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    try:
-        # It locks its cache: all ranks may ask at once.
-        return Path(hf_hub_download(repo, name, revision=revision))
-    except LocalEntryNotFoundError:  # no network, and not in the cache
-        raise
-    except EntryNotFoundError:
-        return None
+    trouble = None
+    for file in files:
+        try:
+            # It locks its cache: all ranks may ask at once.
+            return Path(
+                hf_hub_download(
+                    repo, file, revision=revision, local_files_only=bool(trouble)
+                )
+            )
+        except LocalEntryNotFoundError as error:  # no network, and not in the cache
+            trouble = trouble or error
+        except EntryNotFoundError:
+            pass
+    if trouble:
+        raise trouble
+    return None
 
 
 def shards(index: Path) -> list[str]:
