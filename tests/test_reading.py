@@ -1,18 +1,25 @@
-"""Reading without running code, and loading with a word on what was used."""
+"""Reading files: what training writes, what would do harm, what is broken."""
 
 import argparse
+import json
 import os
 import pickle
+import re
 from collections import Counter, OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from convnext_dense import ConvNeXt, checkpoints
 from convnext_dense.errors import InputError
+
+from .conftest import logged
 
 SMALL = dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])
 
@@ -56,6 +63,8 @@ def everything():
         args=argparse.Namespace(lr=0.1),
         dtype=torch.bfloat16,
         device=torch.device("cpu"),
+        cfg=ConfigDict(classes=("a", "b"), nested=dict(x=1)),
+        path=Path("work_dirs/a"),
     )
 
 
@@ -100,6 +109,11 @@ HOSTILE = {
     "eval": lambda at: Run(eval, f"__import__('os').mkdir({at!r})"),
     "method of an allowed class": lambda at: Run(getattr, np.ndarray, "tofile"),
     "private attribute": getattr_gadget,
+    "a file that is mapped into memory": lambda at: Run(
+        torch.UntypedStorage.from_file, at, False, 8
+    ),
+    "a download": lambda at: Run(torch.hub.load_state_dict_from_url, "file:///x"),
+    "another unpickler": lambda at: Run(pickle.loads, pickle.dumps(Run(os.mkdir, at))),
 }
 
 
@@ -111,11 +125,55 @@ def test_hostile_files_run_nothing(tmp_path, kind, zipped, through_mmengine):
     torch.save(HOSTILE[kind](str(mark)), file, _use_new_zipfile_serialization=zipped)
     read = CheckpointLoader.load_checkpoint if through_mmengine else checkpoints.read
     with pytest.raises(
-        InputError, match=r"evil\.pth was not read: it asks for \w+"
+        InputError, match=r"evil\.pth was not read: it asks for \w+.*--trust-checkpoint"
     ) as e:
         read(str(file))
+    print(f"{kind}: {e.value}")
     assert not mark.exists()
-    assert "mkdir" in str(e.value) or "eval" in str(e.value) or "attr" in str(e.value)
+    named = r"posix\.mkdir|\w+\.eval|getattr|StorageBase|load_state_dict_from|_pickle"
+    assert re.search(rf"asks for \S*({named})", str(e.value))
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda file: ConvNeXt(
+            SMALL, init_cfg=dict(type="Pretrained", checkpoint=str(file))
+        ).init_weights(),
+        lambda file: load_checkpoint(small(), str(file)),
+        lambda file: checkpoints.read(file.with_name("a.json")),
+    ],
+    ids=["init_cfg", "load_from", "a shard"],
+)
+def test_hostile_files_wherever_they_are_given(tmp_path, give):
+    mark, file = tmp_path / "mark", tmp_path / "evil.pth"
+    torch.save(dict(state_dict=Run(os.mkdir, str(mark))), file)
+    index = dict(weight_map={"stages.0.0.gamma": "evil.pth"})
+    (tmp_path / "a.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"asks for posix\.mkdir"):
+        give(file)
+    assert not mark.exists()
+
+
+def test_a_torchscript_program_is_refused(tmp_path):
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.rand(1, 2)).save(tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"asks for torch\.jit.*TorchScript program"):
+        checkpoints.read(tmp_path / "a.pt")
+
+
+def test_trust_lets_it_run(tmp_path, monkeypatch):
+    mark, file = tmp_path / "mark", tmp_path / "evil.pth"
+    torch.save(dict(a=Run(os.mkdir, str(mark)), b=3), file)
+    monkeypatch.setenv(checkpoints.TRUST, "1")
+    with logged() as messages:
+        assert checkpoints.read(file)["b"] == 3
+    assert mark.exists()
+    assert "evil.pth is trusted and may run code" in messages[0]
+    monkeypatch.setenv(checkpoints.TRUST, "0")
+    mark.rmdir()
+    with pytest.raises(InputError):
+        checkpoints.read(file)
+    assert not mark.exists()
 
 
 def test_the_hostile_files_would_run(tmp_path):
@@ -129,6 +187,7 @@ def test_the_hostile_files_would_run(tmp_path):
 BROKEN = {
     "empty": lambda data: b"",
     "truncated": lambda data: data[: len(data) // 2],
+    "its end is missing": lambda data: data[:-100],
     "text": lambda data: b"<html>not found</html>",
     "another pickle": lambda data: pickle.dumps([1, 2, 3]),
     "a pickle's opcodes at random": lambda data: b"\x80\x02" + bytes(range(40, 120)),
@@ -136,20 +195,89 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_broken_files(tmp_path, kind):
-    file = tmp_path / "a.pth"
-    torch.save(dict(state_dict=small().state_dict()), file)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_broken_files(tmp_path, kind, suffix):
+    file = tmp_path / f"a.{suffix}"
+    save(small().state_dict(), file)
+    checkpoints.read(file)
     file.write_bytes(BROKEN[kind](file.read_bytes()))
-    with pytest.raises(InputError, match=r"a\.pth is damaged or not a checkpoint"):
+    with pytest.raises(
+        InputError, match=rf"a\.{suffix} is damaged or not a checkpoint: \S"
+    ) as e:
         checkpoints.read(file)
+    print(f"{kind}, .{suffix}: {e.value}")
+
+
+def save(weights, file):
+    if file.suffix == ".safetensors":
+        safetensors.torch.save_file(dict(weights), file)
+    else:
+        torch.save(weights, file)
 
 
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match=r"no checkpoint at .*nowhere\.pth"):
         checkpoints.read(tmp_path / "nowhere.pth")
-    with pytest.raises(InputError, match=r"a folder"):
+    with pytest.raises(InputError, match=r"a folder, without model\.safetensors"):
         checkpoints.read(tmp_path)
     with pytest.raises(InputError, match=r"ftp://.*could not be opened"):
         checkpoints.read("ftp://host/a.pth")
     with pytest.raises(InputError, match=r"s3://.*could not be opened"):
         checkpoints.read("s3://bucket/a.pth")
+
+
+def test_mmengines_file_backends(tmp_path, monkeypatch):
+    """s3:// and whatever else somebody registers, pickled or safetensors."""
+    weights = small().state_dict()
+    for name in ("a.pth", "a.safetensors"):
+        save(weights, tmp_path / name)
+        monkeypatch.setattr(
+            "mmengine.fileio.get",
+            lambda path, name=name: (tmp_path / name).read_bytes(),
+        )
+        found = CheckpointLoader.load_checkpoint(f"s3://bucket/{name}")
+        assert equal(dict(found), dict(weights))
+
+
+def shard(tmp_path, weights):
+    names = list(weights)
+    halves = {"1.safetensors": names[::2], "2.safetensors": names[1::2]}
+    for file, part in halves.items():
+        save({name: weights[name] for name in part}, tmp_path / file)
+    index = {name: file for file, part in halves.items() for name in part}
+    content = json.dumps(dict(metadata={}, weight_map=index))
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+
+
+def test_shards(tmp_path):
+    weights = small().state_dict()
+    shard(tmp_path, weights)
+    for source in (tmp_path, tmp_path / "model.safetensors.index.json"):
+        assert equal(checkpoints.read(source), dict(weights))
+    (tmp_path / "2.safetensors").unlink()
+    with pytest.raises(
+        InputError,
+        match=r"index\.json names 2 files and 1 of them is missing: 2\.safetensors",
+    ):
+        checkpoints.read(tmp_path)
+    (tmp_path / "1.safetensors").write_bytes(b"")
+    save({}, tmp_path / "2.safetensors")
+    with pytest.raises(InputError, match=r"1\.safetensors is damaged"):
+        checkpoints.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "it has no weight_map"),
+        ("[]", "it has no weight_map"),
+        ('{"weight_map": ["a"]}', "it has no weight_map"),
+        ('{"weight_map": {}}', "names shards that are not files beside it: none"),
+        ('{"weight_map": {"a": "../b"}}', r"not files beside it: \['\.\./b'\]"),
+        ('{"weight_map": {"a": 3}}', r"not files beside it: \[3\]"),
+    ],
+)
+def test_an_index_that_is_none(tmp_path, content, says):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(InputError, match=rf"index\.json.*{says}"):
+        checkpoints.read(tmp_path)

@@ -16,7 +16,6 @@ from .recognition import Found, layout, recognise
 # Under which key training scripts put the weights; the first one present is taken.
 CONTAINERS = ("state_dict", "model", "module", "teacher", "state_dict_ema", "model_ema")
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
-_GROUPS = {"norm": "classifier norm", "head": "classifier head"}
 
 
 def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -> None:
@@ -118,15 +117,20 @@ def fit(module: nn.Module, found: Found, source: str) -> Choice:
         found,
         used,
         len(own),
-        left=[*(n for n in found.backbone if n not in used), *found.rest],
+        left=[*(_label(n) for n in found.backbone if n not in used), *found.rest],
         new=[name for name in own if name not in used],
     )
+
+
+def _label(name: str) -> str:
+    return f"classifier {name}" if name.startswith(("head.", "norm.")) else name
 
 
 def _check_layout(own: Mapping[str, Tensor], found: Found, source: str) -> None:
     here, there = layout(own), layout(found.backbone)
     built = len(here.depths)
-    if not built or 0 in there.depths:  # not a ConvNeXt, or not whole
+    if not built or 0 in (*there.depths, there.in_channels):
+        # Not a ConvNeXt, or not whole.
         return
     arch = next(
         (repr(name) for name, arch in ARCHS.items() if arch[:2] == there[:2]),
@@ -210,6 +214,5 @@ def _few(names: Iterable[str]) -> str:
 
 def groups(names: Iterable[str]) -> str:
     """'head (2), decoder (14)': how many tensors each part of a model has."""
-    parts = (name.split(".")[0] for name in names)
-    counts = Counter(_GROUPS.get(part, part) for part in parts)
+    counts = Counter(name.split(".")[0] for name in names)
     return ", ".join(f"{part} ({n})" for part, n in sorted(counts.items())) or "nothing"

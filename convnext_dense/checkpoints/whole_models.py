@@ -9,13 +9,14 @@ package's ConvNeXt is loaded as ever.
 
 import functools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from mmengine import runner as mmengine_runner
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError
 from .loading import Choice, check_finite, check_shapes, fit, groups, tensors
@@ -40,10 +41,13 @@ def install() -> None:
 
     @functools.wraps(plain)
     def load_state_dict(module, state_dict, strict=False, logger=None):
-        target, weights, choices = match(module, state_dict)
-        for choice in choices:
+        matched = match(module, state_dict)
+        for choice in matched.choices:
             choice.report()
-        plain(target, weights, strict=strict, logger=logger)
+        if matched.alone and not strict:  # else all that is new would be warned of
+            matched.model.load_state_dict(matched.weights, strict=False)
+        else:
+            plain(module, matched.weights, strict=strict, logger=logger)
 
     mmengine_checkpoint.load_state_dict = load_state_dict
     mmengine_runner.load_state_dict = load_state_dict
@@ -53,33 +57,42 @@ def _load(filename, map_location=None):
     content = read(filename, map_location)
     if str(filename).startswith("mmcls://"):
         content = mmengine_checkpoint._process_mmcls_checkpoint(content)
-    if isinstance(content, Mapping):
-        # The metadata is all that mmengine keeps of a state dict but its tensors.
-        if not hasattr(content, "_metadata"):
-            content = OrderedDict(content)
-        state_dict = content.get("state_dict", content)
-        if not hasattr(state_dict, "_metadata"):
-            state_dict = content["state_dict"] = OrderedDict(state_dict)
-        state_dict._metadata = {
-            **getattr(state_dict, "_metadata", {}),
-            _SOURCE: str(filename),
-        }
-    return content
+    if not isinstance(content, Mapping):
+        return content
+    if isinstance(content.get("state_dict"), Mapping):
+        return {**content, "state_dict": _named(content["state_dict"], filename)}
+    return _named(content, filename)
 
 
-def match(
-    model: nn.Module, state_dict: Mapping
-) -> tuple[nn.Module, Mapping, list[Choice]]:
-    """What to load into what, so that ``state_dict`` serves ``model``.
+def _named(weights: Mapping, source) -> OrderedDict:
+    """The same with its source in the metadata, which is all that mmengine keeps of
+    a state dict beside the tensors."""
+    named = OrderedDict(weights)
+    named._metadata = {**getattr(weights, "_metadata", {}), _SOURCE: str(source)}
+    return named
 
-    Args:
-        model: any module; only ConvNeXts of this package in it are looked at.
-        state_dict: a checkpoint's weights, by whatever library's names.
 
-    Returns:
-        ``model``, its state dict under its own names, and what was chosen for each
-        backbone; or the backbone and its tensors, where the checkpoint has nothing
-        else for the model.
+class Match(NamedTuple):
+    """What a checkpoint has for a model.
+
+    Attributes:
+        model: without the wrappers of mmengine.
+        weights: under the model's own names, as far as they were recognised.
+        choices: what was chosen for each backbone.
+        alone: there is nothing for the model but its backbone.
+    """
+
+    model: nn.Module
+    weights: Mapping[str, Tensor]
+    choices: Sequence[Choice] = ()
+    alone: bool = False
+
+
+def match(model: nn.Module, state_dict: Mapping) -> Match:
+    """Find what ``state_dict``, by whatever library's names, has for ``model``.
+
+    Only ConvNeXts of this package are looked at; a model without one keeps its
+    state dict as it is.
 
     Raises:
         InputError: a ConvNeXt of ``model`` would start from nothing, or what is
@@ -89,7 +102,7 @@ def match(
         model = model.module
     backbones = _convnexts(model)
     if not backbones:
-        return model, state_dict, []
+        return Match(model, state_dict)
     source = source_of(state_dict)
     weights = tensors(state_dict, source)
     found = {one.prefix: one for one in recognise(weights)}
@@ -101,25 +114,25 @@ def match(
     if len(backbones) == len(found) == 1:
         found = dict(zip(backbones, found.values(), strict=True))
     if not set(backbones) <= set(found):
-        return model, state_dict, []  # it places them itself: teacher and student
-    own, choices = model.state_dict(), []
+        return Match(model, state_dict)  # it places them itself: teacher and student
+    choices = [fit(one, found[prefix], source) for prefix, one in backbones.items()]
     adapted = OrderedDict()
-    for prefix, backbone in backbones.items():
-        choice = fit(backbone, found[prefix], source)
+    for prefix, choice in zip(backbones, choices, strict=True):
         adapted.update(choice.found.rest)
         adapted.update({prefix + name: w for name, w in choice.used.items()})
-        choices.append(choice)
+    own = model.state_dict()
     known = {name: tensor for name, tensor in adapted.items() if name in own}
     check_finite(known, source)
-    others = [name for name in own if name not in known]
-    choices[0] = choices[0]._replace(new=others)
-    for i, choice in enumerate(choices):
-        left = [name for name in choice.left if name not in known]
-        choices[i] = choice._replace(left=left)
-    if len(choices) == 1 and len(known) == len(choices[0].used):
-        return backbone, choices[0].used, choices
+    choices = [
+        choice._replace(
+            left=[name for name in choice.left if name not in known],
+            new=[name for name in own if name not in known],
+        )
+        for choice in choices
+    ]
     adapted._metadata = getattr(state_dict, "_metadata", None)
-    return model, adapted, choices
+    alone = len(known) == sum(len(choice.used) for choice in choices)
+    return Match(model, adapted, choices, alone)
 
 
 def _convnexts(model: nn.Module) -> dict[str, nn.Module]:
@@ -147,28 +160,27 @@ def require_whole(model: nn.Module, state_dict: Mapping) -> None:
     Raises:
         InputError: it does not.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    target, weights, choices = match(model, state_dict)
-    if not choices:
+    matched = match(model, state_dict)
+    if not matched.choices:
         return
-    source, own = source_of(state_dict), dict(model.named_parameters())
-    given = weights if target is model else {}
+    source, name = source_of(state_dict), type(matched.model).__name__
+    own = dict(matched.model.named_parameters())
     lacking = [
-        name
-        for name in own
-        if name not in given and not name.startswith("auxiliary_head.")
+        parameter
+        for parameter in own
+        if parameter not in matched.weights
+        and not parameter.startswith("auxiliary_head.")
     ]
-    if target is not model:
+    if lacking and matched.alone:
+        (choice,) = matched.choices
         raise InputError(
-            f"{source} holds a backbone ({choices[0].found.origin.name}) and nothing "
-            f"else of this {type(model).__name__}, whose {groups(choices[0].new)} "
-            "would be random. Train with it as model.backbone.init_cfg.checkpoint, "
-            "then give the checkpoint of that run"
+            f"{source} holds a backbone ({choice.found.origin.name}) and nothing else "
+            f"of this {name}, whose {groups(choice.new)} would be random. Train with "
+            "it as model.backbone.init_cfg.checkpoint, then give that run's checkpoint"
         )
     if lacking:
         raise InputError(
-            f"{source} lacks {groups(lacking)} of this {type(model).__name__}: they "
-            "would be random"
+            f"{source} lacks {groups(lacking)} of this {name}: they would be random"
         )
-    check_shapes({name: given[name] for name in own if name in given}, own, source)
+    given = {n: matched.weights[n] for n in own if n in matched.weights}
+    check_shapes(given, own, source)
