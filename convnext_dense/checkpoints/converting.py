@@ -34,7 +34,8 @@ class Conversion(NamedTuple):
         found: what was recognised.
         weights: names and tensors for the library.
         left: native names of what the library has no place for.
-        fits: Python that builds the model which takes ``weights`` strictly.
+        fits: Python that builds the model which takes ``weights`` strictly; what
+            follows ' with ' is to be set on it.
         whole: these are a whole detector's or segmentor's.
     """
 
@@ -240,20 +241,29 @@ def _to_torchvision(part: _Part) -> Conversion:
     def shape(name, tensor):
         return tensor[:, None, None] if name.endswith(".gamma") else tensor
 
-    if part.layout.use_grn or not part.layout.layer_scale:
+    here = part.layout
+    if here.use_grn or not here.layer_scale or here.in_channels != 3:
         raise InputError(
-            "torchvision has only ConvNeXt V1 with layer scale: it cannot hold this "
-            f"one ({'with' if part.layout.use_grn else 'without'} GRN, "
-            f"{'with' if part.layout.layer_scale else 'without'} layer scale)"
+            "torchvision has only ConvNeXt V1, with layer scale and for 3 channels; "
+            f"this one has use_grn={here.use_grn}, layer_scale={here.layer_scale}, "
+            f"in_channels={here.in_channels}"
         )
-    known = part.arch in _TORCHVISION and part.layout.in_channels == 3
-    fits = f"torchvision.models.convnext_{part.arch}(" if known else "its ConvNeXt("
+    if part.arch in _TORCHVISION:
+        fits = f"torchvision.models.convnext_{part.arch}("
+    else:
+        stages = zip(
+            here.channels, (*here.channels[1:], None), here.depths, strict=True
+        )
+        setting = "torchvision.models.convnext.CNBlockConfig"
+        settings = ", ".join(f"{setting}{stage}" for stage in stages)
+        fits = f"torchvision.models.convnext.ConvNeXt([{settings}], "
     if part.classes:
         fits += f"num_classes={part.classes})"
+    elif part.norms == [3]:
+        _rename(part.backbone, "norm3", "norm")
+        fits += ") with classifier[2] = torch.nn.Identity()"
     else:
-        if part.norms == [3]:
-            _rename(part.backbone, "norm3", "norm")
-        fits += "), its classifier cut off"
+        fits += ") with classifier = torch.nn.Identity()"
     return _write(part, origins.TORCHVISION, "", fits, shape)
 
 
