@@ -9,7 +9,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from convnext_dense import ConvNeXt, runtime
+from convnext_dense import ConvNeXt
+from convnext_dense.config import load_config
 
 from .peers import timm_name
 from .test_reading import Run
@@ -19,7 +20,7 @@ from .test_tools import DET, SEG, metric, options
 @pytest.fixture(scope="module")
 def detector():
     """The weights of the built-in data set's detector."""
-    cfg = runtime.load_config(str(DET))
+    cfg = load_config(str(DET))
     with DefaultScope.overwrite_default_scope("mmdet"):
         return MODELS.build(cfg.model).state_dict()
 
@@ -188,7 +189,7 @@ def test_trust_checkpoint(tool, here, detector):
 
 def test_checkpoints_of_other_libraries_are_tested(tool, here):
     """A segmentor of transformers and one of mmpretrain's era: the same mIoU."""
-    cfg = runtime.load_config(str(SEG))
+    cfg = load_config(str(SEG))
     with DefaultScope.overwrite_default_scope("mmseg"):
         weights = MODELS.build(cfg.model).state_dict()
     torch.save(dict(state_dict=weights), here / "own.pth")

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, EVALUATOR, MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
-from convnext_dense import runtime
+from convnext_dense.config import load_config
 from convnext_dense.errors import InputError
 
 from .conftest import ROOT
@@ -66,7 +66,7 @@ def prediction(image, boxes):
 
 
 def build(root):
-    cfg = runtime.load_config(CONFIG, [f"data_root={root}"])
+    cfg = load_config(CONFIG, [f"data_root={root}"])
     with DefaultScope.overwrite_default_scope("mmdet"):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         evaluator = EVALUATOR.build(cfg.test_evaluator)

@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 
 from convnext_dense import runtime
+from convnext_dense.config import load_config
 
 from .conftest import ROOT
 from .peers import randomised
@@ -23,7 +24,7 @@ DRAWN = dict(
 
 
 def load(name):
-    return runtime.load_config(str(ROOT / f"configs/{name}.py"))
+    return load_config(str(ROOT / f"configs/{name}.py"))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

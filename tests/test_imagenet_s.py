@@ -14,6 +14,7 @@ from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
 from convnext_dense import runtime
+from convnext_dense.config import load_config
 from convnext_dense.errors import InputError
 from convnext_dense.imagenet_s import ImageNetSMetric, TorchvisionTransforms
 from convnext_dense.imagenet_s.dataset import CATEGORIES
@@ -203,7 +204,7 @@ def test_large_images_are_decided_on_smaller(model):
 
 
 def test_is_the_recipe():
-    cfg = runtime.load_config(CONFIG)
+    cfg = load_config(CONFIG)
     assert cfg.model.backbone.drop_path_rate == 0.2
     assert cfg.model.backbone.init_cfg.checkpoint.endswith("tiny_1k_224_ema.pth")
     assert cfg.train_cfg.max_epochs == 100

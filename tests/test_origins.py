@@ -5,6 +5,7 @@ shapes are those of their own code (tests/data/checkpoint_names.json) and timm,
 which has a reader for the authors' names, computes what they mean.
 """
 
+import functools
 import json
 import re
 
@@ -20,6 +21,7 @@ from convnext_dense import ConvNeXt, runtime
 from convnext_dense.checkpoints import origins
 from convnext_dense.checkpoints.loading import fit
 from convnext_dense.checkpoints.recognition import recognise
+from convnext_dense.config import load_config
 
 from .conftest import ROOT, logged
 from .peers import randomised, timm_stage_maps
@@ -133,7 +135,14 @@ CONTAINERS = {  # how the weights lie in the file
     "authors": lambda w: dict(model=w),
     "authors_v2": lambda w: dict(model_ema=w, epoch=3),
     "dinov3": lambda w: w,
-    "fcmae": lambda w: dict(model={f"encoder.{k}": v for k, v in w.items()}),
+    "fcmae": lambda w: dict(
+        model={
+            **{f"encoder.{k}": v for k, v in w.items()},
+            "mask_token": torch.rand(1, 512, 1, 1),
+            "decoder.0.dwconv.weight": torch.rand(512, 1, 7, 7),
+            "pred.bias": torch.rand(3072),
+        }
+    ),
     "mmpretrain": lambda w: dict(state_dict=w, meta={}),
     "mmpretrain_v2": lambda w: {"state_dict": {f"module.{k}": v for k, v in w.items()}},
 }
@@ -147,6 +156,13 @@ ORIGIN = {
 }
 
 
+LEFT = {
+    "authors": "classifier head (2), classifier norm (2)",
+    "authors_v2": "classifier head (2), classifier norm (2)",
+    "fcmae": "decoder (1), mask_token (1), pred (1)",
+}
+
+
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_published_names(tmp_path, name):
     weights, x = published(name), image()
@@ -156,9 +172,7 @@ def test_published_names(tmp_path, name):
     mine = stage_maps(model.stages, model, x)
     assert_same(mine, timm_maps(to_authors(name, weights), x, use_grn), name)
     assert f"{ORIGIN[name]}" in said
-    classifier = "classifier head (2), classifier norm (2)"
-    assert (classifier in said) == name.startswith("authors")
-    assert ("left there: nothing" in said) == (not name.startswith("authors"))
+    assert f"left there: {LEFT.get(name, 'nothing')}; " in said
 
 
 def test_mmpretrains_maps_have_its_norms(tmp_path):
@@ -221,15 +235,22 @@ def test_timm_features_only(tmp_path, version):
     assert "left there: nothing" in said
 
 
+@functools.cache  # noise takes its time
+def timm_features(name):
+    return randomised(lambda: timm.create_model(name, num_classes=0)).eval()
+
+
 @pytest.mark.parametrize("arch", ["tiny", "small", "base", "large"])
 def test_dinov3_of_timm(tmp_path, arch):
-    name = f"convnext_{arch}.dinov3_lvd1689m"
-    theirs = randomised(lambda: timm.create_model(name)).eval()
+    name = f"convnext_{arch}"
+    assert not timm.get_pretrained_cfg(f"{name}.dinov3_lvd1689m").num_classes
+    theirs = timm_features(name)
     file = tmp_path / "model.safetensors"
     safetensors.torch.save_file(theirs.state_dict(), file)
     model, said = ours(arch, file)
     mine = stage_maps(model.stages, model, image())
-    assert_same(mine, stage_maps(theirs.stages, theirs, image()), name)
+    expected = stage_maps(theirs.stages, theirs, image())
+    assert_same(mine, expected, f"timm, DINOv3 {arch}")
     assert torch.equal(model.norm3.bias, theirs.head.norm.bias)
     assert "left there: nothing" in said
 
@@ -259,7 +280,7 @@ def clip(theirs, width, mlp):
 @pytest.mark.parametrize("name", CLIP)
 def test_openclip(tmp_path, name):
     trunk, width, mlp = CLIP[name]
-    theirs = randomised(lambda: timm.create_model(trunk, num_classes=0)).eval()
+    theirs = timm_features(trunk)
     torch.save(dict(state_dict=clip(theirs, width, mlp)), tmp_path / "a.pt")
     model, said = ours(trunk.removeprefix("convnext_"), tmp_path / "a.pt")
     mine = stage_maps(model.stages, model, image())
@@ -364,7 +385,7 @@ def test_torchvision(tmp_path, arch):
 
 def build(name, **backbone):
     """A detector or segmentor of ours, small."""
-    cfg = runtime.load_config(str(ROOT / f"configs/{name}.py"))
+    cfg = load_config(str(ROOT / f"configs/{name}.py"))
     cfg.model.backbone.update(arch=SMALL, **backbone)
     if "neck" in cfg.model:
         cfg.model.neck.in_channels = list(CHANNELS)

@@ -6,6 +6,7 @@ import pytest
 
 from convnext_dense import runtime
 from convnext_dense.archs import ARCHS
+from convnext_dense.config import load_config, use_tta
 
 from .conftest import ROOT, SHARED
 from .test_layer_decay import FACTS, expected_layer, kind
@@ -16,7 +17,7 @@ ALL = DET | SEG
 
 
 def load(name):
-    return runtime.load_config(next(ROOT.glob(f"configs/*/{name}.py")))
+    return load_config(next(ROOT.glob(f"configs/*/{name}.py")))
 
 
 @pytest.fixture(params=ALL)
@@ -187,7 +188,7 @@ def test_segmentation_data_and_testing(name):
 @pytest.mark.parametrize("name", SEG)
 def test_segmentation_multi_scale(name):
     recipe, cfg = SEG[name], load(name)
-    runtime.use_tta(cfg)
+    use_tta(cfg)
     assert cfg.model.type == "SegTTAModel"
     assert cfg.model.module.test_cfg.mode == "whole"
     scales, flips, *_ = cfg.test_dataloader.dataset.pipeline[-1].transforms

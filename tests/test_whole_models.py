@@ -140,6 +140,17 @@ def test_models_of_others_are_loaded_as_ever(tmp_path):
     assert "missing keys in source state_dict: weight, bias" in said
 
 
+def test_init_cfg_of_the_whole_model(tmp_path):
+    """mmengine's own Pretrained, on a detector."""
+    source = Detector()
+    weights = noise(source)
+    torch.save(dict(state_dict=weights), tmp_path / "a.pth")
+    model = Detector()
+    model.init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "a.pth"))
+    model.init_weights()
+    assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+
+
 def test_strict_stays_strict(tmp_path):
     weights = noise(Detector())
     del weights["neck.bias"]

@@ -31,10 +31,7 @@ def main():
     )
     args = parser.parse_args()
 
-    from convnext_dense import (
-        complexity,
-        runtime,
-    )  # after the arguments: it takes seconds
+    from convnext_dense import complexity, config  # after the arguments: seconds
 
     paper = json.loads((CONFIGS / "paper.json").read_text())
     del paper["_about"]
@@ -49,7 +46,7 @@ def main():
         name = Path(file).stem
         published = None if args.shape else paper.get(name)
         shape = args.shape or (published and published["shape"])
-        here = complexity.measure(runtime.load_config(str(file)), shape)
+        here = complexity.measure(config.load_config(str(file)), shape)
         rows.append(_compare(name, here, published))
         print(_line(rows[-1], width))
     if args.json:

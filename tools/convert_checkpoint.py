@@ -39,7 +39,7 @@ def main():
     done = converting.convert(content, args.source, args.to)
     writing.write(done.weights, out, done.whole and converting.meta_of(content))
     print(
-        f"{args.source} ({done.found.origin.name}) -> {out}: {len(done.weights)} "
+        f"{args.source} ({done.origin}) -> {out}: {len(done.weights)} "
         f"tensors for {done.fits}"
     )
     if done.left:

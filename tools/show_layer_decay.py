@@ -15,9 +15,9 @@ def main():
     parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE")
     args = parser.parse_args()
 
-    from convnext_dense import layer_decay_plot, runtime  # it takes seconds
+    from convnext_dense import config, layer_decay_plot, runtime  # it takes seconds
 
-    cfg = runtime.load_config(args.config, args.cfg_options)
+    cfg = config.load_config(args.config, args.cfg_options)
     groups = runtime.build_layer_decay(cfg)  # their constructor prints the table
     if args.plot:
         layer_decay_plot.draw(groups, args.plot, Path(args.config).stem)

@@ -20,18 +20,18 @@ def main():
     args = parser.parse_args()
     apply_common_arguments(args)
 
-    from convnext_dense import runtime  # after the arguments: it takes seconds
+    from convnext_dense import config, runtime  # after the arguments: seconds
 
-    cfg = runtime.load_config(
+    cfg = config.load_config(
         args.config, args.cfg_options, args.work_dir, args.launcher
     )
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
-        runtime.use_show(cfg, args.show, args.show_dir, args.wait_time)
+        config.use_show(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
-        runtime.use_tta(cfg)
+        config.use_tta(cfg)
     if args.out:
-        runtime.use_out(cfg, args.out)
+        config.use_out(cfg, args.out)
     runtime.run(cfg, "test")
 
 

@@ -25,17 +25,17 @@ def main():
     args = parser.parse_args()
     apply_common_arguments(args)
 
-    from convnext_dense import runtime  # after the arguments: it takes seconds
+    from convnext_dense import config, runtime  # after the arguments: seconds
 
-    cfg = runtime.load_config(
+    cfg = config.load_config(
         args.config, args.cfg_options, args.work_dir, args.launcher
     )
     if args.amp:
-        runtime.use_amp(cfg)
+        config.use_amp(cfg)
     if args.auto_scale_lr:
-        runtime.use_auto_scale_lr(cfg)
+        config.use_auto_scale_lr(cfg)
     if args.resume:
-        runtime.use_resume(cfg, args.resume)
+        config.use_resume(cfg, args.resume)
     runtime.run(cfg, "train")
 
 

@@ -13,9 +13,7 @@ from ..errors import InputError
 from . import origins
 from .loading import check_finite, fit, tensors
 from .origins import Origin
-from .recognition import Found, Layout, layout, recognise
-
-TARGETS = ("native", "timm", "transformers", "torchvision", "mmpretrain")
+from .recognition import Layout, layout, recognise
 
 # Which names the libraries have models for; timm's smallest have convolutions as
 # pointwise layers.
@@ -31,7 +29,7 @@ class Conversion(NamedTuple):
     """A checkpoint under another library's names.
 
     Attributes:
-        found: what was recognised.
+        origin: whose names it had.
         weights: names and tensors for the library.
         left: native names of what the library has no place for.
         fits: Python that builds the model which takes ``weights`` strictly; what
@@ -39,7 +37,7 @@ class Conversion(NamedTuple):
         whole: these are a whole detector's or segmentor's.
     """
 
-    found: Found
+    origin: str
     weights: dict[str, Tensor]
     left: list[str]
     fits: str
@@ -56,7 +54,7 @@ def convert(content, source: str, to: str) -> Conversion:
     Args:
         content: of a checkpoint with one ConvNeXt, from any origin.
         source: its name, for messages.
-        to: one of ``TARGETS``.
+        to: 'native', 'timm', 'transformers', 'torchvision' or 'mmpretrain'.
 
     Raises:
         InputError: ``content`` is not whole, or ``to`` cannot express it.
@@ -88,14 +86,19 @@ def convert(content, source: str, to: str) -> Conversion:
     if "head.weight" in backbone and "norm.weight" not in backbone and norms == [3]:
         _rename(backbone, "norm3", "norm")  # mmpretrain's name of a classifier's norm
         norms = []
-    part = _Part(backbone, found.rest, found.prefix, here, norms)
-    return _WRITERS[to](part)._replace(found=found)
+    whole = found.prefix == "backbone." and bool(found.rest)
+    return _WRITERS[to](
+        _Part(found.origin.name, backbone, found.rest, whole, here, norms)
+    )
 
 
 class _Part(NamedTuple):
+    """What is there to write, under native names."""
+
+    origin: str
     backbone: dict[str, Tensor]
     rest: dict[str, Tensor]
-    prefix: str
+    whole: bool  # rest is the other part of a detector or segmentor
     layout: Layout
     norms: list[int]  # output maps that have a norm
 
@@ -108,10 +111,6 @@ class _Part(NamedTuple):
     def classes(self) -> int | None:
         head = self.backbone.get("head.weight")
         return None if head is None else head.shape[0]
-
-    @property
-    def whole(self) -> bool:
-        return self.prefix == "backbone." and bool(self.rest)
 
 
 def _rename(backbone: dict[str, Tensor], old: str, new: str) -> None:
@@ -130,9 +129,8 @@ def _write(part: _Part, origin: Origin, prefix: str, fits: str, shape=None, rest
     left = [name for name in part.backbone if name not in table]
     if rest is None:
         left += part.rest
-    return Conversion(
-        None, {**weights, **(rest or {})}, left, fits, whole=rest is not None
-    )
+    weights.update(rest or {})
+    return Conversion(part.origin, weights, left, fits, whole=rest is not None)
 
 
 def _to_native(part: _Part) -> Conversion:
