@@ -155,7 +155,7 @@ def test_hostile_files(tool, here, detector, way):
     assert set(here.rglob("*")) == before
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["test", "init_cfg"])
 def test_truncated_files(tool, here, detector, way):
     torch.save(dict(state_dict=detector, meta={}, optimizer={}), here / "x.pth")
     whole = (here / "x.pth").read_bytes()

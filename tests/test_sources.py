@@ -200,14 +200,24 @@ def small_file(tmp_path):
 
 
 def test_hub(tmp_path, hub):
+    """One process with a network, one without: each takes seconds to start."""
+    transformers = pytest.importorskip("transformers")
     content, weights = small_file(tmp_path)
     torch.save(weights, tmp_path / "a.bin")
+    config = transformers.ConvNextConfig(depths=[1] * 4, hidden_sizes=[8] * 4)
+    model = transformers.ConvNextForImageClassification(config)
+    model.save_pretrained(tmp_path / "shards", max_shard_size="10KB")
     Hub.files = {
         "timm/convnext_x.y_in1k/model.safetensors": content,
         "facebook/old/pytorch_model.bin": (tmp_path / "a.bin").read_bytes(),
         "me/files/README.md": b"# nothing",
         "me/files/weights/best.safetensors": content,
+        **{
+            f"me/shards/{p.name}": p.read_bytes()
+            for p in (tmp_path / "shards").iterdir()
+        },
     }
+    assert sum(name.startswith("me/shards/model-0") for name in Hub.files) > 1
     there = (
         "timm://convnext_x.y_in1k",
         "hf://timm/convnext_x.y_in1k",
@@ -215,40 +225,23 @@ def test_hub(tmp_path, hub):
         "hf://facebook/old",
         "hf://me/files/weights/best.safetensors",
     )
-    said = load(hub, tmp_path / "home", *there)
+    not_there = ("hf://me/files", "hf://me/files/a.pth", "hf://nobody/x")
+    said = load(hub, tmp_path / "home", *there, "hf://me/shards", *not_there)
     for source in there:
         assert f"{source}: the authors' names, " in said
     assert said.count("new here: nothing") == len(there)
-    # A second time, and without a network, from the cache.
-    Hub.asked.clear()
-    said = load(None, tmp_path / "home", "hf://facebook/old")
-    assert "new here: nothing" in said
-    assert not Hub.asked
-
-
-def test_hub_without_what_is_asked_for(tmp_path, hub):
-    Hub.files = {"me/files/README.md": b"# nothing"}
-    home = tmp_path / "home"
-    said = load(hub, home, "hf://me/files", "hf://me/files/a.pth", "hf://nobody/x")
+    assert "hf://me/shards: transformers under 'convnext.'" in said
     assert "InputError: hf://me/files has none of model.safetensors, " in said
     assert "hf://me/files/FILE" in said
     assert "InputError: hf://me/files/a.pth has none of a.pth" in said
     assert "InputError: hf://nobody/x could not be downloaded" in said
     assert "hf auth login" in said
-    said = load(None, home, "timm://convnext_x.y_in1k")
-    assert "InputError: hf://timm/convnext_x.y_in1k could not be downloaded" in said
+
+    Hub.asked.clear()
+    never = "timm://convnext_x.z_in1k"
+    said = load(None, tmp_path / "home", "hf://facebook/old", "hf://me/shards", never)
+    assert "hf://facebook/old: the authors' names, " in said  # from the cache
+    assert "hf://me/shards: transformers under 'convnext.'" in said
+    assert "InputError: hf://timm/convnext_x.z_in1k could not be downloaded" in said
     assert "init_cfg.checkpoint=FILE" in said
-
-
-def test_hub_with_shards(tmp_path, hub):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ConvNextConfig(depths=[1] * 4, hidden_sizes=[8] * 4)
-    model = transformers.ConvNextForImageClassification(config)
-    model.save_pretrained(tmp_path / "there", max_shard_size="10KB")
-    Hub.files = {
-        f"me/shards/{path.name}": path.read_bytes()
-        for path in (tmp_path / "there").iterdir()
-    }
-    assert len(Hub.files) > 3
-    said = load(hub, tmp_path / "home", "hf://me/shards")
-    assert "transformers under 'convnext.'" in said
+    assert not Hub.asked
