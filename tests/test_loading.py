@@ -134,6 +134,12 @@ def test_weights_that_do_not_fit(tmp_path, case):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_prefix_of_nothing(tmp_path):
+    torch.save(small().state_dict(), tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"no tensors below init_cfg\.prefix='x\.'"):
+        checkpoints.load_pretrained(small(), str(tmp_path / "a.pth"), "x")
+
+
 def test_stages_that_are_not_built_may_differ(tmp_path):
     """With out_indices (0, 1) the checkpoint's other stages are left alone."""
     source = ConvNeXt(DEEPER, layer_scale_init_value=1.0)

@@ -134,7 +134,12 @@ def from_minkowski(kernel):
 CONTAINERS = {  # how the weights lie in the file
     "authors": lambda w: dict(model=w),
     "authors_v2": lambda w: dict(model_ema=w, epoch=3),
-    "dinov3": lambda w: w,
+    "dinov3": lambda w: dict(
+        teacher={
+            **{f"backbone.{k}": v for k, v in w.items()},
+            "dino_head.mlp.0.weight": torch.rand(3, 3),
+        }
+    ),
     "fcmae": lambda w: dict(
         model={
             **{f"encoder.{k}": v for k, v in w.items()},
@@ -159,6 +164,7 @@ ORIGIN = {
 LEFT = {
     "authors": "classifier head (2), classifier norm (2)",
     "authors_v2": "classifier head (2), classifier norm (2)",
+    "dinov3": "dino_head (1)",
     "fcmae": "decoder (1), mask_token (1), pred (1)",
 }
 

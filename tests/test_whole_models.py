@@ -131,6 +131,26 @@ def test_two_backbones(tmp_path):
     assert "left there: nothing; new here: nothing" in said[0]
 
 
+def test_a_model_that_places_its_backbones_itself(tmp_path):
+    """mmdet's semi-supervised detectors give one detector's weights to both."""
+    model, source = TwoOfThem(), Detector()
+    weights = noise(source)
+
+    def to_both(module, state_dict, prefix, *args):
+        for name in list(state_dict):
+            tensor = state_dict.pop(name)
+            state_dict.update({f"teacher.{name}": tensor, f"student.{name}": tensor})
+
+    model.register_load_state_dict_pre_hook(to_both)
+    given = {
+        name.replace("dwconv", "depthwise_conv").replace("pwconv", "pointwise_conv"): w
+        for name, w in weights.items()
+    }
+    assert load(model, dict(state_dict=given), tmp_path) == []
+    for one in (model.teacher, model.student):
+        assert all(torch.equal(v, weights[k]) for k, v in one.state_dict().items())
+
+
 def test_models_of_others_are_loaded_as_ever(tmp_path):
     model = nn.Conv2d(3, 8, 1)
     weights = noise(model)

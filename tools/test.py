@@ -8,7 +8,7 @@ from _command import add_common_arguments, apply_common_arguments, run
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file of either toolbox")
-    parser.add_argument("checkpoint", help="path, URL, timm://NAME or hf://OWNER/NAME")
+    parser.add_argument("checkpoint", help="path, URL or hf://OWNER/NAME")
     parser.add_argument(
         "--out", help="keep the predictions: a .pkl file (mmdet), a folder (mmseg)"
     )

@@ -37,7 +37,13 @@ def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -
     weights = tensors(read(source), source)
     if prefix:
         prefix = prefix.rstrip(".") + "."
-        weights = {n: w for n, w in weights.items() if n.startswith(prefix)}
+        below = {n: w for n, w in weights.items() if n.startswith(prefix)}
+        if not below:
+            raise InputError(
+                f"{source} has no tensors below init_cfg.prefix={prefix!r}, only "
+                f"{groups(weights)}; leave it out: where the backbone is, is found"
+            )
+        weights = below
     found = recognise(weights)
     if len(found) > 1:
         raise InputError(

@@ -71,13 +71,13 @@ def _to_native(weights: Mapping[str, Tensor], origin: Origin, prefix: str) -> Fo
             rest[name] = tensor
     if prefix.endswith("visual.trunk."):
         origin = origin._replace(name="OpenCLIP")
+    # A last norm without a classifier is of the map, as DINOv3 uses it.
+    of_the_map = not rest and "head.weight" not in backbone
     if origin is AUTHORS and f"{prefix}norms.3.weight" in rest:
-        # The same norm under two names.
-        origin = origin._replace(name="DINOv3")
-        for part in ("weight", "bias"):
+        origin, of_the_map = origin._replace(name="DINOv3"), True
+        for part in ("weight", "bias"):  # the same norm under a second name
             rest.pop(f"{prefix}norms.3.{part}", None)
-    if not rest and "head.weight" not in backbone and "norm3.weight" not in backbone:
-        # A last norm without a classifier is of the map: so DINOv3 uses it.
+    if of_the_map and "norm3.weight" not in backbone:
         for part in ("weight", "bias"):
             if f"norm.{part}" in backbone:
                 backbone[f"norm3.{part}"] = backbone.pop(f"norm.{part}")

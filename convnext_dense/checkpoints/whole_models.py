@@ -113,10 +113,15 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
         )
     if len(backbones) == len(found) == 1:
         found = dict(zip(backbones, found.values(), strict=True))
-    if not set(backbones) <= set(found):
-        return Match(model, state_dict)  # it places them itself: teacher and student
-    choices = [fit(one, found[prefix], source) for prefix, one in backbones.items()]
     adapted = OrderedDict()
+    adapted._metadata = getattr(state_dict, "_metadata", None)
+    if not set(backbones) <= set(found):
+        # The model places them itself, as semi-supervised ones do: one for two.
+        for prefix, one in found.items():
+            adapted.update(one.rest)
+            adapted.update({prefix + name: w for name, w in one.backbone.items()})
+        return Match(model, adapted)
+    choices = [fit(one, found[prefix], source) for prefix, one in backbones.items()]
     for prefix, choice in zip(backbones, choices, strict=True):
         adapted.update(choice.found.rest)
         adapted.update({prefix + name: w for name, w in choice.used.items()})
@@ -130,7 +135,6 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
         )
         for choice in choices
     ]
-    adapted._metadata = getattr(state_dict, "_metadata", None)
     alone = len(known) == sum(len(choice.used) for choice in choices)
     return Match(model, adapted, choices, alone)
 
