@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
 
@@ -112,6 +113,7 @@ HOSTILE = {
     "a file that is mapped into memory": lambda at: Run(
         torch.UntypedStorage.from_file, at, False, 8
     ),
+    "numpy's own functions": lambda at: Run(np.savetxt, at, [1.0]),
     "a download": lambda at: Run(torch.hub.load_state_dict_from_url, "file:///x"),
     "another unpickler": lambda at: Run(pickle.loads, pickle.dumps(Run(os.mkdir, at))),
 }
@@ -130,7 +132,7 @@ def test_hostile_files_run_nothing(tmp_path, kind, zipped, through_mmengine):
         read(str(file))
     print(f"{kind}: {e.value}")
     assert not mark.exists()
-    named = r"posix\.mkdir|\w+\.eval|getattr|StorageBase|load_state_dict_from|pickle"
+    named = r"posix\.mkdir|\w+\.eval|getattr|StorageBase|savetxt|load_state_dict_from|pickle"
     assert re.search(rf"asks for \S*({named})", str(e.value))
 
 
@@ -153,6 +155,31 @@ def test_hostile_files_wherever_they_are_given(tmp_path, give):
     with pytest.raises(InputError, match=r"asks for posix\.mkdir"):
         give(file)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("torch", "UntypedStorage.from_file"), ("collections", "OrderedDict.fromkeys")],
+)
+def test_attributes_of_what_is_allowed_are_refused(tmp_path, module, name):
+    """Protocol 4 can name an attribute of a class: by hand, as Python does not."""
+
+    def text(value):
+        return b"\x8c" + bytes([len(value)]) + value.encode()
+
+    file = tmp_path / "evil.pth"
+    torch.save({}, file)
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    (data,) = [part for part in parts if part.endswith("data.pkl")]
+    parts[data] = (
+        b"\x80\x04" + text(module) + text(name) + b"\x93" + text("mark") + b"\x85R."
+    )
+    with zipfile.ZipFile(file, "w") as archive:
+        for part, content in parts.items():
+            archive.writestr(part, content)
+    with pytest.raises(InputError, match=rf"asks for {module}\.{re.escape(name)}"):
+        checkpoints.read(file)
 
 
 def test_a_torchscript_program_is_refused(tmp_path):

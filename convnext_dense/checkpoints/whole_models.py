@@ -23,11 +23,10 @@ from .loading import Choice, check_finite, check_shapes, fit, groups, tensors
 from .reading import read
 from .recognition import recognise
 
-# mmengine's patterns, with all that it would unpickle by itself.
+# mmengine's patterns, with all that it would unpickle by itself; "" is for the rest.
 _SCHEMES = (
-    *("", "http://", "https://", "timm://", "hf://", "modelzoo://", "torchvision://"),
-    *("open-mmlab://", "openmmlab://", "mmcls://", "pavi://"),
-    *(r"(\S+\:)?s3://", r"(\S+\:)?petrel://"),
+    *("", "http://", "https://", "modelzoo://", "torchvision://", "open-mmlab://"),
+    *("openmmlab://", "mmcls://", "pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"),
 )
 _SOURCE = "convnext_dense.source"  # a key of the state dict's metadata
 
