@@ -242,6 +242,6 @@ def test_hub(tmp_path, hub):
     said = load(None, tmp_path / "home", "hf://facebook/old", "hf://me/shards", never)
     assert "hf://facebook/old: the authors' names, " in said  # from the cache
     assert "hf://me/shards: transformers under 'convnext.'" in said
-    assert "InputError: hf://timm/convnext_x.z_in1k could not be downloaded" in said
+    assert "InputError: timm://convnext_x.z_in1k could not be downloaded" in said
     assert "init_cfg.checkpoint=FILE" in said
     assert not Hub.asked

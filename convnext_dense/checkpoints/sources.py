@@ -132,10 +132,11 @@ def _from_timm(name: str) -> Path:
             f"timm://{name}: give the whole name with its tag, such as "
             f"timm://{name or 'convnext_tiny'}.fb_in22k; timm.list_pretrained() has all"
         )
-    return _from_hub(f"hf://timm/{name}")
+    return _from_hub(f"hf://timm/{name}", given=f"timm://{name}")
 
 
-def _from_hub(source: str) -> Path:
+def _from_hub(source: str, given: str = "") -> Path:
+    """A repository's weights; messages name it as it was ``given``."""
     match = _HUB.fullmatch(source)
     if not match:
         raise InputError(f"{source}: give hf://OWNER/NAME, with /FILE for one file")
@@ -149,13 +150,13 @@ def _from_hub(source: str) -> Path:
     except (OSError, ValueError) as error:
         # No such repository, no permission, no network, a name that cannot be.
         raise InputError(
-            f"{source} could not be downloaded: {str(error).strip()}\n"
+            f"{given or source} could not be downloaded: {str(error).strip()}\n"
             "Gated repositories need `hf auth login`. Without a network, fill the "
             f"cache elsewhere (`hf download {repo}`), or {_INSTEAD}"
         ) from error
     if not path:
         raise InputError(
-            f"{source} has none of {', '.join(files)}; name one of its files: "
+            f"{given or source} has none of {', '.join(files)}; name one of its files: "
             f"hf://{repo}/FILE"
         )
     return path
