@@ -233,6 +233,10 @@ def test_broken_files(tmp_path, kind, suffix):
     ) as e:
         checkpoints.read(file)
     print(f"{kind}, .{suffix}: {e.value}")
+    assert ("it is empty" in str(e.value)) == (kind == "empty")
+    if suffix == "pth":
+        cut = kind in ("truncated", "its end is missing")
+        assert ("it is cut short" in str(e.value)) == cut
 
 
 def save(weights, file):

@@ -60,7 +60,13 @@ def _read_file(file, name, map_location):
     if trusted():
         print_log(f"{name} is trusted and may run code ({TRUST}=1)", "current")
     try:
-        if _is_safetensors(file):
+        start = file.read(9)
+        file.seek(0)
+        if not start:
+            raise EOFError("it is empty")
+        if start[:2] == b"PK" and not zipfile.is_zipfile(file):
+            raise EOFError("it is cut short")
+        if start[8:] == b"{":  # JSON after a length of eight bytes: safetensors
             weights = (
                 safetensors.torch.load_file(name)
                 if isinstance(name, Path)
@@ -71,6 +77,7 @@ def _read_file(file, name, map_location):
             return weights
         if not trusted() and _is_torchscript(file):
             raise Refused("torch.jit (it is a TorchScript program)")
+        file.seek(0)
         return unpickle(file, map_location)
     except Refused as refused:
         raise InputError(
@@ -84,19 +91,9 @@ def _read_file(file, name, map_location):
         ) from error
 
 
-def _is_safetensors(file) -> bool:
-    """Its header is JSON after a length of eight bytes."""
-    start = file.read(9)
-    file.seek(0)
-    return len(start) == 9 and start[8:] == b"{" and start[:2] != b"PK"
-
-
 def _is_torchscript(file) -> bool:
     """A program that torch.jit would run, in the file format of a checkpoint."""
     if not zipfile.is_zipfile(file):
-        file.seek(0)
         return False
     with zipfile.ZipFile(file) as archive:
-        found = any(name.endswith("/constants.pkl") for name in archive.namelist())
-    file.seek(0)
-    return found
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
