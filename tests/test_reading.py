@@ -80,6 +80,25 @@ def test_reads_what_training_writes(tmp_path, zipped):
     assert found["message_hub"]["log_scalars"]["loss"].mean() == 1.5
 
 
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_reads_a_path_that_any_python_wrote(tmp_path, module):
+    pickled = pickle.dumps(Path("a"), 0).replace(b"pathlib._local", b"pathlib")
+    pickled = pickled.replace(b"pathlib", module.encode())
+    torch.save(dict(args=1), tmp_path / "a.pth")
+    replace_pickle(tmp_path / "a.pth", pickled)
+    assert checkpoints.read(tmp_path / "a.pth") == Path("a")
+
+
+def replace_pickle(file, content):
+    """In the zip archive that torch has written."""
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    (data,) = [part for part in parts if part.endswith("data.pkl")]
+    with zipfile.ZipFile(file, "w") as archive:
+        for part, before in parts.items():
+            archive.writestr(part, content if part == data else before)
+
+
 class Run:
     """A pickle that calls something when it is read."""
 
@@ -169,15 +188,8 @@ def test_attributes_of_what_is_allowed_are_refused(tmp_path, module, name):
 
     file = tmp_path / "evil.pth"
     torch.save({}, file)
-    with zipfile.ZipFile(file) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    (data,) = [part for part in parts if part.endswith("data.pkl")]
-    parts[data] = (
-        b"\x80\x04" + text(module) + text(name) + b"\x93" + text("mark") + b"\x85R."
-    )
-    with zipfile.ZipFile(file, "w") as archive:
-        for part, content in parts.items():
-            archive.writestr(part, content)
+    named = text(module) + text(name) + b"\x93"
+    replace_pickle(file, b"\x80\x04" + named + text("mark") + b"\x85R.")
     with pytest.raises(InputError, match=rf"asks for {module}\.{re.escape(name)}"):
         checkpoints.read(file)
 

@@ -38,8 +38,6 @@ _ALLOWED = _DTYPES | {
     "numpy.ndarray",
     "pathlib.Path",
     "pathlib.PosixPath",
-    "pathlib._local.Path",  # Python 3.13
-    "pathlib._local.PosixPath",
     "torch.Size",
     "torch.Tensor",
     "torch.device",
@@ -72,6 +70,8 @@ def _history_buffer_method(owner, name):
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
+        if module == "pathlib._local":  # so Python 3.13 writes, and 3.12 has it not
+            module = "pathlib"
         full = f"{module}.{name}"
         if full in ("builtins.getattr", "__builtin__.getattr"):
             return _history_buffer_method
