@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from convnext_dense import ConvNeXt, checkpoints
+from convnext_dense.archs import ARCHS, Arch
 from convnext_dense.checkpoints import converting, writing
 from convnext_dense.errors import InputError
 
@@ -223,6 +224,13 @@ REFUSED = {
         "timm",
         r"lacks \d+ of",
     ),
+    "no stem": (
+        lambda: {
+            k: v for k, v in ConvNeXt(SMALL).state_dict().items() if "layers.0" not in k
+        },
+        "timm",
+        r"not whole: its stem or a stage is missing",
+    ),
     "NaN in a head": (
         lambda: {**ConvNeXt(SMALL).state_dict(), "x.y": torch.tensor([float("nan")])},
         "native",
@@ -236,6 +244,30 @@ def test_what_cannot_be_converted(case):
     weights, to, says = REFUSED[case]
     with pytest.raises(InputError, match=rf"(?s){says}"):
         convert(weights(), to)
+
+
+@pytest.mark.parametrize("to", ["transformers", "torchvision"])
+def test_norms_of_another_eps(monkeypatch, to):
+    """As xxlarge has them: the same weights would compute something else there."""
+    odd = Arch(tuple(SMALL["depths"]), tuple(SMALL["channels"]), norm_eps=1e-5)
+    monkeypatch.setitem(ARCHS, "odd", odd)
+    with pytest.raises(InputError, match=r"eps 1e-06, and arch='odd' has 1e-05"):
+        convert(ConvNeXt(SMALL).state_dict(), to)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        dict(in_channels=4),
+        dict(use_grn=True, layer_scale_init_value=1.0),
+        dict(layer_scale_init_value=0.0),
+    ],
+)
+def test_unusual_backbones_to_timm(kwargs):
+    """No name has them; its features have no norms."""
+    done = convert(randomised(lambda: ConvNeXt(SMALL, **kwargs)).state_dict(), "timm")
+    model_for(done).load_state_dict(done.weights, strict=True)
+    assert len(done.left) == 8
 
 
 def test_half_precision_stays(tmp_path):

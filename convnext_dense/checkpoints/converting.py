@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..archs import ARCHS, NUM_STAGES
 from ..backbone import ConvNeXt
+from ..block import NORM_EPS
 from ..errors import InputError
 from . import origins
 from .loading import check_finite, fit, tensors
@@ -71,6 +72,8 @@ def convert(content, source: str, to: str) -> Conversion:
         raise InputError(
             f"{source} holds only the first {len(here.depths)} of {NUM_STAGES} stages"
         )
+    if 0 in (*here.depths, *here.channels, here.in_channels):
+        raise InputError(f"{source} is not whole: its stem or a stage is missing")
     with torch.device("meta"):
         model = ConvNeXt(
             dict(depths=here.depths, channels=here.channels),
@@ -153,13 +156,15 @@ def _to_timm(part: _Part) -> Conversion:
         return tensor[:, :, None, None] if conv_mlp and pointwise else tensor
 
     conv_mlp, grn = part.arch in _TIMM_CONV_MLP, part.layout.use_grn
-    build = (
-        f"timm.create_model('convnext{'v2' if grn else ''}_{part.arch}', "
-        if part.arch in _TIMM[grn] and part.layout.layer_scale != grn
-        else f"timm.models.convnext.ConvNeXt(depths={part.layout.depths}, "
-        f"dims={part.layout.channels}, use_grn={grn}, "
-        f"ls_init_value={1.0 if part.layout.layer_scale else None}, "
-    ) + f"in_chans={part.layout.in_channels}, "
+    if part.arch in _TIMM[grn] and part.layout.layer_scale != grn:
+        build = f"timm.create_model('convnext{'v2' if grn else ''}_{part.arch}', "
+    else:  # it ignores None, so the absence of layer scale has to come from V2
+        base = "convnext_tiny" if part.layout.layer_scale else "convnextv2_tiny"
+        build = (
+            f"timm.create_model('{base}', depths={part.layout.depths}, "
+            f"dims={part.layout.channels}, conv_mlp={conv_mlp}, use_grn={grn}, "
+        )
+    build += f"in_chans={part.layout.in_channels}, "
     if part.classes:
         fits = build + f"num_classes={part.classes})"
         return _write(part, origins.TIMM, "", fits, shape)
@@ -170,10 +175,19 @@ def _to_timm(part: _Part) -> Conversion:
     return _write(part, origins.TIMM_FEATURES, "", fits, shape)
 
 
+def _check_eps(part: _Part, library: str) -> None:
+    if part.arch and ARCHS[part.arch].norm_eps != NORM_EPS:
+        raise InputError(
+            f"{library} computes every norm with eps {NORM_EPS}, and arch="
+            f"{part.arch!r} has {ARCHS[part.arch].norm_eps}: its outputs would differ"
+        )
+
+
 def _to_transformers(part: _Part) -> Conversion:
     def shape(name, tensor):
         return tensor.view(1, 1, 1, -1) if ".grn." in name else tensor
 
+    _check_eps(part, "transformers")
     v2 = "V2" if part.layout.use_grn else ""
     config = (
         f"num_channels={part.layout.in_channels}, depths={list(part.layout.depths)}, "
@@ -239,6 +253,7 @@ def _to_torchvision(part: _Part) -> Conversion:
     def shape(name, tensor):
         return tensor[:, None, None] if name.endswith(".gamma") else tensor
 
+    _check_eps(part, "torchvision")
     here = part.layout
     if here.use_grn or not here.layer_scale or here.in_channels != 3:
         raise InputError(
