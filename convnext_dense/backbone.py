@@ -53,9 +53,10 @@ class ConvNeXt(BaseModule):
             no pooling. Existing configs carry it.
         with_cp: gradient checkpointing of every block.
         init_cfg: as everywhere in mmengine. ``dict(type='Pretrained',
-            checkpoint=PATH_OR_URL)`` loads weights; ``prefix='backbone.'``
-            picks the part of a larger model. Without it, weights are
-            initialised as in the paper: truncated normal, 0.02.
+            checkpoint=SOURCE)`` loads weights of any library, from a file, a URL,
+            ``timm://NAME`` or ``hf://OWNER/NAME``; where the backbone is in a
+            larger model is found, and ``prefix`` picks one of several. Without
+            it, weights are initialised as in the paper: truncated normal, 0.02.
 
     Raises:
         InputError: (a ValueError) an argument out of its range, or, from
