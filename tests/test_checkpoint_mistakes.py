@@ -104,7 +104,7 @@ CASES = {  # what the file holds, how it is given, what is said of it
     "another model": (
         lambda w: {"backbone.conv1.weight": torch.rand(3)},
         LOAD,
-        r"x\.pth has no ConvNeXt: backbone\. would start from nothing",
+        r"x\.pth has no ConvNeXt: backbone would start from nothing",
     ),
     "another model, for the backbone": (
         lambda w: dict(model={"conv1.weight": torch.rand(3)}),

@@ -339,6 +339,12 @@ def test_tool_with_wrong_input(tool, tmp_path, case):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_tool_offers_every_target(tool):
+    done = tool("convert_checkpoint", "a", "b", "--to", "nothing")
+    offered = re.search(r"choose from (.*)\)", done.err)[1].replace("'", "")
+    assert offered.split(", ") == list(converting._WRITERS)
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     (tmp_path / "out.pth").write_bytes(b"before")
 

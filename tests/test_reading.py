@@ -309,6 +309,18 @@ def test_shards(tmp_path):
         checkpoints.read(tmp_path)
 
 
+def test_shards_that_are_none(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    for name, says in (
+        (index.name, "is damaged or not a checkpoint"),  # itself
+        ("a.bin", "holds a list, not weights"),
+    ):
+        index.write_text(json.dumps(dict(weight_map=dict(a=name))))
+        torch.save([1], tmp_path / "a.bin")
+        with pytest.raises(InputError, match=rf"{re.escape(name)} {says}"):
+            checkpoints.read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

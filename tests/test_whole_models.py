@@ -92,7 +92,7 @@ def test_heads_of_other_classes_start_anew(tmp_path):
 def test_what_has_no_convnext_is_an_error(tmp_path):
     with pytest.raises(
         InputError,
-        match=r"a\.pth has no ConvNeXt: backbone\. would start from nothing"
+        match=r"a\.pth has no ConvNeXt: backbone would start from nothing"
         r"\. It holds neck \(2\)",
     ):
         load(

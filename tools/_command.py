@@ -52,14 +52,17 @@ def output_file(path: str) -> str:
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-checkpoint",
-        action="store_const",
-        const="1",
+        action="store_true",
         help="let checkpoint files run code, for those who must",
     )
 
 
 def apply_common_arguments(args: argparse.Namespace) -> None:
     """Those that go into the environment."""
-    os.environ.setdefault("LOCAL_RANK", str(getattr(args, "local_rank", 0)))
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    apply_trust(args)
+
+
+def apply_trust(args: argparse.Namespace) -> None:
     if args.trust_checkpoint:
         os.environ["CONVNEXT_DENSE_TRUST_CHECKPOINT"] = "1"

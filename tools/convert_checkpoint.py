@@ -4,7 +4,7 @@ tools/convert_checkpoint.py IN OUT --to timm."""
 import argparse
 from pathlib import Path
 
-from _command import add_trust_argument, apply_common_arguments, run
+from _command import add_trust_argument, apply_trust, run
 
 TARGETS = ("native", "timm", "transformers", "torchvision", "mmpretrain")
 
@@ -20,7 +20,7 @@ def main():
     parser.add_argument("--to", choices=TARGETS, required=True)
     add_trust_argument(parser)
     args = parser.parse_args()
-    apply_common_arguments(args)
+    apply_trust(args)
 
     # After the arguments: it takes seconds.
     from convnext_dense import checkpoints
@@ -37,7 +37,8 @@ def main():
         raise InputError(f"{out} is the file to read: name another one to write")
     content = checkpoints.read(path)
     done = converting.convert(content, args.source, args.to)
-    writing.write(done.weights, out, done.whole and converting.meta_of(content))
+    meta = converting.meta_of(content) if done.whole else None
+    writing.write(done.weights, out, meta)
     print(
         f"{args.source} ({done.origin}) -> {out}: {len(done.weights)} "
         f"tensors for {done.fits}"

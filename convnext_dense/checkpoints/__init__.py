@@ -7,6 +7,8 @@ origins      how each library names a ConvNeXt's parameters
 recognition  whose names a checkpoint has; tensors under native names
 loading      into a backbone, with a word on what was used
 whole_models the same for mmengine's detectors and segmentors
+converting   the other way: under another library's names
+writing      whole or not at all
 """
 
 from .loading import groups, load_pretrained

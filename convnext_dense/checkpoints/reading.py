@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -52,7 +53,12 @@ def _read_shards(index: Path, map_location) -> dict[str, Tensor]:
         )
     weights = {}
     for name in names:
-        weights.update(read(index.parent / name, map_location))
+        path = index.parent / name
+        with path.open("rb") as file:
+            part = _read_file(file, path, map_location)
+        if not isinstance(part, Mapping):
+            raise InputError(f"{path} holds a {type(part).__name__}, not weights")
+        weights.update(part)
     return weights
 
 
@@ -75,7 +81,7 @@ def _read_file(file, name, map_location):
             if isinstance(map_location, str | torch.device):
                 weights = {n: tensor.to(map_location) for n, tensor in weights.items()}
             return weights
-        if not trusted() and _is_torchscript(file):
+        if start[:2] == b"PK" and not trusted() and _is_torchscript(file):
             raise Refused("torch.jit (it is a TorchScript program)")
         file.seek(0)
         return unpickle(file, map_location)
@@ -93,7 +99,5 @@ def _read_file(file, name, map_location):
 
 def _is_torchscript(file) -> bool:
     """A program that torch.jit would run, in the file format of a checkpoint."""
-    if not zipfile.is_zipfile(file):
-        return False
     with zipfile.ZipFile(file) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())

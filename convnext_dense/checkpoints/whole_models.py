@@ -106,9 +106,10 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
     weights = tensors(state_dict, source)
     found = {one.prefix: one for one in recognise(weights)}
     if not found:
+        where = [prefix.removesuffix(".") for prefix in backbones if prefix]
         raise InputError(
-            f"{source} has no ConvNeXt: {' and '.join(backbones) or 'the backbone'} "
-            f"would start from nothing. It holds {groups(weights)}"
+            f"{source} has no ConvNeXt: {' and '.join(where) or 'the backbone'} would "
+            f"start from nothing. It holds {groups(weights)}"
         )
     if len(backbones) == len(found) == 1:
         found = dict(zip(backbones, found.values(), strict=True))

@@ -1,7 +1,6 @@
 """Write a checkpoint so that it is whole or not there."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,20 +29,14 @@ def write(weights: Mapping[str, Tensor], path: Path, meta: Mapping | None = None
         name: tensor.detach().clone(memory_format=torch.contiguous_format)
         for name, tensor in weights.items()
     }
-    partial = None
+    partial = path.with_name(f".{path.name}.{os.getpid()}")  # renaming must not copy
     try:
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(descriptor)
         if path.suffix == ".safetensors":
             safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
         else:
             content = dict(meta=meta, state_dict=weights) if meta else weights
             torch.save(content, partial)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)  # mkstemp makes private files
-        os.replace(partial, path)
+        partial.replace(path)
     except Exception as error:  # OSError, and what the two writers raise of it
-        if partial:
-            Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise InputError(f"{path} could not be written: {error}") from error
