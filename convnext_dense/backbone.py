@@ -13,6 +13,7 @@ from .archs import NUM_STAGES, resolve_arch
 from .block import Block, LayerNorm2d
 from .checkpoints import load_pretrained
 from .errors import InputError
+from .fused import PatchConv2d
 
 MIN_SIZE = 32  # the deepest map has stride 32
 
@@ -107,7 +108,7 @@ class ConvNeXt(BaseModule):
         depths = self.depths[: max(self.out_indices) + 1]
         c = self.channels[: len(depths)]
         stem = nn.Sequential(
-            nn.Conv2d(in_channels, c[0], kernel_size=4, stride=4),
+            PatchConv2d(in_channels, c[0], 4),
             LayerNorm2d(c[0], eps=eps),
         )
         self.downsample_layers = nn.ModuleList([stem])
@@ -115,7 +116,7 @@ class ConvNeXt(BaseModule):
             self.downsample_layers.append(
                 nn.Sequential(
                     LayerNorm2d(before, eps=eps),
-                    nn.Conv2d(before, after, kernel_size=2, stride=2),
+                    PatchConv2d(before, after, 2),
                 )
             )
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from convnext_dense import ConvNeXt
 from convnext_dense.archs import ARCHS
-from convnext_dense.block import GRN
+from convnext_dense.block import GRN, Block
 from convnext_dense.errors import InputError
 
 from .peers import randomised, timm_name, timm_stage_maps, timm_twin
@@ -65,6 +65,16 @@ V1, V2 = dict(layer_scale_init_value=1.0), dict(use_grn=True)
     ids=lambda value: {id(V1): "V1", id(V2): "V2"}.get(id(value)),
 )
 def test_equals_timm_forward_and_backward(version, arch, modes):
+    equals_timm(version, arch, modes)
+
+
+@pytest.mark.parametrize("version", [V1, V2], ids=["V1", "V2"])
+def test_reference_equals_timm_forward_and_backward(version, monkeypatch):
+    monkeypatch.setattr(Block, "lean", False)
+    equals_timm(version, "atto", ALL_MODES)
+
+
+def equals_timm(version, arch, modes):
     ours = randomised(lambda: ConvNeXt(arch, **version))
     twin = timm_twin(ours)
     parameters = dict(twin.named_parameters())
@@ -82,7 +92,7 @@ def test_equals_timm_forward_and_backward(version, arch, modes):
         ours.zero_grad()
         maps = stage_maps(ours, x.contiguous(memory_format=memory_format))
         for mine, theirs in zip(maps, expected, strict=True):
-            assert (mine - theirs).abs().max().item() <= 1e-5
+            assert_same(mine, theirs)
         sum((m * p).sum() for m, p in zip(maps, probes, strict=True)).backward()
         for name, parameter in ours.named_parameters():
             if not name.startswith("norm"):

@@ -1,0 +1,36 @@
+"""Faster and leaner versions of what ``block.py`` says.
+
+lean_block      the block's two passes: what is kept, what is made again, in which order
+block_op        the lean block as an autograd function and as an operator
+depthwise       the depthwise 7x7 convolution and its gradients, each by its fastest way
+patch_conv      the stem's and the downsample layers' convolutions as matrix products
+precision       which types are kept and computed with, under autocast too
+"""
+
+import torch
+from torch import Tensor
+
+from .block_op import apply_block
+from .lean_block import Weights
+from .patch_conv import PatchConv2d
+
+__all__ = ["PatchConv2d", "Weights", "apply_block", "takes"]
+
+_DEVICES = ("cpu", "cuda")
+_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the fast paths can have ``x``.
+
+    Not what is traced, exported or transformed (those must see PyTorch's own
+    operators), and not what has no numbers (meta and fake tensors).
+    """
+    return (
+        type(x) in (Tensor, torch.nn.Parameter)
+        and x.device.type in _DEVICES
+        and x.dtype in _TYPES
+        and not torch.jit.is_tracing()
+        and not torch.compiler.is_exporting()
+        and not torch._C._are_functorch_transforms_active()
+    )

@@ -1,0 +1,47 @@
+"""Convolutions of patches side by side against PyTorch's convolution."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from convnext_dense.fused import PatchConv2d
+
+from .test_backbone import assert_same
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 12, 20), (1, 6, 9, 15), (3, 5, 4, 4)], ids=str
+)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_equals_conv2d(size, shape, channels_last):
+    torch.manual_seed(0)
+    conv = PatchConv2d(shape[1], 10, size)
+    x = torch.randn(shape)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    expected = F.conv2d(x, conv.weight, conv.bias, stride=size)
+    mine = conv(x)
+    assert mine.is_contiguous(memory_format=torch.channels_last)
+    inputs = [x, conv.weight, conv.bias]
+    probe = torch.randn(expected.shape)
+    for a, b in zip(
+        [mine, *torch.autograd.grad(mine, inputs, probe)],
+        [expected, *torch.autograd.grad(expected, inputs, probe)],
+        strict=True,
+    ):
+        assert_same(a, b, 1e-6)
+
+
+def test_names_and_autocast_are_those_of_conv2d():
+    conv = PatchConv2d(3, 8, 4)
+    assert {n: tuple(p.shape) for n, p in conv.named_parameters()} == {
+        "weight": (8, 3, 4, 4),
+        "bias": (8,),
+    }
+    x = torch.rand(1, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        mine, theirs = conv(x), F.conv2d(x, conv.weight, conv.bias, stride=4)
+    assert mine.dtype == theirs.dtype == torch.bfloat16
+    assert_same(mine.float(), theirs.float(), 0.01)
