@@ -33,12 +33,12 @@ def test_equals_float64(shape, instructions, monkeypatch):
     x, probe, channels = layered(*shape), layered(*shape), shape[1]
     weight, bias = torch.randn(channels, 1, 7, 7), torch.randn(channels)
     y, of_x, of_weight = exact(x, weight, bias, probe)
-    assert largest_error(depthwise.forward(x, weight, bias), y) <= 1e-6
+    assert largest_error(depthwise.convolution(x, weight, bias), y) <= 1e-6
     assert largest_error(depthwise.input_gradient(probe, weight), of_x) <= 1e-6
     mine = depthwise.weight_gradient(x, probe)
     assert mine.shape == weight.shape
     assert largest_error(mine, of_weight) <= 2e-6
-    for result in (depthwise.forward(x, weight, bias), of_x):
+    for result in (depthwise.convolution(x, weight, bias), of_x):
         assert result.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -55,6 +55,6 @@ def test_strips_are_more_exact_than_one_sum():
 def test_no_images():
     x = layered(0, 8, 9, 9)
     weight = torch.randn(8, 1, 7, 7)
-    assert depthwise.forward(x, weight, weight[:, 0, 0, 0]).shape == x.shape
+    assert depthwise.convolution(x, weight, weight[:, 0, 0, 0]).shape == x.shape
     assert depthwise.input_gradient(x, weight).shape == x.shape
     assert torch.equal(depthwise.weight_gradient(x, x), torch.zeros_like(weight))

@@ -2,7 +2,10 @@
 
 lean_block      the block's two passes: what is kept, what is made again, in which order
 block_op        the lean block as an autograd function and as an operator
-depthwise       the depthwise 7x7 convolution and its gradients, each by its fastest way
+depthwise       the depthwise 7x7 convolution, its norm and gradients: the fastest ways
+gelu            GELU and its gradient
+triton_*        kernels for both, for a GPU
+choice          which of several ways is the fastest here
 patch_conv      the stem's and the downsample layers' convolutions as matrix products
 precision       which types are kept and computed with, under autocast too
 """

@@ -1,43 +1,113 @@
-"""Depthwise 7x7 convolution and its two gradients, by the fastest way to each.
+"""Depthwise 7x7 convolution, the norm after it, and its two gradients, each by its
+fastest way.
 
 Feature maps are (N, C, H, W) in the channels_last memory format, weights
-(C, 1, 7, 7). What is said of speed here was measured on two cores of an AVX2
+(C, 1, 7, 7). On a GPU the Triton kernels are taken where they win; on a CPU, what
+oneDNN does best. What is said of speed here was measured on two cores of an AVX2
 machine with oneDNN 3.13, over the four stages of ConvNeXt-T at 512 x 512.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .choice import fastest
+
 PADDING = 3
 _STRIP = 16  # rows; 8 to 32 are within 5 % of each other
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolution_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The convolution, and LayerNorm over the channels of each pixel after it.
+
+    Args:
+        x: (N, C, H, W).
+        weight: of the convolution, (C, 1, 7, 7), in the type of ``x``; ``bias``, (C).
+        scale: the norm's weight, (C), ``shift`` its bias, ``eps`` what it adds to a
+            variance.
+
+    Returns:
+        the normed rows (M, C) in the type of ``x``; the norm's input (M, C); mean
+        and reciprocal standard deviation of its rows, (M, 1).
+    """
+    ways = _ways(x, _convolution_norm, "convolution_norm")
+    return fastest("norm", ways, x, weight, bias, scale, shift, eps)
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The convolution: (N, C, H, W) -> (N, C, H, W)."""
-    if _x86_fp32(x) == "AVX2":
-        # oneDNN's input gradient is 1.5 times as fast as its convolution, and with
-        # the kernel turned by half a turn it is the convolution.
-        y = input_gradient(x, weight.flip(2, 3))
-        return y if bias is None else y.add_(bias.view(1, -1, 1, 1))
-    return F.conv2d(x, weight, bias, padding=PADDING, groups=len(weight))
+    return fastest(
+        "convolution", _ways(x, _convolution, "convolution"), x, weight, bias
+    )
 
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient of the input, from that of the output: both (N, C, H, W)."""
-    return _convolution_backward(grad, grad, weight, (True, False, False))[0]
+    return fastest(
+        "input", _ways(grad, _input_gradient, "input_gradient"), grad, weight
+    )
 
 
 def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
-    """Gradient of the weight, from the input and the output's gradient.
+    """Gradient of the weight, (C, 1, 7, 7), from the input and that of the output."""
+    return fastest("weight", _ways(x, _weight_gradient, "weight_gradient"), x, grad)
 
-    oneDNN has no depthwise kernel for it in channels_last: its general one computes
-    eight times what is needed. It is itself a depthwise convolution, whose kernel is
-    the output's gradient: in strips that stay in cache it takes half the time, and
-    its shorter sums are the more exact ones.
-    """
+
+def _ways(x: Tensor, plain: Callable, name: str) -> list[Callable]:
+    """PyTorch's way, and where it can be had the kernel's."""
+    if x.device.type != "cuda" or x.dtype == torch.float64 or not x.numel():
+        return [plain]
+    kernels = _kernels()
+    return [plain, getattr(kernels, name)] if kernels else [plain]
+
+
+@cache
+def _kernels():
+    try:
+        from . import triton_depthwise
+    except ImportError:
+        return None
+    return triton_depthwise
+
+
+def _convolution_norm(x, weight, bias, scale, shift, eps):
+    # Not half-precision rows with an fp32 weight: CUDA takes no such pair, and a CPU
+    # loses a third of the weight's gradient.
+    rows = convolution(x, weight, bias).permute(0, 2, 3, 1).reshape(-1, len(weight))
+    rows = rows.to(scale.dtype)
+    normed, *statistics = torch.native_layer_norm(
+        rows, [len(weight)], scale, shift, eps
+    )
+    return normed.to(x.dtype), rows, *statistics
+
+
+def _convolution(x, weight, bias):
+    if _x86_fp32(x) == "AVX2":
+        # oneDNN's input gradient is 1.5 times as fast as its convolution, and with
+        # the kernel turned by half a turn it is the convolution.
+        return _input_gradient(x, weight.flip(2, 3)).add_(bias.view(1, -1, 1, 1))
+    return F.conv2d(x, weight, bias, padding=PADDING, groups=len(weight))
+
+
+def _input_gradient(grad, weight):
+    return _convolution_backward(grad, grad, weight, (True, False, False))[0]
+
+
+def _weight_gradient(x, grad):
+    # oneDNN has no depthwise kernel for this in channels_last: its general one
+    # computes eight times what is needed. It is itself a depthwise convolution, whose
+    # kernel is the output's gradient: in strips that stay in cache it takes half the
+    # time, and its shorter sums are the more exact ones.
     channels = x.shape[1]
     if not _x86_fp32(x):
         weight = x.new_empty(channels, 1, 7, 7)

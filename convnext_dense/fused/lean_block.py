@@ -22,15 +22,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import depthwise
+from . import depthwise, gelu
 
 GRN_EPS = 1e-6
 # Elements of a widened piece. On a CPU: 8 MB of fp32, a share of the last cache.
 # Elsewhere large enough to fill the device, small beside what is kept.
 _PIECE = {"cpu": 2**21, "cuda": 2**25}
 _MIN_ROWS = 1024  # fewer are slower to multiply
-_gelu = torch.ops.aten.gelu.out
-_gelu_backward = torch.ops.aten.gelu_backward.grad_input
 
 
 class Weights(NamedTuple):
@@ -90,7 +88,7 @@ def forward(
         torch.addmm(b1, normed[piece], w1.t(), out=before)
         if hidden is not None and not same:
             hidden[piece] = before
-        _gelu(before, out=wide)
+        gelu.forward(before, wide)
         if weights.grn_gamma is not None:
             images = _images(wide, x)
             images *= _grn_scale(_strength(images), weights.grn_gamma)[:, None]
@@ -136,6 +134,7 @@ def backward(
         normed, norm_input, *statistics = _normed(x, weights, eps)
     w1, b1, w2 = (t.to(work) for t in weights[4:7])
     factor = _factor(weights, scale)
+    grn = weights.grn_gamma
 
     # Sums over the pieces, wider than half precision; E of the module's docstring.
     along = grad_w1 = grad_b1 = grad_grn_gamma = grad_grn_beta = None
@@ -150,22 +149,23 @@ def backward(
             before = torch.addmm(b1, normed[piece], w1.t())
         else:
             before = hidden[piece].to(work)
-        _gelu(before, out=wide)
         if of_wide:
             scaled = outside if factor is None else outside * factor.to(work)
             torch.mm(scaled, w2, out=inner)
-        if weights.grn_gamma is not None:
+        if of_wide and grn is None:
+            of_b1 = gelu.backward_(before, wide, inner)
+        else:
+            gelu.forward(before, wide)
+        if grn is not None:
             activated, images = _images(wide, x), _images(inner, x)
-            of_gamma, of_beta = _grn_backward_(images, activated, weights.grn_gamma)
+            of_gamma, of_beta = _grn_backward_(images, activated, grn)
             grad_grn_gamma = _sum(grad_grn_gamma, of_gamma)
             grad_grn_beta = _sum(grad_grn_beta, of_beta)
+            of_b1 = gelu.gradient_(before, inner)
         if of_second:
             along = _add_product(along, outside.t(), wide, exact)
-        if not of_wide:
-            continue
-        _gelu_backward(inner, before, grad_input=inner)
         if of.b1:
-            grad_b1 = _sum(grad_b1, inner.sum(0, dtype=exact))
+            grad_b1 = _sum(grad_b1, of_b1)
         if of.w1:
             grad_w1 = _add_product(grad_w1, inner.t(), normed[piece], exact)
         if of_normed:
@@ -190,7 +190,11 @@ def backward(
         grads["w2"] = along if factor is None else along.mul_(factor[:, None])
     if of_normed:
         grad_maps, grads["norm_weight"], grads["norm_bias"] = _norm_backward(
-            grad_normed, norm_input, statistics, weights, of_norm_input, of
+            grad_normed,
+            norm_input,
+            statistics,
+            weights,
+            [of_norm_input, of.norm_weight, of.norm_bias],
         )
     if of_norm_input:
         grads["dw_bias"] = grad_maps.sum(0, dtype=exact)
@@ -267,30 +271,28 @@ def _add_product(
 
 
 def _normed(x: Tensor, weights: Weights, eps: float) -> tuple[Tensor, ...]:
-    """Rows after the depthwise convolution and the norm; the norm's input and
-    what it knows of it: mean and reciprocal standard deviation."""
-    maps = depthwise.forward(
-        x, weights.dw_weight.to(x.dtype), weights.dw_bias.to(x.dtype)
+    """What ``depthwise.convolution_norm`` returns, of these weights."""
+    return depthwise.convolution_norm(
+        x,
+        weights.dw_weight.to(x.dtype),
+        weights.dw_bias.to(x.dtype),
+        weights.norm_weight,
+        weights.norm_bias,
+        eps,
     )
-    # Not half-precision rows with an fp32 weight: CUDA takes no such pair, and a CPU
-    # loses a third of the weight's gradient.
-    rows = _rows(maps).to(weights.norm_weight.dtype)
-    normed, *statistics = torch.native_layer_norm(
-        rows, rows.shape[1:], weights.norm_weight, weights.norm_bias, eps
-    )
-    return normed.to(x.dtype), rows, *statistics
 
 
-def _norm_backward(grad, rows, statistics, weights, of_input, of):
+def _norm_backward(grad, rows, statistics, weights, wanted):
     """Gradients of the norm's input (M, C), weight and bias."""
+    kind = weights.norm_weight.dtype
     of_input, of_weight, of_bias = torch.ops.aten.native_layer_norm_backward(
-        grad.to(rows.dtype),
-        rows,
+        grad.to(kind),
+        rows.to(kind),
         rows.shape[1:],
         *statistics,
         weights.norm_weight,
         weights.norm_bias,
-        [of_input, of.norm_weight, of.norm_bias],
+        wanted,
     )
     return None if of_input is None else of_input.to(grad.dtype), of_weight, of_bias
 
