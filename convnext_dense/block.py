@@ -139,6 +139,15 @@ class Block(nn.Module):
             y = self.gamma * y
         return self.drop_path(y).permute(0, 3, 1, 2)
 
+    def fold_layer_scale(self) -> None:
+        """Multiply ``gamma`` into the second pointwise layer, for good."""
+        if self.gamma is None:
+            return
+        with torch.no_grad():
+            self.pwconv2.weight.mul_(self.gamma[:, None])
+            self.pwconv2.bias.mul_(self.gamma)
+        self.gamma = None
+
     def _is_as_built(self) -> bool:
         """Whether every part is what the constructor made and nobody listens to it.
 

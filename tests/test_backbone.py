@@ -99,6 +99,22 @@ def equals_timm(version, arch, modes):
                 assert_same(parameter.grad, wanted[timm_name(name)])
 
 
+@pytest.mark.parametrize("version", [V1, V2], ids=["V1", "V2"])
+def test_optimize_for_inference_keeps_the_maps(version):
+    model = randomised(lambda: ConvNeXt("atto", frozen_stages=1, **version))
+    x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    before = model(x)
+    assert model.optimize_for_inference() is model
+    assert not any(name.endswith("stages.0.0.gamma") for name in model.state_dict())
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not model.training
+    for mine, theirs in zip(model(x), before, strict=True):
+        assert_same(mine, theirs)
+        assert not mine.requires_grad
+    for again, mine in zip(model.optimize_for_inference()(x), model(x), strict=True):
+        assert torch.equal(again, mine)
+
+
 def test_equals_timm_huge():
     """Forward only: with gradients its 660 M parameters take 11 GB."""
     ours = randomised(lambda: ConvNeXt("huge", **V2)).requires_grad_(False)

@@ -5,6 +5,7 @@ whole training steps of their models, with this backbone and with timm's.
 """
 
 import argparse
+import functools
 import itertools
 import os
 from pathlib import Path
@@ -36,7 +37,9 @@ def main():
         default=[512],
         help="side of the square images in pixels, one or several (512)",
     )
-    parser.add_argument("--batch", type=int, default=1, help="images in a step (1)")
+    parser.add_argument(
+        "--batch", type=int, help="images in a step (1; with a CONFIG 2)"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="cuda where it is")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES)
@@ -68,11 +71,14 @@ def main():
     from convnext_dense.benchmark import machine, report
 
     args.device = machine.device(args.device)
+    args.batch = args.batch or (2 if args.configs else 1)
     about = machine.about(args.device)
     print(about, end="\n\n")
     groups = []
-    for heading, rows in (_models if args.configs else _backbones)(args):
-        print(heading, report.table(rows), sep="\n", end="\n\n", flush=True)
+    for heading, measure in (_models if args.configs else _backbones)(args):
+        print(heading, flush=True)  # before it is measured: that takes its time
+        rows = measure()
+        print(report.table(rows), end="\n\n", flush=True)
         groups.append((heading, rows))
         if args.json:  # after each: these take their time
             Path(args.json).write_text(report.to_json(about, groups))
@@ -102,7 +108,8 @@ def _models(args):
     for config, dtype, size in itertools.product(args.configs, args.dtype, args.size):
         cfg = load_config(config, args.cfg_options)
         common = args.batch, args.device, dtype, args.seconds
-        yield models.compare(cfg, size, *common)
+        heading = f"{Path(config).stem}, {args.batch} x {size} x {size}, {dtype}"
+        yield heading, functools.partial(models.compare, cfg, size, *common)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ def compare(
     device: str,
     seconds: float,
     use_grn: bool = False,
-) -> Iterator[tuple[str, list[Row]]]:
-    """Each setting in words, and its rows, ours first.
+) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    """Each setting in words, and what measures its rows, ours first.
 
     Args:
         arch: of ``archs.ARCHS``.
@@ -91,7 +91,8 @@ def compare(
     if different:
         raise InputError("not the same models: " + "; ".join(different))
     for setting in settings:
-        yield str(setting), _compare_in(setting, everyone, ours, batch, device, seconds)
+        common = everyone, ours, batch, device, seconds
+        yield str(setting), functools.partial(_compare_in, setting, *common)
 
 
 def _compare_in(setting, everyone, ours, batch, device, seconds) -> list[Row]:

@@ -1,7 +1,6 @@
 """Whole training steps of a config's model, with our backbone and with timm's."""
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ class _TimmBackbone(nn.Module):
 
 def compare(
     cfg: Config, size: int, batch: int, device: str, dtype: str, seconds: float
-) -> tuple[str, list[Row]]:
+) -> list[Row]:
     """Forward pass, losses, backward pass and AdamW's step on made-up images.
 
     Args:
@@ -53,8 +52,7 @@ def compare(
         seconds: how long to time.
 
     Returns:
-        the setting in words; a row for our backbone and one for timm's, in the
-        channels_last memory format.
+        a row for our backbone and one for timm's, in the channels_last memory format.
 
     Raises:
         InputError: the model cannot be built or has another backbone.
@@ -65,7 +63,6 @@ def compare(
     torch.manual_seed(0)
     with scope:
         model = MODELS.build(cfg.model)
-        model.init_weights()
     if not isinstance(model.backbone, ConvNeXt):
         raise InputError(f"{cfg.filename} has no ConvNeXt of this package to exchange")
     twin = copy.deepcopy(model)
@@ -88,11 +85,10 @@ def compare(
     steps = [_step(m, inputs, device, dtype) for m in (model, twin)]
     times = clock.in_turn(steps, device, seconds)
     peaks = [clock.peak_bytes(step, device) for step in steps]
-    rows = [
+    return [
         Row(library, "channels_last", ms, ms / times[1], 0.0, 0, peak)
         for library, ms, peak in zip((OURS, "timm"), times, peaks, strict=True)
     ]
-    return f"{Path(cfg.filename).stem}, {batch} x {size} x {size}, {dtype}", rows
 
 
 def _step(model, inputs, device, dtype):
