@@ -144,8 +144,12 @@ def test_tool_measures_whole_models(tool, tmp_path):
         (["--size", 16], "too small"),
         (["--size", 64, "--plot", "a.word"], "no picture in a.word"),
         (["nowhere.py"], "no config at nowhere.py"),
+        (
+            [ROOT / "configs/seg/upernet_roadmap_resnet50_shapes.py"],
+            "no ConvNeXt of this package",
+        ),
     ],
-    ids=["arch", "size", "picture", "config"],
+    ids=["arch", "size", "picture", "config", "other backbone"],
 )
 def test_mistakes_are_messages(tool, arguments, message):
     quick = "--seconds", 0, "--mode", "inference", "--dtype", "fp32"

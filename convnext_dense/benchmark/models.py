@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..backbone import ConvNeXt, drop_path_rates
 from ..errors import InputError
-from ..runtime import fit_to_machine
+from ..runtime import build_model, fit_to_machine
 from . import clock, peers
 from .backbones import Row
 from .peers import OURS
@@ -57,14 +57,13 @@ def compare(
     Raises:
         InputError: the model cannot be built or has another backbone.
     """
+    if not isinstance(getattr(build_model(cfg), "backbone", None), ConvNeXt):
+        raise InputError(f"{cfg.filename} has no ConvNeXt of this package to exchange")
     fit_to_machine(cfg)
     cfg.model.backbone.init_cfg = None
-    scope = DefaultScope.overwrite_default_scope(cfg.default_scope)
     torch.manual_seed(0)
-    with scope:
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
-    if not isinstance(model.backbone, ConvNeXt):
-        raise InputError(f"{cfg.filename} has no ConvNeXt of this package to exchange")
     twin = copy.deepcopy(model)
     twin.backbone = _TimmBackbone(model.backbone)
     model, twin = (
