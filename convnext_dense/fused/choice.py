@@ -4,6 +4,7 @@ As ``torch.backends.cudnn.benchmark`` does for convolutions: the first call with
 shape times every way on the GPU it runs on, later ones take the fastest.
 """
 
+import contextlib
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -32,12 +33,23 @@ def fastest(name: str, ways: Sequence[Callable], *arguments):
         or torch.backends.cudnn.deterministic
     ):
         return ways[0](*arguments)
+    with _device_of(arguments[0]):  # a kernel starts on the current one
+        return _fastest(name, ways, arguments)
+
+
+def _fastest(name, ways, arguments):
     key = name, arguments[0].device.index, *map(_kind, arguments)
     if key not in _chosen:
         if torch.cuda.is_current_stream_capturing():
             return ways[0](*arguments)
         _chosen[key] = _measure(ways, arguments)
     return ways[_chosen[key]](*arguments)
+
+
+def _device_of(tensor: Tensor):
+    if tensor.is_cuda:
+        return torch.cuda.device(tensor.device)
+    return contextlib.nullcontext()
 
 
 def _is_gpu(tensor: Tensor) -> bool:

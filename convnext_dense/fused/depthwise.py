@@ -145,8 +145,9 @@ def _convolution_backward(grad, x, weight, wanted):
 
 def _x86_fp32(x: Tensor) -> str:
     """The CPU's vector instructions where oneDNN computes ``x``, else nothing."""
-    on_onednn = x.device.type == "cpu" and x.dtype == torch.float32
-    return _vector_instructions() if on_onednn and x.numel() else ""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not x.numel():
+        return ""
+    return _vector_instructions() if torch._C._get_mkldnn_enabled() else ""
 
 
 @cache

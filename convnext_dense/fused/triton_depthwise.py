@@ -47,26 +47,27 @@ def _convolution(
     start = tl.load(bias + channels, mask=there, other=0.0).to(tl.float32)
     a = tl.zeros((WIDE, CB), tl.float32) + start[None, :]
     b, c, d = a, a, a
-    for r in tl.static_range(10):
+    for r in range(10):  # not unrolled: that takes more registers than there are
         for k in tl.static_range(7):
             value = _load(
                 x, n, top + r - 3, first + k - 3, column, C, H, W, channels, WIDE
             )
             for i in tl.static_range(4):
-                if r - i >= 0 and r - i < 7:
-                    tap = (r - i) * 7 + k
-                    if FLIP:
-                        tap = 48 - tap
-                    w = tl.load(weight + tap * C + channels, mask=there, other=0.0)
-                    part = value * w.to(tl.float32)[None, :]
-                    if i == 0:
-                        a += part
-                    elif i == 1:
-                        b += part
-                    elif i == 2:
-                        c += part
-                    else:
-                        d += part
+                own = r - i  # the row of the kernel through which row i sees this one
+                end = tl.where((own >= 0) & (own < 7), C, 0)
+                tap = own * 7 + k
+                if FLIP:
+                    tap = 48 - tap
+                w = tl.load(weight + tap * C + channels, mask=channels < end, other=0.0)
+                part = value * w.to(tl.float32)[None, :]
+                if i == 0:
+                    a += part
+                elif i == 1:
+                    b += part
+                elif i == 2:
+                    c += part
+                else:
+                    d += part
     columns = first + column
     for i in tl.static_range(4):
         if i == 0:
