@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from convnext_dense import ConvNeXt
 from convnext_dense.benchmark import clock, machine, peers, report
@@ -34,6 +35,15 @@ def test_peers_agree(use_grn):
     libraries = {"timm", "transformers"} | ({"torchvision"} if not use_grn else set())
     assert {peer.library for peer in built} >= libraries
     assert not peers.disagreements(ours, built, torch.rand(1, 3, 64, 96))
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
+def test_peers_have_the_drop_path_of_ours(library):
+    (peer,) = peers.build(small(drop_path_rate=0.4), [library])
+    found = [m.p for m in peer.module.modules() if isinstance(m, StochasticDepth)]
+    assert found == pytest.approx([0.1, 0.2, 0.3, 0.4])  # the first of five has none
+    (peer,) = peers.build(small(), [library])
+    assert not any(isinstance(m, StochasticDepth) for m in peer.module.modules())
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
@@ -142,6 +152,7 @@ def test_tool_measures_whole_models(tool, tmp_path):
     [
         (["--arch", "gigantic"], "gigantic"),
         (["--size", 16], "too small"),
+        (["--drop-path-rate", 1], "drop_path_rate=1.0"),
         (["--size", 64, "--plot", "a.word"], "no picture in a.word"),
         (["nowhere.py"], "no config at nowhere.py"),
         (
@@ -149,7 +160,7 @@ def test_tool_measures_whole_models(tool, tmp_path):
             "no ConvNeXt of this package",
         ),
     ],
-    ids=["arch", "size", "picture", "config", "other backbone"],
+    ids=["arch", "size", "drop path", "picture", "config", "other backbone"],
 )
 def test_mistakes_are_messages(tool, arguments, message):
     quick = "--seconds", 0, "--mode", "inference", "--dtype", "fp32"

@@ -31,6 +31,9 @@ def main():
     parser.add_argument("--arch", default="tiny", help="of the backbones (tiny)")
     parser.add_argument("--v2", action="store_true", help="ConvNeXt V2: with GRN")
     parser.add_argument(
+        "--drop-path-rate", type=float, default=0.0, help="in training (0)"
+    )
+    parser.add_argument(
         "--size",
         nargs="+",
         type=int,
@@ -97,7 +100,7 @@ def _backbones(args):
             args.mode, args.execution, args.dtype, args.size
         )
     ]
-    common = args.batch, args.device, args.seconds, args.v2
+    common = args.batch, args.device, args.seconds, args.v2, args.drop_path_rate
     return backbones.compare(args.arch, settings, args.peers, *common)
 
 

@@ -60,6 +60,7 @@ def compare(
     device: str,
     seconds: float,
     use_grn: bool = False,
+    drop_path_rate: float = 0.0,
 ) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     """Each setting in words, and what measures its rows, ours first.
 
@@ -71,12 +72,18 @@ def compare(
         device: cpu or cuda.
         seconds: how long to time each setting.
         use_grn: compare ConvNeXt V2.
+        drop_path_rate: in training, of every library.
 
     Raises:
         InputError: a library computes something else; nothing is timed then.
     """
     torch.manual_seed(0)
-    ours = ConvNeXt(arch, layer_scale_init_value=float(not use_grn), use_grn=use_grn)
+    ours = ConvNeXt(
+        arch,
+        drop_path_rate=drop_path_rate,
+        layer_scale_init_value=float(not use_grn),
+        use_grn=use_grn,
+    )
     with torch.no_grad():  # far from neutral, so that whatever is forgotten shows
         for parameter in ours.parameters():
             if parameter.ndim == 1:

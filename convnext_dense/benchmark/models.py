@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from ..backbone import ConvNeXt, drop_path_rates
+from ..backbone import ConvNeXt
 from ..errors import InputError
 from ..runtime import build_model, fit_to_machine
 from . import clock, peers
@@ -19,21 +19,15 @@ BOXES = 8  # in each image
 
 
 class _TimmBackbone(nn.Module):
-    """timm's stages with the drop path and the output norms of ours."""
+    """timm's stages with the output norms of ours."""
 
     def __init__(self, ours: ConvNeXt):
         super().__init__()
-        from timm.layers import DropPath
-
         (peer,) = peers.build(ours, ["timm"])
         self.stages = peer.module
         self.norms = nn.ModuleList(
             copy.deepcopy(getattr(ours, f"norm{i}")) for i in range(4)
         )
-        rates = drop_path_rates(ours.stages[-1][-1].drop_path.p, ours.depths)
-        blocks = [m for m in self.stages.modules() if hasattr(m, "conv_dw")]
-        for block, rate in zip(blocks, rates, strict=True):
-            block.drop_path = DropPath(rate) if rate else nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(n(m) for n, m in zip(self.norms, self.stages(x), strict=True))

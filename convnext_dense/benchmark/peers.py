@@ -3,13 +3,14 @@ same."""
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
-from ..backbone import ConvNeXt
+from ..backbone import ConvNeXt, drop_path_rates
 from ..checkpoints import converting
 from ..errors import InputError
 
@@ -37,7 +38,7 @@ def installed() -> list[str]:
 
 
 def build(ours: ConvNeXt, libraries: Sequence[str]) -> list[Peer]:
-    """Each library's backbone with the weights of ``ours``.
+    """Each library's backbone with the weights and drop path rates of ``ours``.
 
     A library that has no such architecture is left out.
     """
@@ -47,8 +48,27 @@ def build(ours: ConvNeXt, libraries: Sequence[str]) -> list[Peer]:
             made = converting.convert(ours.state_dict(), OURS, library)
         except InputError:  # torchvision has only V1
             continue
-        peers.append(_BUILDERS[library](ours, made))
+        peer = _BUILDERS[library](ours, made)
+        _set_drop_path(
+            peer.module, drop_path_rates(ours.stages[-1][-1].drop_path.p, ours.depths)
+        )
+        peers.append(peer)
     return peers
+
+
+def _set_drop_path(module: nn.Module, rates: Iterable[float]) -> None:
+    """Give every block of a peer its drop path rate."""
+    names = "drop_path", "stochastic_depth"
+    blocks = (
+        (part, name)
+        for part in module.modules()
+        for name in names
+        if hasattr(part, name)
+    )
+    for (block, name), rate in zip(blocks, rates, strict=True):
+        setattr(
+            block, name, StochasticDepth(rate, mode="row") if rate else nn.Identity()
+        )
 
 
 def disagreements(ours: ConvNeXt, peers: Sequence[Peer], x: Tensor) -> list[str]:
@@ -79,6 +99,7 @@ def disagreements(ours: ConvNeXt, peers: Sequence[Peer], x: Tensor) -> list[str]
 
 
 def _pass(module, normed, ours, x):
+    module.eval()  # without drop path
     x = x.detach().requires_grad_()
     norms = [getattr(ours, f"norm{i}") for i in range(4)]
     maps = module(x)
@@ -131,8 +152,6 @@ def _transformers(ours, made):
 
 def _torchvision(ours, made):
     model = _from_converting("torchvision", made)
-    for block in (m for m in model.modules() if hasattr(m, "stochastic_depth")):
-        block.stochastic_depth.p = 0.0  # it has no way to be built without
     return Peer("torchvision", _Maps(model, _torchvision_maps), normed=False)
 
 
