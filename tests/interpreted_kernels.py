@@ -11,8 +11,8 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 CASES = [
     ((1, 8, 1, 1), torch.float32),
     ((1, 40, 5, 17), torch.float32),
-    ((2, 12, 5, 3), torch.bfloat16),
-    ((2, 12, 2, 9), torch.float16),
+    ((2, 12, 3, 3), torch.bfloat16),
+    ((1, 12, 2, 9), torch.float16),
 ]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 

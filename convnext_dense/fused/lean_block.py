@@ -14,7 +14,7 @@ what GELU is given (four times as wide), and the rest is made again:
 
 The pointwise layers see rows (M, C), M = N H W, which in the channels_last memory
 format are views of the maps. The widened rows (M, 4C) go through in pieces that stay
-in cache, and the residual is what the last product is added to.
+in cache.
 """
 
 from typing import NamedTuple
@@ -78,6 +78,10 @@ def forward(
         w2 = (weights.w2 * factor[:, None]).to(work)
         b2 = (b2 * factor).to(work)
     out = torch.empty_like(rows, dtype=out_type(x, weights.gamma))
+    # The last product adds to the residual; not in half precision, where the bias and
+    # the residual would be rounded to each other first.
+    adds = out.dtype == work and work in (torch.float32, torch.float64)
+    adds &= fold or factor is None
     pieces = _pieces(x, weights)
     room = _room(pieces, rows, len(b1), work)
     for piece in pieces:
@@ -92,14 +96,15 @@ def forward(
         if weights.grn_gamma is not None:
             images = _images(wide, x)
             images *= _grn_scale(_strength(images), weights.grn_gamma)[:, None]
-        if factor is not None and not fold:
-            branch = torch.addmm(b2, wide, w2.t())
-            inside, branch = inside.to(out.dtype), branch.to(out.dtype)
-            torch.addcmul(inside, branch, factor.to(out.dtype), out=out[piece])
-        elif rows.dtype == out.dtype == work:
+        if adds:
             torch.add(inside, b2, out=out[piece]).addmm_(wide, w2.t())
+            continue
+        inside, branch = inside.to(out.dtype), torch.addmm(b2, wide, w2.t())
+        if factor is None or fold:
+            torch.add(inside, branch, out=out[piece])
         else:
-            torch.add(inside, torch.addmm(b2, wide, w2.t()), out=out[piece])
+            branch, own = branch.to(out.dtype), factor.to(out.dtype)
+            torch.addcmul(inside, branch, own, out=out[piece])
     return _maps(out, x)
 
 
