@@ -12,6 +12,7 @@ from convnext_dense import ConvNeXt
 from convnext_dense.block import Block
 from convnext_dense.fused import block_op, lean_block, precision
 
+from .conftest import shell
 from .peers import randomised, timm_name, timm_stage_maps, timm_twin
 from .test_backbone import assert_same
 
@@ -358,6 +359,20 @@ def test_functional_transforms_take_the_reference():
     block(x.flatten(0, 1)).sum().backward()
     for name, parameter in block.named_parameters():
         assert_same(of_each[name].sum(0), parameter.grad)
+
+
+def test_an_older_pytorch_takes_the_reference():
+    code = (
+        "import sys, torch; new = torch.compiler.is_exporting\n"
+        "del torch.compiler.is_exporting\n"
+        "from convnext_dense import ConvNeXt\n"
+        "torch.compiler.is_exporting = new  # PyTorch's own code asks for it\n"
+        "assert 'convnext_dense.fused.block_op' not in sys.modules\n"
+        "model = ConvNeXt(dict(depths=[1] * 4, channels=[8] * 4), with_cp=True)\n"
+        "sum(m.sum() for m in model(torch.rand(1, 3, 64, 64))).backward()\n"
+    )
+    done = shell("-c", code)
+    assert done.returncode == 0, done.stderr
 
 
 def small_model(**kwargs):

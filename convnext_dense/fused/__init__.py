@@ -13,9 +13,12 @@ precision       which types are kept and computed with, under autocast too
 import torch
 from torch import Tensor
 
-from .block_op import apply_block
 from .lean_block import Weights
 from .patch_conv import PatchConv2d
+from .precision import RECENT
+
+if RECENT:
+    from .block_op import apply_block
 
 __all__ = ["PatchConv2d", "Weights", "apply_block", "takes"]
 
@@ -27,10 +30,12 @@ def takes(x: Tensor) -> bool:
     """Whether the fast paths can have ``x``.
 
     Not what is traced, exported or transformed (those must see PyTorch's own
-    operators), and not what has no numbers (meta and fake tensors).
+    operators), not what has no numbers (meta and fake tensors), and nothing with a
+    PyTorch older than 2.7.
     """
     return (
-        type(x) in (Tensor, torch.nn.Parameter)
+        RECENT
+        and type(x) in (Tensor, torch.nn.Parameter)
         and x.device.type in _DEVICES
         and x.dtype in _TYPES
         and not torch.jit.is_tracing()

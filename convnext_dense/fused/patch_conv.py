@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .precision import precision_of
+from .precision import RECENT, precision_of
 
 
 class PatchConv2d(nn.Conv2d):
@@ -21,7 +21,7 @@ class PatchConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=size, stride=size)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or _looked_into():
+        if not RECENT or x.device.type != "cpu" or _looked_into():
             return super().forward(x)
         size = self.kernel_size[0]
         n, channels, height, width = (

@@ -5,10 +5,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# The fast paths are built on what PyTorch 2.7 has; with an older one everything takes
+# the written-out modules.
+RECENT = hasattr(torch, "compiler") and hasattr(torch.compiler, "is_exporting")
+
 
 def _multiplied_by_cpu() -> set[torch.dtype]:
     """The half-precision types for which this CPU has instructions."""
-    if not torch.backends.mkldnn.is_available():
+    if not (RECENT and torch.backends.mkldnn.is_available()):
         return set()
     onednn = torch.ops.mkldnn
     supported = {
