@@ -63,7 +63,12 @@ class _LeanBlock(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        _refuse_second_derivative()
+        if torch.is_grad_enabled():
+            raise NotImplementedError(
+                "ConvNeXt's lean block has no second derivative (create_graph=True "
+                "asked for one): set convnext_dense.block.Block.lean = False before "
+                "the forward pass"
+            )
         part, hidden, mask, *weights = ctx.saved_tensors
         wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[7:]]
         of_x, *of_weights = _backward(
@@ -109,15 +114,6 @@ def _put(x: Tensor, mask: Tensor, images: Tensor) -> Tensor:
     """A copy of ``x`` with ``images`` where ``mask`` says."""
     named = mask.nonzero()[:, 0].to(x.device, non_blocking=True)
     return x.to(images.dtype, copy=True).index_copy_(0, named, images)
-
-
-def _refuse_second_derivative() -> None:
-    if torch.is_grad_enabled():
-        raise NotImplementedError(
-            "ConvNeXt's lean block has no second derivative (create_graph=True asked "
-            "for one): set convnext_dense.block.Block.lean = False before the forward "
-            "pass"
-        )
 
 
 # torch.compile: one operator forwards and one back. Their shapes may not depend on
