@@ -16,12 +16,16 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["convnext_dense", "convnext_dense.*"]),
-    package_data={"convnext_dense.imagenet_s": ["categories.txt"]},
+    package_data={
+        "convnext_dense.imagenet_s": ["categories.txt"],
+        "convnext_dense.pages": ["*.html"],
+    },
     python_requires=">=3.10",
     # Unpinned: pip pairs torch and torchvision by itself, and must not replace
     # the torch that somebody's compiled ops were built for.
     install_requires=[
         "huggingface_hub",
+        "jinja2",
         "numpy",
         "safetensors",
         "torch",

@@ -1,6 +1,5 @@
 """Write a checkpoint so that it is whole or not there."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,13 +7,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from .. import files
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def write(weights: Mapping[str, Tensor], path: Path, meta: Mapping | None = None):
-    """Write ``weights`` to ``path``, aside at first and then renamed.
+    """Write ``weights`` to ``path``.
 
     Args:
         path: ends in one of ``SUFFIXES``.
@@ -29,14 +28,9 @@ def write(weights: Mapping[str, Tensor], path: Path, meta: Mapping | None = None
         name: tensor.detach().clone(memory_format=torch.contiguous_format)
         for name, tensor in weights.items()
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}")  # renaming must not copy
-    try:
+    with files.whole(path) as partial:
         if path.suffix == ".safetensors":
             safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
         else:
             content = dict(meta=meta, state_dict=weights) if meta else weights
             torch.save(content, partial)
-        partial.replace(path)
-    except Exception as error:  # OSError, and what the two writers raise of it
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{path} could not be written: {error}") from error
