@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 
-# Successive multiples of it, modulo 1, never come close to each other.
+# Few multiples of it, modulo 1, lie far apart from each other.
 GOLDEN_RATIO = 0.618034
 BACKGROUND = ("background", "ground", "unlabelled", "unlabeled", "void")
 
@@ -20,8 +20,10 @@ def palette(classes: tuple[str, ...]) -> list[tuple[int, int, int]]:
             colors.append((90, 90, 90))
             continue
         hue = (0.02 + index * GOLDEN_RATIO) % 1
-        value = (0.95, 0.75)[index // 12 % 2]
-        rgb = colorsys.hsv_to_rgb(hue, 0.75, value)
+        # Hues come near after 21, 34, ... classes; then these differ.
+        saturation = (0.75, 0.45)[index // 6 % 2]
+        value = (0.95, 0.7)[index % 2]
+        rgb = colorsys.hsv_to_rgb(hue, saturation, value)
         colors.append(tuple(round(255 * part) for part in rgb))
     return colors
 
