@@ -120,7 +120,7 @@ def explain(cfg: Config, splits: tuple[str, ...]) -> str | None:
                     continue
                 trouble = _coco_trouble(path, _classes(dataset, cfg.default_scope))
                 if trouble:
-                    return f"{path}, the annotations for {split}, {trouble}"
+                    return f"the annotations for {split}: {trouble}"
     return None
 
 
@@ -134,27 +134,45 @@ def _classes(dataset: Mapping, scope: str) -> tuple[str, ...]:
 
 def _coco_trouble(path: Path, wanted: tuple[str, ...]) -> str | None:
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        return f"is not JSON: {error}"
-    if not isinstance(content, dict):
-        return f"is not a COCO annotation file: it holds a {type(content).__name__}"
-    for part in ("images", "annotations", "categories"):
-        if not isinstance(content.get(part), list):
-            return (
-                f"is not a COCO annotation file: it has no list of {part}, only "
-                f"{', '.join(content) or 'nothing'}"
-            )
-    if not content["images"]:
-        return "has no images"
+        content = read_coco(path)
+    except InputError as error:
+        return str(error)
     here = [category.get("name") for category in content["categories"]]
     if wanted and not set(wanted) & set(here):
         return (
-            f"has none of the config's classes ({_few(wanted)}); its own are "
-            f"{_few(here)}: set metainfo.classes of each data set and num_classes of "
-            "each head"
+            f"{path} has none of the config's classes ({_few(wanted)}); its own are "
+            f"{_few(here)}: name them as --train-json, or set metainfo.classes of each "
+            "data set and num_classes of each head"
         )
     return None
+
+
+def read_coco(path: Path) -> dict:
+    """The content of a COCO annotation file, with lists of images, annotations and
+    categories.
+
+    Raises:
+        InputError: it is not one, or has no images.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path} is not a COCO annotation file: it holds a {type(content).__name__}"
+        )
+    for part in ("images", "annotations", "categories"):
+        if not isinstance(content.get(part), list):
+            raise InputError(
+                f"{path} is not a COCO annotation file: it has no list of {part}, only "
+                f"{', '.join(content) or 'nothing'}"
+            )
+    if not content["images"]:
+        raise InputError(f"{path} has no images")
+    return content
 
 
 def _few(names) -> str:

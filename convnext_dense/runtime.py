@@ -4,7 +4,7 @@ Shared by every tool and by both toolboxes.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,11 +101,12 @@ def build_layer_decay(cfg: Config) -> list[dict]:
     return wrapper.optimizer.param_groups
 
 
-def run(cfg: Config, mode: str) -> None:
+def run(cfg: Config, mode: str, prepare: Callable[[], None] | None = None) -> None:
     """Train or test; a start that fails leaves nothing in the work dir.
 
     Args:
         mode: 'train' or 'test'.
+        prepare: called first; may write to the work dir and change ``cfg``.
 
     Raises:
         InputError: something that ``cfg`` names is not there or not what it
@@ -113,6 +114,10 @@ def run(cfg: Config, mode: str) -> None:
     """
     start = _Start(whole=mode == "test" or cfg.get("resume", False))
     with _nothing_left_on_failure(Path(cfg.work_dir), start):
+        if prepare:
+            inputs.check(cfg, ())
+            fit_to_machine(cfg)
+            prepare()
         runner = build_runner(cfg, mode)
         runner.register_hook(start, priority="HIGHEST")
         getattr(runner, mode)()

@@ -49,6 +49,58 @@ def output_file(path: str) -> str:
     return path
 
 
+def positive(text: str) -> int:
+    """An argument's type: a whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """One's own data; ``own_data.Options`` has the same names."""
+    group = parser.add_argument_group(
+        "your own data",
+        "a COCO file, or folders of images and of label maps (PNG); without a "
+        "validation split a fifth of the images, drawn by seed, is one",
+    )
+    group.add_argument("--data", metavar="DIR", help="both splits, by their layout")
+    for split in ("train", "val"):
+        group.add_argument(f"--{split}-json", metavar="FILE", help="COCO annotations")
+        group.add_argument(f"--{split}-images", metavar="DIR")
+        group.add_argument(f"--{split}-labels", metavar="DIR", help="label maps")
+    group.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="of the labels 0, 1, ..., or a file with a name a line; counted if not "
+        "given",
+    )
+    group.add_argument(
+        "--color-map",
+        metavar="FILE",
+        help='for label maps in colours: a line such as "128 64 128 road" for each '
+        "class; those of the name ignore are not trained on",
+    )
+    group.add_argument(
+        "--reduce-zero-label",
+        action="store_true",
+        help="label 0 is not a class but ignored, as 255 is; 1 is the first class",
+    )
+    group.add_argument(
+        "--boxes-only", action="store_true", help="take no notice of masks"
+    )
+
+
+def data_options(args: argparse.Namespace):
+    """The ``own_data.Options`` of the arguments above."""
+    from dataclasses import fields
+
+    from convnext_dense.own_data import Options
+
+    return Options(**{f.name: getattr(args, f.name) for f in fields(Options)})
+
+
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-checkpoint",

@@ -1,12 +1,26 @@
-"""Train a detector or a segmentor: tools/train.py CONFIG [options]."""
+"""Train a detector or a segmentor: tools/train.py CONFIG [options].
+
+On data of one's own with --data DIR, or --train-json and --train-images, or
+--train-images and --train-labels: classes, heads and schedule follow it.
+"""
 
 import argparse
+from functools import partial
 
-from _command import add_common_arguments, apply_common_arguments, run
+from _command import (
+    add_common_arguments,
+    add_data_arguments,
+    apply_common_arguments,
+    data_options,
+    positive,
+    run,
+)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", help="config file of either toolbox")
     parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument(
@@ -22,10 +36,18 @@ def main():
         help="go on from a checkpoint; without one, from the newest of the work dir",
     )
     add_common_arguments(parser)
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--epochs",
+        type=positive,
+        help="of your own data; sized from it if not given",
+    )
     args = parser.parse_args()
     apply_common_arguments(args)
 
-    from convnext_dense import config, runtime  # after the arguments: seconds
+    # After the arguments: it takes seconds.
+    from convnext_dense import config, own_data, runtime
+    from convnext_dense.errors import InputError
 
     cfg = config.load_config(
         args.config, args.cfg_options, args.work_dir, args.launcher
@@ -36,7 +58,14 @@ def main():
         config.use_auto_scale_lr(cfg)
     if args.resume:
         config.use_resume(cfg, args.resume)
-    runtime.run(cfg, "train")
+    options = data_options(args)
+    if args.epochs and not options:
+        raise InputError(
+            "--epochs is for your own data (--data, --train-json, --train-labels); a "
+            "config's own: --cfg-options train_cfg.max_epochs=N or .max_iters=N"
+        )
+    prepare = partial(own_data.prepare, cfg, options, args.epochs) if options else None
+    runtime.run(cfg, "train", prepare)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""How long to train on data of a given size."""
+
+import math
+
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.logging import print_log
+
+# Without --epochs: as many as show this many images in all, within bounds. 36 is
+# the recipes' own number; beyond 300 small sets are known by heart.
+IMAGES_SEEN = 60_000
+MIN_EPOCHS, MAX_EPOCHS = 36, 300
+VALIDATIONS = 20  # in a run
+WARMUP = 0.1  # of a run, at most
+
+
+def use_schedule(cfg: Config, images: int, epochs: int | None) -> None:
+    """Fit training's length, its learning-rate schedule and its validations.
+
+    Every scheduler keeps its shape: what happens at a third of the config's
+    training happens at a third of this one.
+
+    Args:
+        images: in the training split.
+        epochs: None sizes them from the data.
+    """
+    said = epochs is not None
+    if not said:
+        epochs = min(max(MIN_EPOCHS, math.ceil(IMAGES_SEEN / images)), MAX_EPOCHS)
+    batch = cfg.train_dataloader.batch_size * get_world_size()
+    steps = math.ceil(images / batch)
+    loop = cfg.train_cfg
+    by_epoch = "max_epochs" in loop
+    key = "max_epochs" if by_epoch else "max_iters"
+    before, loop[key] = loop[key], epochs if by_epoch else epochs * steps
+    loop.val_interval = max(1, loop[key] // VALIDATIONS)
+    hook = cfg.default_hooks.checkpoint
+    hook.update(by_epoch=by_epoch, interval=loop.val_interval)
+
+    schedulers = cfg.get("param_scheduler") or []
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        if scheduler.get("by_epoch", True) == by_epoch:
+            _scale(scheduler, loop[key] / before)
+        elif not by_epoch:
+            continue  # epochs in a loop of iterations: mmengine says what is wrong
+        elif scheduler.get("end", math.inf) > WARMUP * epochs * steps:
+            _scale(scheduler, WARMUP * epochs * steps / scheduler.end)
+    print_log(
+        f"schedule: {epochs} epochs of {steps} steps ({images} images, {batch} a step)"
+        + ("" if said else ", sized from the data: --epochs changes it"),
+        "current",
+    )
+
+
+def _scale(scheduler: dict, factor: float) -> None:
+    def scaled(value: int) -> int:
+        return max(1, round(value * factor)) if value else value
+
+    for key in ("begin", "end", "T_max", "total_iters", "step_size"):
+        if isinstance(scheduler.get(key), int):
+            scheduler[key] = scaled(scheduler[key])
+    if "milestones" in scheduler:
+        scheduler["milestones"] = sorted({scaled(m) for m in scheduler["milestones"]})
