@@ -178,7 +178,7 @@ def test_an_empty_domain_is_named(tool, small, root):
     file.write_text(json.dumps({**content, "images": [], "annotations": []}))
     done = tool(*small)
     assert done.code == 2
-    assert f"{file}, the annotations for test, has no images" in done.err
+    assert f"the annotations for test: {file} has no images" in done.err
 
 
 def test_tta_reaches_every_domain_and_out_is_refused(tool, small):

@@ -163,7 +163,7 @@ def test_annotation_files_that_are_not_coco(tool, tmp_path, shapes_root, case):
     before = set(tmp_path.rglob("*"))
     done = tool("train", DET, *options(f"data_root={tmp_path / 'shapes'}"))
     assert done.code == 2
-    assert f"{file}, the annotations for train, " in done.err
+    assert f"the annotations for train: {file} " in done.err
     assert says in done.err
     assert "Traceback" not in done.out + done.err
     assert set(tmp_path.rglob("*")) == before

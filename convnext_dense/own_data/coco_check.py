@@ -153,7 +153,7 @@ def _is_id(value) -> bool:
 
 def _images(listed: list, folder: Path, name: str, findings: Findings):
     """The images that can be used and their looks, both by the file's ids."""
-    entries, paths, files, doubtful = {}, {}, {}, set()
+    entries, paths, listed_files, doubtful = {}, {}, set(), set()
     for entry in listed:
         file = entry.get("file_name") if isinstance(entry, dict) else None
         if not isinstance(file, str) or not file or not _is_id(entry.get("id")):
@@ -162,13 +162,16 @@ def _images(listed: list, folder: Path, name: str, findings: Findings):
         key, path = entry["id"], _locate(folder, file)
         if path is None:
             findings.add(MISSING, file)
-        elif key in entries and paths[key] != path:
+            continue
+        if path in listed_files:
+            findings.add(LISTED_TWICE, file)
+            continue
+        listed_files.add(path)
+        if key in entries:
             findings.add(SAME_ID, f"{key}: {file}")
             doubtful.add(key)
-        elif path in files:
-            findings.add(LISTED_TWICE, file)
         else:
-            entries[key], paths[key], files[path] = entry, path, key
+            entries[key], paths[key] = entry, path
     looks = look(paths.values(), f"reading {name} images")
     good, good_looks = {}, {}
     for key, entry in entries.items():
@@ -186,9 +189,8 @@ def _images(listed: list, folder: Path, name: str, findings: Findings):
             good[key] = dict(id=key, file_name=file, said=said)
             good_looks[key] = one
     _number(good.values())
-    listed_files = {path.relative_to(folder).as_posix() for path in files}
     for file in list_images(folder):
-        if file not in listed_files:
+        if folder / file not in listed_files:
             findings.add(NOT_LISTED, file)
     return good, good_looks
 
