@@ -6,10 +6,10 @@ from .parts import Part, images_with, totals
 
 def lines(part: Part) -> list[str]:
     """How much there is, and what is wrong."""
-    facts = [f"{len(part.files)} images", f"{len(part.classes)} classes"]
-    facts += [f"{number} {what}" for what, number in part.counts.items() if number]
+    counts = {"images": len(part.files), "classes": len(part.classes), **part.counts}
+    facts = [f"{what}: {number}" for what, number in counts.items()]
     if part.sizes:
-        facts.append(size_range(part.sizes))
+        facts.append(f"pixels: {size_range(part.sizes)}")
     wrong = [f"  {line}" for line in part.findings.lines()]
     return [f"{part.name}: {', '.join(facts)}", f"  {_classes(part)}", *wrong]
 

@@ -33,7 +33,8 @@ def use_schedule(cfg: Config, images: int, epochs: int | None) -> None:
     by_epoch = "max_epochs" in loop
     key = "max_epochs" if by_epoch else "max_iters"
     before, loop[key] = loop[key], epochs if by_epoch else epochs * steps
-    loop.val_interval = max(1, loop[key] // VALIDATIONS)
+    interval = max(1, epochs // VALIDATIONS)
+    loop.val_interval = interval if by_epoch else interval * steps
     hook = cfg.default_hooks.checkpoint
     hook.update(by_epoch=by_epoch, interval=loop.val_interval)
 
@@ -46,8 +47,9 @@ def use_schedule(cfg: Config, images: int, epochs: int | None) -> None:
         elif scheduler.get("end", math.inf) > WARMUP * epochs * steps:
             _scale(scheduler, WARMUP * epochs * steps / scheduler.end)
     print_log(
-        f"schedule: {epochs} epochs of {steps} steps ({images} images, {batch} a step)"
-        + ("" if said else ", sized from the data: --epochs changes it"),
+        f"schedule: epochs: {epochs}, steps an epoch: {steps} ({images} images, "
+        f"{batch} a step)"
+        + ("" if said else "; sized from the data: --epochs changes it"),
         "current",
     )
 
@@ -59,5 +61,7 @@ def _scale(scheduler: dict, factor: float) -> None:
     for key in ("begin", "end", "T_max", "total_iters", "step_size"):
         if isinstance(scheduler.get(key), int):
             scheduler[key] = scaled(scheduler[key])
+    if "end" in scheduler:  # however short
+        scheduler["end"] = max(scheduler["end"], scheduler.get("begin", 0) + 1)
     if "milestones" in scheduler:
         scheduler["milestones"] = sorted({scaled(m) for m in scheduler["milestones"]})

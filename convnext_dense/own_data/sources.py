@@ -143,13 +143,12 @@ def _folder_pairs(root: Path) -> Iterator[tuple[Path, Path]]:
     labels = [path for path in folders if _has_part(path, root, LABELS)]
     labels = [path for path in labels if _holds(path, SUFFIXES)]
     for path in sorted(labels, key=lambda p: _split_of(p.name) is None):
-        parts = path.relative_to(root).parts
-        others = [part for part in parts if part not in LABELS]
-        for images in [path for path in folders if path not in labels]:
-            there = images.relative_to(root).parts
-            if [part for part in there if part not in IMAGES] == others and list_images(
-                images
-            ):
+        others = [part for part in path.relative_to(root).parts if part not in LABELS]
+        for images in folders:
+            parts = images.relative_to(root).parts
+            alike = [part for part in parts if part not in IMAGES] == others
+            apart = images not in labels and images not in path.parents
+            if alike and apart and list_images(images):
                 yield images, path
                 break
 
