@@ -20,9 +20,9 @@ def palette(classes: tuple[str, ...]) -> list[tuple[int, int, int]]:
             colors.append((90, 90, 90))
             continue
         hue = (0.02 + index * GOLDEN_RATIO) % 1
-        # Hues come near after 21, 34, ... classes; then these differ.
-        saturation = (0.75, 0.45)[index // 6 % 2]
-        value = (0.95, 0.7)[index % 2]
+        # Hues come near after 21, 34, 55, ... classes; then these differ.
+        saturation = (0.8, 0.55)[index % 2]
+        value = (0.95, 0.65, 0.85, 0.72, 0.9)[index % 5]
         rgb = colorsys.hsv_to_rgb(hue, saturation, value)
         colors.append(tuple(round(255 * part) for part in rgb))
     return colors
