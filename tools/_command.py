@@ -57,8 +57,8 @@ def positive(text: str) -> int:
     return number
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """One's own data; ``own_data.Options`` has the same names."""
+def add_data_arguments(parser: argparse.ArgumentParser):
+    """One's own data; ``own_data.Options`` has the same names. Returns their group."""
     group = parser.add_argument_group(
         "your own data",
         "a COCO file, or folders of images and of label maps (PNG); without a "
@@ -90,6 +90,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--boxes-only", action="store_true", help="take no notice of masks"
     )
+    return group
 
 
 def data_options(args: argparse.Namespace):

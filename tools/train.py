@@ -36,11 +36,8 @@ def main():
         help="go on from a checkpoint; without one, from the newest of the work dir",
     )
     add_common_arguments(parser)
-    add_data_arguments(parser)
-    parser.add_argument(
-        "--epochs",
-        type=positive,
-        help="of your own data; sized from it if not given",
+    add_data_arguments(parser).add_argument(
+        "--epochs", type=positive, metavar="N", help="sized from the data if not given"
     )
     args = parser.parse_args()
     apply_common_arguments(args)
