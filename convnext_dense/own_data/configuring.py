@@ -125,7 +125,7 @@ def _load_label_maps(steps, colors: list | None) -> None:
     for step in steps:
         if str(step.get("type")).endswith("Annotations"):
             step.clear()
-            step.update(type="LoadLabelMap", colors=colors)
+            step.update(type="LoadLabelMapAnnotations", colors=colors)
 
 
 def _replace_dataset(loader: dict, dataset: dict) -> None:

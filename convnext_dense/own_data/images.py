@@ -65,9 +65,11 @@ def _look(path: Path) -> Look:
     try:
         digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
         with PIL.Image.open(path) as image:
-            image.load()  # to its end: a file that is cut short opens well
             orientation = image.getexif().get(ORIENTATION, 1)
             stored = image.size
+            if image.format in ("JPEG", "MPO"):
+                image.draft("L", (1, 1))  # reads all of it, makes few pixels
+            image.load()  # to its end: a file that is cut short opens well
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         return Look(_reason(path, error))
     if not cv2.haveImageReader(str(path)):

@@ -39,7 +39,7 @@ class LabelMapDataset(BaseSegDataset):
 
 
 @TRANSFORMS.register_module()
-class LoadLabelMap(BaseTransform):
+class LoadLabelMapAnnotations(BaseTransform):
     """mmseg's ``LoadAnnotations`` for label maps of every kind.
 
     Adds ``gt_seg_map`` (H, W) uint8, 255 where nothing is to be learnt.
