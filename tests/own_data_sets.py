@@ -8,7 +8,7 @@ from pycocotools import mask as mask_api
 
 WIDTH, HEIGHT = 64, 48
 # Ids with gaps, not in order.
-CATEGORIES = [dict(id=7, name="Käfer"), dict(id=3, name="<b>ant</b>")]
+CATEGORIES = [dict(id=7, name="Käfer"), dict(id=3, name="ant <b>")]
 
 
 def photograph(file, seed=0, mode="RGB", orientation=None, size=(WIDTH, HEIGHT)):

@@ -18,7 +18,8 @@ from .own_data_sets import CATEGORIES, HEIGHT, WIDTH, box, coco, photograph, rle
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
     """A folder of images, and the content of their file."""
-    root = tmp_path_factory.mktemp("coco")
+    root = tmp_path_factory.mktemp("coco") / "images"
+    photograph(root.parent / "outside.jpg")
     return root, coco(root)
 
 
@@ -30,7 +31,7 @@ def test_a_healthy_file_has_nothing_wrong(healthy):
     root, content = healthy
     part = examine(content, root, "train")
     assert kinds(part) == {}
-    assert part.classes == ("<b>ant</b>", "Käfer")  # by rising id
+    assert part.classes == ("ant <b>", "Käfer")  # by rising id
     assert len(part.files) == 6
     assert part.counts == {
         "objects": 6,
@@ -72,7 +73,7 @@ DAMAGE = {
     ),
     "an image without a name": (lambda c: c["images"][0].pop("file_name"), "NAMELESS"),
     "an image that is a list": (lambda c: c["images"].append([]), ("NAMELESS", 7)),
-    "two images of one id": (lambda c: images(c, 1, id=100), "SAME_ID"),
+    "two images of one id": (lambda c: images(c, 1, id=100), ("SAME_ID", 4)),
     "an image twice": (
         lambda c: c["images"].append(dict(c["images"][0])),
         ("LISTED_TWICE", 7),

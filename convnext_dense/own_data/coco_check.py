@@ -3,6 +3,7 @@
 What mmdet would stumble over, train on wrongly or leave out in silence.
 """
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -202,7 +203,8 @@ def _size(size: tuple) -> str:
 def _locate(folder: Path, file: str) -> Path | None:
     """The image of that name; labelling tools write other folders before it."""
     file = file.replace("\\", "/")
-    for path in (folder / file, folder / Path(file).name):
+    for name in (file, Path(file).name):
+        path = Path(os.path.normpath(folder / name))
         if path.is_file() and folder in path.parents:
             return path
     return None
