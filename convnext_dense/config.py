@@ -47,20 +47,27 @@ def load_config(
             f"{file} could not be read: {type(error).__name__}: {error}"
         ) from error
     cfg.launcher = launcher
-    options = _parse_options(options or ())
-    if "data_root" in options:
-        if "data_root" not in cfg:
-            raise InputError(f"--cfg-options: {file} has no data_root to change")
-        _move_data(cfg, str(cfg.data_root), str(options["data_root"]))
-    try:
-        cfg.merge_from_dict(options)
-    except Exception as error:
-        raise InputError(f"--cfg-options could not be applied: {error}") from error
+    use_options(cfg, options or ())
     if work_dir:
         cfg.work_dir = work_dir
     elif not cfg.get("work_dir"):
         cfg.work_dir = str(Path("work_dirs") / Path(file).stem)
     return cfg
+
+
+def use_options(cfg: Config, options: Sequence[str]) -> None:
+    """``--cfg-options``, as ``load_config`` takes them."""
+    options = _parse_options(options)
+    if "data_root" in options:
+        if "data_root" not in cfg:
+            raise InputError(
+                f"--cfg-options: {cfg.filename} has no data_root to change"
+            )
+        _move_data(cfg, str(cfg.data_root), str(options["data_root"]))
+    try:
+        cfg.merge_from_dict(options)
+    except Exception as error:
+        raise InputError(f"--cfg-options could not be applied: {error}") from error
 
 
 def _parse_options(options: Sequence[str]) -> dict:
@@ -187,3 +194,27 @@ def use_show(cfg: Config, show: bool, show_dir: str | None, wait_time: float) ->
         hook.test_out_dir = str(Path(show_dir).absolute())
     elif show_dir:
         cfg.visualizer.save_dir = show_dir
+
+
+def image_pipeline(cfg: Config) -> list[ConfigDict]:
+    """The test pipeline for files of this disk without annotations; a copy.
+
+    Raises:
+        InputError: there is none, or it does not start with LoadImageFromFile.
+    """
+    datasets = inputs.datasets(cfg.get("test_dataloader"))
+    pipeline = next((d["pipeline"] for d in datasets if "pipeline" in d), None)
+    if not isinstance(pipeline, list) or not all(
+        isinstance(step, dict) and "type" in step for step in pipeline
+    ):
+        raise InputError(f"{cfg.filename} has no test_dataloader.dataset.pipeline")
+    steps = [
+        copy.deepcopy(step) for step in pipeline if "Annotations" not in str(step.type)
+    ]
+    if not steps or not str(steps[0].type).endswith("LoadImageFromFile"):
+        raise InputError(
+            f"the test pipeline of {cfg.filename} does not start with LoadImageFromFile"
+        )
+    for place in ("backend_args", "file_client_args"):
+        steps[0].pop(place, None)
+    return steps

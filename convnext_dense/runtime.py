@@ -63,8 +63,8 @@ def _replace_type(node, old: str, new: str) -> bool:
     return found
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """The model of ``cfg`` on the meta device: its structure, without memory.
+def build_model(cfg: Config, device: str = "meta") -> nn.Module:
+    """The model of ``cfg``; on the meta device its structure alone, without memory.
 
     Raises:
         InputError: the config is of neither toolbox, or its model cannot be built.
@@ -72,7 +72,7 @@ def build_model(cfg: Config) -> nn.Module:
     inputs.check(cfg, ())
     scope = DefaultScope.overwrite_default_scope(cfg.default_scope)
     try:
-        with scope, torch.device("meta"):
+        with scope, torch.device(device):
             return MODELS.build(cfg.model)
     except InputError:
         raise
