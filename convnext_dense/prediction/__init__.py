@@ -198,4 +198,5 @@ def _stop(item: Item, error: Exception) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, InputError):
         return str(error)
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    first_line, *_ = str(error).strip().split("\n")
+    return f"{type(error).__name__}: {first_line}"

@@ -1,5 +1,6 @@
 """A trained model with its data's test pipeline: images in, predictions out."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -144,7 +145,7 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()
     except Exception as error:  # AssertionError without CUDA, RuntimeError with it
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise InputError(
             f"--device {name} cannot be used: {reason}. Here works {get_device()}"
         ) from error
@@ -166,7 +167,9 @@ def _test_data(cfg: Config) -> dict:
         given = BaseDataset._load_metainfo(dataset.get("metainfo"))
         found = {**getattr(kind, "METAINFO", {}), **given}
         if found.get("classes"):
-            return found
+            default = inspect.signature(kind).parameters.get("reduce_zero_label")
+            reduced = dataset.get("reduce_zero_label", default and default.default)
+            return {"reduce_zero_label": reduced, **found}
     return {}
 
 

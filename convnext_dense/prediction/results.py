@@ -167,7 +167,7 @@ class _JsonList:
     def __init__(self, path: Path, head: str, tail: str):
         self._tail = tail
         self._open = contextlib.ExitStack()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         partial = self._open.enter_context(files.whole(path))
         self._file = self._open.enter_context(partial.open("w", encoding="utf-8"))
         self._file.write(head)
@@ -194,7 +194,7 @@ class _VideoFile:
 
     def add(self, image: np.ndarray) -> None:
         if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self._path.parent)
             self._partial = self._open.enter_context(files.whole(self._path))
             code = cv2.VideoWriter_fourcc(*"mp4v")
             size = image.shape[1::-1]
@@ -221,8 +221,17 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     """Write (H, W, 3) RGB or (H, W) in the format that the path ends with."""
     if image.ndim == 3:
         image = np.ascontiguousarray(image[..., ::-1])
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     with files.whole(path) as partial:
         # Not imwrite, which says too little when it fails.
         _, content = cv2.imencode(path.suffix, image)
         partial.write_bytes(content)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the folder {path} cannot be made: {error.strerror}"
+        ) from error
