@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,3 +29,26 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
         raise InputError(f"{path} could not be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_with_others(path: str | os.PathLike) -> Iterator[Path]:
+    """The same for a file that may have others beside it, which it names.
+
+    Yield a path of the same name in a folder of its own; all files of that folder
+    are beside ``path`` at the end.
+    """
+    path = Path(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            partial = Path(folder) / path.name
+            yield partial
+            others = [file for file in Path(folder).iterdir() if file != partial]
+            if others:
+                path.unlink(missing_ok=True)  # an older one would name the new ones
+            for file in (*others, partial):
+                file.replace(path.parent / file.name)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} could not be written: {error}") from error

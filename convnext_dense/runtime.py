@@ -64,7 +64,10 @@ def _replace_type(node, old: str, new: str) -> bool:
 
 
 def build_model(cfg: Config, device: str = "meta") -> nn.Module:
-    """The model of ``cfg``; on the meta device its structure alone, without memory.
+    """The model of ``cfg``, whose weights are random.
+
+    Args:
+        device: where it is; on the meta device it has a structure, and no memory.
 
     Raises:
         InputError: the config is of neither toolbox, or its model cannot be built.
