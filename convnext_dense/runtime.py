@@ -4,7 +4,7 @@ Shared by every tool and by both toolboxes.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from torch import nn
 from . import checkpoints, inputs
 from .errors import InputError
 from .layer_decay import LayerDecayOptimWrapperConstructor
+from .run_report.hook import RunReportHook
 
 
 def fit_to_machine(cfg: Config) -> None:
@@ -104,18 +105,24 @@ def build_layer_decay(cfg: Config) -> list[dict]:
     return wrapper.optimizer.param_groups
 
 
-def run(cfg: Config, mode: str, prepare: Callable[[], None] | None = None) -> None:
-    """Train or test; a start that fails leaves nothing in the work dir.
+def run(
+    cfg: Config,
+    mode: str,
+    prepare: Callable[[], None] | None = None,
+    hooks: Sequence[Hook] = (),
+) -> Runner:
+    """Train, validate or test; a start that fails leaves nothing in the work dir.
 
     Args:
-        mode: 'train' or 'test'.
+        mode: 'train', which ends with the run's page, 'val' or 'test'.
         prepare: called first; may write to the work dir and change ``cfg``.
+        hooks: besides those of ``cfg``.
 
     Raises:
         InputError: something that ``cfg`` names is not there or not what it
             should be.
     """
-    start = _Start(whole=mode == "test" or cfg.get("resume", False))
+    start = _Start(whole=mode != "train" or cfg.get("resume", False))
     with _nothing_left_on_failure(Path(cfg.work_dir), start):
         if prepare:
             inputs.check(cfg, ())
@@ -123,7 +130,14 @@ def run(cfg: Config, mode: str, prepare: Callable[[], None] | None = None) -> No
             prepare()
         runner = build_runner(cfg, mode)
         runner.register_hook(start, priority="HIGHEST")
+        if mode == "train" and not any(
+            isinstance(h, RunReportHook) for h in runner.hooks
+        ):
+            hooks = [*hooks, RunReportHook()]
+        for hook in hooks:
+            runner.register_hook(hook)
         getattr(runner, mode)()
+    return runner
 
 
 class _Start(Hook):
@@ -147,20 +161,21 @@ class _Start(Hook):
     def before_train(self, runner) -> None:
         self.over = True
 
+    before_val = before_train  # in training nothing new
     before_test = before_train
 
 
 def build_runner(cfg: Config, mode: str) -> Runner:
-    """A Runner with its data sets built, ready for ``train()`` or ``test()``.
+    """A Runner with its data sets built, ready for ``train()`` or the like.
 
     Args:
-        mode: 'train' or 'test'.
+        mode: 'train', 'val' or 'test'.
 
     Raises:
         InputError: something that ``cfg`` names is not there or not what it
             should be.
     """
-    splits = ("train", "val") if mode == "train" else ("test",)
+    splits = ("train", "val") if mode == "train" else (mode,)
     inputs.check(cfg, splits)
     fit_to_machine(cfg)
     try:
