@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.utils import ManagerMixin
 
 import convnext_dense  # noqa: F401  (before any test imports mmcv.ops)
+from convnext_dense.run_report.hook import RunReportHook
 
 warnings.filterwarnings("ignore")
 
@@ -84,6 +85,13 @@ def tool(capfd, monkeypatch, tmp_path):
         return Outcome(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def no_run_report(request, monkeypatch):
+    """Trainings end without the page, which takes its time; test_run_report has it."""
+    if not request.module.__name__.endswith("test_run_report"):
+        monkeypatch.setattr(RunReportHook, "after_train", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

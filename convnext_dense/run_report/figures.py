@@ -106,7 +106,8 @@ def metrics(validations: Sequence[Validation], main: str) -> Figure:
     by_epoch = all(v.epoch is not None for v in validations)
     figure, grid = _axes(min(2, len(panels)), len(panels))
     for axes, (title, lines) in zip(grid, panels.items(), strict=True):
-        for index, name in enumerate(lines):
+        bold = main if main in lines else lines[0]
+        for name in lines:
             points = [
                 (v.epoch if by_epoch else v.iteration, v.metrics[name])
                 for v in validations
@@ -115,7 +116,7 @@ def metrics(validations: Sequence[Validation], main: str) -> Figure:
             if not points:
                 continue
             x, y = _numbers(points)
-            width = 2.2 if name == main or index == 0 else 1.2
+            width = 2.2 if name == bold else 1.2
             short = name.removeprefix(f"{title}_")
             axes.plot(x, y, marker=".", label=short, linewidth=width)
             if name == main and np.isfinite(y).any():
@@ -148,6 +149,7 @@ def learning_rate(train: Sequence[dict], layers: Sequence[Layer] | None) -> Figu
         axes.plot(x, rates, color=color, label=label, marker=marker, linewidth=1.3)
     if layers and (base > 0).any():
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
         peak = base.max()
         axes.set_ylim(max(base[base > 0].min(), peak / 1000) * layers[0].lr_scale, None)
         axes.legend(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import mmcv
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -74,9 +75,7 @@ def picture(
     """``sample``, which is at the size of the image; None if that is not readable."""
     try:
         image = mmcv.imread(path, channel_order="rgb")
-    except OSError:
-        return None
-    if image is None:
+    except (OSError, cv2.error):
         return None
     truth, prediction = drawer.truth(image, sample), drawer.prediction(image, sample)
     return Picture(Path(path).name, caption, truth, prediction)

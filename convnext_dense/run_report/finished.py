@@ -55,9 +55,8 @@ def report(
             findings = f"{chosen} could not be evaluated: {error}"
     if isinstance(findings, str):
         print_log(f"curves alone: {findings}", "current")
-    source = f"{Path(chosen).name}, evaluated again" if chosen else ""
-    file = Path(out or work_dir / PAGE)
-    page.write(file, work_dir, cfg, findings, source, _layers(cfg), told)
+    file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
+    page.write(file, work_dir, cfg, findings, name, _layers(cfg), told)
     print_log(f"the run report is {file}", "current")
 
 

@@ -27,13 +27,9 @@ class RunReportHook(Hook):
     def __init__(self):
         self._records: list[dict] = []
         self._trouble: str | None = None
-        self._source = ""
 
     def before_val_epoch(self, runner: Runner) -> None:
         self._records, self._trouble = [], None
-        by_epoch = runner.log_processor.by_epoch
-        when = f"epoch {runner.epoch}" if by_epoch else f"iteration {runner.iter}"
-        self._source = f"the validation after {when}"
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: Sequence = ()
@@ -90,7 +86,7 @@ class RunReportHook(Hook):
             runner.work_dir,
             runner.cfg,
             findings,
-            self._source,
+            None,
             layers_of(groups) if "lr_scale" in groups[0] else None,
             facts(runner, ("train", "val")),
         )
@@ -114,11 +110,13 @@ def _kind(runner: Runner):
 
 def facts(runner: Runner, splits: Sequence[str]) -> dict[str, str]:
     """Images of ``splits``, classes, parameters."""
-    told = {}
-    for split in splits:
-        if getattr(runner, f"{split}_loop") is not None:
-            dataset = getattr(runner, f"{split}_dataloader").dataset
-            told[f"{split} images"] = f"{len(dataset):,}"
-            told["classes"] = str(len(dataset.metainfo["classes"]))
+    datasets = {
+        split: getattr(runner, f"{split}_dataloader").dataset
+        for split in splits
+        if getattr(runner, f"{split}_loop") is not None
+    }
     parameters = sum(parameter.numel() for parameter in runner.model.parameters())
+    told = {f"{split} images": f"{len(data):,}" for split, data in datasets.items()}
+    for dataset in datasets.values():
+        told["classes"] = str(len(dataset.metainfo["classes"]))
     return {**told, "parameters": f"{parameters / 1e6:.1f} M"}

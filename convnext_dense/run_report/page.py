@@ -27,7 +27,7 @@ def write(
     work_dir: str | os.PathLike,
     cfg: Config,
     findings: Findings | str,
-    source: str,
+    checkpoint: str | None,
     layers: Sequence[Layer] | None,
     facts: dict[str, int],
 ) -> None:
@@ -38,7 +38,7 @@ def write(
         work_dir: of the run, with its logs.
         cfg: the run's config.
         findings: of one validation, or why there are none.
-        source: which validation that was.
+        checkpoint: whose they are; None for the last validation of the training.
         layers: of layer decay; None for a run without.
         facts: counts to be shown at the top.
 
@@ -46,6 +46,7 @@ def write(
         InputError: the file cannot be written.
     """
     logged = curves.read(work_dir)
+    results = _results(logged, cfg)
     here = environment.of_run(work_dir)
     found = None if isinstance(findings, str) else findings
     with figures.style(), warnings.catch_warnings():
@@ -54,7 +55,7 @@ def write(
             file,
             "run_report.html",
             title=Path(work_dir).resolve().name,
-            facts=[*_results(logged, cfg), *_progress(logged, cfg), *facts.items()],
+            facts=[*results, *_progress(logged, cfg), *facts.items()],
             warnings=_warnings(logged),
             sessions=logged.sessions,
             figures=_figures(logged, cfg, layers, found),
@@ -62,7 +63,9 @@ def write(
             eta_min=bool(layers) and _has_eta_min(cfg),
             findings=found,
             missing=findings if found is None else None,
-            source=source,
+            checkpoint=checkpoint,
+            last=_when(logged.validations[-1]) if logged.validations else None,
+            best_is_another=len(results) > 1,
             unit="" if cfg.default_scope == "mmdet" else "In per cent.",
             table=_table(found) if found else None,
             confused=_confused(found) if found else None,
