@@ -1,10 +1,10 @@
 """Pictures of annotations and predictions, by the toolboxes' visualizers."""
 
 import colorsys
+import warnings
 
 import cv2
 import numpy as np
-from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 
 # Few multiples of it, modulo 1, lie far apart from each other.
@@ -38,10 +38,12 @@ class Drawer:
 
     def __init__(self, scope: str, dataset_meta: dict):
         classes = tuple(dataset_meta["classes"])
-        kind = "DetLocalVisualizer" if scope == "mmdet" else "SegLocalVisualizer"
-        self._visualizer = VISUALIZERS.build(
-            dict(type=f"{scope}.{kind}", name="drawer", alpha=0.5)
-        )
+        # Not by the registry, which would make it the run's own visualizer.
+        if scope == "mmdet":
+            from mmdet.visualization import DetLocalVisualizer as Visualizer
+        else:
+            from mmseg.visualization import SegLocalVisualizer as Visualizer
+        self._visualizer = Visualizer(name="drawer", alpha=0.5)
         self._visualizer.dataset_meta = dict(
             classes=classes, palette=dataset_meta.get("palette") or palette(classes)
         )
@@ -67,7 +69,10 @@ class Drawer:
         return self._add(image, sample, **drawn)
 
     def _add(self, image, sample, **drawn) -> np.ndarray:
-        self._visualizer.add_datasample("", image, sample, **drawn)
+        with warnings.catch_warnings():
+            # Of every box that touches an edge, that it is out of bounds.
+            warnings.simplefilter("ignore", UserWarning)
+            self._visualizer.add_datasample("", image, sample, **drawn)
         return self._visualizer.get_image()
 
     def _label_map(self, image: np.ndarray, label_map) -> np.ndarray:

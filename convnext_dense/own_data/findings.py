@@ -45,7 +45,7 @@ class Findings:
 
     def lines(self) -> list[str]:
         return [
-            f"{kind.level}: {kind.what}: {len(names)} ({few(names)}). {kind.remedy}"
+            f"{kind.level}: {kind.what}: {len(names)} ({few(names)}); {kind.remedy}"
             for kind, names in self
         ]
 

@@ -10,6 +10,7 @@ from .. import pages
 from ..drawing import Drawer
 from . import overview
 from .parts import Part, totals
+from .sources import IMAGES
 
 SAMPLES = 12  # images of each split
 SHOWN = 40  # names of each kind of trouble
@@ -25,7 +26,7 @@ def write(file: str, parts: list[Part]) -> None:
     pages.write(
         file,
         "data_report.html",
-        title=f"Data: {Path(os.path.commonpath([p.folder for p in parts])).name}",
+        title=f"Data: {_name([part.folder for part in parts])}",
         folders=[(part.name, part.folder) for part in parts],
         with_objects=parts[0].objects is not None,
         parts=[
@@ -42,6 +43,12 @@ def write(file: str, parts: list[Part]) -> None:
         classes=pages.figure(_classes(parts)),
         sizes=pages.figure(_sizes(parts)),
     )
+
+
+def _name(folders: list[Path]) -> str:
+    """The folder that both splits' images are in; 'images' would tell nobody."""
+    folder = Path(os.path.commonpath(folders))
+    return folder.parent.name if folder.name in IMAGES else folder.name
 
 
 def _facts(part: Part) -> list[tuple[str, str]]:
