@@ -117,34 +117,29 @@ def _findings(command, marks) -> Iterator[tuple[str, Finding]]:
     for check in HERE:
         for finding in check.findings():
             yield check.name, finding
+    waiting = list(LIBRARIES + STEPS)
     with _temporary_folder() as folder:
-        yield from _apart(LIBRARIES, command, folder, marks)
-        for step in STEPS:  # each in a fresh process, as in life
-            yield from _apart([step], command, folder, marks)
+        while waiting:
+            lack = waiting[0].lacks(marks)
+            if lack:
+                check = waiting.pop(0)
+                yield check.name, Finding(SKIPPED, check.name, lack)
+                continue
+            ready = itertools.takewhile(lambda check: not check.lacks(marks), waiting)
+            names = [check.name for check in ready]
+            last = names[0]
+            for last, finding in apart.listen(command, names, folder):
+                yield last, finding
+            del waiting[: names.index(last) + 1]
 
 
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[str | None]:
+    # Its name is short, for machine.LONGEST.
     try:
-        folder = tempfile.TemporaryDirectory(prefix="convnext-dense-doctor-")
+        folder = tempfile.TemporaryDirectory(prefix="d-")
     except OSError:  # which the check of the disk has told
         yield None
         return
     with folder:
         yield folder.name
-
-
-def _apart(checks, command, folder, marks) -> Iterator[tuple[str, Finding]]:
-    waiting = list(checks)
-    while waiting:
-        lack = waiting[0].lacks(marks)
-        if lack:
-            check = waiting.pop(0)
-            yield check.name, Finding(SKIPPED, check.name, lack)
-            continue
-        ready = itertools.takewhile(lambda check: not check.lacks(marks), waiting)
-        names = [check.name for check in ready]
-        last = names[0]
-        for last, finding in apart.listen(command, names, folder):
-            yield last, finding
-        del waiting[: [check.name for check in waiting].index(last) + 1]

@@ -21,7 +21,8 @@ from . import remedies
 from .finding import TROUBLE, Finding
 
 TOLD = "convnext_dense.doctor:"  # what the libraries print is between such lines
-SECONDS = 300  # the slowest file system's import of torch
+END = "end"
+SECONDS = 300  # a check may take; importing torch from a network's disk is slow
 CRASHES = {
     "SIGKILL": "mostly the system does this when memory is full: " + remedies.MEMORY,
     "SIGILL": "a package was compiled for a newer CPU than this one: "
@@ -41,14 +42,17 @@ def tell(checks: Iterable) -> None:
             _print(check.name, *finding)
             marks.add(finding.mark)
         if TROUBLE in marks:
-            return
+            break
+    _print(END)
 
 
 def _print(*words: str) -> None:
     print(f"\n{TOLD}{json.dumps(words)}", flush=True)
 
 
-def listen(command: Sequence[str], names: Sequence[str], folder: str | None):
+def listen(
+    command: Sequence[str], names: Sequence[str], folder: str | None
+) -> Iterator[tuple[str, Finding]]:
     """Start ``command`` with ``names`` of checks; yield (name, finding) as they come.
 
     Args:
@@ -67,21 +71,17 @@ def listen(command: Sequence[str], names: Sequence[str], folder: str | None):
         errors="replace",
         env={**os.environ, "TMPDIR": folder} if folder else None,
     )
-    late = threading.Event()
-
-    def stop():
-        late.set()
-        process.kill()
-
-    timer = threading.Timer(SECONDS, stop)
-    timer.start()
     current, said = names[0], collections.deque(maxlen=60)
+    late = threading.Event()
+    timer = _stop_later(process, late)
     try:
         for line in process.stdout:
             if not line.startswith(TOLD):
                 if line.strip():
                     said.append(line)
                 continue
+            timer.cancel()
+            timer = _stop_later(process, late)
             current, *finding = json.loads(line[len(TOLD) :])
             if finding:
                 yield current, Finding(*finding)
@@ -91,16 +91,27 @@ def listen(command: Sequence[str], names: Sequence[str], folder: str | None):
         process.kill()
         process.wait()
         process.stdout.close()
-    if late.is_set():
-        yield current, Finding(TROUBLE, current, *_hung(said))
-    elif code:
-        yield current, Finding(TROUBLE, current, *_died(code, "".join(said)))
+    if current != END:
+        text = "".join(said)
+        how = _hung(text) if late.is_set() else _died(code, text)
+        yield current, Finding(TROUBLE, current, *how)
 
 
-def _hung(said: Iterable[str]) -> Iterator[str]:
-    last = " ".join(said[-1].split()) if said else "nothing"
-    yield f"no end in {SECONDS} s; it said last: {last}"
-    yield "see whether the machine is busy or a disk hangs, and run this again"
+def _stop_later(process: subprocess.Popen, late: threading.Event) -> threading.Timer:
+    def stop():
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(SECONDS, stop)
+    timer.start()
+    return timer
+
+
+def _hung(said: str) -> Iterator[str]:
+    yield f"no end in {SECONDS} s; it said last: {_last(said)}"
+    remedy = remedies.of(said)
+    unknown = "see whether the machine is busy or a disk hangs, and run this again"
+    yield unknown if remedy is remedies.UNKNOWN else remedy
 
 
 def _died(code: int, said: str) -> Iterator[str]:
@@ -112,7 +123,10 @@ def _died(code: int, said: str) -> Iterator[str]:
     # faulthandler's: the innermost place of the thread that crashed.
     place = re.search(r'Current thread.*\n +File "(.+)", line (\d+)', said)
     where = f" at {place[1]}:{place[2]}" if place else ""
-    last = "" if place or not said.strip() else f": {said.strip().splitlines()[-1]}"
-    yield f"crashed with {name}{where}{last}"
+    yield f"crashed with {name}{where or f', it said last: {_last(said)}'}"
     remedy = remedies.of(said)
     yield CRASHES.get(name, CRASH) if remedy is remedies.UNKNOWN else remedy
+
+
+def _last(said: str) -> str:
+    return said.rstrip().rpartition("\n")[2] or "nothing"

@@ -21,6 +21,10 @@ DISK = 5 * GB
 MEMORY = 4 * GB  # twice what the doctor's own small step takes
 SHARED_MEMORY = 1 * GB  # some workers' batches; Docker's default is 64 MB
 OPEN_FILES = 1024  # a worker's every tensor on its way is one
+# A data-loader worker has a socket in the folder for temporary files, and a socket's
+# path at most 103 characters (macOS; Linux: 107), 43 of which are the doctor's and
+# multiprocessing's. With a longer one a worker's batches never arrive.
+LONGEST = 60
 # What decides which packages, libraries and GPUs are found.
 VARIABLES = (
     *("PYTHONPATH", "PYTHONHOME"),
@@ -90,6 +94,13 @@ def disk() -> Iterator[Finding]:
     except OSError as error:  # no folder for it can be written to
         yield Finding(TROUBLE, "temporary", str(error), "export TMPDIR=FOLDER")
         return
+    if len(str(temporary)) > LONGEST:
+        yield Finding(
+            TROUBLE,
+            "temporary",
+            f"{temporary} is too long a path for data-loader workers' sockets",
+            remedies.TEMPORARY,
+        )
     if temporary.stat().st_dev != runs.stat().st_dev:
         # Small files only.
         yield from _space("temporary", temporary, "or export TMPDIR=FOLDER", GB / 10)

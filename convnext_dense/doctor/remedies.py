@@ -37,6 +37,7 @@ SHARED_MEMORY = (
     "or train without workers: --cfg-options train_dataloader.num_workers=0 "
     "train_dataloader.persistent_workers=False, the same of val_dataloader"
 )
+TEMPORARY = "export TMPDIR=/tmp, or to another short path"
 UNKNOWN = (
     "the message above is not one the doctor knows. If a new environment (pip install "
     "-e '.[onedl]') has it too,\n"
@@ -48,7 +49,7 @@ KNOWN = (
     (r"torchvision::nms|Couldn't load custom C\+\+ ops|'torchvision::", PAIR),
     (r"torchvision[\w./\\]*\.(so|pyd|dll)|torchvision.*undefined symbol", PAIR),
     (
-        r"mmcv\W+_ext|DLL load failed while importing _ext|mmcv.*undefined symbol",
+        r"mmcv\W+_ext|module _ext|importing _ext|mmcv.*undefined symbol",
         "mmcv's ops were compiled for another torch; " + MMCV,
     ),
     (
@@ -94,6 +95,7 @@ KNOWN = (
     (r"DefaultCPUAllocator|MemoryError|Cannot allocate memory", MEMORY),
     (r"[Bb]us error|shared memory|/dev/shm", SHARED_MEMORY),
     (r"No space left on device|Disk quota exceeded", "free space on that disk"),
+    (r"AF_UNIX path too long", TEMPORARY),
     (r"Too many open files|ancdata", "ulimit -n 4096"),
     (
         r"lib(cu|nv|torch|c10)\w*[\w.-]*\.(so|dll)|CUDNN_STATUS_\w+|"

@@ -11,6 +11,7 @@ from pathlib import Path
 from .finding import OK, TROUBLE, WARNING, Finding
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # the doctor is of a clone
+WITHOUT_AMP = "train without --amp"
 
 
 def detection() -> Iterator[Finding]:
@@ -38,7 +39,7 @@ def _train(task: str, file: str) -> Iterator[Finding]:
                 WARNING,
                 task,
                 f"a step in mixed precision: {type(error).__name__}: {error}",
-                "train without --amp",
+                WITHOUT_AMP,
             )
 
 
@@ -67,12 +68,13 @@ def _step(task: str, file: str, folder: Path, amp: bool) -> Finding:
     found += f", {seconds:.1f} s with its checkpoint"
     if math.isfinite(loss) and weights:
         return Finding(OK, task, found)
+    found += f"; {'the loss' if weights else 'a weight'} is not a number"
     if amp:
-        return Finding(WARNING, task, found, "train without --amp")
+        return Finding(WARNING, task, found, WITHOUT_AMP)
     return Finding(
         TROUBLE,
         task,
-        f"{found}; {'the loss' if weights else 'a weight'} is not a number",
+        found,
         "this torch computes wrongly here: install another version of torch and "
         "torchvision;\non a GPU, see whether CUDA_VISIBLE_DEVICES= before the command "
         "helps: then it is the GPU or its driver",
