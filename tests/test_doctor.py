@@ -547,6 +547,7 @@ def test_a_process_that_hangs_is_ended(monkeypatch):
     assert "it said last: waiting" in finding.found
     assert "run this again" in finding.remedy
     ((_, finding),) = listen(hangs.replace("waiting", "AF_UNIX path too long"), "GPU")
+    assert finding.found.startswith("no end in 0.5 s")
     assert "TMPDIR" in finding.remedy
 
 
@@ -606,6 +607,7 @@ def test_what_a_missing_module_skips():
     check = doctor.Check("x", list, ("a",), ("no_such_module",))
     assert check.lacks({}) == "no_such_module is not installed"
     assert check.lacks({"a": {OK, TROUBLE}}) == "needs a"
+    assert check.lacks({"a": {SKIPPED}}) == "needs a"
     assert not stack.is_there("torch.no_such.module")
 
 
