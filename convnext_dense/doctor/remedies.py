@@ -93,7 +93,10 @@ KNOWN = (
         "another program holds the GPU's memory: nvidia-smi names it",
     ),
     (r"DefaultCPUAllocator|MemoryError|Cannot allocate memory", MEMORY),
-    (r"[Bb]us error|shared memory|/dev/shm", SHARED_MEMORY),
+    (
+        r"[Bb]us error|out of shared memory|shared memory object|</torch_|/dev/shm",
+        SHARED_MEMORY,
+    ),
     (r"No space left on device|Disk quota exceeded", "free space on that disk"),
     (r"AF_UNIX path too long", TEMPORARY),
     (r"Too many open files|ancdata", "ulimit -n 4096"),
