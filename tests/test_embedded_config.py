@@ -179,6 +179,15 @@ def test_hostile_configs_are_refused(case, segmentor, tmp_path, monkeypatch):
     assert "evil_module" not in sys.modules
 
 
+def test_settings_that_are_none(segmentor):
+    text = f"{segmentor}\ncustom_imports = None\n"
+    assert "custom_imports" not in embedded_config(checkpoint(text), "x.pth")
+    with pytest.raises(
+        InputError, match=r"config in x\.pth is neither .* has no model"
+    ):
+        embedded_config(checkpoint(f"{segmentor}\nmodel = None\n"), "x.pth")
+
+
 def test_other_settings_are_not_looked_at(segmentor, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = embedded_config(checkpoint(f"{segmentor}\nhook = exit()\n"), "x.pth")

@@ -111,7 +111,7 @@ def test_detections_are_those_of_test(tool, det, shapes_root, tmp_path):
 
     done = tool("predict", detector, images, "--out", "out", "--score-thr", "0.99")
     assert done.code == 0
-    assert "3 files are predicted" in done.out
+    assert "files predicted: 3" in done.out
     out = tmp_path / "out"
     names = sorted(path.stem for path in images.iterdir())
     assert files(out) == [
@@ -160,18 +160,16 @@ def test_label_maps_are_those_of_test(tool, seg, shapes_root, tmp_path):
     assert tool("test", config, segmentor, "--out", "truth", *here).code == 0
     on_gpus = with_change(segmentor, tmp_path / "gpus.pth", with_sync_bn)
     for file, batch in (segmentor, "1"), (on_gpus, "2"):
-        done = tool("predict", file, images, "--out", "out", "--batch", batch)
+        out = tmp_path / f"batch {batch}"
+        done = tool("predict", file, images, "--out", out, "--batch", batch)
         assert done.code == 0
         for path in sorted((tmp_path / "truth").iterdir()):
             truth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-            labels = cv2.imread(
-                str(tmp_path / "out/labels" / path.name), cv2.IMREAD_UNCHANGED
-            )
+            labels = cv2.imread(str(out / "labels" / path.name), cv2.IMREAD_UNCHANGED)
             assert labels.dtype == np.uint8
             assert len(np.unique(truth)) > 1
             np.testing.assert_array_equal(labels, truth)
-    assert len(files(tmp_path / "out")) == 6  # each with a picture
-    assert not (tmp_path / "out/predictions.json").exists()
+        assert len(files(out)) == 6  # each with a picture, and no json
 
 
 def write_videos(folder, frames):
@@ -494,7 +492,7 @@ def test_interrupted(tool, detector, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(predictor.Predictor, "__call__", interrupted)
     done = tool("predict", detector, folder, "--out", "out")
     assert done.code == 130
-    assert "interrupted; 2 of 3 files are predicted" in done.err
+    assert "interrupted; files predicted: 2 of 3" in done.err
     assert len(files(tmp_path / "out/pictures")) == 2
     coco = COCO(tmp_path / "out/images.json")
     assert [image["file_name"] for image in coco.dataset["images"]] == [

@@ -96,9 +96,10 @@ def _settings(text: str) -> dict:
                 found[target.id] = _value(statement.value)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise _Refused(f"it cannot be read ({error})") from error
-    for name, kind in _NEEDED.items():
-        if name in found and not isinstance(found[name], kind):
-            raise _Refused(f"its {name} is not a {kind.__name__}")
+    found = {name: value for name, value in found.items() if value is not None}
+    for name, value in found.items():
+        if not isinstance(value, _NEEDED[name]):
+            raise _Refused(f"its {name} is not a {_NEEDED[name].__name__}")
     return found
 
 

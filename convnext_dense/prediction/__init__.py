@@ -89,7 +89,7 @@ def predict(
     told = "".join(f"\n  {path}: {reason}" for path, reason in work.failures)
     if interrupted:
         raise IncompleteError(
-            f"interrupted; {work.done} of {len(found)} files are predicted, in {out}"
+            f"interrupted; files predicted: {work.done} of {len(found)}, in {out}"
             + (f"; could not be:{told}" if told else ""),
             exit_code=130,  # as shells have it
         )
@@ -100,7 +100,7 @@ def predict(
             f"{len(work.failures)} of {len(found)} files could not be predicted:{told}"
             f"\nThe others are in {out}"
         )
-    print_log(f"{work.done} files are predicted, in {out}", "current")
+    print_log(f"files predicted: {work.done}, in {out}", "current")
 
 
 class _Work:
