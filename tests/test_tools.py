@@ -19,6 +19,11 @@ NO_WORKERS = [
     for key in ("num_workers=0", "persistent_workers=False")
 ]
 
+NOTHING_SAVED = [  # by a run of one epoch or iteration: large models take their time
+    "default_hooks.checkpoint.interval=2",
+    "default_hooks.checkpoint.save_last=False",
+]
+
 
 def options(*more):
     return ["--cfg-options", *NO_WORKERS, *map(str, more)]
@@ -143,9 +148,10 @@ def test_real_ade20k(tool, tmp_path):
             f"data_root={SHARED / 'data/ade_sample'}",
             "model.backbone.init_cfg=None",
             *("train_cfg.max_iters=1", "train_cfg.val_interval=1"),
-            "train_dataloader.dataset.pipeline.3.crop_size=(128,128)",
-            "model.data_preprocessor.size=(128,128)",
-            "val_dataloader.dataset.pipeline.1.scale=(512,128)",
+            *NOTHING_SAVED,
+            "train_dataloader.dataset.pipeline.3.crop_size=(64,64)",
+            "model.data_preprocessor.size=(64,64)",
+            "val_dataloader.dataset.pipeline.1.scale=(256,64)",
             "model.test_cfg.mode=whole",
         ),
     )
@@ -165,11 +171,12 @@ def test_real_coco(tool, tmp_path):
             "train_cfg.max_epochs=1",
             "train_dataloader.dataset.indices=2",
             "val_dataloader.dataset.indices=2",
-            "train_dataloader.dataset.pipeline.3.transforms.0.0.scales=[(256,256)]",
-            "train_dataloader.dataset.pipeline.3.transforms.1.2.scales=[(256,256)]",
-            "val_dataloader.dataset.pipeline.1.scale=(256,256)",
+            *NOTHING_SAVED,
+            "train_dataloader.dataset.pipeline.3.transforms.0.0.scales=[(128,128)]",
+            "train_dataloader.dataset.pipeline.3.transforms.1.2.scales=[(128,128)]",
+            "val_dataloader.dataset.pipeline.1.scale=(128,128)",
             "model.test_cfg.rpn.max_per_img=20",
-            "model.test_cfg.rcnn.score_thr=0.",
+            *("model.test_cfg.rcnn.score_thr=0.", "model.test_cfg.rcnn.max_per_img=5"),
             *few,
         ),
     )
