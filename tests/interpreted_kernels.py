@@ -11,7 +11,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 CASES = [
     ((1, 8, 1, 1), torch.float32),
     ((1, 40, 3, 9), torch.float32),
-    ((2, 12, 3, 3), torch.bfloat16),
+    ((2, 12, 1, 3), torch.bfloat16),
     ((1, 12, 2, 9), torch.float16),
 ]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
@@ -28,8 +28,11 @@ def assert_close(mine, true, tolerance):
 
 
 @pytest.fixture(autouse=True)
-def seeded():
+def seeded(monkeypatch):
     torch.manual_seed(0)
+    # So that a program has several shares, as with a large image.
+    monkeypatch.setattr(triton_depthwise, "_SPLITS", 2)
+    monkeypatch.setattr(triton_gelu, "_SPLITS", 4)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), CASES, ids=str)
@@ -74,7 +77,7 @@ def test_convolution_norm(shape, dtype, offset):
     assert_close(y, exact[0], TOLERANCE[dtype] * (3 + offset))
 
 
-@pytest.mark.parametrize("shape", [(1, 4), (33, 160), (700, 24)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 4), (33, 160), (70, 24)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gelu_backward(shape, dtype):
     before, inner = (3 * torch.randn(shape).to(dtype) for _ in range(2))
