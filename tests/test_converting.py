@@ -1,5 +1,6 @@
 """Written for another library: it loads there strictly, and comes back bit by bit."""
 
+import functools
 import os
 import re
 from pathlib import Path
@@ -20,6 +21,15 @@ transformers = pytest.importorskip("transformers")
 torchvision = pytest.importorskip("torchvision")
 
 TIMM_SMALL = dict(depths=SMALL["depths"], dims=SMALL["channels"])
+STAGES = [
+    torchvision.models.convnext.CNBlockConfig(*stage)
+    for stage in zip(
+        SMALL["channels"],
+        (*SMALL["channels"][1:], None),
+        SMALL["depths"],
+        strict=True,
+    )
+]
 
 
 def hf(kind, config="ConvNextConfig", **kwargs):
@@ -41,7 +51,7 @@ SOURCES = {  # the library -> models of it, and the targets that hold all of the
         ("timm", "transformers", "mmpretrain"),
     ),
     "timm, features_only": (
-        lambda: timm.create_model("convnext_tiny", features_only=True),
+        lambda: timm.create_model("convnext_tiny", features_only=True, **TIMM_SMALL),
         ("timm", "torchvision", "mmpretrain"),
     ),
     "timm, DINOv3": (
@@ -49,7 +59,7 @@ SOURCES = {  # the library -> models of it, and the targets that hold all of the
         ("timm", "transformers", "torchvision", "mmpretrain"),
     ),
     "torchvision": (
-        lambda: torchvision.models.convnext_tiny(num_classes=7),
+        lambda: torchvision.models.convnext.ConvNeXt(STAGES, num_classes=7),
         ("timm", "transformers", "torchvision", "mmpretrain"),
     ),
     "transformers, classifier": (
@@ -88,11 +98,20 @@ def convert(weights, to):
     return converting.convert(weights, "a.pth", to)
 
 
+@functools.cache  # noise takes its time
+def source_of(name):
+    return randomised(SOURCES[name][0]).eval()
+
+
+@functools.cache
+def native_of(name):
+    return convert(source_of(name).state_dict(), "native")
+
+
 @pytest.mark.parametrize(("name", "to"), CASES)
 def test_there_and_back(name, to):
     """native -> library -> native, and the library's own file again."""
-    weights = randomised(SOURCES[name][0]).state_dict()
-    native = convert(weights, "native")
+    weights, native = source_of(name).state_dict(), native_of(name)
     there = convert(native.weights, to)
     assert not there.left
     same(convert(there.weights, "native").weights, native.weights)
@@ -106,7 +125,7 @@ def test_there_and_back(name, to):
 
 @pytest.mark.parametrize(("name", "to"), CASES)
 def test_loads_strictly_there_and_computes_the_same(name, to, tmp_path):
-    source = randomised(SOURCES[name][0])
+    source = source_of(name)
     done = convert(source.state_dict(), to)
     print(f"{name} -> {done.fits}")
     if to == "mmpretrain":  # not installed: its published names
@@ -121,22 +140,23 @@ def test_loads_strictly_there_and_computes_the_same(name, to, tmp_path):
         )
         assert not any(report.values()), report
     else:
-        theirs.load_state_dict(done.weights, strict=True)
+        theirs.load_state_dict(done.weights, strict=True, assign=True)
     if "classifier" not in name:
         return
     with torch.no_grad():
-        mine, logits = source.eval()(image()), theirs.eval()(image())
+        mine, logits = source(image()), theirs.eval()(image())
     mine, logits = (getattr(out, "logits", out) for out in (mine, logits))
     assert (mine - logits).abs().max().item() <= 1e-5
     assert mine.std() > 1e-3
 
 
 def model_for(done):
-    """What the converter says the weights fit, executed."""
+    """What the converter says the weights fit, executed; to be filled with them."""
     build, _, change = done.fits.partition(" with ")
-    model = eval(build)
-    if change:
-        exec(f"model.{change}")
+    with torch.device("meta"):
+        model = eval(build)
+        if change:
+            exec(f"model.{change}")
     return model
 
 
@@ -173,7 +193,7 @@ def test_whole_segmentor_to_transformers_and_back(tmp_path):
     done = convert(weights, "transformers")
     assert not done.left
     theirs = model_for(done)
-    theirs.load_state_dict(done.weights, strict=True)
+    theirs.load_state_dict(done.weights, strict=True, assign=True)
     same(convert(done.weights, "native").weights, weights)
     mmpretrain = convert(weights, "mmpretrain")
     assert mmpretrain.whole
@@ -266,7 +286,7 @@ def test_norms_of_another_eps(monkeypatch, to):
 def test_unusual_backbones_to_timm(kwargs):
     """No name has them; its features have no norms."""
     done = convert(randomised(lambda: ConvNeXt(SMALL, **kwargs)).state_dict(), "timm")
-    model_for(done).load_state_dict(done.weights, strict=True)
+    model_for(done).load_state_dict(done.weights, strict=True, assign=True)
     assert len(done.left) == 8
 
 
