@@ -5,6 +5,7 @@ import json
 import re
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from mmengine.config import Config
@@ -261,6 +262,18 @@ def test_detection_trains_without_masks_and_goes_on(tool, detection, tmp_path):
     done = tool("test", file, run / "epoch_2.pth", "--work-dir", tmp_path / "test")
     assert done.code == 0
     assert "coco/bbox_mAP" in done.out
+    done = tool(
+        *("predict", run / "epoch_2.pth", detection / "images/**/*.jpg"),
+        *("--out", "out", "--cfg-options", "model.test_cfg.rcnn.score_thr=0."),
+    )
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert {one["category_id"] for one in found} <= {3, 7}
+    images = json.loads((tmp_path / "out/images.json").read_text("utf-8"))
+    assert images["categories"] == [
+        dict(id=3, name="ant <b>"),
+        dict(id=7, name="Käfer"),
+    ]
 
 
 def test_segmentation_trains_on_colours(tool, segmentation, tmp_path):
@@ -280,6 +293,10 @@ def test_segmentation_trains_on_colours(tool, segmentation, tmp_path):
     )
     assert done.code == 0
     assert "mIoU" in done.out
+    done = tool("predict", run / "iter_1.pth", segmentation / "images", "--out", "out")
+    assert done.code == 0, done.err
+    labels = PIL.Image.open(tmp_path / "out/labels/Bild 0 ü.png")
+    assert np.asarray(labels).max() < 3
 
 
 def test_errors_stop_before_anything_is_written(tool, detection, tmp_path):
