@@ -8,6 +8,8 @@ version = re.search(
     r'__version__ = "(.+)"', (here / "convnext_dense/__init__.py").read_text()
 )[1]
 
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]  # ONNX files, and running them
+
 setup(
     name="convnext_dense",
     version=version,
@@ -27,6 +29,7 @@ setup(
         "huggingface_hub",
         "jinja2",
         "numpy",
+        "pillow",
         "safetensors",
         "torch",
         "torchvision",
@@ -47,6 +50,7 @@ setup(
             "mmsegmentation>=1.2.2,<2",
             "regex",
         ],
-        "dev": ["pytest>=7", "ruff>=0.6", "timm>=1", "transformers>=4.56"],
+        "export": EXPORT,
+        "dev": [*EXPORT, "pytest>=7", "ruff>=0.6", "timm>=1", "transformers>=4.56"],
     },
 )

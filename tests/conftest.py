@@ -44,6 +44,10 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+def pytest_sessionfinish(session):
+    gc.unfreeze()  # else compiled libraries complain of what is left
+
+
 @contextlib.contextmanager
 def logged():
     """The messages that mmengine's current logger gets, as a list that grows."""
