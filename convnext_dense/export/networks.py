@@ -63,10 +63,9 @@ def build(cfg: Config, backbone: bool) -> Network:
         return _backbone(model.backbone, normalisation)
     test_cfg = cfg.model.get("test_cfg") or {}
     if test_cfg.get("mode") == "slide":
-        height, width = test_cfg["crop_size"]
         print_log(
-            "test_cfg.mode is 'slide': what is exported takes one window "
-            f"({height} x {width} in {cfg.filename}), sliding is left to the caller",
+            "test_cfg.mode is 'slide': what is exported takes one window (crop_size "
+            f"{test_cfg.get('crop_size')}), and sliding is left to the caller",
             "current",
         )
     return _segmentor(model, normalisation, dataset_meta)
@@ -124,6 +123,7 @@ def _segmentor(
     model: nn.Module, normalisation: _Normalisation, dataset_meta: Mapping
 ) -> Network:
     model.data_preprocessor.test_cfg = None  # no padding
+    model.auxiliary_head = None  # only training uses it
 
     def reference(image: Tensor) -> tuple[Tensor]:
         data = dict(inputs=list(image.flip(1)))

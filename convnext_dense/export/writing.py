@@ -133,7 +133,8 @@ def _run(file: Path, images: list[Tensor]) -> Iterator[Sequence[Tensor]] | None:
         return None
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(str(file), providers=providers)
     answers = (session.run(None, {"image": image.numpy()}) for image in images)
     return (list(map(torch.from_numpy, answer)) for answer in answers)
 
