@@ -30,6 +30,7 @@ def check(cfg: Config, splits: tuple[str, ...]) -> None:
         InputError: the first thing that is not there.
     """
     _check_toolbox(cfg)
+    _check_tensorboard(cfg)
     for split in splits:
         _check_files(cfg.get(f"{split}_dataloader"), split)
     given = [cfg.get("load_from")]
@@ -58,6 +59,16 @@ def _check_toolbox(cfg: Config) -> None:
     if find_spec(scope) is None:
         raise MissingStackError(
             f"{cfg.filename} is a config of {TOOLBOXES[scope]}, which is not installed"
+        )
+
+
+def _check_tensorboard(cfg: Config) -> None:
+    backends = cfg.get("visualizer", {}).get("vis_backends") or ()
+    kinds = [backend.get("type") for backend in backends]
+    if "TensorboardVisBackend" in kinds and find_spec("tensorboard") is None:
+        raise InputError(
+            f"{cfg.filename} logs for TensorBoard, which is not installed: "
+            "pip install tensorboard"
         )
 
 

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from convnext_dense import inputs
+from convnext_dense import config, inputs
+from convnext_dense.errors import InputError
 
 from .conftest import shell
 from .test_tools import ADE, COCO, DET, SEG, options
@@ -217,3 +218,13 @@ def test_a_missing_stack_names_the_extras(tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert re.search(EXTRAS, done.stderr)
+
+
+def test_tensorboard_that_is_not_installed(monkeypatch):
+    cfg = config.load_config(str(DET))
+    cfg.visualizer.vis_backends.append(dict(type="TensorboardVisBackend"))
+    monkeypatch.setattr(inputs, "find_spec", lambda name: name != "tensorboard" or None)
+    with pytest.raises(InputError, match="not installed: pip install tensorboard"):
+        inputs.check(cfg, ())
+    monkeypatch.setattr(inputs, "find_spec", lambda name: name)
+    inputs.check(cfg, ())

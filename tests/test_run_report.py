@@ -374,6 +374,50 @@ def test_masks_that_cocometric_encoded_are_taken_over(monkeypatch):
     assert np.array_equal(detection._bitmap(encoded, (8, 8)), masks[0].numpy())
 
 
+class Boxes:
+    """A data set of boxes without masks, its images on disk."""
+
+    def __init__(self, folder):
+        self.metainfo = dict(classes=("a", "b"))
+        self.paths = [str(folder / f"{i}.png") for i in range(3)]
+        for path in self.paths:
+            cv2.imwrite(path, np.full((60, 80, 3), 90, np.uint8))
+
+    def __len__(self):
+        return len(self.paths)
+
+    def get_data_info(self, index):
+        instance = dict(bbox=[10, 10, 40, 30], bbox_label=1, ignore_flag=0)
+        return dict(img_path=self.paths[index], instances=[instance] * (index < 2))
+
+
+def test_boxes_alone(tmp_path):
+    """The first is found, the second is not, the third has nothing."""
+    dataset = Boxes(tmp_path)
+    made = [
+        dict(one, path=path, shape=(60, 80))
+        for path, one in zip(
+            dataset.paths,
+            [found([1], [(10, 10, 30, 20)], [0.9]), *[found([], [], [])] * 2],
+            strict=True,
+        )
+    ]
+    got = detection.findings(made, dataset)
+    assert got.columns == ("box AP", "box AP50", "objects")
+    assert np.isnan(got.per_class[0, :2]).all()
+    half = 51 / 101  # recall 0 to 0.5 at precision 1
+    assert got.per_class[1].tolist() == pytest.approx([half, half, 2])
+    assert [one.caption for one in (*got.best, *got.worst)] == [
+        "F1 1.00: 1 found, 0 missed, 0 wrong",
+        "F1 0.00: 0 found, 1 missed, 0 wrong",
+    ]
+    (hit,), (miss,) = got.best, got.worst
+    assert (hit.truth != 90).any()
+    assert (hit.prediction != 90).any()
+    assert (miss.truth != 90).any()
+    assert (miss.prediction == 90).all()
+
+
 # Segmentation
 
 
@@ -642,17 +686,18 @@ def test_layers_learn_at_the_rates_shown(seg_run):
     )
 
 
-def test_tool_makes_the_same_page_again(tool, det_run):
-    before = (det_run / "report.html").read_text()
-    names = sorted(det_run.rglob("*"))
-    done = tool("report", det_run, "--out", "again.html")
+def test_tool_makes_the_same_page_again(tool, seg_run):
+    run, _ = seg_run
+    before = (run / "report.html").read_text()
+    names = sorted(run.rglob("*"))
+    done = tool("report", run, "--out", "again.html")
     assert done.code == 0
     text = Path("again.html").read_text()
     assert all_classes(text) == all_classes(before)
     captions = r"<figcaption>.*</figcaption>"
     assert re.findall(captions, text) == re.findall(captions, before)
-    assert "epoch_1.pth, evaluated again." in text
-    assert sorted(det_run.rglob("*")) == names  # nothing else is written
+    assert "iter_2.pth, evaluated again." in text
+    assert sorted(run.rglob("*")) == names  # nothing else is written
 
 
 def test_tool_reports_what_is_left_of_a_run(tool, seg_run, tmp_path):
@@ -780,4 +825,4 @@ def test_the_page_opens_in_a_browser_without_network(det_run, tmp_path):
     assert shot.shape[:2] == (5000, 1200)
     # Pictures are coloured; the lower ones too.
     colored = (shot.max(2).astype(int) - shot.min(2) > 60).reshape(50, -1).mean(1)
-    assert (colored > 0.002).sum() > 15
+    assert (colored > 0.002).sum() > 7

@@ -255,6 +255,8 @@ def _sample(truth: dict, found: dict) -> DetDataSample:
 def _instances(one: dict, chosen: np.ndarray, shape: tuple[int, int]) -> InstanceData:
     corners = one["boxes"][chosen].copy()
     corners[:, 2:] += corners[:, :2]
+    # A box that leaves the image would make the visualizer shrink the image.
+    corners = corners.clip(0, [shape[1], shape[0]] * 2)
     instances = InstanceData(
         bboxes=torch.from_numpy(corners), labels=torch.from_numpy(one["labels"][chosen])
     )

@@ -64,10 +64,15 @@ def training(train: Sequence[dict]) -> Figure:
             color = matplotlib.colormaps["tab20"](index % 20)
             _line(axes, *_numbers(points), name, color if len(lines) > 1 else "#08519c")
         axes.set_title(title, loc="left")
-        axes.set_xlabel("iteration")
+        _count(axes, "iteration")
         if len(lines) > 1:
             axes.legend(ncols=1 + len(lines) // 9)
     return figure
+
+
+def _count(axes: Axes, what: str) -> None:
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel(what)
 
 
 def _numbers(points: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
@@ -126,9 +131,8 @@ def metrics(validations: Sequence[Validation], main: str) -> Figure:
                 place = dict(textcoords="offset points", xytext=(0, 9), ha="center")
                 axes.annotate(text, (x[best], y[best]), fontweight="bold", **place)
         axes.margins(y=0.15)
-        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(title, loc="left")
-        axes.set_xlabel("epoch" if by_epoch else "iteration")
+        _count(axes, "epoch" if by_epoch else "iteration")
         axes.legend(ncols=1 + len(lines) // 5)
     return figure
 
@@ -158,7 +162,7 @@ def learning_rate(train: Sequence[dict], layers: Sequence[Layer] | None) -> Figu
             loc="center left",
             bbox_to_anchor=(1, 0.5),
         )
-    axes.set_xlabel("iteration")
+    _count(axes, "iteration")
     axes.set_ylabel("learning rate")
     return figure
 
@@ -174,7 +178,7 @@ def timing(train: Sequence[dict]) -> Figure:
         if points:
             _line(axes, *_numbers(points), label, color)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("iteration")
+    _count(axes, "iteration")
     axes.set_ylabel("seconds")
     axes.legend()
     return figure
@@ -184,7 +188,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     """Each row of ``matrix`` in per cent of its sum."""
     count = len(names)
     many = count > MANY + 1
-    side = 9.5 if many else 2.2 + 0.42 * count
+    side = 8.2 if many else 2.2 + 0.42 * count
     figure = Figure(figsize=(side, side * 0.92), layout="constrained")
     axes = figure.subplots()
     shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)

@@ -1,5 +1,6 @@
 """The page about a run that is over, or was stopped: ``tools/report.py``."""
 
+import copy
 import os
 import tempfile
 from collections.abc import Sequence
@@ -7,10 +8,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 
-from .. import checkpoints, config, runtime
+from .. import config, inputs, runtime
 from ..errors import InputError
-from ..layer_decay import LayerDecayOptimWrapperConstructor, layers_of
+from ..layer_decay import Layer, LayerDecayOptimWrapperConstructor, layers_of
 from . import curves, page
 from .hook import PAGE, RunReportHook, facts
 
@@ -36,18 +38,21 @@ def report(
         InputError: ``work_dir`` is not of a run, or what was given is wrong.
     """
     work_dir = Path(work_dir)
-    cfg = config.load_config(str(_config(work_dir)), options)
+    shown = config.load_config(str(_config(work_dir)), options)
     chosen = checkpoint or _checkpoint(work_dir)
-    logged = curves.read(work_dir)
-    if not logged.train and chosen is None:
+    if chosen is None and not curves.read(work_dir).train:
         raise InputError(
             f"{work_dir} has neither a log of its training nor a checkpoint"
         )
+    cfg = copy.deepcopy(shown)
+    cfg.load_from, cfg.resume = str(chosen) if chosen else None, False
+    if "visualizer" in cfg:
+        cfg.visualizer.vis_backends = None  # this is no run to be logged
+    inputs.check(cfg, ())  # toolbox and checkpoint
     hook, told, findings = RunReportHook(), {}, "The run left no checkpoint."
     if chosen is not None:
-        checkpoints.locate(str(chosen))
         try:
-            runner = _validate(cfg, str(chosen), hook)
+            runner = _validate(cfg, hook)
             findings, told = hook.findings(runner), facts(runner, ("val",))
         except Exception as error:  # of a model or a data set of any kind
             if checkpoint or options:
@@ -56,7 +61,7 @@ def report(
     if isinstance(findings, str):
         print_log(f"curves alone: {findings}", "current")
     file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
-    page.write(file, work_dir, cfg, findings, name, _layers(cfg), told)
+    page.write(file, work_dir, shown, findings, name, _layers(cfg), told)
     print_log(f"the run report is {file}", "current")
 
 
@@ -85,18 +90,18 @@ def _checkpoint(work_dir: Path) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _validate(cfg: Config, checkpoint: str, hook: RunReportHook):
+def _validate(cfg: Config, hook: RunReportHook) -> Runner:
     """Run ``hook`` through one validation, which leaves no files."""
-    cfg = cfg.copy()
-    cfg.load_from, cfg.resume, cfg.launcher = checkpoint, False, "none"
-    cfg.visualizer = {**cfg.get("visualizer", {}), "vis_backends": None}
-    with tempfile.TemporaryDirectory() as folder:
-        cfg.work_dir = folder
+    with tempfile.TemporaryDirectory() as cfg.work_dir:
         return runtime.run(cfg, "val", [hook])
 
 
-def _layers(cfg: Config):
+def _layers(cfg: Config) -> list[Layer] | None:
     wrapper = cfg.get("optim_wrapper", {})
     if wrapper.get("constructor") != LayerDecayOptimWrapperConstructor.__name__:
         return None
-    return layers_of(runtime.build_layer_decay(cfg))
+    try:
+        return layers_of(runtime.build_layer_decay(cfg))
+    except InputError as error:
+        print_log(f"the layers' learning rates are left out: {error}", "current")
+        return None
