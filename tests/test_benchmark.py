@@ -163,8 +163,9 @@ def test_tool_measures_whole_models(tool, tmp_path):
     ids=["arch", "size", "drop path", "picture", "config", "other backbone"],
 )
 def test_mistakes_are_messages(tool, arguments, message):
-    quick = "--seconds", 0, "--mode", "inference", "--dtype", "fp32"
-    done = tool("benchmark", *arguments, *quick, "--execution", "eager")
+    quick = "--peers", "timm", "--mode", "inference", "--dtype", "fp32"
+    quick += "--execution", "eager", "--arch", "atto", "--seconds", 0
+    done = tool("benchmark", *quick, *arguments)
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
