@@ -247,7 +247,8 @@ def test_learning_rate_is_the_baselines():
 def test_trains_and_tests_on_small_data(tool, root, tmp_path):
     here = options(
         f"data_root={root}",
-        "model.backbone.init_cfg=None",
+        *("model.backbone.init_cfg=None", "model.backbone.arch=atto"),
+        "model.decode_head.in_channels=320",
         *("train_cfg.max_epochs=1", "train_cfg.val_interval=1"),
         *("train_dataloader.batch_size=2", "default_hooks.checkpoint.interval=1"),
     )
