@@ -120,10 +120,11 @@ def test_protocol_gives_the_papers_number():
     )
 
 
-@pytest.fixture
-def small(tmp_path, root):
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
     """The config with a small model, and that model's checkpoint."""
-    file = tmp_path / "small.py"
+    folder = tmp_path_factory.mktemp("small")
+    file = folder / "small.py"
     file.write_text(
         f"_base_ = {str(CONFIG)!r}\n"
         "model = dict(\n"
@@ -131,20 +132,20 @@ def small(tmp_path, root):
         "    neck=dict(in_channels=[40, 80, 160, 320]),\n"
         "    test_cfg=dict(rpn=dict(max_per_img=5), rcnn=dict(score_thr=0.0)))\n"
     )
+    cfg = load_config(file, NARROW)
     with DefaultScope.overwrite_default_scope("mmdet"):
-        model = MODELS.build(Config.fromfile(file).model)
-    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / "small.pth")
-    options = ["--cfg-options", f"data_root={root}", *NO_WORKERS]
-    return [
-        "test",
-        file,
-        tmp_path / "small.pth",
-        "--work-dir",
-        tmp_path / "run",
-        *options,
-    ]
+        model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / "small.pth")
+    return file, folder / "small.pth"
 
 
+@pytest.fixture
+def small(small_model, tmp_path, root):
+    options = ["--cfg-options", f"data_root={root}", *NO_WORKERS, *NARROW]
+    return ["test", *small_model, "--work-dir", tmp_path / "run", *options]
+
+
+NARROW = [f"model.roi_head.bbox_head.{i}.fc_out_channels=32" for i in range(3)]
 SIZES = [
     f"test_dataloader.dataset.datasets.{i}.pipeline.1.scale=(64,64)" for i in range(6)
 ]
