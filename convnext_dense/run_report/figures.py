@@ -1,5 +1,6 @@
 """The figures of a run's page."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -7,6 +8,9 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ..layer_decay import Layer
 from .curves import Validation
@@ -72,6 +76,7 @@ def training(train: Sequence[dict]) -> Figure:
 
 def _count(axes: Axes, what: str) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 160k
     axes.set_xlabel(what)
 
 
@@ -81,25 +86,23 @@ def _numbers(points: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, color) -> None:
-    """Many points are faint, with their running mean over them."""
+    """Many points are faint, with their running median over them."""
     style = dict(color=color, label=label)
     if len(x) <= 100:
         axes.plot(x, y, linewidth=1.5, marker="." if len(x) < 20 else None, **style)
         return
-    window = len(x) // 50
+    half = len(x) // 100
+    around = sliding_window_view(np.pad(y, half, constant_values=np.nan), 2 * half + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where all is NaN
+        middle = np.nanmedian(around, 1)
+        usual = np.nanpercentile(y, (1, 99))
     kept = slice(None, None, -(-len(x) // 1000))
-    known = np.isfinite(y)
-    total = np.convolve(np.where(known, y, 0), np.ones(window), "same")
-    number = np.convolve(known, np.ones(window), "same")
-    mean = np.where(known, total / np.maximum(number, 1), np.nan)
-    axes.plot(x[kept], y[kept], color=color, linewidth=0.6, alpha=0.35)
-    axes.plot(x[kept], mean[kept], linewidth=1.5, **style)
-    low, high = np.nanpercentile(y, (0, 99.5)) if known.any() else (0, 1)
-    low, high = min(low, axes.get_ylim()[0]), high + 0.1 * (high - low)
-    if len(axes.lines) > 2:
-        low, high = min(low, axes.dataLim.y0), max(high, axes.get_ylim()[1])
-    if high > low:
-        axes.set_ylim(low - 0.03 * (high - low), high)
+    # An artist does not stretch the axes: one spike would flatten all else.
+    axes.add_artist(Line2D(x[kept], y[kept], color=color, linewidth=0.6, alpha=0.35))
+    if np.isfinite(usual).all():
+        axes.update_datalim([(x[0], usual[0]), (x[-1], usual[1])])
+    axes.plot(x[kept], middle[kept], linewidth=1.5, **style)
 
 
 def metrics(validations: Sequence[Validation], main: str) -> Figure:
@@ -148,14 +151,14 @@ def learning_rate(train: Sequence[dict], layers: Sequence[Layer] | None) -> Figu
     for index, layer in enumerate(layers or ()):
         color = matplotlib.colormaps["viridis"](index / len(layers))
         rates = np.where(base > 0, base * layer.lr_scale, np.nan)
-        parts = ", ".join(layer.parts[:3]) + (" ..." if len(layer.parts) > 3 else "")
+        parts = ", ".join(layer.parts[:2]) + (" ..." if len(layer.parts) > 2 else "")
         label = f"{layer.index}: {parts}"
         axes.plot(x, rates, color=color, label=label, marker=marker, linewidth=1.3)
     if layers and (base > 0).any():
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         peak = base.max()
-        axes.set_ylim(max(base[base > 0].min(), peak / 1000) * layers[0].lr_scale, None)
+        axes.set_ylim(max(base[base > 0].min(), peak / 100) * layers[0].lr_scale, None)
         axes.legend(
             *(part[::-1] for part in axes.get_legend_handles_labels()),
             title="layer",
