@@ -29,7 +29,7 @@ def write(
     findings: Findings | str,
     checkpoint: str | None,
     layers: Sequence[Layer] | None,
-    facts: dict[str, int],
+    facts: dict[str, str],
 ) -> None:
     """Write the page, in one file.
 
@@ -40,7 +40,7 @@ def write(
         findings: of one validation, or why there are none.
         checkpoint: whose they are; None for the last validation of the training.
         layers: of layer decay; None for a run without.
-        facts: counts to be shown at the top.
+        facts: more to be shown at the top.
 
     Raises:
         InputError: the file cannot be written.
