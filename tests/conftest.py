@@ -11,7 +11,18 @@ import warnings
 from pathlib import Path
 
 import pytest
+from mmengine.config import config
+from mmengine.logging import MMLogger
+from mmengine.utils import ManagerMixin
 from yapf.yapflib import yapf_api
+
+import convnext_dense  # noqa: F401  (before any test imports mmcv.ops)
+from convnext_dense.run_report.hook import RunReportHook
+
+warnings.filterwarnings("ignore")
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"  # real COCO and ADE20K samples, where they are
 
 
 def unformatted(text, **style):
@@ -23,18 +34,8 @@ def unformatted(text, **style):
     return text, True
 
 
-yapf_api.FormatCode = unformatted  # before mmengine is imported, which may bind it
-
-from mmengine.logging import MMLogger  # noqa: E402
-from mmengine.utils import ManagerMixin  # noqa: E402
-
-import convnext_dense  # noqa: E402, F401  (before any test imports mmcv.ops)
-from convnext_dense.run_report.hook import RunReportHook  # noqa: E402
-
-warnings.filterwarnings("ignore")
-
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"  # real COCO and ADE20K samples, where they are
+for module in (yapf_api, config):  # the classic stack's has a name of its own for it
+    module.FormatCode = unformatted
 
 
 def pytest_collection_finish(session):
