@@ -93,7 +93,7 @@ def _checkpoint(work_dir: Path) -> Path | None:
 def _validate(cfg: Config, hook: RunReportHook) -> Runner:
     """Run ``hook`` through one validation, which leaves no files."""
     with tempfile.TemporaryDirectory() as cfg.work_dir:
-        return runtime.run(cfg, "val", [hook])
+        return runtime.run(cfg, "val", hooks=[hook])
 
 
 def _layers(cfg: Config) -> list[Layer] | None:
