@@ -74,6 +74,14 @@ DAMAGE = {
     "an image without a name": (lambda c: c["images"][0].pop("file_name"), "NAMELESS"),
     "an image that is a list": (lambda c: c["images"].append([]), ("NAMELESS", 7)),
     "two images of one id": (lambda c: images(c, 1, id=100), ("SAME_ID", 4)),
+    "an image of a list for an id": (
+        lambda c: c["images"].append(dict(id=[1], file_name="a.jpg")),
+        ("NAMELESS", 7),
+    ),
+    "a name too long for a disk": (
+        lambda c: images(c, 5, file_name="a" * 5000),
+        ("MISSING", 7),
+    ),
     "an image twice": (
         lambda c: c["images"].append(dict(c["images"][0])),
         ("LISTED_TWICE", 7),
@@ -126,6 +134,14 @@ DAMAGE = {
     ),
     "an odd polygon": (
         lambda c: objects(c, 0, segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
+        ("BAD_MASK", 6),
+    ),
+    "a polygon to the moon": (
+        lambda c: objects(c, 0, segmentation=[[0, 0, 1e15, 0, 1e15, 1e15]]),
+        ("BAD_MASK", 6),
+    ),
+    "runs of half a pixel": (
+        lambda c: objects(c, 0, segmentation=dict(size=[48, 64], counts=[0.5, 3071.5])),
         ("BAD_MASK", 6),
     ),
     "a mask of another size": (
@@ -192,6 +208,17 @@ def as_content(part):
     annotations = [dict(one, id=i) for i, one in enumerate(annotations)]
     images = part.images
     return dict(images=images, annotations=annotations, categories=part.categories)
+
+
+@pytest.mark.parametrize("size", [(None, None), (0, 0), (64.0, 48.0)])
+def test_sizes_that_are_not_said(healthy, size):
+    root, content = healthy
+    content = copy.deepcopy(content)
+    for image in content["images"]:
+        image["width"], image["height"] = size
+    part = examine(content, root, "train")
+    assert kinds(part) == {}
+    assert part.sizes == [(WIDTH, HEIGHT)] * 6
 
 
 def damaged_file(root, name, content):

@@ -54,7 +54,9 @@ NO_MASK = _error(
 BAD_MASK = _error("masks that are damaged or of another size than their image")
 NOTHING = _error("splits without a single object", "annotate some")
 
-LISTED_TWICE = _warning("images listed twice", "the second is left out")
+LISTED_TWICE = _warning(
+    "images listed twice", "the second is left out, with objects under its own id"
+)
 NOT_LISTED = _warning("images in the folder that the file does not have", "not used")
 SAME_OBJECT_ID = _warning("objects under an id taken before", "renumbered")
 MASK_BOX = _warning("boxes made from masks", "the file had none")
@@ -177,17 +179,19 @@ def _images(listed: list, folder: Path, name: str, findings: Findings):
     good, good_looks = {}, {}
     for key, entry in entries.items():
         one, file = looks[paths[key]], paths[key].relative_to(folder).as_posix()
-        said = (entry.get("width", one.shown[0]), entry.get("height", one.shown[1]))
         if key in doubtful:
             continue
+        said = (entry.get("width"), entry.get("height"))
         if one.trouble:
             findings.add(UNREADABLE, f"{file}: {one.trouble}")
-        elif said not in (one.shown, one.stored):
+        elif all(said) and said not in (one.shown, one.stored):
             findings.add(OTHER_SIZE, f"{file}: {_size(said)}, is {_size(one.shown)}")
         else:
-            if said != one.shown:
+            annotated = one.shown
+            if all(said) and said != one.shown:
                 findings.add(AS_STORED, file)
-            good[key] = dict(id=key, file_name=file, said=said)
+                annotated = one.stored
+            good[key] = dict(id=key, file_name=file, annotated=annotated)
             good_looks[key] = one
     _number(good.values())
     for file in list_images(folder):
@@ -205,7 +209,7 @@ def _locate(folder: Path, file: str) -> Path | None:
     file = file.replace("\\", "/")
     for name in (file, Path(file).name):
         path = Path(os.path.normpath(folder / name))
-        if path.is_file() and folder in path.parents:
+        if os.path.isfile(path) and folder in path.parents:
             return path
     return None
 
@@ -213,7 +217,8 @@ def _locate(folder: Path, file: str) -> Path | None:
 def _objects(content: Mapping, category_of: dict, findings: Findings) -> dict:
     """(name, annotation, category's id) triples by the file's id of their image."""
     # Of images that cannot be used, that has been said.
-    declared = {e.get("id") for e in content["images"] if isinstance(e, dict)}
+    declared = [e.get("id") for e in content["images"] if isinstance(e, dict)]
+    declared = set(filter(_is_id, declared))
     objects, seen = defaultdict(list), set()
     for number, entry in enumerate(content["annotations"]):
         entry = entry if isinstance(entry, dict) else {}
@@ -236,7 +241,7 @@ def _objects(content: Mapping, category_of: dict, findings: Findings) -> dict:
 
 def _clean(objects, image: dict, look: Look, boxes_only: bool, findings: Findings):
     """The annotations of an image that can be trained on, as the image is shown."""
-    width, height = image["said"]
+    width, height = image["annotated"]
     for name, entry, category in objects:
         name = f"{name} in {image['file_name']}"
         mask = None if boxes_only else entry.get("segmentation") or None
@@ -278,7 +283,7 @@ def _clean(objects, image: dict, look: Look, boxes_only: bool, findings: Finding
         )
         if mask is not None:
             clean["segmentation"] = mask
-        if image["said"] != look.shown:
+        if image["annotated"] != look.shown:
             clean = turn_annotation(clean, look.orientation, width, height)
         yield clean
 

@@ -5,6 +5,8 @@ import math
 import numpy as np
 from pycocotools import mask as mask_api
 
+FAR = 10  # times the image's size; no polygon reaches there by a slip of the hand
+
 
 def finite(values) -> list[float] | None:
     """``values`` as finite floats; None if they are none."""
@@ -25,7 +27,10 @@ def read_mask(mask, width: int, height: int):
         mask = dict(size=[height, width], counts=counts)
         if isinstance(counts, list):
             numbers = finite(counts)
-            if not numbers or min(numbers) < 0 or sum(numbers) != height * width:
+            if not numbers or any(n < 0 or n % 1 for n in numbers):
+                return damaged
+            mask["counts"] = [int(number) for number in numbers]
+            if sum(mask["counts"]) != height * width:
                 return damaged
             return mask, to_rle(mask, height, width)
         return (mask, mask) if _decodes(counts, height * width) else damaged
@@ -35,6 +40,10 @@ def read_mask(mask, width: int, height: int):
     polygons = [mask] if not isinstance(mask[0], list) else mask
     polygons = [finite(polygon) for polygon in polygons]
     if any(polygon is None or len(polygon) % 2 for polygon in polygons):
+        return damaged
+    # pycocotools takes as much memory as a polygon is long.
+    far = FAR * max(height, width)
+    if any(abs(number) > far for polygon in polygons for number in polygon):
         return damaged
     # As mmdet does: points and lines have no area.
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
