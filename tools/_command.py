@@ -27,12 +27,7 @@ def run(main) -> None:
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments both toolboxes' train.py and test.py have."""
     parser.add_argument("--work-dir", help="where the run writes its files")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        metavar="KEY=VALUE",
-        help="override settings of the config; data_root=FOLDER moves every data set",
-    )
+    add_options_argument(parser)
     parser.add_argument(
         "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none"
     )
@@ -100,6 +95,15 @@ def data_options(args: argparse.Namespace):
     from convnext_dense.own_data import Options
 
     return Options(**{f.name: getattr(args, f.name) for f in fields(Options)})
+
+
+def add_options_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="override settings of the config; data_root=FOLDER moves every data set",
+    )
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:

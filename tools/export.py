@@ -3,7 +3,13 @@ tools/export.py CONFIG [CHECKPOINT] --out FILE.onnx|FILE.pt2."""
 
 import argparse
 
-from _command import add_trust_argument, apply_trust, output_file, run
+from _command import (
+    add_options_argument,
+    add_trust_argument,
+    apply_trust,
+    output_file,
+    run,
+)
 
 
 def main():
@@ -32,12 +38,7 @@ def main():
         metavar=("H", "W"),
         help="image size to trace it at; the file takes others too",
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        metavar="KEY=VALUE",
-        help="override settings of the config",
-    )
+    add_options_argument(parser)
     add_trust_argument(parser)
     args = parser.parse_args()
     apply_trust(args)

@@ -9,7 +9,7 @@ labels/, PNGs numbered as the label files that the model learnt from.
 
 import argparse
 
-from _command import add_trust_argument, apply_trust, run
+from _command import add_options_argument, add_trust_argument, apply_trust, run
 
 CONFIGS = (".py", ".json", ".yaml", ".yml")
 
@@ -35,12 +35,7 @@ def main():
         help="images of one size to predict at once (1); results do not depend on it",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; a GPU if there is one")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        metavar="KEY=VALUE",
-        help="override settings of the config",
-    )
+    add_options_argument(parser)
     add_trust_argument(parser)
     args = parser.parse_args()
     config = args.names.pop(0) if args.names[0].endswith(CONFIGS) else None

@@ -6,7 +6,13 @@ makes it again, of a run that was stopped or of another checkpoint.
 
 import argparse
 
-from _command import add_trust_argument, apply_trust, output_file, run
+from _command import (
+    add_options_argument,
+    add_trust_argument,
+    apply_trust,
+    output_file,
+    run,
+)
 
 
 def main():
@@ -20,13 +26,7 @@ def main():
     parser.add_argument(
         "--out", type=output_file, metavar="FILE", help="default: WORK_DIR/report.html"
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        metavar="KEY=VALUE",
-        help="override settings of the run's config; data_root=FOLDER where its data "
-        "is elsewhere now",
-    )
+    add_options_argument(parser)
     add_trust_argument(parser)
     args = parser.parse_args()
     apply_trust(args)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from _command import output_file, run
+from _command import add_options_argument, output_file, run
 
 
 def main():
@@ -12,7 +12,7 @@ def main():
     parser.add_argument(
         "--plot", type=output_file, metavar="FILE", help="draw the scale over depth"
     )
-    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE")
+    add_options_argument(parser)
     args = parser.parse_args()
 
     from convnext_dense import config, layer_decay_plot, runtime  # it takes seconds
