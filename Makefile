@@ -1,13 +1,15 @@
 # make demo             train, test and draw on the built-in data set
 # make test             the tests, with the maintained toolbox stack
 # make test-openmmlab   the tests, with the classic toolbox stack
+# make test-export      every architecture, full size, through both export formats: an
+#                       hour and 12 GB
 # make lint             ruff
 # PYTHON=python3.12 chooses the interpreter of a new environment.
 
 PYTHON ?= python3
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
-.PHONY: demo test test-openmmlab lint
+.PHONY: demo test test-openmmlab test-export lint
 
 # --no-compile: Python compiles what is imported, which is little of 6 GB.
 PIP_INSTALL = bin/pip install --no-compile --disable-pip-version-check -e
@@ -37,6 +39,10 @@ test: .venv/.dev
 
 test-openmmlab: .venv-openmmlab/.dev
 	.venv-openmmlab/bin/python -m pytest
+
+test-export: .venv/.dev
+	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/test_export.py \
+		-k test_every_architecture
 
 lint: .venv/.dev
 	.venv/bin/ruff check .

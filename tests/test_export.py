@@ -194,7 +194,7 @@ def test_the_backbone_of_a_detector(tool, tmp_path, use_grn, suffix):
 
 @pytest.mark.skipif(
     "CONVNEXT_DENSE_EVERY_ARCH" not in os.environ,
-    reason="takes an hour and 12 GB: set CONVNEXT_DENSE_EVERY_ARCH=1",
+    reason="takes an hour and 12 GB: make test-export",
 )
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_architecture(tmp_path, monkeypatch, arch):
