@@ -291,7 +291,7 @@ def test_packages_that_are_missing(tmp_path, monkeypatch):
 
 
 def test_files_with_others_are_whole(tmp_path):
-    """As an ONNX file of more than 2 GB has its weights in another."""
+    """As a large ONNX model has its weights in another."""
     out, weights = tmp_path / "a.onnx", tmp_path / "a.onnx.data"
 
     def write(content, fails=False):

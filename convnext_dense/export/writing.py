@@ -36,7 +36,7 @@ def export(
     """Write a segmentor or a backbone, with any batch, height and width from 64 on.
 
     The file is loaded again and run at two sizes other than ``shape``. An ONNX file
-    has its weights inside, or, above 2 GB, in FILE.onnx.data beside it.
+    has its weights inside, or, above 1.5 GB, in FILE.onnx.data beside it.
 
     A segmentor takes ``image``, (N, 3, H, W), RGB from 0 to 255 as float32,
     normalises it, and gives ``logits``, (N, classes, H, W). A backbone takes a
