@@ -39,8 +39,8 @@ for module in (yapf_api, config):  # the classic stack's has a name of its own f
 
 
 def pytest_collection_finish(session):
-    """Keep what was imported out of Python's garbage collections: they take 0.4 s
-    with it, and mmengine asks for one for every data set."""
+    """Leave what was imported out of Python's garbage collections: with it one takes
+    0.4 s, and mmengine asks for one with every data set."""
     gc.collect()
     gc.freeze()
 

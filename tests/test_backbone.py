@@ -41,7 +41,7 @@ def assert_same(mine, theirs, tolerance=1e-5):
 
 NCHW, NHWC = torch.contiguous_format, torch.channels_last
 ALL_MODES = [(NCHW, False), (NHWC, False), (NCHW, True), (NHWC, True)]
-TWO_MODES = [(NCHW, True), (NHWC, False)]  # the others take their time
+TWO_MODES = [(NCHW, True), (NHWC, False)]  # enough for all the others
 V1, V2 = dict(layer_scale_init_value=1.0), dict(use_grn=True)
 
 
@@ -66,8 +66,7 @@ V1, V2 = dict(layer_scale_init_value=1.0), dict(use_grn=True)
     ids=lambda value: {id(V1): "V1", id(V2): "V2"}.get(id(value)),
 )
 def test_equals_timm_forward_and_backward(version, arch, modes):
-    """The wide ones with two blocks where they have 27: ``small`` has 27 as well, and
-    that they have as many as timm's is tested by their names."""
+    """The wide ones with two blocks where they have 27, as ``small`` has too."""
     if arch.startswith("wide "):
         channels = ARCHS[arch.removeprefix("wide ")].channels
         arch = dict(depths=[1, 1, 2, 1], channels=channels)
@@ -331,6 +330,7 @@ def test_image_too_small(size):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_arch_is_timms_of_that_name(arch):
+    """Every block and width, and what the norms add."""
     timm = pytest.importorskip("timm")
     twins = dict(V1=f"convnext_{arch}", V2=f"convnextv2_{arch}")
     found = {v: name for v, name in twins.items() if timm.is_model(name)}
