@@ -26,7 +26,9 @@ from . import roadmap  # noqa: E402, F401
 from .backbone import ConvNeXt  # noqa: E402
 from .datasets import shapes  # noqa: E402, F401
 from .layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
+from .resuming.hook import ExactResumeHook  # noqa: E402, F401
 from .run_report.hook import RunReportHook  # noqa: E402, F401
+from .watching.hook import WatchHook  # noqa: E402, F401
 
 __version__ = "0.1.0"
 __all__ = ["ConvNeXt", "LayerDecayOptimWrapperConstructor"]

@@ -1,4 +1,12 @@
-"""What a user can get wrong, as an exception the tools turn into one message."""
+"""What a user can get wrong, as an exception the tools turn into one message; and
+the exit codes.
+
+2   a mistake in what was given (argparse's own code, too)
+3   the numbers went wrong: losses or gradients that are not finite
+75  stopped by a signal, and saved: the same command with --resume goes on
+"""
+
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 class InputError(ValueError):
@@ -22,3 +30,9 @@ class MissingStackError(InputError, ImportError):
             "or the classic one with\n"
             "  pip install -e '.[openmmlab]'"
         )
+
+
+class NotFiniteError(RuntimeError):
+    """Losses or gradients are not finite, time and again."""
+
+    exit_code = 3

@@ -1,6 +1,8 @@
 """Files that are whole or not there."""
 
+import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +24,38 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield partial
+        _to_disk(partial)  # before the name: it must never stand for half a file
         partial.replace(path)
+        _to_disk(path.parent)
     except InputError:
         raise
     except Exception as error:  # OSError, and what torch and others make of it
         raise InputError(f"{path} could not be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what processes left that were killed in the middle of ``whole``."""
+    for path in folder.glob(".*"):
+        writer = re.match(r"\.(\d+)\.", path.name)
+        if writer and not Path("/proc", writer[1]).exists() and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power failure."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # of a platform or file system that has no such thing
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -19,9 +19,12 @@ from mmengine.runner import Runner
 from torch import nn
 
 from . import checkpoints, inputs
-from .errors import InputError
+from .errors import InputError, NotFiniteError
 from .layer_decay import LayerDecayOptimWrapperConstructor
+from .resuming.hook import ExactResumeHook
 from .run_report.hook import RunReportHook
+from .watching import batches
+from .watching.hook import WatchHook
 
 
 def fit_to_machine(cfg: Config) -> None:
@@ -114,7 +117,8 @@ def run(
     """Train, validate or test; a start that fails leaves nothing in the work dir.
 
     Args:
-        mode: 'train', which ends with the run's page, 'val' or 'test'.
+        mode: 'train', which is watched, can be resumed exactly, and ends with the
+            run's page, 'val' or 'test'.
         prepare: called first; may write to the work dir and change ``cfg``.
         hooks: besides those of ``cfg``.
 
@@ -130,14 +134,28 @@ def run(
             prepare()
         runner = build_runner(cfg, mode)
         runner.register_hook(start, priority="HIGHEST")
-        if mode == "train" and not any(
-            isinstance(h, RunReportHook) for h in runner.hooks
-        ):
-            hooks = [*hooks, RunReportHook()]
+        if mode == "train":
+            kinds = (WatchHook, ExactResumeHook, RunReportHook)
+            there = tuple(map(type, runner.hooks))
+            hooks = [*(kind() for kind in kinds if kind not in there), *hooks]
         for hook in hooks:
             runner.register_hook(hook)
         getattr(runner, mode)()
     return runner
+
+
+def replay(cfg: Config, file: str) -> None:
+    """Run a batch that was not finite again, and print what comes of it.
+
+    Raises:
+        InputError: the file is no batch of ``cfg``'s model.
+        NotFiniteError: it is not finite again.
+    """
+    fit_to_machine(cfg)
+    lines, finite = batches.replay(cfg, build_model(cfg, "cpu"), file)
+    if not finite:
+        raise NotFiniteError("\n".join(lines))
+    print("\n".join(lines))
 
 
 class _Start(Hook):

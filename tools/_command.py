@@ -12,10 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def run(main) -> None:
     """Run a tool; a user's mistake ends in its message and exit code 2.
 
-    ``CONVNEXT_DENSE_DEBUG=1`` shows the Python stack as well.
+    ``convnext_dense.errors`` has the other codes. ``CONVNEXT_DENSE_DEBUG=1`` shows the
+    Python stack as well.
     """
     try:
         main()
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)  # as shells say it
     except Exception as error:
         exit_code = getattr(error, "exit_code", None)  # InputError has one
         if exit_code is None or os.environ.get("CONVNEXT_DENSE_DEBUG") == "1":

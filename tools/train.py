@@ -35,6 +35,12 @@ def main():
         metavar="CKPT",
         help="go on from a checkpoint; without one, from the newest of the work dir",
     )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="do not train: run a batch again that was not finite, "
+        "WORK_DIR/not_finite/iter_N.pth",
+    )
     add_common_arguments(parser)
     add_data_arguments(parser).add_argument(
         "--epochs", type=positive, metavar="N", help="sized from the data if not given"
@@ -53,6 +59,9 @@ def main():
         config.use_amp(cfg)
     if args.auto_scale_lr:
         config.use_auto_scale_lr(cfg)
+    if args.replay:
+        runtime.replay(cfg, args.replay)
+        return
     if args.resume:
         config.use_resume(cfg, args.resume)
     options = data_options(args)

@@ -9,13 +9,15 @@ loading      into a backbone, with a word on what was used
 whole_models the same for mmengine's detectors and segmentors
 converting   the other way: under another library's names
 writing      whole or not at all
+keeping      a run's own: whole, and the last good one found
 """
 
+from . import keeping, whole_models
 from .loading import groups, load_pretrained
-from .reading import read
+from .reading import read, read_batch
 from .sources import SCHEMES, locate
 from .unpickling import TRUST
-from .whole_models import install, require_whole, source_of
+from .whole_models import require_whole, source_of
 
 __all__ = [
     "SCHEMES",
@@ -25,6 +27,13 @@ __all__ = [
     "load_pretrained",
     "locate",
     "read",
+    "read_batch",
     "require_whole",
     "source_of",
 ]
+
+
+def install() -> None:
+    """Change how mmengine reads, writes and keeps checkpoints."""
+    whole_models.install()
+    keeping.install()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .sources import SCHEMES, locate, shards
-from .unpickling import TRUST, Refused, trusted, unpickle
+from .unpickling import BATCH, CHECKPOINT, TRUST, Refused, trusted, unpickle
 
 
 def read(source: str | os.PathLike, map_location="cpu"):
@@ -43,6 +43,22 @@ def read(source: str | os.PathLike, map_location="cpu"):
         return _read_file(file, path, map_location)
 
 
+def read_batch(file: str) -> dict:
+    """The content of a file of one batch, which ``watching.batches`` writes.
+
+    Raises:
+        InputError: there is no such file, or it is another.
+    """
+    path = locate(file)
+    with path.open("rb") as stream:
+        content = _read_file(stream, path, "cpu", BATCH)
+    if not isinstance(content, Mapping) or "batch" not in content:
+        raise InputError(
+            f"--replay: {file} holds no batch; not_finite/iter_N.pth in a work dir does"
+        )
+    return content
+
+
 def _read_shards(index: Path, map_location) -> dict[str, Tensor]:
     names = shards(index)
     missing = [name for name in names if not (index.parent / name).is_file()]
@@ -62,7 +78,7 @@ def _read_shards(index: Path, map_location) -> dict[str, Tensor]:
     return weights
 
 
-def _read_file(file, name, map_location):
+def _read_file(file, name, map_location, kind=CHECKPOINT):
     if trusted():
         print_log(f"{name} is trusted and may run code ({TRUST}=1)", "current")
     try:
@@ -84,7 +100,7 @@ def _read_file(file, name, map_location):
         if start[:2] == b"PK" and not trusted() and _is_torchscript(file):
             raise Refused("torch.jit (it is a TorchScript program)")
         file.seek(0)
-        return unpickle(file, map_location)
+        return unpickle(file, map_location, kind)
     except Refused as refused:
         raise InputError(
             f"{name} was not read: it asks for {refused}, which no checkpoint needs; "

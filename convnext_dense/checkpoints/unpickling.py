@@ -69,6 +69,8 @@ def _history_buffer_method(owner, name):
 
 
 class _Unpickler(pickle.Unpickler):
+    allowed = frozenset(_ALLOWED)
+
     def find_class(self, module, name):
         if module == "pathlib._local":  # so Python 3.13 writes, and 3.12 has it not
             module = "pathlib"
@@ -76,8 +78,8 @@ class _Unpickler(pickle.Unpickler):
         if full in ("builtins.getattr", "__builtin__.getattr"):
             return _history_buffer_method
         if (
-            full in _ALLOWED
-            or full.replace("__builtin__", "builtins") in _ALLOWED
+            full in self.allowed
+            or full.replace("__builtin__", "builtins") in self.allowed
             or _NUMPY.fullmatch(full)
             or _STORAGE.fullmatch(full)
         ):
@@ -85,12 +87,28 @@ class _Unpickler(pickle.Unpickler):
         raise Refused(full)
 
 
-# What torch.load asks of its ``pickle_module``.
-_restricted_pickle = types.SimpleNamespace(
-    __name__="pickle",
-    Unpickler=_Unpickler,
-    load=lambda file, **kwargs: _Unpickler(file, **kwargs).load(),
-)
+class _BatchUnpickler(_Unpickler):
+    allowed = _Unpickler.allowed | {
+        "mmdet.structures.bbox.horizontal_boxes.HorizontalBoxes",
+        "mmdet.structures.det_data_sample.DetDataSample",
+        "mmdet.structures.mask.structures.BitmapMasks",
+        "mmdet.structures.mask.structures.PolygonMasks",
+        "mmengine.structures.instance_data.InstanceData",
+        "mmengine.structures.pixel_data.PixelData",
+        "mmseg.structures.seg_data_sample.SegDataSample",
+    }
+
+
+def _module(unpickler: type) -> types.SimpleNamespace:
+    """What torch.load asks of its ``pickle_module``."""
+    return types.SimpleNamespace(
+        __name__="pickle",
+        Unpickler=unpickler,
+        load=lambda file, **kwargs: unpickler(file, **kwargs).load(),
+    )
+
+
+CHECKPOINT, BATCH = _module(_Unpickler), _module(_BatchUnpickler)
 
 
 def trusted() -> bool:
@@ -98,11 +116,13 @@ def trusted() -> bool:
     return os.environ.get(TRUST) == "1"
 
 
-def unpickle(file, map_location="cpu"):
+def unpickle(file, map_location="cpu", kind=CHECKPOINT, mmap=False):
     """``torch.load``, restricted to what a checkpoint needs unless ``trusted()``.
 
     Args:
         file: a path or a binary file object.
+        kind: of file, ``CHECKPOINT`` or ``BATCH``, which has images and their truth.
+        mmap: read tensors when they are used; for a path of torch's zip format.
 
     Raises:
         Refused: it asks for something else; nothing of it was run.
@@ -110,6 +130,7 @@ def unpickle(file, map_location="cpu"):
     return torch.load(
         file,
         map_location=map_location,
-        pickle_module=pickle if trusted() else _restricted_pickle,
+        pickle_module=pickle if trusted() else kind,
         weights_only=False,
+        mmap=mmap,
     )
