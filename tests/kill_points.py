@@ -29,10 +29,15 @@ from mmengine.hooks import Hook
 from convnext_dense import files
 from convnext_dense.datasets import shapes
 from convnext_dense.errors import STOPPED
+from convnext_dense.run_report.hook import RunReportHook
 
 from . import small_runs
 
-PATHS = [(kind, workers) for kind in ("epochs", "iterations") for workers in (0, 2)]
+# Kind, data-loader workers, iterations whose gradients a step accumulates.
+PATHS = [
+    *(("epochs", 0, 1), ("epochs", 2, 1), ("epochs", 0, 2)),
+    *(("iterations", 0, 1), ("iterations", 2, 1)),
+]
 ITERATIONS = {"epochs": 9, "iterations": 9}
 SAVES = 3  # by interval; the best ones come in between
 
@@ -45,7 +50,7 @@ def moments(kind):
         *(("SIGKILL", "after step", n) for n in steps),
         *(("SIGKILL", "in validation", n) for n in (1, 2, 3)),
         *(("SIGKILL", f"{part} of a file", n) for part in PARTS for n in (1, 2, 3, 5)),
-        *(("torn", "after step", n) for n in (4, 7, 8)),
+        *(("torn", "after step", n) for n in (7, 8)),
         *(("SIGTERM", "in step", n) for n in steps),
         *(("SIGTERM", "in validation", n) for n in (1, 2, 3)),
         *(("SIGTERM to all", "in step", n) for n in (2, 5)),
@@ -74,9 +79,9 @@ class _Die(Hook):
         self.validations += 1
 
     def after_val_iter(self, runner, batch_idx, **_):
-        if self.place == "in validation" and batch_idx == 0:
-            if self.validations == self.number:
-                self.send()
+        at = self.validations == self.number and batch_idx == 0
+        if self.place == "in validation" and at:
+            self.send()
 
 
 class _DieAfter(_Die):
@@ -130,7 +135,7 @@ def _die_at(what, place, number):
     return [kind(place, number, send)]
 
 
-def run(kind, workers, data, work_dir, moment=None, seconds=None):
+def run(path, data, work_dir, moment=None, seconds=None):
     """Train, or go on, in a process of its own; its exit code, or minus its signal."""
     child = os.fork()
     if child == 0:
@@ -141,7 +146,11 @@ def run(kind, workers, data, work_dir, moment=None, seconds=None):
             os.dup2(log, 1)
             os.dup2(log, 2)
             warnings.simplefilter("ignore")
+            torch.set_num_threads(1)
+            RunReportHook.after_train = lambda *_: None  # the page: it takes a while
+            kind, workers, accumulated = path
             cfg = small_runs.small(kind, work_dir, data, workers, ema=True)
+            cfg.optim_wrapper.accumulative_counts = accumulated
             hooks = _die_at(*moment) if moment else []
             small_runs.train(cfg, resume=True, hooks=hooks)
             code = 0
@@ -164,21 +173,22 @@ def tear(work_dir):
     os.truncate(newest, newest.stat().st_size * 2 // 3)
 
 
-def attempt(kind, workers, data, reference, work_dir, moment):
+def attempt(path, data, reference, work_dir, moment):
     """Die, go on; what is then not as in ``reference``."""
     if isinstance(moment, float):
-        run(kind, workers, data, work_dir, seconds=moment)
+        run(path, data, work_dir, seconds=moment)
     else:
-        code = run(kind, workers, data, work_dir, moment)
+        code = run(path, data, work_dir, moment)
         stopped = STOPPED if moment[0].startswith(("SIGTERM", "SIGINT")) else -9
         if code != stopped:
             return [f"exit code {code} instead of {stopped}"]
         if moment[0] == "torn":
             tear(work_dir)
-    code = run(kind, workers, data, work_dir)
+    code = run(path, data, work_dir)
     if code:
         return [f"exit code {code} when it went on"]
     left = [path.name for path in Path(work_dir).glob(".*")]
+    left += [path.name for path in Path(work_dir).glob("interrupted.pth")]
     found = small_runs.differences(reference, work_dir) + left
     shutil.rmtree(work_dir)
     return found
@@ -200,10 +210,11 @@ def main():
     shapes.draw(data, seed=1, counts={"train": 6, "val": 5})
     failed = False
     with ProcessPoolExecutor(args.jobs, get_context("fork")) as pool:
-        for number, (kind, workers) in enumerate(PATHS):
-            reference = folder / f"{kind}_{workers}"
+        for number, path in enumerate(PATHS):
+            kind, workers, accumulated = path
+            reference = folder / "_".join(map(str, path))
             began = time.time()
-            if pool.submit(run, kind, workers, data, reference).result():
+            if pool.submit(run, path, data, reference).result():
                 sys.exit(Path(f"{reference}.log").read_text())
             seconds = time.time() - began
             chosen = moments(kind)
@@ -212,8 +223,8 @@ def main():
             ]
             results = [
                 pool.submit(
-                    *(attempt, kind, workers, data, reference),
-                    *(folder / f"{kind}_{workers}_{turn}", moment),
+                    *(attempt, path, data, reference),
+                    *(Path(f"{reference}_{turn}"), moment),
                 )
                 for turn, moment in enumerate(chosen)
             ]
@@ -223,11 +234,11 @@ def main():
                 same += not found
                 if found:
                     failed = True
-                    log = folder / f"{kind}_{workers}_{turn}.log"
-                    print(f"{moment}: {found[:5]}; log: {log}")
+                    print(f"{moment}: {found[:5]}; log: {reference}_{turn}.log")
             print(
-                f"by {kind}, {workers} workers: {len(chosen)} kill points, {same} ended "
-                "identical",
+                f"by {kind}, {workers} workers, {accumulated} iterations a step: "
+                f"{len(chosen)} kill points, "
+                f"{same} ended identical",
                 flush=True,
             )
     if failed:

@@ -33,8 +33,9 @@ def install() -> None:
     if hasattr(plain, "__wrapped__"):  # installed already
         return
     modules = (mmengine_checkpoint, mmengine_runners, mmengine_runner)
+    save_checkpoint = _saving_whole(plain)
     for module in modules:
-        module.save_checkpoint = _saving_whole(plain)
+        module.save_checkpoint = save_checkpoint
     for module in (*modules, _flexible_runner):
         module.find_latest_checkpoint = find_latest_checkpoint
     for method in ("_save_checkpoint_with_step", "_save_best_checkpoint"):
@@ -145,13 +146,14 @@ def _find(folder: Path) -> str | None:
 
     reached = iteration(last) if last else None
     chosen = last if reached is not None else None
-    for file in sorted(folder.glob("*.pth"), key=_time, reverse=True):
+    others = [f for f in folder.glob("[!.]*.pth") if f != last]
+    for file in sorted(others, key=_time, reverse=True):
         if chosen and _time(file) <= _time(chosen):
             break
-        # Written since, but not yet the last when the run was killed.
-        if file != last and (here := iteration(file)) is not None:
-            if chosen is None or here > reached:
-                chosen, reached = file, here
+        # Written since, but not yet named as the last when the run was killed?
+        here = iteration(file)
+        if here is not None and (chosen is None or here > reached):
+            chosen, reached = file, here
     if chosen is None and damaged:
         raise InputError(
             f"--resume: no checkpoint in {folder} is whole; damaged: "

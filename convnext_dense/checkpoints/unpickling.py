@@ -89,6 +89,7 @@ class _Unpickler(pickle.Unpickler):
 
 class _BatchUnpickler(_Unpickler):
     allowed = _Unpickler.allowed | {
+        "builtins.bytes",
         "mmdet.structures.bbox.horizontal_boxes.HorizontalBoxes",
         "mmdet.structures.det_data_sample.DetDataSample",
         "mmdet.structures.mask.structures.BitmapMasks",

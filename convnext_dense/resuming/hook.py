@@ -180,8 +180,7 @@ class ExactResumeHook(Hook):
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         asked = torch.tensor(int(self._request.name is not None))
         all_reduce(asked, op="max")  # they stop after the same iteration
-        wrapper = runner.optim_wrapper
-        if asked and (not isinstance(wrapper, OptimWrapper) or wrapper.should_update()):
+        if asked:
             self._save_and_stop(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:

@@ -1,6 +1,7 @@
 """Going on with another number of images a step than the run had: fewer or more
 processes, most often."""
 
+from mmengine.hooks import IterTimerHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 
@@ -24,6 +25,9 @@ def adapt(runner: Runner, before: int, now: int, batches: int) -> None:
         kept = f"the learning rate is {scale:g} of what it was"
         length = len(loop.dataloader)
         loop._iter = loop.epoch * length + batches
+        for hook in runner.hooks:
+            if isinstance(hook, IterTimerHook):  # it has noted where the run begins
+                hook.before_train(runner)
         _begin_again(runner.optim_wrapper.param_groups, scale)
         if runner.param_schedulers:
             _step(runner, loop.iter, length)

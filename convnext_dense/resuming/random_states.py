@@ -1,5 +1,7 @@
 """The states of every random generator that a process draws from."""
 
+# ruff: noqa: NPY002 (the toolboxes draw from NumPy's global generator)
+
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

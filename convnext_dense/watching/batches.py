@@ -13,6 +13,7 @@ from mmengine.runner import autocast
 from torch import nn
 
 from .. import files
+from ..block import Block
 from ..checkpoints import read_batch
 from ..errors import InputError
 from ..resuming import random_states
@@ -80,7 +81,8 @@ def replay(cfg: Config, model: BaseModel, file: str) -> tuple[list[str], bool]:
         data = model.data_preprocessor(batch, True)
         losses = model._run_forward(data, mode="loss")
     loss, values = model.parse_losses(losses)
-    lines += [f"{name}: {float(value):g}" for name, value in values.items()]
+    with torch.no_grad():
+        lines += [f"{name}: {float(value):g}" for name, value in values.items()]
     if found:
         lines.append(f"the first that is not finite comes out of {found[0]}")
     loss.backward()
@@ -104,10 +106,14 @@ def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
     def watch(name):
         return lambda part, inputs, outputs: look(name, outputs)
 
+    # Not within a block: with a hook on a part it takes another way, and draws
+    # other numbers for drop path.
+    blocks = [n for n, part in model.named_modules() if isinstance(part, Block)]
+    within = tuple(f"{name}." for name in blocks)
     handles = [
         part.register_forward_hook(watch(name))
         for name, part in model.named_modules()
-        if name
+        if name and not name.startswith(within)
     ]
     try:
         yield

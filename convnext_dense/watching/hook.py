@@ -1,5 +1,6 @@
 """Are the losses and gradients of every step finite?"""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -70,6 +71,7 @@ class WatchHook(Hook):
         """``wrapper.step``, which leaves all as it is if a gradient is not finite."""
         step = wrapper.step
 
+        @functools.wraps(step)
         def careful_step(**kwargs):
             if self._first:
                 self._first = False

@@ -35,15 +35,16 @@ def _rates(groups) -> str | None:
 
 
 def _frozen(backbone: nn.Module, groups, runner: Runner) -> str | None:
-    parameters = {id(parameter) for parameter in backbone.parameters()}
-    learns = any(
-        id(parameter) in parameters
-        and parameter.requires_grad
-        and group.get("initial_lr", group["lr"])
+    sizes = {id(p): p.numel() for p in backbone.parameters()}
+    learning = sum(
+        sizes.get(id(parameter), 0)
         for group in groups
+        if group.get("initial_lr", group["lr"])
         for parameter in group["params"]
+        if parameter.requires_grad
     )
-    if learns or not parameters:
+    # The norms of a frozen backbone's maps learn.
+    if learning >= sum(sizes.values()) / 100:
         return None
     config = runner.cfg.model.backbone
     asked = config.get("frozen_stages", 0) > 0 or any(
