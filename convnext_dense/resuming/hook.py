@@ -19,6 +19,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
 from .. import files
@@ -234,11 +235,15 @@ def _accumulated(runner: Runner) -> dict[str, torch.Tensor]:
     """Gradients by parameter in the middle of an accumulation; the processes' mean,
     which is what the step will take."""
     wrapper = runner.optim_wrapper
+    model = runner.model
     if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
+        return {}
+    if isinstance(model, FullyShardedDataParallel):
+        runner.logger.warning("this checkpoint lacks the gradients accumulated so far")
         return {}
     gradients = {
         name: parameter.grad.detach().clone()
-        for name, parameter in _bare(runner.model).named_parameters()
+        for name, parameter in _bare(model).named_parameters()
         if parameter.grad is not None
     }
     all_reduce_params(gradients.values(), op="mean")

@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -52,7 +52,8 @@ class WatchHook(Hook):
         self._overflows = 0
         self._stepped = False
         self._first = True
-        self._gradients: list[str] = []  # of the last step, not finite
+        self._gradients: list[str] = []  # not finite, of this step and process
+        self._skipped = False
 
     def before_run(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
@@ -80,14 +81,18 @@ class WatchHook(Hook):
                     raise InputError(wrong)
             if not hasattr(wrapper, "loss_scaler"):  # which would look itself
                 self._gradients = not_finite(model)
-            if self._gradients:
+                # Of a sharded model each process sees a part.
+                bad = torch.tensor(len(self._gradients))
+                all_reduce(bad, op="max")
+                self._skipped = bool(bad)
+            if self._skipped:  # an optimizer passes over parameters without
                 wrapper.optimizer.zero_grad(set_to_none=True)
             step(**kwargs)
 
         return careful_step
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None):
-        self._gradients, self._stepped = [], False
+        self._gradients, self._skipped, self._stepped = [], False, False
         self._states = random_states.capture()
         self._buffers = [
             (buffer, buffer.clone()) for buffer in _bare(runner.model).buffers()
@@ -97,7 +102,7 @@ class WatchHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
         losses = bad_losses(outputs or {})
-        if not losses and not self._gradients and not self._stuck(runner):
+        if not losses and not self._skipped and not self._stuck(runner):
             self._in_a_row = 0
             return
         self._in_a_row += 1
@@ -118,6 +123,8 @@ class WatchHook(Hook):
         what = "loss: " + ", ".join(losses) if losses else "losses are finite"
         if self._gradients:
             what += f"; gradients of {few(self._gradients)}"
+        elif self._skipped:
+            what += "; gradients of another process"
         elif not losses:
             what += f"; {self._overflows} steps in a row overflowed whatever the scale"
         finite = ", ".join(
