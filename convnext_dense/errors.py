@@ -1,4 +1,4 @@
-"""What a user can get wrong, as an exception the tools turn into one message."""
+"""What can go wrong, as exceptions that the tools turn into one message."""
 
 
 class InputError(ValueError):
@@ -22,3 +22,12 @@ class MissingStackError(InputError, ImportError):
             "or the classic one with\n"
             "  pip install -e '.[openmmlab]'"
         )
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended, which this one needs.
+
+    No mistake of the user's; the tools print the message alone and exit with code 5.
+    """
+
+    exit_code = 5
