@@ -213,5 +213,6 @@ def _lost(error: RuntimeError) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    """Without the place in somebody's source."""
-    return re.sub(r"^\[[^]]*\.cc:\d+\] ", "", str(error).strip().split("\n")[0])
+    """Its first sentence, without the place in somebody's source."""
+    line = str(error).strip().split("\n")[0]
+    return re.sub(r"^\[\S+:\d+\] ", "", line).split(". ")[0]
