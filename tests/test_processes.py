@@ -14,7 +14,7 @@ import torch
 from mmengine.hooks import Hook
 
 from convnext_dense import config, processes, runtime
-from convnext_dense.errors import InputError, LostProcessError
+from convnext_dense.errors import LostProcessError
 
 from . import own_data_sets
 from .conftest import ROOT
@@ -184,12 +184,6 @@ def test_two_processes_have_the_gradients_of_one(runs, tool, shapes_root, task):
     assert differences[worst] < LARGEST, worst
 
 
-def metrics(said, last):
-    return re.findall(
-        r"\b(m?[a-zA-Z/_]*(?:mAP|IoU|Acc)\w*): (-?[\d.]+|nan)", last(said)
-    )
-
-
 @pytest.mark.parametrize(
     ("task", "checkpoint", "names"),
     [
@@ -252,3 +246,102 @@ def test_only_the_first_process_speaks(runs):
     for word in ("no GPU here", "(train)", "mIoU", "the run report"):
         assert word not in second
     assert "Grad strides do not match" not in first + second  # DDP would copy each
+
+
+def torchrun(*command):
+    """A tool in two processes, as a user starts it: exit code and all that is said."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"),
+            *(f"--master_port={free_port()}", *map(str, command)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stdout
+
+
+def test_what_the_first_process_finds_wrong_ends_all(tmp_path):
+    """It alone looks through the data, while the other waits for it."""
+    content = own_data_sets.coco(tmp_path / "images")
+    content["annotations"][0]["bbox"] = [0, 0, float("nan"), 5]
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(content))
+    code, said = torchrun(
+        *(ROOT / "tools/train.py", DET, "--launcher", "pytorch"),
+        *("--train-json", file, "--train-images", tmp_path / "images"),
+        *("--work-dir", tmp_path / "run"),
+    )
+    assert code != 0
+    assert said.count("the data has errors") == 1
+    assert "_command.py" not in said  # no stack but torchrun's own
+    assert not (tmp_path / "run").exists()
+
+
+LAUNCHED = {
+    "pytorch": r"RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT .*torchrun --nproc",
+    "slurm": r"SLURM_PROCID, SLURM_NTASKS, .*slurm_train\.sh PARTITION",
+    "mpi": r"OMPI_COMM_WORLD_RANK, .*mpirun -n N",
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHED)
+def test_a_launcher_that_did_not_start_the_process(tool, shapes_root, launcher):
+    for name in ("train", "test"):
+        arguments = [DET, *["nothing.pth"] * (name == "test"), "--launcher", launcher]
+        done = tool(name, *arguments, "--cfg-options", f"data_root={shapes_root}")
+        assert done.code == 2
+        assert re.search(LAUNCHED[launcher], done.err, re.DOTALL), done.err
+
+
+def test_torchrun_without_a_launcher(tool, monkeypatch):
+    """Each process would write the whole run, into one folder."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = tool("train", DET)
+    assert done.code == 2
+    assert "torchrun has started 2 processes" in done.err
+    assert "--launcher pytorch" in done.err
+
+
+class EndsTheLoader(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+
+def test_a_data_loader_worker_that_is_killed(shapes_root, tmp_path):
+    options = [f"data_root={shapes_root}", "val_cfg=None", "val_evaluator=None"]
+    options += ["val_dataloader=None", "train_dataloader.persistent_workers=False"]
+    cfg = config.load_config(str(SEG), options, str(tmp_path / "run"))
+    with pytest.raises(LostProcessError, match=r"data-loader worker.*--resume"):
+        runtime.run(cfg, "train", hooks=[EndsTheLoader()])
+
+
+def test_cores_are_shared(monkeypatch):
+    """torchrun gives each process one thread, however many cores there are."""
+    given = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12))
+    monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "1"})
+    processes._share_cores()
+    assert given == []  # Slurm binds processes to their own
+    monkeypatch.setitem(os.environ, "LOCAL_WORLD_SIZE", "5")
+    processes._share_cores()
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "3")  # the user's wish
+    processes._share_cores()
+    assert given == [2]
+
+
+def test_other_errors_stay_what_they_are():
+    """A process alone has lost no other, whatever a message says."""
+    cfg = config.load_config(str(SEG))
+    with (
+        pytest.raises(RuntimeError, match=r"^Connection closed") as raised,
+        processes.joined(cfg),
+    ):
+        raise RuntimeError("Connection closed by peer")
+    assert type(raised.value) is RuntimeError
