@@ -25,7 +25,12 @@ from .run_report.hook import RunReportHook
 
 
 def fit_to_machine(cfg: Config) -> None:
-    """Replace what needs a GPU where there is none; one line says what."""
+    """Replace what needs many processes where there is one, and what needs a GPU
+    where there is none; a line says what."""
+    if cfg.launcher == "none" and "FSDP" in (cfg.get("strategy") or {}).get("type", ""):
+        for key in ("runner_type", "strategy"):
+            cfg.pop(key, None)
+        print_log("one process: FSDP replaced by the whole model", "current")
     if get_device() != "cpu":
         return
     replaced = []

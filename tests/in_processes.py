@@ -2,19 +2,21 @@
 ``python -m tests.in_processes '[["train", CONFIG, ...], ["test", ...]]'``.
 
 Configs of the tests import it for what they observe with: ``Gradients`` keeps the
-first step's, ``NearTruth`` detects what is there, though not quite.
+first step's, ``NearTruth`` detects what is there, though not quite,
+``ResizeByNumber`` makes images of several sizes.
 """
 
 import json
 import runpy
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, MODELS
+from mmengine.registry import HOOKS, MODELS, TRANSFORMS
 from mmengine.structures import InstanceData
 from mmengine.utils import ManagerMixin
 
@@ -76,6 +78,20 @@ class NearTruth(CascadeRCNN):
                 masks=torch.from_numpy(masks.astype(bool)),
             )
         return samples
+
+
+@TRANSFORMS.register_module(force=True)
+class ResizeByNumber:
+    """Resizes an image to the one of ``scales`` that its file's number chooses."""
+
+    def __init__(self, scales):
+        self.steps = [
+            TRANSFORMS.build(dict(type="Resize", scale=scale)) for scale in scales
+        ]
+
+    def __call__(self, results):
+        number = int(Path(results["img_path"]).stem)
+        return self.steps[number % len(self.steps)](results)
 
 
 def main() -> None:

@@ -105,21 +105,34 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start(rank, command, port, cwd):
-    """One of two processes, told what torchrun would tell it."""
-    told = dict(
-        *(dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2),),
-        **dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, OMP_NUM_THREADS=1),
-        PYTHONPATH=ROOT,
-    )
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **{name: str(value) for name, value in told.items()}},
-    )
+def pair(tools, cwd):
+    """Run tools in two processes, told what torchrun would tell them; what rank 0 and
+    rank 1 say."""
+    told = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR="127.0.0.1")
+    told.update(MASTER_PORT=free_port(), OMP_NUM_THREADS=1, PYTHONPATH=ROOT)
+    commands = json.dumps([[str(part) for part in tool] for tool in tools])
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.in_processes", commands],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=cwd,
+            env={
+                **os.environ,
+                **{name: str(value) for name, value in told.items()},
+                **dict(RANK=str(rank), LOCAL_RANK=str(rank)),
+            },
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], "\n".join(said)
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +142,8 @@ def runs(tmp_path_factory, shapes_root):
     folder = tmp_path_factory.mktemp("two")
     options = ["--cfg-options", *NO_WORKERS, f"data_root={shapes_root}"]
     halves = [*options, "train_dataloader.batch_size=2"]
-    seg = str(write_config(folder, SEGMENTATION, SEG))
-    det = str(write_config(folder, DETECTION, DET))
+    seg = write_config(folder, SEGMENTATION, SEG)
+    det = write_config(folder, DETECTION, DET)
 
     def gradients(task):
         return f"custom_hooks.0.file={folder / task}.two"
@@ -142,10 +155,7 @@ def runs(tmp_path_factory, shapes_root):
         ["test", det, "det/epoch_1.pth", "--work-dir", "det", *options],
     ]
     tools[3][3:3] = ["--out", "det.two.pkl"]
-    command, port = ["-m", "tests.in_processes", json.dumps(tools)], free_port()
-    both = [start(rank, command, port, folder) for rank in (0, 1)]
-    said = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], "\n".join(said)
+    said = pair(tools, folder)
     return folder, said
 
 
