@@ -22,7 +22,7 @@ from . import checkpoints, mmcv_ops
 mmcv_ops.install()
 checkpoints.install()
 
-from . import roadmap  # noqa: E402, F401
+from . import roadmap, sharding  # noqa: E402, F401
 from .backbone import ConvNeXt  # noqa: E402
 from .datasets import shapes  # noqa: E402, F401
 from .layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402

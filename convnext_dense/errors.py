@@ -1,8 +1,9 @@
-"""What a user can get wrong, as an exception the tools turn into one message; and
-the exit codes.
+"""What can go wrong, as exceptions that the tools turn into one message; and the exit
+codes.
 
 2   a mistake in what was given (argparse's own code, too)
 3   the numbers went wrong: losses or gradients that are not finite
+5   another process of the run has ended
 75  stopped by a signal, and saved: the same command with --resume goes on
 """
 
@@ -36,3 +37,12 @@ class NotFiniteError(RuntimeError):
     """Losses or gradients are not finite, time and again."""
 
     exit_code = 3
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended, which this one needs.
+
+    No mistake of the user's; the tools print the message alone and exit with code 5.
+    """
+
+    exit_code = 5

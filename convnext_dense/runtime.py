@@ -18,7 +18,7 @@ from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from . import checkpoints, inputs
+from . import checkpoints, inputs, processes
 from .errors import InputError, NotFiniteError
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .resuming.hook import ExactResumeHook
@@ -28,18 +28,14 @@ from .watching.hook import WatchHook
 
 
 def fit_to_machine(cfg: Config) -> None:
-    """Replace what needs a GPU where there is none; one line says what.
-
-    Raises:
-        InputError: a launcher, which is for GPUs.
-    """
+    """Replace what needs many processes where there is one, and what needs a GPU
+    where there is none; a line says what."""
+    if cfg.launcher == "none" and "FSDP" in (cfg.get("strategy") or {}).get("type", ""):
+        for key in ("runner_type", "strategy"):
+            cfg.pop(key, None)
+        print_log("one process: FSDP replaced by the whole model", "current")
     if get_device() != "cpu":
         return
-    if cfg.launcher != "none":
-        raise InputError(
-            f"--launcher {cfg.launcher}: mmengine starts one process a GPU, and there "
-            "is no GPU here; leave it out"
-        )
     replaced = []
     wrapper = cfg.get("optim_wrapper", {})
     if wrapper.get("type") == "AmpOptimWrapper":
@@ -49,6 +45,8 @@ def fit_to_machine(cfg: Config) -> None:
         replaced.append("mixed precision by fp32")
     if _replace_type(cfg.model, "SyncBN", "BN"):
         replaced.append("SyncBN by BN")
+    if cfg.launcher != "none" and processes.fit_to_cpu(cfg):
+        replaced.append("NCCL by gloo")
     if replaced:
         print_log(f"no GPU here: {', '.join(replaced)} replaced", "current")
 
@@ -125,9 +123,13 @@ def run(
     Raises:
         InputError: something that ``cfg`` names is not there or not what it
             should be.
+        LostProcessError: another process of the run has ended.
     """
     start = _Start(whole=mode != "train" or cfg.get("resume", False))
-    with _nothing_left_on_failure(Path(cfg.work_dir), start):
+    with (
+        processes.joined(cfg),
+        _nothing_left_on_failure(Path(cfg.work_dir), start),
+    ):
         if prepare:
             inputs.check(cfg, ())
             fit_to_machine(cfg)
@@ -185,6 +187,8 @@ class _Start(Hook):
 
 def build_runner(cfg: Config, mode: str) -> Runner:
     """A Runner with its data sets built, ready for ``train()`` or the like.
+
+    With a launcher, to be called in ``processes.joined``.
 
     Args:
         mode: 'train', 'val' or 'test'.

@@ -108,9 +108,9 @@ WRONG = {
         ],
         r"--auto-scale-lr: .* add auto_scale_lr = dict\(base_batch_size=16\)",
     ),
-    "launcher without a GPU": (
+    "launcher that did not start the process": (
         lambda t: ["train", DET, "--launcher", "pytorch"],
-        r"--launcher pytorch: .*no GPU here",
+        r"--launcher pytorch: .*RANK, WORLD_SIZE.*torchrun --nproc_per_node=N",
     ),
     "--out is no pickle": (
         lambda t: ["test", DET, write(t / "x.pth", ""), "--out", "x.json"],

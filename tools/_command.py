@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 # The checkout's own package, also where it was not installed.
@@ -24,8 +25,22 @@ def run(main) -> None:
         exit_code = getattr(error, "exit_code", None)  # InputError has one
         if exit_code is None or os.environ.get("CONVNEXT_DENSE_DEBUG") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_leave_to_the_first(exit_code)}{error}", file=sys.stderr)
         sys.exit(exit_code)
+
+
+def _leave_to_the_first(exit_code: int) -> str:
+    """Of many processes that find the same mistake, let the first one say it.
+
+    Its end ends the others, if their launcher does not leave them alone. One that is
+    still here then has a mistake of its own; returns how to begin its message.
+    """
+    ranks = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+    rank = next((os.environ[name] for name in ranks if name in os.environ), "0")
+    if rank == "0" or exit_code != 2:
+        return ""
+    time.sleep(10)
+    return f"rank {rank}: "
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

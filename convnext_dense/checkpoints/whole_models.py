@@ -98,7 +98,8 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
             there for it does not fit.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+        # FSDP's has but a part of each parameter; see sharding.py.
+        model = getattr(model, "unsharded", None) or model.module
     backbones = _convnexts(model)
     if not backbones:
         return Match(model, state_dict)

@@ -124,7 +124,8 @@ def _weight_gradient(x, grad):
                 strip = F.pad(strip, (0, 0, above, below))
             kernel = image_grad[:, :, top:bottom].transpose(0, 1)
             total += F.conv2d(strip, kernel, padding=(0, PADDING), groups=channels)
-    return total.transpose(0, 1)
+    # Not a transpose, whose strides DDP would not find to be the weight's.
+    return total.view(channels, 1, 7, 7)
 
 
 def _convolution_backward(grad, x, weight, wanted):

@@ -12,18 +12,13 @@ configuring   a config turned to the data; schedule: how long to train
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.dist import (
-    broadcast_object_list,
-    init_dist,
-    is_distributed,
-    is_main_process,
-)
 from mmengine.logging import print_log
 
-from .. import files, inputs
+from .. import files, inputs, processes
 from ..errors import InputError
 from . import coco_check, label_check, overview
 from .configuring import use_data
@@ -167,11 +162,7 @@ def prepare(cfg: Config, options: Options, epochs: int | None) -> None:
     Raises:
         InputError: the data has errors, or does not fit the config.
     """
-    if cfg.launcher != "none" and not is_distributed():
-        init_dist(cfg.launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {}))
-    data = [_prepare_files(cfg, options) if is_main_process() else None]
-    broadcast_object_list(data)
-    use_data(cfg, data[0], epochs)
+    use_data(cfg, processes.on_main(partial(_prepare_files, cfg, options)), epochs)
 
 
 def _prepare_files(cfg: Config, options: Options) -> dict:

@@ -81,6 +81,13 @@ class RunReportHook(Hook):
 
         file = Path(runner.work_dir) / PAGE
         groups = runner.optim_wrapper.optimizer.param_groups
+        whole = getattr(runner.model, "unsharded", None)
+        if whole is not None and "param_names" in groups[0]:  # FSDP's are parts
+            named = dict(whole.named_parameters())
+            groups = [
+                {**group, "params": [named[name] for name in group["param_names"]]}
+                for group in groups
+            ]
         page.write(
             file,
             runner.work_dir,
@@ -115,7 +122,8 @@ def facts(runner: Runner, splits: Sequence[str]) -> dict[str, str]:
         for split in splits
         if getattr(runner, f"{split}_loop") is not None
     }
-    parameters = sum(parameter.numel() for parameter in runner.model.parameters())
+    model = getattr(runner.model, "unsharded", None) or runner.model
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     told = {f"{split} images": f"{len(data):,}" for split, data in datasets.items()}
     for dataset in datasets.values():
         told["classes"] = str(len(dataset.metainfo["classes"]))

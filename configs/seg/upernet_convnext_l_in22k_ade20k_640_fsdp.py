@@ -1,0 +1,1 @@
+_base_ = ['./upernet_convnext_l_in22k_ade20k_640.py', '../_base_/fsdp.py']

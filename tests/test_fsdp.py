@@ -1,0 +1,155 @@
+"""FSDP: models in parts train like whole ones, and leave what whole ones load."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from convnext_dense import config, runtime
+
+from .conftest import ROOT
+from .test_processes import pair
+from .test_tools import NO_WORKERS, SEG
+
+RECIPES = sorted(ROOT.glob("configs/*/*_fsdp.py"))
+
+# Layer decay and weight decay, a gradient that is clipped; an evaluation in which one
+# process needs more forward passes than the other.
+CONFIG = """
+_base_ = [{base!r}]
+custom_imports = dict(imports=['convnext_dense', 'tests.in_processes'])
+norm = dict(_delete_=True, type='GN', num_groups=8)
+model = dict(
+    decode_head=dict(norm_cfg=norm, dropout_ratio=0),
+    auxiliary_head=dict(norm_cfg=norm, dropout_ratio=0),
+    test_cfg=dict(mode='slide', crop_size=(96, 96), stride=(64, 64)))
+optim_wrapper = dict(
+    clip_grad=dict(max_norm=0.5),
+    constructor='LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(decay_rate=0.7, decay_type='layer_wise'))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='Resize', scale=(96, 96), keep_ratio=True),
+    dict(type='PackSegInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeByNumber', scales=[(96, 96), (160, 160)]),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs')
+]
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=4, val_interval=2)
+default_hooks = dict(
+    logger=dict(interval=1), checkpoint=dict(interval=2, max_keep_ckpts=-1))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, shapes_root):
+    """The work dirs: by DDP, by FSDP, and by FSDP from the middle of DDP's."""
+    folder = tmp_path_factory.mktemp("parts")
+    plain, sharded = folder / "plain.py", folder / "sharded.py"
+    plain.write_text(CONFIG.format(base=str(SEG)))
+    sharded.write_text(f"_base_ = ['plain.py', '{ROOT / 'configs/_base_/fsdp.py'}']\n")
+    options = ["--cfg-options", *NO_WORKERS, f"data_root={shapes_root}"]
+    said, _ = pair(
+        [
+            ["train", plain, "--work-dir", "ddp", *options],
+            ["train", sharded, "--work-dir", "fsdp", *options],
+            [
+                *("train", sharded, "--work-dir", "resumed"),
+                *("--resume", folder / "ddp/iter_2.pth", *options),
+            ],
+        ],
+        folder,
+    )
+    return folder, said
+
+
+def losses(folder):
+    (log,) = folder.glob("*/vis_data/scalars.json")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    return [(row["step"], row["loss"], row["grad_norm"]) for row in rows if "lr" in row]
+
+
+def test_losses_and_gradients_are_ddps(runs):
+    folder, _ = runs
+    whole, parts, resumed = (losses(folder / n) for n in ("ddp", "fsdp", "resumed"))
+    assert [step for step, *_ in whole] == [1, 2, 3, 4]
+    assert whole[0][2] > 0.5  # clipped
+    for one, other in zip(whole + whole[2:], parts + resumed, strict=True):
+        print(one, other)
+        assert other == pytest.approx(one, rel=1e-4)
+
+
+def test_checkpoints_are_whole(runs):
+    """The same tensors, groups and optimizer state as DDP's, but for rounding."""
+    folder, _ = runs
+    ddp, fsdp, resumed = (
+        torch.load(folder / name / "iter_4.pth", weights_only=False)
+        for name in ("ddp", "fsdp", "resumed")
+    )
+    for one in (fsdp, resumed):
+        assert list(one["state_dict"]) == list(ddp["state_dict"])
+        for name, weight in ddp["state_dict"].items():
+            assert one["state_dict"][name].shape == weight.shape
+            torch.testing.assert_close(
+                one["state_dict"][name], weight, rtol=1e-3, atol=1e-4
+            )
+        here, there = one["optimizer"], ddp["optimizer"]
+        assert here["param_groups"] == there["param_groups"]
+        assert set(here["state"]) == set(there["state"])
+        for number, state in there["state"].items():
+            assert here["state"][number]["step"] == state["step"] == 4
+            for key in ("exp_avg", "exp_avg_sq"):
+                torch.testing.assert_close(
+                    here["state"][number][key], state[key], rtol=1e-2, atol=1e-5
+                )
+    decays = {group["weight_decay"] for group in ddp["optimizer"]["param_groups"]}
+    assert decays == {0, 0.05}
+
+
+def test_one_process_tests_what_many_trained(runs, tool, shapes_root):
+    """By the config that trained it: what needs many processes is replaced."""
+    folder, said = runs
+    by_two = re.findall(r" mIoU: (\S+)", said)[3]
+    done = tool(
+        *("test", folder / "sharded.py", folder / "fsdp/iter_4.pth"),
+        *("--cfg-options", *NO_WORKERS, f"data_root={shapes_root}"),
+    )
+    assert done.code == 0
+    assert done.out.count("one process: FSDP replaced by the whole model") == 1
+    (by_one,) = re.findall(r" mIoU: (\S+)", done.out)
+    assert by_one == by_two
+
+
+def test_the_page_counts_whole_parameters(runs):
+    folder, _ = runs
+    pages = [(folder / name / "report.html").read_text() for name in ("ddp", "fsdp")]
+    counts = [re.findall(r"<b>([\d.]+ M)</b>\s*parameters", page) for page in pages]
+    assert len(counts[0]) == 1
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_are_the_rows(path):
+    """FSDP changes nothing but how the model is divided."""
+    row = config.load_config(str(path).replace("_fsdp", ""))
+    cfg = config.load_config(str(path))
+    assert cfg.strategy.type == "ConvNeXtFSDPStrategy"
+    runtime.fit_to_machine(cfg)
+    runtime.fit_to_machine(row)
+    changed = {key for key in {*cfg, *row} if cfg.get(key) != row.get(key)}
+    assert changed == {"work_dir"}
+
+
+def test_there_is_one_of_l_and_xl_for_each_task():
+    assert sorted(path.stem.split("_in22k")[0] for path in RECIPES) == [
+        *("cascade_mask_rcnn_convnext_l", "cascade_mask_rcnn_convnext_xl"),
+        *("upernet_convnext_l", "upernet_convnext_xl"),
+    ]

@@ -1,0 +1,357 @@
+"""Two processes over gloo compute what one process does; one that ends ends the job."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from convnext_dense import config, processes, runtime
+from convnext_dense.errors import LostProcessError
+
+from . import own_data_sets
+from .conftest import ROOT
+from .test_tools import DET, NO_WORKERS, SEG
+
+LARGEST = 1e-5  # of the relative differences between gradients
+
+# No batch statistics, nothing drawn: no dropout, no drop path, no flip.
+SEGMENTATION = """
+_base_ = {base!r}
+custom_imports = dict(imports=['convnext_dense', 'tests.in_processes'])
+norm = dict(_delete_=True, type='GN', num_groups=8)
+model = dict(
+    decode_head=dict(norm_cfg=norm, dropout_ratio=0),
+    auxiliary_head=dict(norm_cfg=norm, dropout_ratio=0))
+train_cfg = dict(max_iters=2, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
+custom_hooks = [dict(type='Gradients', file='gradients')]
+"""
+
+# The same, and each loss's divisor must not depend on how images are dealt out, which
+# in the recipes it does, in one process as in many (a batch's losses are divided by
+# the number of its own samples). So every anchor and every proposal is either positive
+# or negative, and all of them are taken: as many in each image. The mask head's loss,
+# the mean over positives alone, has no such setting and is left out. The boxes' heads
+# have few ReLUs: rounding moves one in ten million across its kink.
+DETECTION = """
+_base_ = {base!r}
+custom_imports = dict(imports=['convnext_dense', 'tests.in_processes'])
+
+def matched(iou):
+    return dict(
+        type='MaxIoUAssigner', pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou,
+        match_low_quality=False, ignore_iof_thr=-1)
+
+taken = dict(
+    type='RandomSampler', num=10**6, pos_fraction=0.5, neg_pos_ub=-1,
+    add_gt_as_proposals=False)
+model = dict(
+    type='NearTruth',
+    neck=dict(norm_cfg=None),
+    roi_head=dict(
+        mask_roi_extractor=None,
+        mask_head=None,
+        bbox_head=[
+            dict(
+                type='ConvFCBBoxHead', num_shared_fcs=1, fc_out_channels=128,
+                in_channels=64,
+                roi_feat_size=7, num_classes=5,
+                bbox_coder=dict(
+                    type='DeltaXYWHBBoxCoder', target_means=[0.] * 4,
+                    target_stds=[0.1, 0.1, 0.2, 0.2]),
+                reg_class_agnostic=True,
+                reg_decoded_bbox=True,
+                loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False),
+                loss_bbox=dict(type='GIoULoss', loss_weight=6.0))
+            for _ in range(3)
+        ]),
+    train_cfg=dict(
+        rpn=dict(assigner=matched(0.5), sampler=taken),
+        rpn_proposal=dict(nms_pre=300, max_per_img=50, nms=dict(iou_threshold=0.9)),
+        rcnn=[
+            dict(assigner=matched(0.1), sampler=taken, pos_weight=-1, debug=False)
+            for _ in range(3)
+        ]))
+train_cfg = dict(max_epochs=1, val_interval=2)
+train_dataloader = dict(dataset=dict(indices=4))
+custom_hooks = [dict(type='Gradients', file='gradients')]
+"""
+
+
+def write_config(folder, text, base):
+    """A config of the text above that neither draws nor flips."""
+    file = folder / f"{base.stem}.py"
+    file.write_text(text.format(base=str(base)))
+    pipeline = config.load_config(str(base)).train_dataloader.dataset.pipeline
+    still = [dict(step) for step in pipeline if step.type != "RandomFlip"]
+    assert len(still) == len(pipeline) - 1
+    with file.open("a") as end:
+        end.write(f"train_pipeline = {still}\n")
+        end.write("train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n")
+    return file
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def pair(tools, cwd):
+    """Run tools in two processes, told what torchrun would tell them; what rank 0 and
+    rank 1 say."""
+    told = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR="127.0.0.1")
+    told.update(MASTER_PORT=free_port(), OMP_NUM_THREADS=1, PYTHONPATH=ROOT)
+    commands = json.dumps([[str(part) for part in tool] for tool in tools])
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.in_processes", commands],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=cwd,
+            env={
+                **os.environ,
+                **{name: str(value) for name, value in told.items()},
+                **dict(RANK=str(rank), LOCAL_RANK=str(rank)),
+            },
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], "\n".join(said)
+    return said
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, shapes_root):
+    """What two processes made of both toolboxes' training and testing: the folder,
+    and what rank 0 and rank 1 said."""
+    folder = tmp_path_factory.mktemp("two")
+    options = ["--cfg-options", *NO_WORKERS, f"data_root={shapes_root}"]
+    halves = [*options, "train_dataloader.batch_size=2"]
+    seg = write_config(folder, SEGMENTATION, SEG)
+    det = write_config(folder, DETECTION, DET)
+
+    def gradients(task):
+        return f"custom_hooks.0.file={folder / task}.two"
+
+    tools = [
+        ["train", seg, "--work-dir", "seg", *halves, gradients("seg")],
+        ["train", det, "--work-dir", "det", *halves, gradients("det")],
+        ["test", seg, "seg/iter_2.pth", "--work-dir", "seg", *options],
+        ["test", det, "det/epoch_1.pth", "--work-dir", "det", *options],
+    ]
+    tools[3][3:3] = ["--out", "det.two.pkl"]
+    said = pair(tools, folder)
+    return folder, said
+
+
+@pytest.mark.parametrize("task", ["seg", "det"])
+def test_two_processes_have_the_gradients_of_one(runs, tool, shapes_root, task):
+    folder, _ = runs
+    base = dict(seg=SEG, det=DET)[task]
+    done = tool(
+        *("train", folder / f"{base.stem}.py", "--cfg-options", *NO_WORKERS),
+        f"data_root={shapes_root}",
+        f"custom_hooks.0.file={folder / task}.one",
+        *("train_cfg.max_iters=1" if task == "seg" else "train_cfg.max_epochs=1",),
+        *("val_cfg=None", "val_dataloader=None", "val_evaluator=None"),
+    )
+    assert done.code == 0
+
+    def load(name):
+        return torch.load(folder / f"{task}.{name}")
+
+    # The first four images, dealt out in turn.
+    images = load("one.images")
+    assert load("two.images") == images[::2]
+    assert load("two.1.images") == images[1::2]
+    assert len(set(images)) == 4
+
+    one, two, other = load("one"), load("two"), load("two.1")
+    assert list(one) == list(two) == list(other)
+    differences = {}
+    for name, gradient in one.items():
+        assert torch.equal(two[name], other[name])
+        size = gradient.norm()
+        assert size > 0, name
+        differences[name] = float((two[name] - gradient).norm() / size)
+    worst = max(differences, key=differences.get)
+    print(f"{task}: {differences[worst]:.1e} at most, {worst}")
+    assert differences[worst] < LARGEST, worst
+
+
+@pytest.mark.parametrize(
+    ("task", "checkpoint", "names"),
+    [
+        ("seg", "iter_2.pth", ["aAcc", "mIoU", "mAcc"]),
+        ("det", "epoch_1.pth", ["coco/bbox_mAP", "coco/segm_mAP"]),
+    ],
+)
+def test_two_processes_measure_what_one_does(
+    runs, tool, shapes_root, task, checkpoint, names
+):
+    """Three images, of which one is counted for two processes' sake, not twice."""
+    folder, (said, _) = runs
+    base = dict(seg=SEG, det=DET)[task]
+    out = ["--out", folder / "det.one.pkl"] if task == "det" else []
+    done = tool(
+        *("test", folder / f"{base.stem}.py", folder / task / checkpoint, *out),
+        *("--work-dir", "run", "--cfg-options", *NO_WORKERS),
+        f"data_root={shapes_root}",
+    )
+    assert done.code == 0
+    here = said.split("train is over")[2].split("test is over")[task == "det"]
+    for name in names:
+        (one,), (two,) = (
+            re.findall(rf" {name}: (\S+)", text) for text in (done.out, here)
+        )
+        assert one == two
+        assert 0 < float(one) < (1 if task == "det" else 100)
+    if task == "det":
+        one, two = (
+            pickle.loads((folder / f"det.{name}.pkl").read_bytes())
+            for name in ("one", "two")
+        )
+        assert len(one) == len(two) == 3
+        assert [p["img_id"] for p in one] == [p["img_id"] for p in two]
+
+
+def test_the_page_of_a_run_of_two_processes(runs, tool, shapes_root):
+    """Made again by one process of the same weights, it shows the same."""
+    folder, _ = runs
+
+    def shown(page):
+        text = page[page.index("<h2>Classes</h2>") : page.index("<h2>Environment</h2>")]
+        return re.findall(
+            r"<table>.*?</table>|<figcaption>.*?<|image/jpeg;base64,[^\"]*", text, re.S
+        )
+
+    page = folder / "seg/report.html"
+    by_two = page.read_text()
+    done = tool("report", folder / "seg", "--out", folder / "one.html")
+    assert done.code == 0
+    by_one = (folder / "one.html").read_text()
+    assert len(shown(by_one)) > 6
+    assert shown(by_one) == shown(by_two)
+
+
+def test_only_the_first_process_speaks(runs):
+    _, (first, second) = runs
+    assert first.count("no GPU here: NCCL by gloo replaced") == 4
+    assert "Iter(train) [2/2]" in first
+    for word in ("no GPU here", "(train)", "mIoU", "the run report"):
+        assert word not in second
+    assert "Grad strides do not match" not in first + second  # DDP would copy each
+
+
+def torchrun(*command):
+    """A tool in two processes, as a user starts it: exit code and all that is said."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"),
+            *(f"--master_port={free_port()}", *map(str, command)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stdout
+
+
+def test_what_the_first_process_finds_wrong_ends_all(tmp_path):
+    """It alone looks through the data, while the other waits for it."""
+    content = own_data_sets.coco(tmp_path / "images")
+    content["annotations"][0]["bbox"] = [0, 0, float("nan"), 5]
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(content))
+    code, said = torchrun(
+        *(ROOT / "tools/train.py", DET, "--launcher", "pytorch"),
+        *("--train-json", file, "--train-images", tmp_path / "images"),
+        *("--work-dir", tmp_path / "run"),
+    )
+    assert code != 0
+    assert said.count("the data has errors") == 1
+    assert "_command.py" not in said  # no stack but torchrun's own
+    assert not (tmp_path / "run").exists()
+
+
+LAUNCHED = {
+    "pytorch": r"RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT .*torchrun --nproc",
+    "slurm": r"SLURM_PROCID, SLURM_NTASKS, .*slurm_train\.sh PARTITION",
+    "mpi": r"OMPI_COMM_WORLD_RANK, .*mpirun -n N",
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHED)
+def test_a_launcher_that_did_not_start_the_process(tool, shapes_root, launcher):
+    for name in ("train", "test"):
+        arguments = [DET, *["nothing.pth"] * (name == "test"), "--launcher", launcher]
+        done = tool(name, *arguments, "--cfg-options", f"data_root={shapes_root}")
+        assert done.code == 2
+        assert re.search(LAUNCHED[launcher], done.err, re.DOTALL), done.err
+
+
+def test_torchrun_without_a_launcher(tool, monkeypatch):
+    """Each process would write the whole run, into one folder."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = tool("train", DET)
+    assert done.code == 2
+    assert "torchrun has started 2 processes" in done.err
+    assert "--launcher pytorch" in done.err
+
+
+class EndsTheLoader(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+
+def test_a_data_loader_worker_that_is_killed(shapes_root, tmp_path):
+    options = [f"data_root={shapes_root}", "val_cfg=None", "val_evaluator=None"]
+    options += ["val_dataloader=None", "train_dataloader.persistent_workers=False"]
+    cfg = config.load_config(str(SEG), options, str(tmp_path / "run"))
+    with pytest.raises(LostProcessError, match=r"data-loader worker.*--resume"):
+        runtime.run(cfg, "train", hooks=[EndsTheLoader()])
+
+
+def test_cores_are_shared(monkeypatch):
+    """torchrun gives each process one thread, however many cores there are."""
+    given = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12))
+    monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "1"})
+    processes._share_cores()
+    assert given == []  # Slurm binds processes to their own
+    monkeypatch.setitem(os.environ, "LOCAL_WORLD_SIZE", "5")
+    processes._share_cores()
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "3")  # the user's wish
+    processes._share_cores()
+    assert given == [2]
+
+
+def test_other_errors_stay_what_they_are():
+    """A process alone has lost no other, whatever a message says."""
+    cfg = config.load_config(str(SEG))
+    with (
+        pytest.raises(RuntimeError, match=r"^Connection closed") as raised,
+        processes.joined(cfg),
+    ):
+        raise RuntimeError("Connection closed by peer")
+    assert type(raised.value) is RuntimeError
