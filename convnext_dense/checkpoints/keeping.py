@@ -15,14 +15,13 @@ from pathlib import Path
 
 import torch
 from mmengine import runner as mmengine_runners
-from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import _flexible_runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
-from .. import files
+from .. import files, processes
 from ..errors import InputError
 from .unpickling import unpickle
 
@@ -120,16 +119,7 @@ def find_latest_checkpoint(path: str) -> str | None:
     Raises:
         InputError: there are checkpoints, and none is whole.
     """
-    found = [None, None]
-    if is_main_process():
-        try:
-            found[0] = _find(Path(path))
-        except InputError as error:
-            found[1] = error
-    broadcast_object_list(found)
-    if found[1]:
-        raise found[1]
-    return found[0]
+    return processes.on_main(lambda: _find(Path(path)))
 
 
 def _find(folder: Path) -> str | None:
