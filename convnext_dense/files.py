@@ -9,6 +9,41 @@ from pathlib import Path
 from .errors import InputError
 
 
+def check_folder(folder: str | os.PathLike, name: str) -> None:
+    """See, making nothing, whether files can be written into a folder, there or not.
+
+    Args:
+        name: what messages call it, such as '--out'.
+
+    Raises:
+        InputError: it is below a file, or may not be written to.
+    """
+    folder = Path(folder).absolute()
+    there = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+    if not there.is_dir():
+        raise InputError(f"{name} {folder}: {there} is no folder; name another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{name} {folder}: nothing may be written into {there}; name another place"
+        )
+
+
+def make_folder(folder: str | os.PathLike, name: str) -> None:
+    """Make a folder, and see that files can be written into it.
+
+    Raises:
+        InputError: it cannot be made, or they cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{name} {folder}: nothing can be written there: {error.strerror}"
+        ) from error
+
+
 @contextmanager
 def whole(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to, which is renamed to it at the end.
