@@ -6,6 +6,7 @@ mmengine merges a key that nothing reads without a word, and trains by the old o
 import difflib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from string import digits
 
 import mmengine.registry
 from mmengine.config import Config
@@ -55,8 +56,13 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
         for key in option.split("."):
             if not key:
                 raise InputError(f"--cfg-options: {option!r} is not a setting's name")
-            if isinstance(node, list | tuple) and key.isdecimal():
-                node = node[int(key)] if int(key) < len(node) else None
+            if isinstance(node, list | tuple):
+                if not key.isdecimal() or int(key) >= len(node):
+                    raise InputError(
+                        f"--cfg-options: {option}: {path} has entries, 0 to "
+                        f"{len(node) - 1}, and none called {key}"
+                    )
+                node = node[int(key)]
             elif isinstance(node, Mapping) and key in node:
                 node = node[key]
             elif isinstance(node, Mapping):
@@ -105,11 +111,11 @@ def _near(name: str, known: Iterable[str], cutoff: float) -> list[str]:
     on, as norm1 and norm2 do."""
     lower = {one.lower(): one for one in map(str, known)}
     found = difflib.get_close_matches(name.lower(), lower, 3, cutoff)
-    letters = name.lower().rstrip("0123456789")
+    letters = name.lower().rstrip(digits)
     return [
         lower[one]
         for one in found
-        if one == letters or one.rstrip("0123456789") != letters
+        if one == name.lower() or one.rstrip(digits) != letters
     ]
 
 
@@ -203,7 +209,9 @@ def _types(
             path, dataset = f"{path}.dataset", dataset.get("dataset")
         yield from of(f"{split}_cfg", cfg.get(f"{split}_cfg"), "LOOPS")
         path = f"{split}_evaluator"
-        yield from of(path, cfg.get(path), "METRICS")
+        evaluator = cfg.get(path)
+        whole = isinstance(evaluator, Mapping) and "metrics" in evaluator
+        yield from of(path, evaluator, "EVALUATOR" if whole else "METRICS")
     if "train" in splits:
         wrapper = cfg.get("optim_wrapper") or {}
         yield from of("optim_wrapper", wrapper, "OPTIM_WRAPPERS")

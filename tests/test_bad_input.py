@@ -13,6 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop
 
 from .bad_inputs import AREAS, markdown
 from .conftest import ROOT
+from .test_tools import NOTHING_SAVED, SEG, options
 
 CASES = [
     pytest.param(case, id=f"{case.tool}: {case.given}")
@@ -77,3 +78,20 @@ def test_the_table_is_the_documented_one():
 def test_every_tool_has_its_rows():
     tools = {path.stem for path in (ROOT / "tools").glob("*.py")} - {"_command"}
     assert {case.values[0].tool for case in CASES} == tools
+
+
+def test_data_that_may_not_be_changed_is_trained_on(tool, tmp_path, shapes_root):
+    shutil.copytree(shapes_root, tmp_path / "data/shapes")
+    paths = [path for path in (tmp_path / "data").rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = look(tmp_path / "data")
+    done = tool(
+        *("train", SEG, "--work-dir", "run"),
+        *options("train_cfg.max_iters=1", "train_cfg.val_interval=1", *NOTHING_SAVED),
+    )
+    assert done.code == 0
+    assert "mIoU" in done.out
+    assert look(tmp_path / "data") == before
+    for path in paths:
+        path.chmod(0o755)  # to be removed

@@ -37,7 +37,7 @@ class Case(NamedTuple):
     not_root: bool = False
 
     def is_said_in(self, text: str) -> bool:
-        parts = (re.escape(part) for part in " ".join(self.says.split()).split("..."))
+        parts = (re.escape(part.strip()) for part in self.says.split("..."))
         return re.search(".*?".join(parts), " ".join(text.split())) is not None
 
 

@@ -79,7 +79,7 @@ CASES = [
     Case(
         *("train", "an option beyond the end of a list"),
         with_options("model.train_cfg.rcnn.7.mask_size=1"),
-        "--cfg-options could not be applied: ",
+        "model.train_cfg.rcnn has entries, 0 to 2, and none called 7",
     ),
     Case(
         *("train", "data_root for a config that has none"),

@@ -94,6 +94,10 @@ def floats(file):
     Image.fromarray(pixels).save(file, "TIFF")
 
 
+def one_pixel(t):
+    return photograph(t / "x.png", size=(1, 1))
+
+
 BAD = f"error: images that cannot be read or resized: 1 ({FIRST}: "
 WELL = "train: images: 5, classes: 2"
 TEXT = content("<html>404 Not Found</html>")
@@ -155,7 +159,12 @@ CASES = [
     inspect("RGB with alpha", noise("RGBA", ".png"), WELL, 0),
     inspect("a TIFF of floats", floats, WELL, 0),
     predict("a JPEG cut short", "x.jpg", then(photograph, cut), "it is damaged: "),
-    predict("a JPEG whose end is zeros", "x.jpg", then(photograph, zeros), "it is dam"),
+    predict(
+        "a JPEG whose end is zeros",
+        "x.jpg",
+        then(photograph, zeros),
+        "it is damaged: its end is zeros",
+    ),
     predict("a PNG cut short", "x.png", then(photograph, cut), "it cannot be decoded"),
     predict("an empty file", "x.jpg", content(""), "it is empty"),
     predict("text named .jpg", "x.jpg", TEXT, "it cannot be decoded as an image"),
@@ -165,8 +174,18 @@ CASES = [
         huge(200000),
         "it cannot be decoded as an image",
     ),
-    predict("an image of 1 pixel", "x.png", blank(size=(1, 1)), "...too small"),
-    predict("an image of 20000 x 1", "x.png", blank(size=(20000, 1)), "..."),
+    Case(
+        *("predict", "an image of 1 pixel"),
+        lambda t: [checkpoint(t, "seg"), one_pixel(t), "--out", "out"],
+        "files predicted: 1, in .../out",
+        *(0, ("out",)),
+    ),
+    predict(
+        "an image of 20000 x 1 pixels",
+        "x.png",
+        blank(size=(20000, 1)),
+        "20000 x 1 pixels: no resizing keeps both sides",
+    ),
     predict(
         "a damaged video",
         "x.mp4",

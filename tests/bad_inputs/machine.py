@@ -1,6 +1,7 @@
 """Disks, permissions, and what else a machine has."""
 
 from .case import DET, Case, with_options, write
+from .weights import save
 
 
 def into(folder):
@@ -23,22 +24,22 @@ CASES = [
     Case(
         *("train", "a work dir that cannot be made"),
         into(lambda t: "/proc/run"),
-        "the work dir /proc/run: nothing ... be written ",
+        "the work dir /proc/run: nothing ... be written",
     ),
     Case(
         *("train", "a work dir into which nothing can be written"),
         into(lambda t: "/proc"),
-        "the work dir /proc: nothing ... be written ",
+        "the work dir /proc: nothing ... be written",
     ),
     Case(
         *("train", "the built-in data set where it cannot be drawn"),
         with_options("data_root=/proc/shapes"),
-        "/proc/shapes",
+        "the built-in data set in /proc: nothing can be written there: ",
     ),
     Case(
         *("predict", "--out that cannot be made"),
-        lambda t: ["x.pth", t / "data/shapes/images/val", "--out", "/proc/out"],
-        "/proc/out",
+        lambda t: [save(t), t / "data/shapes/images/val", "--out", "/proc/out"],
+        "the folder /proc/out cannot be made: ",
     ),
     Case(
         *("train", "TMPDIR too long for the sockets of data-loader workers"),

@@ -1,5 +1,6 @@
 """Objects in a COCO file."""
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -15,7 +16,7 @@ def file(change: Callable, *more) -> Maker:
     another text."""
 
     def arguments(t):
-        content = coco(t / "images")
+        content = copy.deepcopy(coco(t / "images"))  # its categories are shared
         text = change(content)
         text = text if isinstance(text, str) else json.dumps(content)
         where = ["--train-json", write(t / "o.json", text)]
