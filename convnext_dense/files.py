@@ -10,7 +10,7 @@ from .errors import InputError
 
 
 def check_folder(folder: str | os.PathLike, name: str) -> None:
-    """See, making nothing, whether files can be written into a folder, there or not.
+    """See whether files can be written into a folder, there or to be made.
 
     Args:
         name: what messages call it, such as '--out'.
@@ -22,25 +22,13 @@ def check_folder(folder: str | os.PathLike, name: str) -> None:
     there = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
     if not there.is_dir():
         raise InputError(f"{name} {folder}: {there} is no folder; name another place")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(
-            f"{name} {folder}: nothing may be written into {there}; name another place"
-        )
-
-
-def make_folder(folder: str | os.PathLike, name: str) -> None:
-    """Make a folder, and see that files can be written into it.
-
-    Raises:
-        InputError: it cannot be made, or they cannot.
-    """
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise InputError(
-            f"{name} {folder}: nothing can be written there: {error.strerror}"
+            f"{name} {folder}: nothing can be written into {there} "
+            f"({error.strerror}); name another place"
         ) from error
 
 

@@ -216,7 +216,6 @@ def _nothing_left_on_failure(work_dir: Path, start: _Start) -> Iterator[None]:
     before = set(work_dir.iterdir()) if work_dir.is_dir() else set()
     absent = [path for path in (work_dir, *work_dir.parents) if not path.exists()]
     try:
-        files.make_folder(work_dir, "the work dir")
         yield
     except Exception as error:
         if start.over:

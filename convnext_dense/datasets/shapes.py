@@ -74,7 +74,8 @@ def draw_once(root: str | os.PathLike, seed: int = 0) -> None:
     root = Path(root)
     if root.exists():
         return
-    files.make_folder(root.absolute().parent, "the built-in data set in")
+    files.check_folder(root, "the built-in data set in")
+    root.absolute().parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.absolute().parent))
     try:
         draw(aside, seed)

@@ -34,7 +34,7 @@ def predict(given: str, name: str, make: Callable, says: str) -> Case:
     """A healthy image, and what ``make(file)`` makes."""
 
     def arguments(t):
-        photograph(t / "in/good.png", size=(160, 160))
+        photograph(t / "in/good.png")
         make(t / "in" / name)
         return [checkpoint(t, "seg"), t / "in", "--out", "out"]
 
