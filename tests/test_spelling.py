@@ -61,11 +61,9 @@ def test_what_only_the_config_file_reads_is_told():
     assert messages == []
 
 
-@pytest.mark.parametrize(
-    "file", sorted(ROOT.glob("configs/*et/*.py")), ids=lambda f: f.stem
-)
-def test_no_config_has_a_name_that_is_taken_for_a_slip(file):
-    spelling.check_names(config.load_config(str(file)), ("train", "val", "test"))
+def test_no_config_has_a_name_that_is_taken_for_a_slip():
+    for file in (*ROOT.glob("configs/det/*.py"), *ROOT.glob("configs/seg/*.py")):
+        spelling.check_names(config.load_config(str(file)), ("train", "val", "test"))
 
 
 def test_near_names():

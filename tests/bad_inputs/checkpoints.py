@@ -89,10 +89,14 @@ def with_meta(**more) -> Callable:
     return lambda content: dict(content, meta={**content["meta"], **more})
 
 
+def weights_of_backbone(content) -> dict:
+    weights = content["state_dict"].items()
+    return {name: v for name, v in weights if name.startswith("backbone.")}
+
+
 def backbone(content) -> dict:
     """Its backbone alone, under timm's names."""
-    weights = content["state_dict"].items()
-    own = {name[9:]: v for name, v in weights if name.startswith("backbone.")}
+    own = {name[9:]: v for name, v in weights_of_backbone(content).items()}
     return {timm_name(name): v for name, v in own.items() if name[:4] != "norm"}
 
 
@@ -312,5 +316,20 @@ CASES = [
         "no classes in it",
         with_meta(dataset_meta=None),
         "x.pth does not say what its classes are called",
+    ),
+    predict(
+        "a backbone alone",
+        lambda c: {**c, "state_dict": weights_of_backbone(c)},
+        "x.pth holds a backbone (the authors' names) and nothing else of this ",
+    ),
+    Case(
+        *("predict", "a config of another architecture"),
+        lambda t: [DET, save(t), t / "data/shapes/images/val", "--out", "out"],
+        "x.pth (the authors' names) is of another architecture: ",
+    ),
+    Case(
+        *("predict", "a file that is not there"),
+        lambda t: ["gone.pth", t / "data/shapes/images/val", "--out", "out"],
+        "no checkpoint at gone.pth",
     ),
 ]
