@@ -12,7 +12,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
 
-from . import inputs
+from . import files, inputs, spelling
 from .errors import InputError
 
 
@@ -37,11 +37,16 @@ def load_config(
         InputError: the config cannot be read, or an option not applied.
     """
     if not Path(file).is_file():
-        raise InputError(f"no config at {file}")
+        folder = ": it is a folder" if Path(file).is_dir() else ""
+        raise InputError(f"no config at {file}{folder}")
     try:
         cfg = Config.fromfile(file)
     except InputError:
         raise
+    except RecursionError as error:
+        raise InputError(
+            f"{file} could not be read: its _base_ leads back to it"
+        ) from error
     except Exception as error:  # whatever a config's own code can raise
         raise InputError(
             f"{file} could not be read: {type(error).__name__}: {error}"
@@ -64,6 +69,7 @@ def use_options(cfg: Config, options: Sequence[str]) -> None:
                 f"--cfg-options: {cfg.filename} has no data_root to change"
             )
         _move_data(cfg, str(cfg.data_root), str(options["data_root"]))
+    spelling.check_options(cfg, options)
     try:
         cfg.merge_from_dict(options)
     except Exception as error:
@@ -169,11 +175,13 @@ def _evaluators(cfg: Config) -> list[ConfigDict]:
 def use_out(cfg: Config, out: str) -> None:
     """``--out``: a pickle of all predictions (mmdet) or a folder of PNGs (mmseg)."""
     if cfg.default_scope == "mmseg":
+        files.check_folder(out, "--out")
         for evaluator in _evaluators(cfg):
             evaluator.update(output_dir=out, keep_results=True)
         return
     if not out.endswith((".pkl", ".pickle")):
         raise InputError(f"--out {out}: for detection, name a .pkl file")
+    files.check_folder(Path(out).parent, "--out")
     if "metrics" in cfg.test_evaluator:
         raise InputError("--out: not with an evaluator of several data sets")
     dump = dict(type="DumpDetResults", out_file_path=out)
@@ -188,6 +196,8 @@ def use_show(cfg: Config, show: bool, show_dir: str | None, wait_time: float) ->
             f"--show: {cfg.filename} has no default_hooks.visualization; inherit "
             "configs/_base_/det_runtime.py or seg_runtime.py"
         )
+    if show_dir:
+        files.check_folder(show_dir, "--show-dir")
     hook.update(draw=True, interval=1, show=show, wait_time=wait_time)
     if show_dir and cfg.default_scope == "mmdet":
         # A relative path would land below the work dir and a time stamp.

@@ -11,6 +11,29 @@ from pathlib import Path
 from .errors import InputError
 
 
+def check_folder(folder: str | os.PathLike, name: str) -> None:
+    """See whether files can be written into a folder, there or to be made.
+
+    Args:
+        name: what messages call it, such as '--out'.
+
+    Raises:
+        InputError: it is below a file, or may not be written to.
+    """
+    folder = Path(folder).absolute()
+    there = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+    if not there.is_dir():
+        raise InputError(f"{name} {folder}: {there} is no folder; name another place")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{name} {folder}: nothing can be written into {there} "
+            f"({error.strerror}); name another place"
+        ) from error
+
+
 @contextmanager
 def whole(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to, which is renamed to it at the end.

@@ -6,18 +6,24 @@ has failed.
 """
 
 import json
+import os
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from . import checkpoints
+from . import checkpoints, settings
 from .errors import InputError, MissingStackError
 
 TOOLBOXES = {"mmdet": "MMDetection", "mmseg": "MMSegmentation"}
 DRAWN = ("ShapesDetection", "ShapesSegmentation")  # make their files themselves
+
+LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of a name
 
 
 def check(cfg: Config, splits: tuple[str, ...]) -> None:
@@ -30,9 +36,11 @@ def check(cfg: Config, splits: tuple[str, ...]) -> None:
         InputError: the first thing that is not there.
     """
     _check_toolbox(cfg)
+    settings.check(cfg, splits)
     _check_tensorboard(cfg)
     for split in splits:
         _check_files(cfg.get(f"{split}_dataloader"), split)
+        _check_sockets(cfg.get(f"{split}_dataloader"), split)
     given = [cfg.get("load_from")]
     if "train" in splits:
         init_cfg = cfg.model.get("backbone", {}).get("init_cfg")
@@ -44,9 +52,24 @@ def check(cfg: Config, splits: tuple[str, ...]) -> None:
             checkpoints.locate(checkpoint)
 
 
+def _check_sockets(loader: Mapping | None, split: str) -> None:
+    """Workers hand their tensors over through sockets that have a file's name; where
+    it is too long for one, mmengine waits for them for ever."""
+    workers = (loader or {}).get("num_workers")
+    if isinstance(workers, int) and workers > 0:
+        socket = Path(get_temp_dir(), "listener-12345678")
+        if len(os.fsencode(socket)) > LONGEST_SOCKET:
+            raise InputError(
+                f"the folder of temporary files, {tempfile.gettempdir()}, has too long "
+                "a name for data-loader workers: set TMPDIR=/tmp in the environment, "
+                f"or --cfg-options {split}_dataloader.num_workers=0 "
+                f"{split}_dataloader.persistent_workers=False"
+            )
+
+
 def _check_toolbox(cfg: Config) -> None:
     scope = cfg.get("default_scope")
-    if scope not in TOOLBOXES or "model" not in cfg:
+    if scope not in TOOLBOXES or not isinstance(cfg.get("model"), Mapping):
         raise InputError(
             f"{cfg.filename} is neither an MMDetection nor an MMSegmentation config: "
             + (
@@ -169,7 +192,7 @@ def read_coco(path: Path) -> dict:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise InputError(

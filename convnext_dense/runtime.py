@@ -4,7 +4,7 @@ Shared by every tool and by both toolboxes.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from . import checkpoints, inputs, processes
+from . import building, checkpoints, files, inputs, processes, settings, spelling
 from .errors import InputError, NotFiniteError
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .resuming.hook import ExactResumeHook
@@ -75,6 +75,7 @@ def build_model(cfg: Config, device: str = "meta") -> nn.Module:
         InputError: the config is of neither toolbox, or its model cannot be built.
     """
     inputs.check(cfg, ())
+    spelling.check_names(cfg, ())
     scope = DefaultScope.overwrite_default_scope(cfg.default_scope)
     try:
         with scope, torch.device(device):
@@ -132,6 +133,7 @@ def run(
     ):
         if prepare:
             inputs.check(cfg, ())
+            settings.check(cfg, _splits(mode))
             fit_to_machine(cfg)
             prepare()
         runner = build_runner(cfg, mode)
@@ -168,6 +170,9 @@ class _Start(Hook):
         self.over = False
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        if not isinstance(checkpoint, Mapping):
+            kind = type(checkpoint).__name__
+            raise InputError(f"{runner._load_from} holds a {kind}, not weights")
         weights = checkpoint.get("state_dict", checkpoint)
         if runner._resume and not {"meta", "optimizer"} <= set(checkpoint):
             raise InputError(
@@ -197,12 +202,14 @@ def build_runner(cfg: Config, mode: str) -> Runner:
         InputError: something that ``cfg`` names is not there or not what it
             should be.
     """
-    splits = ("train", "val") if mode == "train" else (mode,)
+    splits = _splits(mode)
     inputs.check(cfg, splits)
+    spelling.check_names(cfg, splits)
     fit_to_machine(cfg)
     try:
         build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
         runner = build(cfg)
+        building.check_channels(runner.model)
         for split in splits:  # a loop builds its data set when first asked for
             loop = getattr(runner, f"{split}_loop")
             empty = inputs.empty_part(loop.dataloader.dataset) if loop else None
@@ -213,22 +220,26 @@ def build_runner(cfg: Config, mode: str) -> Runner:
                 )
     except InputError:
         raise
-    except Exception as error:
-        trouble = inputs.explain(cfg, splits)
-        if trouble:
-            raise InputError(trouble) from error
-        raise
+    except Exception as error:  # whatever a library can raise
+        trouble = inputs.explain(cfg, splits) or building.explain(error)
+        raise InputError(trouble) from error
     return runner
+
+
+def _splits(mode: str) -> tuple[str, ...]:
+    """Those whose data a run in this mode uses."""
+    return ("train", "val") if mode == "train" else (mode,)
 
 
 @contextmanager
 def _nothing_left_on_failure(work_dir: Path, start: _Start) -> Iterator[None]:
     """Remove the folders that a start that failed made: the log's and those above."""
+    files.check_folder(work_dir, "the work dir")
     before = set(work_dir.iterdir()) if work_dir.is_dir() else set()
     absent = [path for path in (work_dir, *work_dir.parents) if not path.exists()]
     try:
         yield
-    except Exception:
+    except Exception as error:
         if start.over:
             raise
         made = absent[-1:] or set(work_dir.iterdir()) - before
@@ -237,4 +248,6 @@ def _nothing_left_on_failure(work_dir: Path, start: _Start) -> Iterator[None]:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+        if not hasattr(error, "exit_code"):  # a library's, while all was being built
+            raise InputError(building.explain(error)) from error
         raise

@@ -299,66 +299,6 @@ def test_segmentation_trains_on_colours(tool, segmentation, tmp_path):
     assert np.asarray(labels).max() < 3
 
 
-def test_errors_stop_before_anything_is_written(tool, detection, tmp_path):
-    content = json.loads((detection / "train.json").read_text("utf-8"))
-    content["annotations"][0]["bbox"] = [float("nan")] * 4
-    content["images"][0]["file_name"] = "gone.jpg"
-    save(content, tmp_path / "bad.json")
-    before = set(tmp_path.rglob("*"))
-    done = tool(
-        *("train", DET, "--train-json", tmp_path / "bad.json"),
-        *("--train-images", detection / "images"),
-    )
-    assert done.code == 2
-    assert "images that are not in the folder: 1 (gone.jpg)" in done.out
-    assert "error: the data has errors, see above" in done.err
-    assert "Traceback" not in done.err
-    assert set(tmp_path.rglob("*")) == before
-
-
-WRONG = {
-    "no images": (
-        lambda r: ["--train-json", r / "train.json"],
-        r"--train-images is missing",
-    ),
-    "no annotations": (
-        lambda r: ["--train-images", r / "images"],
-        r"give --train-json and --train-images",
-    ),
-    "label maps for a detector": (
-        lambda r: ["--train-labels", r, "--train-images", r],
-        r"give --train-json and --train-images",
-    ),
-    "validation images alone": (
-        lambda r: [
-            *("--train-json", r / "train.json", "--train-images", r / "images"),
-            *("--val-images", r),
-        ],
-        r"--val-json is missing",
-    ),
-    "no such file": (
-        lambda r: ["--train-json", r / "none.json", "--train-images", r],
-        r"none\.json cannot be read: No such file",
-    ),
-    "no such folder": (
-        lambda r: ["--train-json", r / "train.json", "--train-images", r / "none"],
-        r"the train images: there is no folder .*none",
-    ),
-    "an empty folder": (lambda r: ["--data", r / "images"], r"found no data set in"),
-    "epochs of a config": (lambda r: ["--epochs", "3"], r"--epochs is for your own"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_mistakes_are_one_message(tool, detection, tmp_path, case):
-    arguments, says = WRONG[case]
-    done = tool("train", DET, *arguments(detection))
-    assert done.code == 2
-    assert re.search(says, done.err), done.err
-    assert "Traceback" not in done.out + done.err
-    assert set(tmp_path.rglob("*")) == set()
-
-
 def test_a_model_that_needs_masks(detection, tmp_path):
     (tmp_path / "solo.py").write_text(
         f"_base_ = '{MASK}'\nmodel = dict(_delete_=True, type='SOLO', num_classes=3)"

@@ -336,3 +336,16 @@ def test_an_index_that_is_none(tmp_path, content, says):
     (tmp_path / "model.safetensors.index.json").write_text(content)
     with pytest.raises(InputError, match=rf"index\.json.*{says}"):
         checkpoints.read(tmp_path)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.serialization, "set_crc32_options"), reason="an older torch"
+)
+def test_files_without_checksums_are_read(tmp_path):
+    """As some write them, to be quicker."""
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(dict(weight=torch.ones(3)), tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert checkpoints.read(tmp_path / "a.pth")["weight"].sum() == 3

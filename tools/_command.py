@@ -60,6 +60,8 @@ def output_file(path: str) -> str:
     folder = Path(path).absolute().parent
     if not folder.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {folder}")
+    if Path(path).is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder")
     return path
 
 

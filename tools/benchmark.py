@@ -10,7 +10,7 @@ import itertools
 import os
 from pathlib import Path
 
-from _command import output_file, run
+from _command import output_file, positive, run
 
 # The profiler that counts a CPU's bytes has much to say about there being no GPU.
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
@@ -36,12 +36,12 @@ def main():
     parser.add_argument(
         "--size",
         nargs="+",
-        type=int,
+        type=positive,
         default=[512],
         help="side of the square images in pixels, one or several (512)",
     )
     parser.add_argument(
-        "--batch", type=int, help="images in a step (1; with a CONFIG 2)"
+        "--batch", type=positive, help="images in a step (1; with a CONFIG 2)"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="cuda where it is")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=MODES)

@@ -22,6 +22,8 @@ import numpy as np
 from mmengine.registry import DATASETS
 from rich.progress import track
 
+from .. import files
+
 CLASSES = ("disc", "square", "triangle", "star", "cross")
 PALETTE = [(220, 60, 50), (60, 130, 230), (50, 190, 90), (240, 190, 30), (170, 80, 210)]
 GROUND, GROUND_COLOR = "ground", (90, 90, 90)
@@ -72,6 +74,7 @@ def draw_once(root: str | os.PathLike, seed: int = 0) -> None:
     root = Path(root)
     if root.exists():
         return
+    files.check_folder(root, "the built-in data set in")
     root.absolute().parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.absolute().parent))
     try:

@@ -34,6 +34,13 @@ IN_BOTH = Kind(
     "the results on them say nothing about others",
 )
 
+# Options that say something of one kind of data only.
+_OF_LABEL_MAPS = ("classes", "color_map", "reduce_zero_label")
+_OF_COCO = ("boxes_only",)
+_FILES = tuple(
+    f"{s}_{k}" for s in ("train", "val") for k in ("json", "images", "labels")
+)
+
 
 @dataclass
 class Options:
@@ -69,6 +76,10 @@ def examine(options: Options, scope: str | None = None, seed: int = 0) -> list[P
         InputError: there is no such data, or a file is not what it should be.
     """
     scope, sources = _sources(options, scope)
+    for name in _OF_LABEL_MAPS if scope == "mmdet" else _OF_COCO:
+        if getattr(options, name):
+            kind = "a COCO file" if scope == "mmdet" else "label maps"
+            raise InputError(f"--{name.replace('_', '-')} does not go with {kind}")
     read = _read_coco if scope == "mmdet" else _read_label_maps
     parts = read(options, sources)
     if len(parts) == 2:
@@ -88,6 +99,12 @@ def examine(options: Options, scope: str | None = None, seed: int = 0) -> list[P
 
 def _sources(options: Options, scope: str | None) -> tuple[str, Sources]:
     if options.data:
+        for name in _FILES:
+            if getattr(options, name):
+                raise InputError(
+                    f"own data: --data and --{name.replace('_', '-')} both say where "
+                    "it is: give one"
+                )
         return find(Path(options.data).absolute(), scope)
     flags = dict(mmdet="json", mmseg="labels")
     given = [s for s, flag in flags.items() if getattr(options, f"train_{flag}")]
@@ -147,8 +164,14 @@ def _read_label_maps(options: Options, sources: Sources) -> list[Part]:
 def _class_names(given: list[str] | None) -> tuple[str, ...] | None:
     """Names of the command line, or of the file that it names, one a line."""
     if given and len(given) == 1 and Path(given[0]).is_file():
-        lines = Path(given[0]).read_text(encoding="utf-8-sig").splitlines()
-        given = [line.strip() for line in lines if line.strip()]
+        try:
+            lines = Path(given[0]).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--classes {given[0]} cannot be read: {error}") from error
+        names = [line.strip() for line in lines if line.strip()]
+        if not names:
+            raise InputError(f"--classes {given[0]} has no names: give one a line")
+        given = names
     if given and len(set(given)) < len(given):
         raise InputError("--classes: a name is given twice")
     return tuple(given) if given else None

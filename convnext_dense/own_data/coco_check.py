@@ -14,7 +14,7 @@ from ..errors import InputError
 from .coco import CocoPart
 from .coco_masks import finite, read_mask
 from .findings import Findings, Kind
-from .images import Look, list_images, look
+from .images import SMALLEST, Look, list_images, look
 from .turning import turn_annotation
 
 _OUT = "--fix leaves them out"
@@ -32,7 +32,7 @@ NAMELESS = _error("entries without an id or a name")
 SAME_CLASS = _error("classes of the same name or id", "--fix takes them for one")
 SAME_ID = _error("images of different files under one id")
 MISSING = _error("images that are not in the folder")
-UNREADABLE = _error("images that cannot be read")
+UNREADABLE = _error("images that cannot be read or resized")
 OTHER_SIZE = _error("images of another size than the file says")
 AS_STORED = _error(
     "images annotated as stored, which their EXIF orientation turns",
@@ -67,6 +67,9 @@ CLIPPED = _warning("boxes that reach over the image's edge", "clipped")
 FLAT_MASK = _warning("masks without an area", "these objects are left out")
 SMALL = 100  # pixels; the masks of smaller objects are a few steps
 STRAY_MASK = _warning("masks far from their box", "look at them")
+TINY = _warning(
+    "images with a side below 32 pixels", "they are enlarged, if the config resizes"
+)
 UNUSED = _warning("classes without objects", "nothing to learn for them")
 
 
@@ -193,6 +196,8 @@ def _images(listed: list, folder: Path, name: str, findings: Findings):
                 annotated = one.stored
             good[key] = dict(id=key, file_name=file, annotated=annotated)
             good_looks[key] = one
+            if min(one.shown) < SMALLEST:
+                findings.add(TINY, f"{file}: {_size(one.shown)}")
     _number(good.values())
     for file in list_images(folder):
         if folder / file not in listed_files:

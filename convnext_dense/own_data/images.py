@@ -12,9 +12,16 @@ import cv2
 import PIL.Image
 from rich.progress import track
 
+from ..errors import InputError
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".ppm")
 # EXIF's tag of how a camera was held; 1 is upright, 5 to 8 swap width and height.
 ORIENTATION = 0x0112
+
+# How many times as long as wide an image may be: resized to a side of 1333, as COCO's
+# are, the other has 13 pixels then.
+LONGEST = 100
+SMALLEST = 32  # pixels of a side, below which a backbone's deepest map has none
 
 
 class Look(NamedTuple):
@@ -63,19 +70,40 @@ def for_all(work: Callable, items: Sequence, what: str) -> list:
 
 def _look(path: Path) -> Look:
     try:
-        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+        content = path.read_bytes()
+        digest = hashlib.blake2b(content, digest_size=16).digest()
         with PIL.Image.open(path) as image:
             orientation = image.getexif().get(ORIENTATION, 1)
             stored = image.size
             if image.format in ("JPEG", "MPO"):
                 image.draft("L", (1, 1))  # reads all of it, makes few pixels
+                if ends_in_zeros(content):
+                    return Look("its end is missing: zeros are in its place")
             image.load()  # to its end: a file that is cut short opens well
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         return Look(_reason(path, error))
     if not cv2.haveImageReader(str(path)):
         return Look("not a format that OpenCV reads")
+    try:
+        check_sides(*stored)
+    except InputError as error:
+        return Look(str(error))
     turned = isinstance(orientation, int) and 1 <= orientation <= 8
     return Look(None, stored, orientation if turned else 1, digest)
+
+
+def check_sides(width: int, height: int) -> None:
+    """Raise an InputError for an image of which a resizing would leave nothing."""
+    if max(width, height) > LONGEST * min(width, height):
+        raise InputError(f"{width} x {height} pixels: no resizing keeps both sides")
+
+
+def ends_in_zeros(jpeg: bytes) -> bool:
+    """Whether the end of a JPEG is missing, with zeros in its place.
+
+    A download or a copy that broke off leaves such files. To decoders zeros are pixels.
+    """
+    return not any(jpeg[-16:]) and not jpeg.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from .. import files
 from ..errors import InputError
 from . import Options, examine, overview, page
 from .parts import Part
@@ -23,6 +24,8 @@ def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> b
     """
     if fix and Path(fix).exists():
         raise InputError(f"--fix {fix} is there already: name a new folder")
+    if fix:
+        files.check_folder(fix, "--fix")
     parts = examine(options, seed=seed)
     for part in parts:
         print("\n".join(overview.lines(part)))

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import InputError
 from .findings import Findings, Kind
-from .images import for_all, list_images, look
+from .images import SMALLEST, for_all, list_images, look
 from .label_maps import (
     IGNORED,
     SUFFIXES,
@@ -20,7 +20,7 @@ from .label_part import LabelPart
 
 _OUT = "--fix leaves them out"
 
-UNREADABLE = Kind(True, "images that cannot be read", _OUT)
+UNREADABLE = Kind(True, "images that cannot be read or resized", _OUT)
 UNREADABLE_LABELS = Kind(True, "label maps that cannot be read", _OUT)
 OTHER_SIZE = Kind(True, "label maps of another size than their image", _OUT)
 AS_STORED = Kind(
@@ -50,6 +50,11 @@ ONE_CLASS = Kind(
 )
 NO_LABELS = Kind(False, "images without a label map", "not used")
 NO_IMAGE = Kind(False, "label maps without an image", "not used")
+TINY = Kind(
+    False,
+    "images with a side below 32 pixels",
+    "they are enlarged, if the config resizes",
+)
 UNUSED = Kind(False, "classes without pixels", "nothing to learn for them")
 ALL_IGNORED = Kind(False, "label maps with nothing but ignored pixels", "look at them")
 
@@ -111,6 +116,8 @@ def examine(
             (w, h), (width, height) = size, one.shown
             findings.add(OTHER_SIZE, f"{label}: {w} x {h}, image {width} x {height}")
             continue
+        if min(one.shown) < SMALLEST:
+            findings.add(TINY, f"{image}: {one.shown[0]} x {one.shown[1]}")
         turned = size != one.shown
         if turned:
             findings.add(AS_STORED, image)

@@ -8,6 +8,7 @@ results    predictions -> pictures, json, label maps
 
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from mmengine.logging import print_log
 from rich.progress import track
 
+from .. import files
 from ..errors import InputError
 from . import reading, sources
 from .predictor import OutOfMemory, Predictor, Prepared
@@ -71,8 +73,9 @@ def predict(
     if batch < 1:
         raise InputError(f"--batch {batch}: at least one image at a time")
     out = Path(os.path.abspath(out))
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; name a folder")
+    if math.isnan(score_thr):
+        raise InputError("--score-thr nan: give a number from 0 to 1")
+    files.check_folder(out, "--out")
     found = sources.find(inputs, out)
     predictor = Predictor(config, checkpoint, device, options)
     results = Results(out, predictor.scope, predictor.dataset_meta, score_thr)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
+from ..own_data.images import ends_in_zeros
 
 FRAMES_PER_SECOND = 25.0  # of a video that does not say
 MISSING = 0.1  # of the frames that a video says it has: some only estimate them
@@ -34,6 +35,8 @@ def check_image(path: Path) -> None:
             if image.format in ("JPEG", "MPO"):
                 image.draft("L", (1, 1))  # reads all of the file, makes few pixels
                 image.load()
+                if ends_in_zeros(path.read_bytes()):
+                    raise InputError("it is damaged: its end is zeros")
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return  # OpenCV may know it
     except OSError as error:

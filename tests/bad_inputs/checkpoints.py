@@ -1,0 +1,335 @@
+"""Checkpoint files, however they are given."""
+
+import json
+import os
+import struct
+import zipfile
+from collections.abc import Callable
+
+import torch
+
+from convnext_dense import ConvNeXt
+
+from ..peers import timm_name
+from ..test_reading import Run
+from .case import DET, Case, write
+from .weights import save, small_config
+
+FC = "roi_head.bbox_head.0.fc_cls.weight"
+GAMMA = "backbone.stages.1.0.gamma"
+
+
+def test(given: str, change: Callable, says: str) -> Case:
+    """Test a checkpoint after ``change(content)``."""
+    return Case(
+        "test", given, lambda t: [small_config(t), save(t, change=change)], says
+    )
+
+
+def load_from(given: str, change: Callable, says: str) -> Case:
+    """Train from a checkpoint, as ``load_from``."""
+
+    def arguments(t):
+        file = save(t, change=change)
+        return [small_config(t), "--cfg-options", f"load_from={file}"]
+
+    return Case("train", f"load_from: {given}", arguments, says)
+
+
+def resume(given: str, change: Callable, says: str) -> Case:
+    def arguments(t):
+        return [small_config(t), "--resume", save(t, change=change)]
+
+    return Case("train", f"--resume: {given}", arguments, says)
+
+
+def init_cfg(given: str, change: Callable | str, says: str) -> Case:
+    """Train with a backbone that starts from a checkpoint, or a URL."""
+
+    def arguments(t):
+        source = change if isinstance(change, str) else save(t, change=change)
+        more = f", init_cfg=dict(type='Pretrained', checkpoint={str(source)!r})"
+        return [small_config(t, more=more)]
+
+    return Case("train", f"init_cfg: {given}", arguments, says)
+
+
+def file(given: str, content: str | bytes, says: str, name: str = "x.pth") -> Case:
+    """Test a file of that content."""
+    return Case("test", given, lambda t: [DET, write(t / name, content)], says)
+
+
+def damaged(given: str, change: Callable, says: str) -> Case:
+    """Test a checkpoint after ``change(bytes)``."""
+
+    def arguments(t):
+        path = save(t)
+        return [DET, write(path, change(path.read_bytes()))]
+
+    return Case("test", given, arguments, says)
+
+
+def predict(given: str, change: Callable, says: str) -> Case:
+    def arguments(t):
+        images = t / "data/shapes/images/val"
+        return [save(t, change=change), images, "--out", "out"]
+
+    return Case("predict", given, arguments, says)
+
+
+def with_weight(name: str, change: Callable) -> Callable:
+    def changed(content):
+        weights = content["state_dict"]
+        return dict(content, state_dict={**weights, name: change(weights[name])})
+
+    return changed
+
+
+def with_meta(**more) -> Callable:
+    return lambda content: dict(content, meta={**content["meta"], **more})
+
+
+def weights_of_backbone(content) -> dict:
+    weights = content["state_dict"].items()
+    return {name: v for name, v in weights if name.startswith("backbone.")}
+
+
+def backbone(content) -> dict:
+    """Its backbone alone, under timm's names."""
+    own = {name[9:]: v for name, v in weights_of_backbone(content).items()}
+    return {timm_name(name): v for name, v in own.items() if name[:4] != "norm"}
+
+
+def hostile(content) -> dict:
+    return dict(content, meta=Run(os.mkdir, "mark"), optimizer={})
+
+
+def flipped(content: bytes) -> bytes:
+    """A byte in the middle is another."""
+    bad = bytearray(content)
+    bad[len(bad) // 2] ^= 1
+    return bytes(bad)
+
+
+def zipped(t):
+    with zipfile.ZipFile(t / "x.pth", "w") as archive:
+        archive.writestr("photo.txt", "holiday")
+    return [DET, t / "x.pth"]
+
+
+def shards(t):
+    index = dict(weight_map={"a": "model-1.safetensors", "b": "model-2.safetensors"})
+    return [DET, write(t / "model.safetensors.index.json", json.dumps(index))]
+
+
+DAMAGED = "is damaged or not a checkpoint: "
+NOT_READ = "x.pth was not read: it asks for posix.mkdir, which no checkpoint needs"
+NOTHING = "holds a backbone (timm) and nothing else of this CascadeRCNN"
+
+CASES = [
+    Case(
+        *("test", "a file that is not there"),
+        lambda t: [DET, "nowhere.pth"],
+        "no checkpoint at nowhere.pth",
+    ),
+    Case(
+        *("test", "a folder"),
+        lambda t: [DET, t / "data"],
+        "no checkpoint at .../data (a folder, without model.safetensors)",
+    ),
+    file("an empty file", "", f"x.pth {DAMAGED}it is empty"),
+    file("a page that says 404", "<!DOCTYPE html><html>404</html>", f"x.pth {DAMAGED}"),
+    Case("test", "a zip of something else", zipped, f"x.pth {DAMAGED}"),
+    damaged(
+        "a file cut short", lambda b: b[: len(b) // 2], DAMAGED + "it is cut short"
+    ),
+    damaged("a byte that has changed", flipped, "has changed since it was written"),
+    file(
+        "safetensors with a broken header",
+        struct.pack("<Q", 20) + b"{" + b"x" * 40,
+        f"x.safetensors {DAMAGED}",
+        "x.safetensors",
+    ),
+    file(
+        "safetensors with a header of 4 EiB",
+        struct.pack("<Q", 2**62) + b"{}",
+        f"x.safetensors {DAMAGED}",
+        "x.safetensors",
+    ),
+    Case(
+        *("test", "an index whose shards are not there"),
+        shards,
+        "names 2 files and 2 of them are missing: model-1.safetensors, model-2",
+    ),
+    test("a file that would run code", hostile, NOT_READ),
+    load_from("a file that would run code", hostile, NOT_READ),
+    resume("a file that would run code", hostile, NOT_READ),
+    init_cfg("a file that would run code", hostile, NOT_READ),
+    predict("a file that would run code", hostile, NOT_READ),
+    Case(
+        *("convert_checkpoint", "a file that would run code"),
+        lambda t: [save(t, change=hostile), "y.pth", "--to", "timm"],
+        NOT_READ,
+    ),
+    Case(
+        *("export", "a file that would run code"),
+        lambda t: [
+            *(small_config(t), save(t, change=hostile)),
+            *("--backbone", "--out", "y.pt2"),
+        ],
+        NOT_READ,
+    ),
+    test("a list", lambda c: [1, 2], "x.pth holds a list, not weights"),
+    init_cfg("a list", lambda c: [1, 2], "x.pth holds a list, not weights"),
+    test("an empty dict", lambda c: {}, "x.pth holds no weights, only nothing"),
+    load_from("no weights", lambda c: dict(a=3), "x.pth holds no weights, only a"),
+    test("a backbone alone", backbone, f"x.pth {NOTHING}"),
+    resume(
+        "a backbone alone",
+        lambda c: dict(state_dict=backbone(c), meta={}, optimizer={}),
+        f"x.pth {NOTHING}",
+    ),
+    resume(
+        "weights without a run",
+        lambda c: dict(state_dict=c["state_dict"]),
+        "--resume: .../x.pth is not of a run ... --cfg-options load_from=FILE",
+    ),
+    test(
+        "a model without its mask head",
+        lambda c: {k: v for k, v in c["state_dict"].items() if "mask_head" not in k},
+        "x.pth lacks roi_head (...) of this CascadeRCNN: they would be random",
+    ),
+    test(
+        "a head of other classes",
+        with_weight(FC, lambda v: torch.rand(81, v.shape[1])),
+        f"x.pth does not fit: {FC} is (81, 128) there and ",
+    ),
+    Case(
+        *("test", "a segmentor's, to a detector's config"),
+        lambda t: [small_config(t), save(t, "seg")],
+        "x.pth holds a backbone (the authors' names) and nothing else of this "
+        "CascadeRCNN, whose neck (...), roi_head (...), rpn_head (...) would be random",
+    ),
+    test(
+        "another architecture",
+        lambda c: ConvNeXt("femto").state_dict(),
+        "x.pth (the authors' names) is of another architecture: ... set arch='femto'",
+    ),
+    init_cfg(
+        "another architecture",
+        lambda c: ConvNeXt("femto").state_dict(),
+        "x.pth (the authors' names) is of another architecture: ... set arch='femto'",
+    ),
+    test(
+        "a tensor of another shape",
+        with_weight(GAMMA, lambda v: v[:3]),
+        "x.pth does not fit: stages.1.0.gamma is (3,) there and (80,) here",
+    ),
+    load_from(
+        "NaN in a head",
+        with_weight(FC, lambda v: v / 0),
+        f"x.pth is damaged: {FC} holds NaN or infinite values",
+    ),
+    init_cfg(
+        "NaN in the backbone",
+        lambda c: backbone(with_weight(GAMMA, lambda v: v / 0)(c)),
+        "x.pth is damaged: stages.1.0.gamma holds NaN or infinite values",
+    ),
+    test(
+        "complex weights",
+        with_weight(GAMMA, lambda v: v.to(torch.complex64)),
+        "x.pth does not fit: stages.1.0.gamma is torch.complex64 there",
+    ),
+    test(
+        "whole numbers as weights",
+        with_weight(GAMMA, lambda v: v.to(torch.int8)),
+        "x.pth does not fit: stages.1.0.gamma is torch.int8 there",
+    ),
+    test(
+        "weights without values",
+        with_weight(GAMMA, lambda v: v.to("meta")),
+        "x.pth was not read: it asks for torch._utils._rebuild_meta_tensor",
+    ),
+    test(
+        "a word as a weight",
+        with_weight(GAMMA, lambda v: "big"),
+        "x.pth lacks 1 of the 60 tensors of this ConvNeXt, such as stages.1.0.gamma",
+    ),
+    load_from(
+        "another model",
+        lambda c: {"backbone.conv1.weight": torch.rand(3)},
+        "x.pth has no ConvNeXt: backbone would start from nothing",
+    ),
+    init_cfg(
+        "another model",
+        lambda c: dict(model={"conv1.weight": torch.rand(3)}),
+        "x.pth has nothing for this ConvNeXt, which would start from nothing",
+    ),
+    init_cfg(
+        "a URL that cannot be reached",
+        "http://127.0.0.1:9/x.pth",
+        "http://127.0.0.1:9/x.pth could not be downloaded ... init_cfg.checkpoint=FILE "
+        "or start from scratch: ... init_cfg=None",
+    ),
+    init_cfg("a file that is not there", "x.pth", "no checkpoint at x.pth"),
+    Case(
+        *("test", "a kind of URL that is not known"),
+        lambda t: [DET, "gopher://x/y"],
+        "gopher://x/y could not be opened: ...; give a file, a URL, or a name with",
+    ),
+    Case(
+        *("test", "a name that is none of the hub's"),
+        lambda t: [DET, "hf://a b/c"],
+        "hf://a b/c: give hf://OWNER/NAME",
+    ),
+    Case(
+        *("convert_checkpoint", "a name of timm's without a tag"),
+        lambda t: ["timm://convnext_tiny", "y.pth", "--to", "timm"],
+        "timm://convnext_tiny: give the whole name with its tag, such as "
+        "timm://convnext_tiny.fb_in22k",
+    ),
+    Case(
+        *("convert_checkpoint", "a model that is no ConvNeXt"),
+        lambda t: [
+            save(t, change=lambda c: {"conv1.weight": torch.rand(3)}),
+            *("y.pth", "--to", "timm"),
+        ],
+        "x.pth holds no ConvNeXts: give a file with one",
+    ),
+    predict(
+        "weights without a config",
+        lambda c: c["state_dict"],
+        "x.pth carries no config, as checkpoints of mmengine's runs do: name the "
+        "config before the checkpoint",
+    ),
+    predict(
+        "a config in it that is cut short",
+        with_meta(cfg="model = dict("),
+        "the config in .../x.pth was not used: it cannot be read",
+    ),
+    predict(
+        "a config in it that would run code",
+        with_meta(cfg="import os\nos.mkdir('mark')"),
+        "the config in .../x.pth was not used: it is not only settings: import os",
+    ),
+    predict(
+        "no classes in it",
+        with_meta(dataset_meta=None),
+        "x.pth does not say what its classes are called",
+    ),
+    predict(
+        "a backbone alone",
+        lambda c: {**c, "state_dict": weights_of_backbone(c)},
+        "x.pth holds a backbone (the authors' names) and nothing else of this ",
+    ),
+    Case(
+        *("predict", "a config of another architecture"),
+        lambda t: [DET, save(t), t / "data/shapes/images/val", "--out", "out"],
+        "x.pth (the authors' names) is of another architecture: ",
+    ),
+    Case(
+        *("predict", "a file that is not there"),
+        lambda t: ["gone.pth", t / "data/shapes/images/val", "--out", "out"],
+        "no checkpoint at gone.pth",
+    ),
+]

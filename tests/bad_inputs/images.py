@@ -1,0 +1,200 @@
+"""Image files and videos."""
+
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from ..own_data_sets import HEIGHT, WIDTH, coco, photograph, save
+from .case import Case, write
+from .weights import save as checkpoint
+
+FIRST = "sub folder/0.jpg"
+
+
+def inspect(
+    given: str, make: Callable, says: str, code: int = 1, size=(WIDTH, HEIGHT), **more
+) -> Case:
+    """Six images, of which ``make(file)`` has made the first anew."""
+
+    def arguments(t):
+        content = coco(t / "images")
+        content["annotations"] = content["annotations"][2:]  # none of the first
+        make(t / "images" / FIRST)
+        content["images"][0].update(width=size[0], height=size[1])
+        where = ["--train-json", save(content, t / "o.json")]
+        return [*where, "--train-images", t / "images"]
+
+    return Case("inspect_data", given, arguments, says, code, **more)
+
+
+def predict(given: str, name: str, make: Callable, says: str) -> Case:
+    """A healthy image, and what ``make(file)`` makes."""
+
+    def arguments(t):
+        photograph(t / "in/good.png")
+        make(t / "in" / name)
+        return [checkpoint(t, "seg"), t / "in", "--out", "out"]
+
+    says = f"1 of 2 files could not be predicted: .../{name}: {says}"
+    return Case("predict", given, arguments, says, 1, ("out",))
+
+
+def content(what: str | bytes) -> Callable:
+    return lambda file: write(file, what)
+
+
+def cut(file):
+    """Half of what it was."""
+    write(file, file.read_bytes()[: file.stat().st_size // 2])
+
+
+def zeros(file):
+    """Its second half is zeros, as a copy that broke off leaves it."""
+    size = file.stat().st_size
+    write(file, file.read_bytes()[: size // 2] + bytes(size - size // 2))
+
+
+def header(file):
+    """Bytes changed where its tables are."""
+    bad = bytearray(file.read_bytes())
+    bad[200:260] = (byte ^ 0xFF for byte in bad[200:260])
+    write(file, bytes(bad))
+
+
+def blank(mode="RGB", size=(WIDTH, HEIGHT), kind="PNG"):
+    return lambda file: Image.new(mode, size).save(file, kind)
+
+
+def noise(mode, kind):
+    """A photograph in ``mode``, whatever the file is called."""
+    return lambda file: photograph(file.with_suffix(kind), 0, mode).rename(file)
+
+
+def huge(side):
+    """A PNG that says it has that many rows and columns."""
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body))
+            + kind
+            + body
+            + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", size), chunk(b"IDAT", b""), chunk(b"IEND", b"")
+    return content(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def floats(file):
+    pixels = np.ones((HEIGHT, WIDTH), np.float32)
+    Image.fromarray(pixels).save(file, "TIFF")
+
+
+def one_pixel(t):
+    return photograph(t / "x.png", size=(1, 1))
+
+
+BAD = f"error: images that cannot be read or resized: 1 ({FIRST}: "
+WELL = "train: images: 5, classes: 2"
+TEXT = content("<html>404 Not Found</html>")
+
+
+def then(*steps):
+    return lambda file: [step(file) for step in steps]
+
+
+CASES = [
+    inspect("a JPEG cut short", cut, BAD + "image file is truncated"),
+    inspect("a JPEG whose end is zeros", zeros, BAD + "its end is missing"),
+    inspect("a JPEG with a damaged header", header, BAD),
+    inspect("a PNG cut short", then(blank(), cut), BAD),
+    inspect("an empty file", content(""), BAD + "empty file"),
+    inspect("text named .jpg", TEXT, BAD + "not an image"),
+    inspect(
+        "a HEIC named .jpg",
+        content(b"\0\0\0\x18ftypheic" + bytes(100)),
+        BAD + "not an image",
+    ),
+    inspect(
+        "a folder named .jpg",
+        then(lambda f: f.unlink(), lambda f: f.mkdir()),
+        f"error: images that are not in the folder: 1 ({FIRST})",
+    ),
+    inspect(
+        "a link to nothing",
+        then(lambda f: f.unlink(), lambda f: f.symlink_to("nowhere")),
+        f"error: images that are not in the folder: 1 ({FIRST})",
+    ),
+    inspect(
+        "an image that may not be read",
+        lambda f: f.chmod(0),
+        BAD + "Permission denied",
+        not_root=True,
+    ),
+    inspect(
+        "an image of 20000 x 20000 pixels",
+        huge(20000),
+        BAD + "Image size (400000000 pixels) exceeds limit",
+        size=(20000, 20000),
+    ),
+    inspect(
+        "an image of 20000 x 1 pixels",
+        blank(size=(20000, 1)),
+        BAD + "20000 x 1 pixels: no resizing keeps both sides",
+        size=(20000, 1),
+    ),
+    inspect(
+        "an image of 1 pixel",
+        blank(size=(1, 1)),
+        f"warning: images with a side below 32 pixels: 1 ({FIRST}: 1 x 1); they are",
+        0,
+        size=(1, 1),
+    ),
+    inspect("grey of 16 bits", noise("I;16", ".png"), WELL, 0),
+    inspect("CMYK", noise("CMYK", ".jpeg"), WELL, 0),
+    inspect("RGB with alpha", noise("RGBA", ".png"), WELL, 0),
+    inspect("a TIFF of floats", floats, WELL, 0),
+    predict("a JPEG cut short", "x.jpg", then(photograph, cut), "it is damaged: "),
+    predict(
+        "a JPEG whose end is zeros",
+        "x.jpg",
+        then(photograph, zeros),
+        "it is damaged: its end is zeros",
+    ),
+    predict("a PNG cut short", "x.png", then(photograph, cut), "it cannot be decoded"),
+    predict("an empty file", "x.jpg", content(""), "it is empty"),
+    predict("text named .jpg", "x.jpg", TEXT, "it cannot be decoded as an image"),
+    predict(
+        "an image of 200000 x 200000 pixels",
+        "x.png",
+        huge(200000),
+        "it cannot be decoded as an image",
+    ),
+    Case(
+        *("predict", "an image of 1 pixel"),
+        lambda t: [checkpoint(t, "seg"), one_pixel(t), "--out", "out"],
+        "files predicted: 1, in .../out",
+        *(0, ("out",)),
+    ),
+    predict(
+        "an image of 20000 x 1 pixels",
+        "x.png",
+        blank(size=(20000, 1)),
+        "20000 x 1 pixels: no resizing keeps both sides",
+    ),
+    predict(
+        "a damaged video",
+        "x.mp4",
+        content(b"\0\0\0\x18ftypmp42" + bytes(500)),
+        "it cannot be decoded as a video",
+    ),
+    Case(
+        *("predict", "nothing that can be read"),
+        lambda t: [checkpoint(t, "seg"), TEXT(t / "x.jpg"), "--out", "out"],
+        "no file could be predicted: .../x.jpg: it cannot be decoded as an image",
+    ),
+]

@@ -1,0 +1,212 @@
+"""Label maps: a class for every pixel."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..own_data_sets import label_array, photograph, save_labels
+from .case import DET, SEG, Case, Maker, write
+
+
+def folders(change: Callable, *flags, config=None) -> Maker:
+    """Four images and label maps after ``change(folder)``."""
+
+    def arguments(t):
+        for i in range(4):
+            photograph(t / f"images/{i}.jpg", i)
+            save_labels(label_array(i), t / f"labels/{i}.png")
+        change(t)
+        where = ["--train-images", t / "images", "--train-labels", t / "labels"]
+        return [*([config] if config else []), *where, *flags]
+
+    return arguments
+
+
+def inspect(given: str, change: Callable, says: str, code: int = 2, *flags) -> Case:
+    return Case("inspect_data", given, folders(change, *flags), says, code)
+
+
+def as_is(t):
+    pass
+
+
+def first(array, kind: str = "grey") -> Callable:
+    """``array`` as the first label map."""
+    array = np.asarray(array, np.uint8)
+    return lambda t: save_labels(array, t / "labels/0.png", kind)
+
+
+def every(array) -> Callable:
+    def change(t):
+        for i in range(4):
+            save_labels(np.asarray(array, np.uint8), t / f"labels/{i}.png")
+
+    return change
+
+
+def without(folder: str) -> Callable:
+    def change(t):
+        for file in (t / folder).iterdir():
+            file.unlink()
+
+    return change
+
+
+def cut(t):
+    file = t / "labels/0.png"
+    write(file, file.read_bytes()[:60])
+
+
+def beside(text: str | bytes, change: Callable = as_is) -> Callable:
+    """The same, and a file ``m.txt``."""
+    return lambda t: (change(t), write(t / "m.txt", text))
+
+
+LABELS = label_array()
+COLOR_MAP = "--color-map", "m.txt"
+
+CASES = [
+    Case(
+        *("train", "label maps for a detector"),
+        folders(as_is, config=DET),
+        "own data: give --train-json and --train-images, or --data FOLDER",
+    ),
+    inspect(
+        "no label maps",
+        without("labels"),
+        "the train data has no pairs: .../images has 4 images and .../labels 0 label "
+        "maps (.png) with no name in common",
+    ),
+    inspect(
+        "no images",
+        without("images"),
+        "the train data has no pairs: .../images has 0 images",
+    ),
+    inspect(
+        "an image without a label map",
+        lambda t: (t / "labels/0.png").unlink(),
+        "warning: images without a label map: 1 (0.jpg); not used",
+        0,
+    ),
+    inspect(
+        "a label map of another size",
+        first(LABELS[:40]),
+        "error: label maps of another size than their image: 1 (0.png: 64 x 40, image "
+        "64 x 48)",
+        1,
+    ),
+    inspect(
+        "a label map cut short",
+        cut,
+        "error: label maps that cannot be read: 1 (0.png: ",
+        1,
+    ),
+    inspect(
+        "text named .png",
+        lambda t: write(t / "labels/0.png", "no image"),
+        "error: label maps that cannot be read: 1 (0.png: ",
+        1,
+    ),
+    inspect(
+        "values beyond the classes",
+        as_is,
+        "error: label maps with values that are not of a class: 4 (0.png: 2,",
+        1,
+        *("--classes", "a", "b"),
+    ),
+    inspect(
+        "values with gaps",
+        every(np.where(LABELS == 1, 200, 0)),
+        "error: label values with great gaps between them: 2 (0, 200); say what each",
+        1,
+    ),
+    inspect(
+        "a label map of nothing but 255",
+        first(LABELS * 0 + 255),
+        "warning: label maps with nothing but ignored pixels: 1 (0.png); look at them",
+        0,
+    ),
+    inspect(
+        "label maps of nothing but 255",
+        every(LABELS * 0 + 255),
+        "error: splits with one class: 1 (train); nothing to tell apart",
+        1,
+    ),
+    inspect(
+        "colours without a colour map",
+        first(LABELS, "colors"),
+        "error: label maps that cannot be read: 1 (0.png: in colours; say with "
+        "--color-map which is which)",
+        1,
+    ),
+    inspect(
+        "a colour that the colour map lacks",
+        beside(
+            "0 0 0 a\n1 1 1 b\n2 2 2 c\n255 255 255 ignore", first(LABELS, "colors")
+        ),
+        "error: label maps with colours that are not in the colour map: 1 (0.png: (",
+        1,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "a colour map that is not there",
+        as_is,
+        "--color-map m.txt cannot be read: ",
+        2,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "a colour map that is no text",
+        beside(b"\xff\xfe\x00"),
+        "--color-map m.txt cannot be read: ",
+        2,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "a colour map without colours",
+        beside("road\nsky"),
+        "--color-map m.txt has no colours: give a line for each class",
+        2,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "one colour for two classes",
+        beside("0 0 0 a\n0 0 0 b"),
+        "--color-map m.txt: a and b are both (0, 0, 0)",
+        2,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "--classes with a name twice",
+        as_is,
+        "--classes: a name is given twice",
+        2,
+        *("--classes", "a", "a", "b"),
+    ),
+    inspect(
+        "--classes with an empty file",
+        beside("\n"),
+        "--classes m.txt has no names: give one a line",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--classes with a file that is no text",
+        beside(b"\xff\xfe\x00"),
+        "--classes m.txt cannot be read: ",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--boxes-only",
+        as_is,
+        "--boxes-only does not go with label maps",
+        2,
+        "--boxes-only",
+    ),
+    Case(
+        *("train", "a label map of another size"),
+        folders(first(LABELS[:40]), config=SEG),
+        "error: the data has errors, see above. tools/inspect_data.py",
+    ),
+]

@@ -1,0 +1,245 @@
+"""Objects in a COCO file."""
+
+import copy
+import json
+import math
+from collections.abc import Callable
+
+from ..own_data_sets import coco, rle
+from .case import DET, Case, Maker, with_options, write
+
+NAN, INF = math.nan, math.inf
+
+
+def file(change: Callable, *more) -> Maker:
+    """Six images and their COCO file after ``change(content)``, which may return
+    another text."""
+
+    def arguments(t):
+        content = copy.deepcopy(coco(t / "images"))  # its categories are shared
+        text = change(content)
+        text = text if isinstance(text, str) else json.dumps(content)
+        where = ["--train-json", write(t / "o.json", text)]
+        return [*more, *where, "--train-images", t / "images"]
+
+    return arguments
+
+
+def inspect(given: str, change: Callable, says: str, code: int = 2) -> Case:
+    return Case("inspect_data", given, file(change), says, code)
+
+
+def first(given: str, says: str, code: int = 1, **more) -> Case:
+    """The first object with this of it changed."""
+    change = lambda c: c["annotations"][0].update(more)  # noqa: E731
+    return inspect(given, change, says, code)
+
+
+def image(i: int, **more) -> Callable:
+    return lambda c: c["images"][i].update(more)
+
+
+def other_classes(t):
+    content = dict(
+        images=[dict(id=1, file_name="000001.jpg", width=320, height=320)],
+        annotations=[],
+        categories=[dict(id=1, name="dog")],
+    )
+    write(t / "data/shapes/annotations/instances_train.json", json.dumps(content))
+    return [DET]
+
+
+def of_the_config(text: str) -> Maker:
+    """The annotations that a config names, with this content."""
+
+    def arguments(t):
+        write(t / "data/shapes/annotations/instances_train.json", text)
+        return [DET]
+
+    return arguments
+
+
+NO_BOX = "error: objects without a box of four finite numbers: 1 (object 1 in"
+BAD_MASK = "error: masks that are damaged or of another size than their image: 1"
+EMPTY = '{"images": [], "annotations": [], "categories": []}'
+
+CASES = [
+    Case(
+        *("train", "a file that is not there"),
+        lambda t: [DET, "--train-json", "gone.json", "--train-images", t],
+        "gone.json cannot be read: No such file",
+    ),
+    Case(
+        *("inspect_data", "a folder as the file"),
+        lambda t: ["--train-json", t, "--train-images", t],
+        "cannot be read: Is a directory",
+    ),
+    Case(
+        *("inspect_data", "images in a folder that is not there"),
+        lambda t: [*file(lambda c: None)(t)[:2], "--train-images", "gone"],
+        "the train images: there is no folder .../gone",
+    ),
+    Case(
+        *("train", "a file without its images"),
+        lambda t: [DET, "--train-json", "o.json"],
+        "own data: --train-images is missing",
+    ),
+    Case(
+        *("train", "images alone"),
+        lambda t: [DET, "--train-images", t],
+        "own data: give --train-json and --train-images, or --data FOLDER",
+    ),
+    Case(
+        *("train", "images to validate on alone"),
+        lambda t: [*file(lambda c: None, DET)(t), "--val-images", t],
+        "own data: --val-json is missing",
+    ),
+    Case(
+        *("train", "a folder without a data set"),
+        lambda t: [DET, "--data", t / "data/shapes/images"],
+        "--data: found no data set in",
+    ),
+    inspect("no JSON", lambda c: "{", "o.json is not JSON: "),
+    inspect("100 000 brackets", lambda c: "[" * 100_000, "o.json is not JSON: "),
+    inspect("a list", lambda c: "[]", "is not a COCO annotation file: it holds a list"),
+    inspect(
+        "no annotations",
+        lambda c: json.dumps(dict(images=[], categories=[])),
+        "is not a COCO annotation file: it has no list of annotations, only images",
+    ),
+    inspect("an empty split", lambda c: EMPTY, "o.json has no images"),
+    Case(
+        *("inspect_data", "an empty split to validate on"),
+        lambda t: [
+            *file(lambda c: None)(t),
+            *("--val-json", write(t / "v.json", EMPTY), "--val-images", t),
+        ],
+        "v.json has no images",
+    ),
+    inspect(
+        "one image, and no split to validate on",
+        lambda c: c.update(images=c["images"][:1], annotations=c["annotations"][:2]),
+        "o.json has one image: name a validation split too",
+    ),
+    inspect(
+        "a split without a single object",
+        lambda c: c.update(annotations=[]),
+        "error: splits without a single object: 1 (train); annotate some",
+        1,
+    ),
+    inspect(
+        "no classes",
+        lambda c: c.update(categories=[]),
+        "error: objects of classes that the file does not have: 7",
+        1,
+    ),
+    inspect(
+        "an image that is not there",
+        image(0, file_name="gone.jpg"),
+        "error: images that are not in the folder: 1 (gone.jpg)",
+        1,
+    ),
+    inspect(
+        "an image without a file name",
+        image(0, file_name=None),
+        "error: entries without an id or a name: 1 (image {",
+        1,
+    ),
+    inspect(
+        "an image of another size than the file says",
+        image(0, width=63),
+        "error: images of another size than the file says: 1 (sub folder/0.jpg: 63 x "
+        "48, is 64 x 48)",
+        1,
+    ),
+    inspect(
+        "two images under one id",
+        image(1, id=100),
+        "error: images of different files under one id: 1 (100: ",
+        1,
+    ),
+    inspect(
+        "two classes under one id",
+        lambda c: c["categories"].append(dict(id=7, name="bee")),
+        "error: classes of the same name or id: 1 (7: bee)",
+        1,
+    ),
+    inspect(
+        "two objects under one id",
+        lambda c: c["annotations"][1].update(id=1),
+        "warning: objects under an id taken before: 1 (object 1); renumbered",
+        0,
+    ),
+    first(
+        "an object of an image that is not listed",
+        "error: objects of images that the file does not have: 1 (object 1: image 5)",
+        image_id=5,
+    ),
+    first(
+        "an object of a class that is not listed",
+        "error: objects of classes that the file does not have: 1 (object 1: class 5)",
+        category_id=5,
+    ),
+    first("a box of NaN", NO_BOX, bbox=[NAN, 2, 3, 4]),
+    first("a box of infinite width", NO_BOX, bbox=[1, 2, INF, 4]),
+    first("a box of three numbers", NO_BOX, bbox=[1, 2, 3]),
+    first(
+        "a box of negative width",
+        "error: boxes of negative width or height: 1 (object 1 in",
+        bbox=[20, 20, -9, 9],
+    ),
+    first(
+        "a box of no width",
+        "warning: boxes below one pixel: 1 (object 1 in ...; left out",
+        0,
+        bbox=[20, 20, 0, 9],
+    ),
+    first(
+        "a box outside its image",
+        "error: boxes outside their image: 1 (object 1 in",
+        bbox=[64, 0, 9, 9],
+    ),
+    first(
+        "a box over the image's edge",
+        "warning: boxes that reach over the image's edge: 1 (object 1 in ...; clipped",
+        0,
+        bbox=[-5, 8, 40, 30],
+    ),
+    first("a polygon of NaN", BAD_MASK, segmentation=[[1, 2, NAN, 4, 5, 6]]),
+    first("a polygon of 7 numbers", BAD_MASK, segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
+    first("run lengths of another size", BAD_MASK, segmentation=rle(width=65)),
+    first(
+        "run lengths that end too early",
+        BAD_MASK,
+        segmentation=dict(size=[48, 64], counts="a"),
+    ),
+    Case(
+        *("train", "a box of NaN"),
+        file(lambda c: c["annotations"][0].update(bbox=[NAN] * 4), DET),
+        "error: the data has errors, see above. tools/inspect_data.py",
+    ),
+    Case(
+        *("train", "a config's file that is no JSON"),
+        of_the_config("{"),
+        "the annotations for train: .../instances_train.json is not JSON",
+    ),
+    Case(
+        *("train", "a config's file without images"),
+        of_the_config(EMPTY.replace('s": []}', 's": [{"id": 1, "name": "disc"}]}')),
+        "the annotations for train: .../instances_train.json has no images",
+    ),
+    Case(
+        *("train", "a config's file of other classes"),
+        other_classes,
+        "has none of the config's classes (disc, square, triangle, star, cross); its "
+        "own are dog",
+    ),
+    Case(
+        *("train", "a config's file that is not there"),
+        with_options(
+            "train_dataloader.dataset.type=CocoDataset",
+            "train_dataloader.dataset.ann_file=gone.json",
+        ),
+        "the train data is not there: CocoDataset expects .../gone.json",
+    ),
+]

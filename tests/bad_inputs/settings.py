@@ -1,0 +1,221 @@
+"""Names and values of settings, by --cfg-options or in a config."""
+
+from .case import DET, SEG, Case, heir, with_options
+
+NOTHING = "--cfg-options: nothing reads"
+
+
+def option(given: str, options: str, says: str, config=DET) -> Case:
+    return Case("train", given, with_options(*options.split(), config=config), says)
+
+
+def in_config(given: str, text: str, says: str) -> Case:
+    return Case("train", given, lambda t: [heir(t, text)], says)
+
+
+CASES = [
+    option(
+        "a section's name, misspelt",
+        "optim_wraper.optimizer.lr=1",
+        f"{NOTHING} optim_wraper: did you mean optim_wrapper?",
+    ),
+    in_config(
+        "the same in a config",
+        "optim_wraper = dict(optimizer=dict(lr=1.))",
+        "c.py: nothing reads optim_wraper: did you mean optim_wrapper?",
+    ),
+    option(
+        "a section that there is not",
+        "trainer.gpus=8",
+        f"{NOTHING} trainer",
+    ),
+    option(
+        "a dataloader's key, misspelt",
+        "train_dataloader.batchsize=2",
+        f"{NOTHING} train_dataloader.batchsize: "
+        "did you mean train_dataloader.batch_size?",
+    ),
+    option(
+        "a loop's key, misspelt",
+        "train_cfg.max_epoch=3",
+        f"{NOTHING} train_cfg.max_epoch: did you mean train_cfg.max_epochs?",
+    ),
+    option(
+        "a loop's key that there is not",
+        "train_cfg.patience=3",
+        "the config's train_cfg could not be built: TypeError: ... 'patience'",
+    ),
+    option(
+        "the seed, misspelt",
+        "randomness.sed=3",
+        f"{NOTHING} randomness.sed: did you mean randomness.seed?",
+    ),
+    option(
+        "a key of env_cfg, misspelt",
+        "env_cfg.cudnn_benchmarks=True",
+        f"{NOTHING} env_cfg.cudnn_benchmarks: did you mean env_cfg.cudnn_benchmark?",
+    ),
+    option(
+        "a hook's key, misspelt",
+        "default_hooks.checkpoint.intervall=2",
+        f"{NOTHING} default_hooks.checkpoint.intervall: "
+        "did you mean default_hooks.checkpoint.interval?",
+    ),
+    option(
+        "a threshold of the model, misspelt",
+        "model.test_cfg.rcnn.score_th=0.1",
+        f"{NOTHING} model.test_cfg.rcnn.score_th: "
+        "did you mean model.test_cfg.rcnn.score_thr?",
+    ),
+    option(
+        "a key that the optimizer does not take",
+        "optim_wrapper.optimizer.learning_rate=0.1",
+        "the config's optim_wrapper could not be built: TypeError: ... 'learning_rate'",
+    ),
+    option(
+        "a key that the backbone does not take",
+        "model.backbone.drop_path=0.1",
+        "the config's model could not be built: TypeError: ... 'drop_path'",
+    ),
+    option(
+        "a key of layer decay, misspelt",
+        "optim_wrapper.paramwise_cfg.decay_rat=0.9 "
+        "optim_wrapper.constructor=LayerDecayOptimWrapperConstructor",
+        "optim_wrapper.paramwise_cfg for layer decay: unknown decay_rat; there are",
+    ),
+    option(
+        "a section replaced by a number",
+        "train_dataloader=3",
+        "train_dataloader is 3: it must be a section, dict()",
+    ),
+    option(
+        "a word as the batch size",
+        "train_dataloader.batch_size=many",
+        "--cfg-options train_dataloader.batch_size='many': give a number",
+    ),
+    option(
+        "a word as a switch",
+        "resume=yes",
+        "--cfg-options resume='yes': give True or False",
+    ),
+    option(
+        "a batch size of 0",
+        "train_dataloader.batch_size=0",
+        "train_dataloader.batch_size=0: give a whole number from 1 on",
+    ),
+    option(
+        "a batch size of 1.5",
+        "train_dataloader.batch_size=1.5",
+        "train_dataloader.batch_size=1.5: give a whole number from 1 on",
+    ),
+    option(
+        "-1 workers",
+        "val_dataloader.num_workers=-1",
+        "val_dataloader.num_workers=-1: give a whole number from 0 on",
+    ),
+    option(
+        "persistent workers, and none",
+        "train_dataloader.num_workers=0 train_dataloader.persistent_workers=True",
+        "the config's train_dataloader could not be built: ...persistent_workers",
+    ),
+    option(
+        "-1 epochs",
+        "train_cfg.max_epochs=-1",
+        "train_cfg.max_epochs=-1: give a whole number from 1 on",
+    ),
+    option(
+        "0 iterations",
+        "train_cfg.max_iters=0",
+        "train_cfg.max_iters=0: give a whole number from 1 on",
+        config=SEG,
+    ),
+    option(
+        "1.5 epochs",
+        "train_cfg.max_epochs=1.5",
+        "train_cfg.max_epochs=1.5: give a whole number from 1 on",
+    ),
+    option(
+        "a validation every 0 iterations",
+        "train_cfg.val_interval=0",
+        "train_cfg.val_interval=0: give a whole number from 1 on",
+        config=SEG,
+    ),
+    option(
+        "a word as the learning rate",
+        "optim_wrapper.optimizer.lr=fast",
+        "--cfg-options optim_wrapper.optimizer.lr='fast': give a number",
+    ),
+    in_config(
+        "a learning rate of NaN",
+        "optim_wrapper = dict(optimizer=dict(lr=float('nan')))",
+        "optim_wrapper.optimizer.lr=nan: give a number from 0 on",
+    ),
+    option(
+        "an infinite learning rate",
+        "optim_wrapper.optimizer.lr=1e999",
+        "optim_wrapper.optimizer.lr=inf: give a number from 0 on",
+    ),
+    option(
+        "a negative learning rate",
+        "optim_wrapper.optimizer.lr=-0.1",
+        "optim_wrapper.optimizer.lr=-0.1: give a number from 0 on",
+    ),
+    option(
+        "a negative bound of the gradient, which would turn it round",
+        "optim_wrapper.clip_grad.max_norm=-1",
+        "optim_wrapper.clip_grad.max_norm=-1: give a number from 0 on",
+    ),
+    option(
+        "a word as the seed",
+        "randomness.seed=abc",
+        "--cfg-options randomness.seed='abc': give a number",
+    ),
+    option(
+        "a log every 0 steps",
+        "default_hooks.logger.interval=0",
+        "the config's default_hooks could not be built: ValueError: interval must be",
+    ),
+    option(
+        "a log level that there is not",
+        "log_level=LOUD",
+        "the config's log_level could not be built: KeyError: 'LOUD'",
+    ),
+    option(
+        "an architecture that is not known",
+        "model.backbone.arch=tinny",
+        "unknown arch 'tinny'...tiny, small",
+    ),
+    option(
+        "an output map that there is not",
+        "model.backbone.out_indices=(0,4)",
+        "out_indices=...0 to 3",
+    ),
+    option(
+        "no output maps",
+        "model.backbone.out_indices=()",
+        "at least one",
+    ),
+    option(
+        "a negative drop path rate",
+        "model.backbone.drop_path_rate=-0.1",
+        "drop_path_rate=-0.1...probability",
+    ),
+    option(
+        "a neck for another backbone",
+        "model.neck.in_channels=[96,192,384,768]",
+        "model.neck.in_channels is [96, 192, 384, 768], and the backbone's maps there "
+        "have [40, 80, 160, 320]: set it to that",
+    ),
+    option(
+        "a head for another backbone",
+        "model.auxiliary_head.in_channels=384",
+        "model.auxiliary_head.in_channels is [384], and the backbone's maps there "
+        "have [160]: set it to that",
+        config=SEG,
+    ),
+    option(
+        "a head of -3 classes",
+        "model.roi_head.mask_head.num_classes=-3",
+        "the config's model could not be built: ",
+    ),
+]
