@@ -18,7 +18,7 @@ from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from . import checkpoints, inputs
+from . import checkpoints, inputs, teardown
 from .errors import InputError
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .run_report.hook import RunReportHook
@@ -113,6 +113,8 @@ def run(
 ) -> Runner:
     """Train, validate or test; a start that fails leaves nothing in the work dir.
 
+    Log files and data-loader workers are closed at the end, whatever it is.
+
     Args:
         mode: 'train', which ends with the run's page, 'val' or 'test'.
         prepare: called first; may write to the work dir and change ``cfg``.
@@ -123,7 +125,7 @@ def run(
             should be.
     """
     start = _Start(whole=mode != "train" or cfg.get("resume", False))
-    with _nothing_left_on_failure(Path(cfg.work_dir), start):
+    with _nothing_left_on_failure(Path(cfg.work_dir), start), teardown.let_go():
         if prepare:
             inputs.check(cfg, ())
             fit_to_machine(cfg)
@@ -136,7 +138,10 @@ def run(
             hooks = [*hooks, RunReportHook()]
         for hook in hooks:
             runner.register_hook(hook)
-        getattr(runner, mode)()
+        try:
+            getattr(runner, mode)()
+        finally:
+            teardown.stop_workers(runner)
     return runner
 
 

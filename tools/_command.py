@@ -1,7 +1,9 @@
 """What the tools share: common arguments, and errors as messages."""
 
 import argparse
+import faulthandler
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,8 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def run(main) -> None:
     """Run a tool; a user's mistake ends in its message and exit code 2.
 
-    ``CONVNEXT_DENSE_DEBUG=1`` shows the Python stack as well.
+    ``CONVNEXT_DENSE_DEBUG=1`` shows the Python stack as well. A crash in native code
+    and the signal USR1, after which the tool goes on, show the stacks of all threads.
     """
+    if sys.stderr:  # it may have been closed
+        faulthandler.enable()
+        if hasattr(faulthandler, "register"):  # not on Windows
+            faulthandler.register(signal.SIGUSR1)
     try:
         main()
     except Exception as error:
