@@ -18,7 +18,16 @@ from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from . import building, checkpoints, files, inputs, processes, settings, spelling
+from . import (
+    building,
+    checkpoints,
+    files,
+    inputs,
+    processes,
+    settings,
+    spelling,
+    teardown,
+)
 from .errors import InputError, NotFiniteError
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .resuming.hook import ExactResumeHook
@@ -115,6 +124,8 @@ def run(
 ) -> Runner:
     """Train, validate or test; a start that fails leaves nothing in the work dir.
 
+    Log files and data-loader workers are closed at the end, whatever it is.
+
     Args:
         mode: 'train', which is watched, can be resumed exactly, and ends with the
             run's page, 'val' or 'test'.
@@ -130,6 +141,7 @@ def run(
     with (
         processes.joined(cfg),
         _nothing_left_on_failure(Path(cfg.work_dir), start),
+        teardown.let_go(),
     ):
         if prepare:
             inputs.check(cfg, ())
@@ -144,7 +156,10 @@ def run(
             hooks = [*(kind() for kind in kinds if kind not in there), *hooks]
         for hook in hooks:
             runner.register_hook(hook)
-        getattr(runner, mode)()
+        try:
+            getattr(runner, mode)()
+        finally:
+            teardown.stop_workers(runner)
     return runner
 
 

@@ -1,6 +1,7 @@
 """Shared by all tests: where things are, and running a tool as the shell would."""
 
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -100,6 +101,8 @@ def tool(capfd, monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
         monkeypatch.syspath_prepend(str(ROOT / "tools"))
         monkeypatch.setattr(os, "environ", os.environ.copy())
+        for switch in ("enable", "register"):  # pytest has its own
+            monkeypatch.setattr(faulthandler, switch, lambda *_: None)
         capfd.readouterr()
         code = 0
         forget_instances(ManagerMixin)

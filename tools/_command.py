@@ -1,7 +1,9 @@
 """What the tools share: common arguments, and errors as messages."""
 
 import argparse
+import faulthandler
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,8 +16,13 @@ def run(main) -> None:
     """Run a tool; a user's mistake ends in its message and exit code 2.
 
     ``convnext_dense.errors`` has the other codes. ``CONVNEXT_DENSE_DEBUG=1`` shows the
-    Python stack as well.
+    Python stack as well. A crash in native code and the signal USR1, after which the
+    tool goes on, show the stacks of all threads.
     """
+    if sys.stderr:  # it may have been closed
+        faulthandler.enable()
+        if hasattr(faulthandler, "register"):  # not on Windows
+            faulthandler.register(signal.SIGUSR1)
     try:
         main()
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -109,7 +110,13 @@ def _convert(
             dynamic_shapes=(dict.fromkeys(AXES, Dim.DYNAMIC),),
             strict=False,
         )
+    # Nodes know in which lines of which files of this machine they were made: that
+    # is nobody else's business.
     if suffix == ".pt2":
+        for module in program.graph_module.modules():
+            if isinstance(module, torch.fx.GraphModule):
+                for node in module.graph.nodes:
+                    node.meta.pop("stack_trace", None)
         metadata = {"metadata.json": json.dumps(network.metadata)}
         return partial(torch.export.save, program, extra_files=metadata)
     written = torch.onnx.export(
@@ -120,7 +127,10 @@ def _convert(
         dynamo=True,
         verbose=False,
     )
-    written.model.metadata_props.update(network.metadata)
+    model = written.model
+    for node in chain(model.graph, *model.functions.values()):
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    model.metadata_props.update(network.metadata)
     return written.save
 
 
