@@ -146,7 +146,6 @@ def run(path, data, work_dir, moment=None, seconds=None):
             os.dup2(log, 1)
             os.dup2(log, 2)
             warnings.simplefilter("ignore")
-            torch.set_num_threads(1)
             RunReportHook.after_train = lambda *_: None  # the page: it takes a while
             kind, workers, accumulated = path
             cfg = small_runs.small(kind, work_dir, data, workers, ema=True)

@@ -72,10 +72,15 @@ def _shrink(model):
 
 
 def train(cfg, resume=False, **more):
-    """Train, or go on."""
+    """Train, or go on, in one thread: more have nothing to do."""
     if resume:
         config.use_resume(cfg, "auto")
-    return runtime.run(cfg, "train", **more)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return runtime.run(cfg, "train", **more)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def log(work_dir):
