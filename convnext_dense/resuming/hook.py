@@ -59,6 +59,7 @@ class ExactResumeHook(Hook):
         self._resumed: dict | None = None
         self._samples = 0  # of all processes: of this epoch, or, without epochs, ever
         self._saved: dict = {}
+        self._just_saved: Path | None = None  # a checkpoint of where the run is
         self._validated_at = -1  # iteration
         self._before_validation: dict | None = None  # random states
         self._exact = False
@@ -92,8 +93,10 @@ class ExactResumeHook(Hook):
             )
             self._saved = dict(random_states=states, gradients=_accumulated(runner))
             save(out_dir, filename, *args, **kwargs)
-            if filename != FILE and kwargs.get("save_optimizer") and is_main_process():
-                Path(runner.work_dir, FILE).unlink(missing_ok=True)  # it is behind now
+            if filename != FILE and kwargs.get("save_optimizer"):
+                self._just_saved = Path(out_dir, filename)
+                if is_main_process():  # that one is behind now
+                    Path(runner.work_dir, FILE).unlink(missing_ok=True)
 
         return save_with_states
 
@@ -175,6 +178,7 @@ class ExactResumeHook(Hook):
     # Training
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None):
+        self._just_saved = None
         if self._exact:  # a checkpoint of this iteration has it behind it
             self._samples += _global_batch(runner.train_dataloader)
 
@@ -211,12 +215,13 @@ class ExactResumeHook(Hook):
         self._request.forget()
 
     def _save_and_stop(self, runner: Runner, iteration: int) -> None:
-        meta = dict(epoch=runner.epoch, iter=iteration)
-        runner.save_checkpoint(runner.work_dir, FILE, meta=meta, by_epoch=False)
-        file = Path(runner.work_dir, FILE)
-        if is_main_process():
-            with files.whole(file.with_name("last_checkpoint")) as partial:
-                partial.write_text(str(file))
+        file = self._just_saved or Path(runner.work_dir, FILE)
+        if self._just_saved is None:
+            meta = dict(epoch=runner.epoch, iter=iteration)
+            runner.save_checkpoint(runner.work_dir, FILE, meta=meta, by_epoch=False)
+            if is_main_process():
+                with files.whole(file.with_name("last_checkpoint")) as partial:
+                    partial.write_text(str(file))
         runner.logger.warning(
             f"stopped by {self._request.name or 'a signal to another process'} after "
             f"iteration {iteration}, which is in {file}; the same command with "
