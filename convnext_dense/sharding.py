@@ -6,6 +6,7 @@ state. ``configs/_base_/fsdp.py`` turns it on.
 
 import copy
 import warnings
+from collections.abc import Callable
 
 import torch
 from mmengine._strategy import FSDPStrategy
@@ -78,6 +79,18 @@ class ConvNeXtFSDPStrategy(FSDPStrategy):
             # Without the mark that FSDP leaves on it: not every reader knows it.
             state_dict[name] = tensor.detach()
         return state_dict
+
+    def load_checkpoint(
+        self, filename: str, *, callback: Callable[[dict], None], **kwargs
+    ) -> dict:
+        def with_container(checkpoint: dict) -> None:
+            if "state_dict" not in checkpoint:  # weights alone, which a Runner takes
+                weights = copy.copy(checkpoint)
+                checkpoint.clear()
+                checkpoint["state_dict"] = weights
+            callback(checkpoint)
+
+        return super().load_checkpoint(filename, callback=with_container, **kwargs)
 
     def load_model_state_dict(self, state_dict: dict, **_) -> None:
         with warnings.catch_warnings():

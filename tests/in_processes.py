@@ -1,9 +1,9 @@
 """Run tools one after another in one process of several, which imports once:
 ``python -m tests.in_processes '[["train", CONFIG, ...], ["test", ...]]'``.
+Only a training whose work dir is called page ends with its page.
 
 Configs of the tests import it for what they observe with: ``Gradients`` keeps the
-first step's, ``NearTruth`` detects what is there, though not quite,
-``ResizeByNumber`` makes images of several sizes.
+first step's, ``ResizeByNumber`` makes images of several sizes.
 """
 
 import json
@@ -11,22 +11,17 @@ import runpy
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, MODELS, TRANSFORMS
-from mmengine.structures import InstanceData
+from mmengine.registry import HOOKS, TRANSFORMS
 from mmengine.utils import ManagerMixin
 
 from convnext_dense import processes
+from convnext_dense.run_report.hook import RunReportHook
 
 from .conftest import ROOT, forget_instances
-
-# After the package, which stands in for mmcv's ops.
-# isort: split
-from mmdet.models import CascadeRCNN
 
 
 @HOOKS.register_module(force=True)
@@ -59,27 +54,6 @@ class Gradients(Hook):
         torch.save(images, f"{self.file}.images")
 
 
-@MODELS.register_module(force=True)
-class NearTruth(CascadeRCNN):
-    """Its predictions are exchanged for the truth with errors, drawn by image."""
-
-    def predict(self, batch_inputs, batch_data_samples, rescale=True):
-        samples = super().predict(batch_inputs, batch_data_samples, rescale)
-        for sample in samples:
-            rng, truth = np.random.default_rng(sample.img_id), sample.gt_instances
-            count = len(truth)
-            boxes = truth.bboxes + rng.normal(0, 4, (count, 4))
-            wrong = torch.from_numpy(rng.random(count) < 0.2)
-            masks = np.roll(truth.masks.to_ndarray(), rng.integers(0, 9), axis=2)
-            sample.pred_instances = InstanceData(
-                bboxes=boxes.float(),
-                labels=torch.where(wrong, (truth.labels + 1) % 5, truth.labels),
-                scores=torch.from_numpy(rng.random(count)).float(),
-                masks=torch.from_numpy(masks.astype(bool)),
-            )
-        return samples
-
-
 @TRANSFORMS.register_module(force=True)
 class ResizeByNumber:
     """Resizes an image to the one of ``scales`` that its file's number chooses."""
@@ -96,10 +70,13 @@ class ResizeByNumber:
 
 def main() -> None:
     sys.path.insert(0, str(ROOT / "tools"))
+    write = RunReportHook.after_train
     with processes.joined(Config(dict(launcher="pytorch"))):
         for name, *arguments in json.loads(sys.argv[1]):
             sys.argv[1:] = [*arguments, "--launcher", "pytorch"]
             forget_instances(ManagerMixin)
+            wanted = "page" in arguments
+            RunReportHook.after_train = write if wanted else lambda *_: None
             runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
             print(f"{name} is over", flush=True)
 
