@@ -106,9 +106,9 @@ def free_port():
         return found.getsockname()[1]
 
 
-def pair(tools, cwd):
-    """Run tools in two processes, told what torchrun would tell them; what rank 0 and
-    rank 1 say."""
+def pair(tools, cwd, code=0):
+    """Run tools in two processes, told what torchrun would tell them, which end with
+    ``code``; what rank 0 and rank 1 say."""
     told = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR="127.0.0.1")
     told.update(MASTER_PORT=free_port(), OMP_NUM_THREADS=1, PYTHONPATH=ROOT)
     commands = json.dumps([[str(part) for part in tool] for tool in tools])
@@ -133,7 +133,7 @@ def pair(tools, cwd):
         for process in both:
             process.kill()
     ends = "\n".join(text[-2000:] for text in said)
-    assert [process.returncode for process in both] == [0, 0], ends
+    assert [process.returncode for process in both] == [code] * 2, ends
     return said
 
 
