@@ -3,13 +3,14 @@
 # make test-openmmlab   the tests, with the classic toolbox stack
 # make test-export      every architecture, full size, through both export formats: an
 #                       hour and 12 GB
+# make errors           docs/errors.md, from the table of tests/bad_inputs
 # make lint             ruff
 # PYTHON=python3.12 chooses the interpreter of a new environment.
 
 PYTHON ?= python3
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
-.PHONY: demo test test-openmmlab test-export lint
+.PHONY: demo test test-openmmlab test-export errors lint
 
 # --no-compile: Python compiles what is imported, which is little of 6 GB.
 PIP_INSTALL = bin/pip install --no-compile --disable-pip-version-check -e
@@ -43,6 +44,9 @@ test-openmmlab: .venv-openmmlab/.dev
 test-export: .venv/.dev
 	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/test_export.py \
 		-k test_every_architecture
+
+errors: .venv/.dev
+	.venv/bin/python -m tests.bad_inputs > docs/errors.md
 
 lint: .venv/.dev
 	.venv/bin/ruff check .

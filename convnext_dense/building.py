@@ -43,7 +43,10 @@ def explain(error: Exception) -> str:
             split = frame.name.split("_")[1]
     reason = f"{type(error).__name__}: {str(error).strip()}"
     if not section:
-        return f"the run could not be started: {reason}"
+        return (
+            f"the run could not be started: {reason}. CONVNEXT_DENSE_DEBUG=1 in the "
+            "environment shows where"
+        )
     return f"the config's {section.format(split=split)} could not be built: {reason}"
 
 

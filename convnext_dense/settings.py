@@ -18,6 +18,7 @@ SECTIONS = {
     "val": ("val_dataloader", "val_cfg", "val_evaluator"),
     "test": ("test_dataloader", "test_cfg", "test_evaluator"),
 }
+_TO = dict(train="train", val="validate", test="test")
 _WHOLE = {  # setting -> the least it can be
     "batch_size": 1,
     "num_workers": 0,
@@ -26,11 +27,7 @@ _WHOLE = {  # setting -> the least it can be
     "val_interval": 1,
     "accumulative_counts": 1,
 }
-_LEAST = {  # numbers that need not be whole
-    "optimizer.lr": 0,
-    "optimizer.weight_decay": 0,
-    "clip_grad.max_norm": 0,
-}
+_FROM_ZERO = ("optimizer.lr", "optimizer.weight_decay")  # finite numbers
 
 
 def check(cfg: Config, splits: Sequence[str]) -> None:
@@ -51,7 +48,7 @@ def check(cfg: Config, splits: Sequence[str]) -> None:
                     f"{cfg.filename} has no {name}: to {_TO[split]} takes "
                     + " and ".join(sections)
                 )
-            kinds = Mapping | list if name.endswith("evaluator") else Mapping
+            kinds = Mapping | list | tuple if name.endswith("evaluator") else Mapping
             if not isinstance(section, kinds):
                 raise InputError(f"{name} is {section!r}: it must be a section, dict()")
             _check_numbers(name, section)
@@ -63,24 +60,25 @@ def check(cfg: Config, splits: Sequence[str]) -> None:
         _check_whole("randomness.seed", seed, 0)
 
 
-_TO = dict(train="train", val="validate", test="test")
-
-
 def _check_numbers(name: str, section) -> None:
     if not isinstance(section, Mapping):
         return
     for key, least in _WHOLE.items():
         if key in section:
             _check_whole(f"{name}.{key}", section[key], least)
-    for path, least in _LEAST.items():
-        part, key = path.split(".")
-        inner = section.get(part)
-        if isinstance(inner, Mapping) and key in inner:
-            value = inner[key]
-            if not _is_number(value) or not least <= value < math.inf:
-                raise InputError(
-                    f"{name}.{path}={value!r}: give a number from {least} on"
-                )
+    for path in _FROM_ZERO:
+        value = _inner(section, path)
+        if value is not None and not (_is_number(value) and 0 <= value < math.inf):
+            raise InputError(f"{name}.{path}={value!r}: give a number from 0 on")
+    bound = _inner(section, "clip_grad.max_norm")  # infinite: the norm is logged
+    if bound is not None and not (_is_number(bound) and bound > 0):
+        raise InputError(f"{name}.clip_grad.max_norm={bound!r}: give one above 0")
+
+
+def _inner(section: Mapping, path: str):
+    part, key = path.split(".")
+    inner = section.get(part)
+    return inner.get(key) if isinstance(inner, Mapping) else None
 
 
 def _check_whole(name: str, value, least: int) -> None:

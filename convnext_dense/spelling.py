@@ -66,7 +66,7 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
             elif isinstance(node, Mapping) and key in node:
                 node = node[key]
             elif isinstance(node, Mapping):
-                _check_new(key, path, node, options)
+                _check_new(key, path, node, options, cfg.get("default_scope"))
                 break
             else:
                 break
@@ -81,7 +81,9 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
                 )
 
 
-def _check_new(key: str, path: str, node: Mapping, options: Mapping) -> None:
+def _check_new(
+    key: str, path: str, node: Mapping, options: Mapping, scope: str | None
+) -> None:
     """Raise an InputError if ``key``, which ``node`` at ``path`` lacks, is a slip."""
     if key in _MARKS or f"{path}._delete_" in options or path.split(".")[-1] in _OPEN:
         return
@@ -90,7 +92,7 @@ def _check_new(key: str, path: str, node: Mapping, options: Mapping) -> None:
         if key not in known:
             raise InputError(_unread(path, key, {*known, *node}))
         return
-    accepted = _accepted(options.get(f"{path}.type", node.get("type")))
+    accepted = _accepted(options.get(f"{path}.type", node.get("type")), scope)
     if key not in accepted and _near(key, {*node, *accepted} - _MARKS, CLOSE):
         raise InputError(_unread(path, key, {*node, *accepted} - _MARKS))
 
@@ -119,15 +121,26 @@ def _near(name: str, known: Iterable[str], cutoff: float) -> list[str]:
     ]
 
 
-def _accepted(kind) -> set[str]:
-    """The arguments of whatever has the name ``kind`` in a registry."""
+def _accepted(kind, scope: str | None) -> set[str]:
+    """The arguments of whatever has the name ``kind`` in a registry of ``scope``."""
     if isinstance(kind, str):
-        roots = [r for r in vars(mmengine.registry).values() if isinstance(r, Registry)]
-        registries = [r for root in roots for r in (root, *root.children.values())]
-        kind = next((r._module_dict[kind] for r in registries if kind in r), None)
+        kind = _registered(kind.rpartition(".")[2], scope)
+    if inspect.isfunction(kind):
+        return _arguments(kind)
     if not inspect.isclass(kind):
-        return _arguments(kind) if inspect.isfunction(kind) else set()
+        return set()
     return set().union(*(_arguments(c.__init__) for c in kind.__mro__)) - {"self"}
+
+
+def _registered(name: str, scope: str | None):
+    for root in vars(mmengine.registry).values():
+        if isinstance(root, Registry):
+            for registry in (root, root.children.get(scope)):
+                if registry is not None:
+                    registry.import_from_location()
+                    if name in registry.module_dict:
+                        return registry.module_dict[name]
+    return None
 
 
 def _check_kind(option: str, before, after) -> None:
@@ -143,14 +156,15 @@ def check_names(cfg: Config, splits: Sequence[str]) -> None:
     """Look at the names of sections and of the types in them, before all is built.
 
     Args:
-        splits: of 'train', 'val' and 'test', those that will be used.
+        splits: of 'train', 'val' and 'test', those that will be used; without one,
+            the model alone.
 
     Raises:
         InputError: a section's name is a slip, or nothing is registered under a type.
     """
-    for name in set(cfg._cfg_dict) - _TOP:
+    for name in set(cfg._cfg_dict) - _TOP if splits else ():
         near = _near(name, _TOP, SLIP)
-        if near and near[0] not in cfg._cfg_dict.keys() - _TOP:
+        if near:
             raise InputError(
                 f"{cfg.filename}: nothing reads {name}: did you mean {near[0]}?"
             )
@@ -193,6 +207,8 @@ def _types(
     for key, part in cfg.model.items():
         if key.endswith(("backbone", "neck", "head", "preprocessor")):
             yield from of(f"model.{key}", part, "MODELS")
+    if not splits:
+        return
     yield from of("visualizer", cfg.get("visualizer"), "VISUALIZERS")
     yield from of("custom_hooks", cfg.get("custom_hooks"), "HOOKS")
     for key, hook in (cfg.get("default_hooks") or {}).items():

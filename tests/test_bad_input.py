@@ -71,7 +71,7 @@ def test_bad_input(tool, tmp_path, shapes_root, monkeypatch, case):
 
 
 def test_the_table_is_the_documented_one():
-    """After a change: python -m tests.bad_inputs > docs/errors.md."""
+    """After a change: make errors."""
     written = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
     assert written == markdown()
 

@@ -34,12 +34,13 @@ def read(source: str | os.PathLike, map_location="cpu"):
     if separator and scheme not in SCHEMES:
         try:
             file = io.BytesIO(fileio.get(source))
-        except Exception as error:  # whatever a file backend can raise
+        except KeyError as error:
             raise InputError(
-                f"{source} could not be opened: {type(error).__name__}: {error}; give "
-                "a file, a URL, or a name with one of "
-                + ", ".join(f"{known}://" for known in SCHEMES[2:])
+                f"{source}: mmengine has no file backend for {scheme}://; give a file, "
+                f"a URL, or a name with one of {', '.join(SCHEMES[2:])} before ://"
             ) from error
+        except Exception as error:  # whatever a file backend can raise
+            raise InputError(f"{source} could not be opened: {error}") from error
         return _read_file(file, source, map_location)
     path = locate(source)
     if path.suffix == ".json":

@@ -12,8 +12,6 @@ import cv2
 import PIL.Image
 from rich.progress import track
 
-from ..errors import InputError
-
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".ppm")
 # EXIF's tag of how a camera was held; 1 is upright, 5 to 8 swap width and height.
 ORIENTATION = 0x0112
@@ -84,18 +82,17 @@ def _look(path: Path) -> Look:
         return Look(_reason(path, error))
     if not cv2.haveImageReader(str(path)):
         return Look("not a format that OpenCV reads")
-    try:
-        check_sides(*stored)
-    except InputError as error:
-        return Look(str(error))
+    if trouble := too_long(*stored):
+        return Look(trouble)
     turned = isinstance(orientation, int) and 1 <= orientation <= 8
     return Look(None, stored, orientation if turned else 1, digest)
 
 
-def check_sides(width: int, height: int) -> None:
-    """Raise an InputError for an image of which a resizing would leave nothing."""
+def too_long(width: int, height: int) -> str | None:
+    """Why a resizing would leave nothing of an image; None if it would not."""
     if max(width, height) > LONGEST * min(width, height):
-        raise InputError(f"{width} x {height} pixels: no resizing keeps both sides")
+        return f"{width} x {height} pixels: no resizing keeps both sides"
+    return None
 
 
 def ends_in_zeros(jpeg: bytes) -> bool:

@@ -20,7 +20,7 @@ from mmengine.structures import BaseDataElement
 from .. import checkpoints, config, inputs, runtime
 from ..checkpoints.embedded_config import embedded_config
 from ..errors import InputError
-from ..own_data.images import check_sides
+from ..own_data.images import too_long
 from . import reading
 
 
@@ -114,7 +114,9 @@ class Predictor:
 
     def _prepare(self, found: dict) -> Prepared:
         image = _rgb(found["img"])
-        check_sides(image.shape[1], image.shape[0])
+        height, width, _ = image.shape
+        if trouble := too_long(width, height):
+            raise InputError(trouble)
         with DefaultScope.overwrite_default_scope(self.scope):
             return Prepared(image, self._pipeline(found))
 

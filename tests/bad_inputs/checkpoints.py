@@ -275,7 +275,7 @@ CASES = [
     Case(
         *("test", "a kind of URL that is not known"),
         lambda t: [DET, "gopher://x/y"],
-        "gopher://x/y could not be opened: ...; give a file, a URL, or a name with",
+        "gopher://x/y: mmengine has no file backend for gopher://; give a file, a URL",
     ),
     Case(
         *("test", "a name that is none of the hub's"),

@@ -163,7 +163,7 @@ CASES = [
     option(
         "a negative bound of the gradient, which would turn it round",
         "optim_wrapper.clip_grad.max_norm=-1",
-        "optim_wrapper.clip_grad.max_norm=-1: give a number from 0 on",
+        "optim_wrapper.clip_grad.max_norm=-1: give one above 0",
     ),
     option(
         "a word as the seed",
