@@ -90,28 +90,28 @@ def on_main(work: Callable[[], T]) -> T:
 
 
 def fit_to_cpu(cfg: Config) -> bool:
-    """Give the processes of ``cfg`` no GPU; return whether they were to have one."""
-    if (cfg.get("env_cfg") or {}).get("dist_cfg", {}).get("backend") == "gloo":
-        return False
-    changes = dict(env_cfg=dict(dist_cfg=dict(backend="gloo")))
-    # mmengine's wrappers take the GPU of this number unless something is given.
-    wrapper = dict(broadcast_buffers=False, device_ids=None)
-    wrapper["type"] = "MMDistributedDataParallel"
-    strategy = cfg.get("strategy") or dict(type="DDPStrategy")
-    if "FSDP" in strategy["type"]:
-        wrapper = dict(device_id="cpu")
-    if "runner_type" in cfg:
-        changes["strategy"] = dict(
-            type=strategy["type"],
-            model_wrapper={**wrapper, **(strategy.get("model_wrapper") or {})},
-        )
+    """Let the wrappers of ``cfg``'s model take no GPU; return whether they would have.
+
+    mmengine gives them the GPU of this process's number unless something is given.
+    """
+    flexible = "runner_type" in cfg
+    strategy = dict(cfg.get("strategy") or dict(type="DDPStrategy"))
+    if flexible:
+        given = strategy.get("model_wrapper") or {}
     else:
-        wrapper["find_unused_parameters"] = cfg.get("find_unused_parameters", False)
-        changes["model_wrapper_cfg"] = {
-            **wrapper,
-            **(cfg.get("model_wrapper_cfg") or {}),
-        }
-    cfg.merge_from_dict(changes)
+        given = cfg.get("model_wrapper_cfg") or {}
+    if flexible and "FSDP" in strategy["type"]:
+        wrapper = dict(given, device_id="cpu")
+    else:
+        defaults = dict(type="MMDistributedDataParallel", broadcast_buffers=False)
+        defaults["find_unused_parameters"] = cfg.get("find_unused_parameters", False)
+        wrapper = {**defaults, **given, "device_ids": None}
+    if wrapper == given:
+        return False
+    if flexible:
+        cfg.strategy = dict(strategy, model_wrapper=wrapper)
+    else:
+        cfg.model_wrapper_cfg = wrapper
     return True
 
 

@@ -333,6 +333,29 @@ def test_a_data_loader_worker_that_is_killed(shapes_root, tmp_path):
         runtime.run(cfg, "train", hooks=[EndsTheLoader()])
 
 
+@pytest.mark.parametrize("flexible", [False, True])
+def test_the_models_wrapper_keeps_what_the_config_says(flexible):
+    """Of a config that the dump of an earlier run may be."""
+    cfg = config.load_config(str(SEG), launcher="pytorch")
+    cfg.find_unused_parameters = True
+    given = dict(static_graph=True, device_ids=[0])
+    if flexible:
+        cfg.runner_type = "FlexibleRunner"
+        cfg.strategy = dict(type="DDPStrategy", sync_bn="torch", model_wrapper=given)
+    else:
+        cfg.model_wrapper_cfg = given
+    runtime.fit_to_machine(cfg)
+    assert not processes.fit_to_cpu(cfg)
+    found = cfg.strategy.model_wrapper if flexible else cfg.model_wrapper_cfg
+    assert found == dict(
+        type="MMDistributedDataParallel",
+        **dict(broadcast_buffers=False, find_unused_parameters=True),
+        **dict(static_graph=True, device_ids=None),
+    )
+    assert cfg.env_cfg.dist_cfg.backend == "nccl"  # for where there are GPUs
+    assert not flexible or cfg.strategy.sync_bn == "torch"
+
+
 def test_cores_are_shared(monkeypatch):
     """torchrun gives each process one thread, however many cores there are."""
     given = []
