@@ -57,6 +57,21 @@ CASES = [
         "unrecognized arguments: --amps",
     ),
     Case(
+        *("train", "--launcher pytorch without torchrun"),
+        lambda t: [DET, "--launcher", "pytorch"],
+        "--launcher pytorch: ...RANK, WORLD_SIZE...torchrun --nproc_per_node=N",
+    ),
+    Case(
+        *("test", "--launcher slurm outside of a job"),
+        lambda t: [DET, "x.pth", "--launcher", "slurm"],
+        "--launcher slurm: ...SLURM_PROCID...tools/slurm_train.sh",
+    ),
+    Case(
+        *("train", "--replay FILE that holds no batch"),
+        lambda t: [DET, "--replay", save(t)],
+        "holds no batch; not_finite/iter_N.pth in a work dir does",
+    ),
+    Case(
         *("train", "--epochs 0"),
         lambda t: [DET, "--epochs", 0],
         "argument --epochs: 0 is not above 0",

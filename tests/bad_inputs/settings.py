@@ -218,4 +218,20 @@ CASES = [
         "model.roi_head.mask_head.num_classes=-3",
         "the config's model could not be built: ",
     ),
+    option(
+        "a learning rate of 0",
+        "optim_wrapper.optimizer.lr=0.",
+        "the learning rate is 0 everywhere: nothing would be learnt",
+    ),
+    option(
+        "a backbone that is frozen and random",
+        "model.backbone.frozen_stages=4",
+        "the backbone is frozen and random: name pre-trained weights",
+    ),
+    option(
+        "a head of more classes than the data has",
+        "model.decode_head.num_classes=9",
+        "decode_head has 9 classes and the training data 6",
+        config=SEG,
+    ),
 ]
