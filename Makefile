@@ -1,6 +1,8 @@
 # make demo             train, test and draw on the built-in data set
 # make test             the tests, with the maintained toolbox stack
 # make test-openmmlab   the tests, with the classic toolbox stack
+# make test-long        what runs may meet: kills at every moment, many epochs, processes,
+#                       bad input; half an hour
 # make test-export      every architecture, full size, through both export formats: an
 #                       hour and 12 GB
 # make errors           docs/errors.md, from the table of tests/bad_inputs
@@ -40,6 +42,13 @@ test: .venv/.dev
 
 test-openmmlab: .venv-openmmlab/.dev
 	.venv-openmmlab/bin/python -m pytest
+
+test-long: .venv/.dev
+	.venv/bin/python -W ignore -m tests.kill_points --random 10
+	CONVNEXT_DENSE_LOAD=1 .venv/bin/python -m pytest tests/test_load.py \
+		tests/test_bad_input.py tests/test_exact_resume.py tests/test_fsdp.py \
+		tests/test_keeping.py tests/test_other_processes.py tests/test_processes.py \
+		tests/test_slurm.py tests/test_teardown.py tests/test_watching.py
 
 test-export: .venv/.dev
 	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/test_export.py \

@@ -85,7 +85,7 @@ def test_a_leak_is_seen(shapes_root, tmp_path):
 
 
 @pytest.mark.skipif(
-    "CONVNEXT_DENSE_LOAD" not in os.environ, reason="minutes each: make test-load"
+    "CONVNEXT_DENSE_LOAD" not in os.environ, reason="minutes each: make test-long"
 )
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("task", load.CONFIGS)
