@@ -77,6 +77,7 @@ def test_which_is_the_last(folder):
     # Killed before its name was written down.
     checkpoint(folder / "epoch_4.pth", 40)
     assert latest(folder) == "epoch_4.pth"
+    assert (folder / "last_checkpoint").read_text() == str(folder / "epoch_4.pth")
     # Of an older run in the same folder, from a copy that has lost its times.
     checkpoint(folder / "epoch_0.pth", 5, at=100)
     assert latest(folder) == "epoch_4.pth"

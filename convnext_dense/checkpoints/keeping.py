@@ -150,6 +150,9 @@ def _find(folder: Path) -> str | None:
             + ", ".join(damaged)
             + ". To start again, name another --work-dir or leave --resume out"
         )
+    if chosen and chosen != last:  # the run may end without writing another
+        with files.whole(folder / "last_checkpoint") as partial:
+            partial.write_text(str(chosen))
     print_log(
         f"the run goes on from {chosen}"
         if chosen
