@@ -66,7 +66,12 @@ def test_trains_a_step(name, weights, shapes_root, tmp_path, capfd):
     cfg.randomness = dict(seed=0)
     if task == "seg":
         cfg.model.data_preprocessor.size = (96, 96)
+        for head in filter(None, (cfg.model.decode_head, cfg.model.auxiliary_head)):
+            head.num_classes = 6
     else:
+        heads = cfg.model.roi_head
+        for head in (*heads.bbox_head, heads.mask_head):
+            head.num_classes = 5
         cfg.model.train_cfg.rpn_proposal.max_per_img = 100
         for stage in cfg.model.train_cfg.rcnn:
             stage.sampler.num = 16
