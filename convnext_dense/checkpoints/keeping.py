@@ -6,6 +6,7 @@ on from whatever the file ``last_checkpoint`` names. ``install`` changes the thr
 every run.
 """
 
+import errno
 import functools
 import logging
 import os
@@ -51,7 +52,7 @@ def _saving_whole(plain):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with files.whole(path) as partial, partial.open("wb") as file:
-                torch.save(checkpoint, file)
+                _save(checkpoint, file)
         except InputError as error:
             free = shutil.disk_usage(path.parent).free / 1e9
             raise InputError(
@@ -60,6 +61,16 @@ def _saving_whole(plain):
             ) from error
 
     return save_checkpoint
+
+
+def _save(checkpoint, file) -> None:
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:  # torch does not pass on what the system said
+        if shutil.disk_usage(os.path.dirname(file.name)).free < 1e6:
+            reason = os.strerror(errno.ENOSPC)
+            raise OSError(errno.ENOSPC, reason) from error
+        raise
 
 
 class _Later:
