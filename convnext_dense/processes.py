@@ -54,14 +54,15 @@ _LOADER_ENDED = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited)"
 
 @contextmanager
 def joined(cfg: Config) -> Iterator[None]:
-    """Be one of the processes that ``cfg.launcher`` started, until the end.
+    """Be one of the processes that the launcher of ``cfg`` started, until the end.
 
     Raises:
         InputError: the launcher did not start this process, or they cannot meet.
         LostProcessError: another one has ended, or a data-loader worker.
     """
-    _check_launcher(cfg.launcher)
-    joins = cfg.launcher != "none" and not is_distributed()
+    launcher = cfg.get("launcher") or "none"
+    _check_launcher(launcher)
+    joins = launcher != "none" and not is_distributed()
     if joins:
         _join(cfg)
     try:

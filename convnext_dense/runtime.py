@@ -39,7 +39,8 @@ from .watching.hook import WatchHook
 def fit_to_machine(cfg: Config) -> None:
     """Replace what needs many processes where there is one, and what needs a GPU
     where there is none; a line says what."""
-    if cfg.launcher == "none" and "FSDP" in (cfg.get("strategy") or {}).get("type", ""):
+    many = (cfg.get("launcher") or "none") != "none"
+    if not many and "FSDP" in (cfg.get("strategy") or {}).get("type", ""):
         for key in ("runner_type", "strategy"):
             cfg.pop(key, None)
         print_log("one process: FSDP replaced by the whole model", "current")
@@ -54,7 +55,7 @@ def fit_to_machine(cfg: Config) -> None:
         replaced.append("mixed precision by fp32")
     if _replace_type(cfg.model, "SyncBN", "BN"):
         replaced.append("SyncBN by BN")
-    if cfg.launcher != "none" and processes.fit_to_cpu(cfg):
+    if many and processes.fit_to_cpu(cfg):
         replaced.append("NCCL by gloo")
     if replaced:
         print_log(f"no GPU here: {', '.join(replaced)} replaced", "current")
