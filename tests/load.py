@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ class Taken(NamedTuple):
         files: open ones, sockets and the like of this process.
         threads: of this process.
         processes: that it has started.
-        shared: named pieces of shared memory, of the whole machine.
+        shared: named pieces of shared memory, also those that ended processes left.
     """
 
     memory: float
@@ -52,20 +53,26 @@ def taken() -> Taken:
         len(os.listdir("/proc/self/fd")) - 1,  # that of the listing itself
         len(os.listdir("/proc/self/task")),
         len(children),
-        len(os.listdir("/dev/shm")) + len(_lines("/proc/sysvipc/shm")) - 1,
+        sum(_shared({os.getpid(), *children}, name) for name in os.listdir("/dev/shm")),
+    )
+
+
+def _shared(processes: set[int], name: str) -> bool:
+    """Whether shared memory is, by name, of ``processes`` or of one that is gone."""
+    owner = re.search(r"_(\d+)_", name)
+    return bool(
+        owner and (int(owner[1]) in processes or not Path("/proc", owner[1]).exists())
     )
 
 
 def _children(process: int) -> list[int]:
     found = []
-    for thread in Path(f"/proc/{process}/task").iterdir():
-        for child in map(int, (thread / "children").read_text().split()):
-            found += [child, *_children(child)]
+    with suppress(OSError):  # a thread, or the process, has just ended
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with suppress(OSError):
+                for child in map(int, (thread / "children").read_text().split()):
+                    found += [child, *_children(child)]
     return found
-
-
-def _lines(file: str) -> list[str]:
-    return Path(file).read_text().splitlines()
 
 
 def _memory(process: int) -> float:

@@ -153,6 +153,9 @@ class ExactResumeHook(Hook):
         batches = self._samples // batch
         if not self._by_epoch:
             loop.fast_forward_on_resume = False
+            eager = getattr(loop.dataloader_iterator, "_iterator", None)
+            if hasattr(eager, "_shutdown_workers"):  # mmengine's have begun to load
+                eager._shutdown_workers()
             loop.dataloader_iterator = Endless(loader, batches, loop.iter)
         elif batches:
             loader.batch_sampler.first = batches

@@ -175,10 +175,12 @@ class Endless:
         self._asked = asked
         self._epoch = 0
         sampler = loader.batch_sampler.sampler
-        finite = hasattr(sampler, "epoch")  # else one stream without end
-        if finite:
+        if hasattr(sampler, "epoch"):  # else one stream without end
             self._epoch, skipped = divmod(skipped, len(loader))
             sampler.set_epoch(self._epoch)
+        elif hasattr(sampler.inner, "_indices_of_rank"):
+            # mmengine's; its loop has drawn some already, for its own workers.
+            sampler.inner.indices = sampler.inner._indices_of_rank()
         loader.batch_sampler.first = skipped
         self._iterator = None
 
