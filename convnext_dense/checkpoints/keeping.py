@@ -108,7 +108,10 @@ def _identity(path) -> int | None:
 def _removing_after(plain):
     @functools.wraps(plain)
     def save(self, *args, **kwargs):
-        backend = self.file_backend
+        backend = getattr(self, "file_backend", None)
+        if backend is None:  # validation without training, where nothing is saved
+            plain(self, *args, **kwargs)
+            return
         self.file_backend = later = _Later(backend)
         try:
             plain(self, *args, **kwargs)
