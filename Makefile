@@ -3,13 +3,15 @@
 # make test-openmmlab   the tests, with the classic toolbox stack
 # make test-export      every architecture, full size, through both export formats: an
 #                       hour and 12 GB
+# make test-load        200 epochs of each task, and runs after runs: is memory flat? half
+#                       an hour
 # make lint             ruff
 # PYTHON=python3.12 chooses the interpreter of a new environment.
 
 PYTHON ?= python3
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
-.PHONY: demo test test-openmmlab test-export lint
+.PHONY: demo test test-openmmlab test-export test-load lint
 
 # --no-compile: Python compiles what is imported, which is little of 6 GB.
 PIP_INSTALL = bin/pip install --no-compile --disable-pip-version-check -e
@@ -43,6 +45,10 @@ test-openmmlab: .venv-openmmlab/.dev
 test-export: .venv/.dev
 	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/test_export.py \
 		-k test_every_architecture
+
+test-load: .venv/.dev
+	CONVNEXT_DENSE_LOAD=1 .venv/bin/python -m pytest -rP tests/test_load.py \
+		tests/test_teardown.py -k "200_epochs or leave_nothing_in"
 
 lint: .venv/.dev
 	.venv/bin/ruff check .
