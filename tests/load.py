@@ -129,19 +129,21 @@ def train(
     persistent: bool,
     data: Path,
     work_dir: Path,
-    epochs: int = 220,
+    epochs: int = 240,
     every: int = 5,
-    warm_up: int = 20,
+    warm_up: int = 40,
+    workers: int = 2,
     hooks: Sequence[Hook] = (),
     options: Sequence[str] = (),
 ) -> list[Taken]:
-    """Train with two workers; what was taken at the end of each epoch after a warm-up.
+    """Train, and validate now and then; what was taken at the end of each epoch.
 
     Args:
         persistent: whether the workers stay; else each epoch and each validation has
             new ones.
         every: how many epochs are from one validation and checkpoint to the next.
-        warm_up: how many epochs are not looked at.
+        warm_up: how many epochs are left out.
+        workers: of each data loader.
         hooks: besides those of every run.
         options: as ``--cfg-options``.
     """
@@ -156,7 +158,7 @@ def train(
     ]
     for split in ("train", "val"):
         settings += [
-            f"{split}_dataloader.num_workers=2",
+            f"{split}_dataloader.num_workers={workers}",
             f"{split}_dataloader.persistent_workers={persistent}",
         ]
     watch = Watch(length, warm_up)
