@@ -66,13 +66,13 @@ def test_a_short_run_takes_no_more_and_more(task, persistent, shapes_root, tmp_p
 
 
 class Leak(Hook):
-    """A megabyte each iteration, a file each epoch."""
+    """Three megabytes each iteration, a file each epoch."""
 
     def __init__(self):
         self.kept = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.kept.append(torch.ones(250_000))
+        self.kept.append(torch.ones(750_000))
         if batch_idx % 3 == 2:
             self.kept.append(open(os.devnull))  # noqa: SIM115
 

@@ -149,9 +149,9 @@ def _sum_is_finite(gradients: list[torch.Tensor]) -> bool:
 
 def bad_losses(values: Mapping) -> list[str]:
     """Those of a step's logged values that are not finite, with their values."""
-    numbers = {name: torch.as_tensor(value) for name, value in values.items()}
+    numbers = {n: torch.as_tensor(value).detach() for n, value in values.items()}
     return [
-        f"{name} {float(value):g}"
+        f"{name} {value.item():g}"
         for name, value in numbers.items()
         if not value.isfinite().all()
     ]
