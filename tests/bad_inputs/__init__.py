@@ -33,8 +33,10 @@ code, change none of the files they were given, and leave nothing half-made. A t
 makes each of these inputs and looks. `…` stands for names and numbers of the case.
 
 Exit codes: 2 for a mistake, 1 for data with errors or files that could not be
-predicted, 0 where it is told and the work goes on. `CONVNEXT_DENSE_DEBUG=1` shows the
-Python stack.
+predicted, 0 where it is told and the work goes on. Of runs that have begun: 3 for
+numbers that are not finite time and again, 5 where another process has ended, 75 if
+stopped by a signal and saved, 130 if interrupted before. `CONVNEXT_DENSE_DEBUG=1` shows
+the Python stack.
 """
 
 
