@@ -7,9 +7,12 @@
 #                       hour and 12 GB
 # make errors           docs/errors.md, from the table of tests/bad_inputs
 # make lint             ruff
-# PYTHON=python3.12 chooses the interpreter of a new environment.
+# PYTHON=python3.12 chooses the interpreter of a new environment; JOBS=4 how many tests
+# run at a time.
 
 PYTHON ?= python3
+JOBS ?= 2
+TESTS = -n $(JOBS) --dist loadfile
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
 .PHONY: demo test test-openmmlab test-export errors lint
@@ -38,10 +41,10 @@ demo: .venv/.onedl
 	@echo "Truth beside prediction, image by image: work_dirs/demo/pictures"
 
 test: .venv/.dev
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(TESTS)
 
 test-openmmlab: .venv-openmmlab/.dev
-	.venv-openmmlab/bin/python -m pytest
+	.venv-openmmlab/bin/python -m pytest $(TESTS)
 
 test-long: .venv/.dev
 	.venv/bin/python -W ignore -m tests.kill_points --random 10

@@ -51,6 +51,13 @@ setup(
             "regex",
         ],
         "export": EXPORT,
-        "dev": [*EXPORT, "pytest>=7", "ruff>=0.6", "timm>=1", "transformers>=4.56"],
+        "dev": [
+            *EXPORT,
+            "pytest>=7",
+            "pytest-xdist>=3",
+            "ruff>=0.6",
+            "timm>=1",
+            "transformers>=4.56",
+        ],
     },
 )

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.utils import ManagerMixin
+from mmengine.utils.manager import _release_lock
 from mmengine.visualization import Visualizer
 
 
@@ -26,12 +27,22 @@ def let_go() -> Iterator[None]:
         for kind in _kinds():
             for name in set(kind._instance_dict) - before.get(kind, set()):
                 _close(kind._instance_dict.pop(name), failed)
+        if failed:
+            _unlock()
 
 
 def _kinds(kind: type = ManagerMixin) -> Iterator[type]:
     yield kind
     for heir in kind.__subclasses__():
         yield from _kinds(heir)
+
+
+def _unlock() -> None:
+    """Let other threads run: mmengine keeps a lock if it could not build a logger or a
+    visualizer."""
+    with suppress(RuntimeError):  # once it is no longer, or was never, this thread's
+        while True:
+            _release_lock()
 
 
 def _close(instance: ManagerMixin, failed: bool) -> None:

@@ -1,5 +1,6 @@
 """A run leaves nothing in its process; one that crashes or hangs shows where it is."""
 
+import copy
 import gc
 import json
 import logging
@@ -20,6 +21,7 @@ from mmengine.registry import VISBACKENDS, DefaultScope
 from mmengine.visualization import LocalVisBackend, Visualizer
 
 from convnext_dense import ConvNeXt, runtime
+from convnext_dense.errors import InputError
 from convnext_dense.fused import choice
 
 from . import load
@@ -121,11 +123,18 @@ def test_a_run_that_fails_leaves_nothing(persistent, shapes_root, tmp_path):
 
 
 def test_a_run_in_a_thread(shapes_root, tmp_path):
+    """Also after one that failed while mmengine held its lock."""
     cfg = short_config("segmentation", shapes_root, tmp_path)
+    wrong = copy.deepcopy(cfg)
+    wrong.visualizer.vis_backends = [dict(type="NoVisBackend")]
+    with pytest.raises(InputError, match="NoVisBackend"):
+        runtime.run(wrong, "train")
     done = []
-    thread = threading.Thread(target=lambda: done.append(runtime.run(cfg, "train")))
+    thread = threading.Thread(
+        target=lambda: done.append(runtime.run(cfg, "train")), daemon=True
+    )
     thread.start()
-    thread.join()
+    thread.join(timeout=60)
     assert done[0].iter == 3
     assert load.taken().processes == 0
 
