@@ -1,14 +1,19 @@
-"""Run tools one after another in one process of several, which imports once:
-``python -m tests.in_processes '[["train", CONFIG, ...], ["test", ...]]'``.
-Only a training whose work dir is called page ends with its page.
+"""Run tools in two processes, told what torchrun would tell them: ``pair``.
 
-Configs of the tests import it for what they observe with: ``Gradients`` keeps the
+The processes are forked from one that has imported all and done nothing. Only a
+training whose work dir is called page ends with its page.
+
+Configs of the tests import this for what they observe with: ``Gradients`` keeps the
 first step's, ``ResizeByNumber`` makes images of several sizes.
 """
 
-import json
+import multiprocessing
+import os
 import runpy
+import socket
 import sys
+import warnings
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -68,12 +73,53 @@ class ResizeByNumber:
         return self.steps[number % len(self.steps)](results)
 
 
-def main() -> None:
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def pair(tools, cwd, code=0):
+    """Run tools one after another, each in both processes, which end with ``code``;
+    what rank 0 and rank 1 say."""
+    start = multiprocessing.get_context("forkserver")
+    start.set_forkserver_preload([__name__])
+    told = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR="127.0.0.1")
+    told.update(MASTER_PORT=free_port(), OMP_NUM_THREADS=1)
+    commands = [[str(part) for part in tool] for tool in tools]
+    both, files = [], []
+    for rank in (0, 1):
+        files.append(Path(cwd, f"said.{rank}"))
+        told.update(RANK=rank, LOCAL_RANK=rank)
+        environment = {name: str(value) for name, value in told.items()}
+        arguments = (environment, commands, cwd, files[-1])
+        both.append(start.Process(target=_run, args=arguments))
+        both[-1].start()
+    try:
+        for process in both:
+            process.join(timeout=300)
+    finally:
+        for process in both:
+            process.kill()
+    said = [file.read_text() for file in files]
+    ends = "\n".join(text[-2000:] for text in said)
+    assert [process.exitcode for process in both] == [code] * 2, ends
+    return said
+
+
+def _run(environment, commands, cwd, file):
+    with open(file, "w") as out:
+        for number in (1, 2):
+            os.dup2(out.fileno(), number)
+    os.environ.update(environment)
+    os.chdir(cwd)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
     sys.path.insert(0, str(ROOT / "tools"))
     write = RunReportHook.after_train
     with processes.joined(Config(dict(launcher="pytorch"))):
-        for name, *arguments in json.loads(sys.argv[1]):
-            sys.argv[1:] = [*arguments, "--launcher", "pytorch"]
+        for name, *arguments in commands:
+            sys.argv = [name, *arguments, "--launcher", "pytorch"]
             forget_instances(ManagerMixin)
             wanted = "page" in arguments
             RunReportHook.after_train = write if wanted else lambda *_: None
@@ -81,5 +127,5 @@ def main() -> None:
             print(f"{name} is over", flush=True)
 
 
-if __name__ == "__main__":
-    main()
+for toolbox in ("mmdet", "mmseg"):  # once, not in each process
+    import_module(f"{toolbox}.utils").register_all_modules(False)

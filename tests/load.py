@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +35,7 @@ class Taken(NamedTuple):
             read (libraries) are not.
         files: open ones, sockets and the like of this process.
         threads: of this process.
-        processes: that it has started, but for the one with which Python keeps track
-            of what processes share.
+        processes: that it has started.
         shared: named pieces of shared memory, also those that ended processes left.
     """
 
@@ -50,8 +48,6 @@ class Taken(NamedTuple):
 
 def taken() -> Taken:
     children = _children(os.getpid())
-    with suppress(ValueError):  # none so far
-        children.remove(resource_tracker._resource_tracker._pid)
     return Taken(
         sum(map(_memory, (os.getpid(), *children))),
         len(os.listdir("/proc/self/fd")) - 1,  # that of the listing itself

@@ -25,7 +25,7 @@ from .conftest import forget_instances, shell
 
 
 def test_kill_points():
-    """A few of those that ``make test-resume`` tries, on every path."""
+    """A few of those that ``make test-long`` tries, on every path."""
     done = shell("-m", "tests.kill_points", "--every", "26")
     assert done.returncode == 0, done.stdout + done.stderr
     told = [line for line in done.stdout.splitlines() if "kill points" in line]

@@ -9,7 +9,7 @@ import torch
 from convnext_dense import config, runtime
 
 from .conftest import ROOT
-from .test_processes import pair
+from .in_processes import pair
 from .test_tools import NO_WORKERS, SEG
 
 RECIPES = sorted(ROOT.glob("configs/*/*_fsdp.py"))

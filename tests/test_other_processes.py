@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS
 from convnext_dense.errors import STOPPED
 
 from . import small_runs
-from .test_processes import pair
+from .in_processes import pair
 
 STILL = [  # what is drawn for a process or normalised over its images
     "model.backbone.drop_path_rate=0.",

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import pickle
 import re
-import socket
 import subprocess
 import sys
 
@@ -18,6 +17,7 @@ from convnext_dense.errors import LostProcessError
 
 from . import own_data_sets
 from .conftest import ROOT
+from .in_processes import free_port, pair
 from .test_tools import DET, NO_WORKERS, SEG
 
 LARGEST = 1e-5  # of the relative differences between gradients
@@ -98,43 +98,6 @@ def write_config(folder, text, base):
         end.write(f"train_pipeline = {still}\n")
         end.write("train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n")
     return file
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def pair(tools, cwd, code=0):
-    """Run tools in two processes, told what torchrun would tell them, which end with
-    ``code``; what rank 0 and rank 1 say."""
-    told = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR="127.0.0.1")
-    told.update(MASTER_PORT=free_port(), OMP_NUM_THREADS=1, PYTHONPATH=ROOT)
-    commands = json.dumps([[str(part) for part in tool] for tool in tools])
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.in_processes", commands],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=cwd,
-            env={
-                **os.environ,
-                **{name: str(value) for name, value in told.items()},
-                **dict(RANK=str(rank), LOCAL_RANK=str(rank)),
-            },
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        said = [process.communicate(timeout=300)[0] for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    ends = "\n".join(text[-2000:] for text in said)
-    assert [process.returncode for process in both] == [code] * 2, ends
-    return said
 
 
 @pytest.fixture(scope="module")
