@@ -19,15 +19,22 @@ from .test_tools import SEG
 
 
 class Poison(Hook):
-    """Makes images, or the gradient of one parameter, NaN at given iterations."""
+    """Makes images NaN at given iterations, or the gradient of one parameter, or adds
+    ``more`` to what the model returns."""
 
     priority = "HIGHEST"
 
-    def __init__(self, at, gradient=None):
-        self.at, self.gradient, self.now = at, gradient, False
+    def __init__(self, at, gradient=None, more=None):
+        self.at, self.gradient, self.more, self.now = at, gradient, more, False
         self.states = {}
 
     def before_train(self, runner):
+        loss = runner.model.loss
+        if self.more:
+            runner.model.loss = lambda *args: {
+                **loss(*args),
+                **(self.more if self.now else {}),
+            }
         if self.gradient:
             parameter = runner.model.get_parameter(self.gradient)
             parameter.register_hook(lambda g: g * math.nan if self.now else g)
@@ -35,7 +42,7 @@ class Poison(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.now = runner.iter + 1 in self.at
         self.states[runner.iter] = copied(runner)
-        if self.now and not self.gradient:
+        if self.now and not self.gradient and not self.more:
             data_batch["inputs"][0] = data_batch["inputs"][0] * math.nan
 
 
@@ -87,6 +94,29 @@ def test_a_step_that_is_not_finite_is_not_taken(cfg, tmp_path, gradient):
     assert (tmp_path / "run/not_finite/iter_3.pth").is_file()
     final = small_runs.weights(tmp_path / "run")
     assert all(v.isfinite().all() for v in final.values() if v.is_floating_point())
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_loss_alone(cfg, tmp_path, scaled, accumulated):
+    """Its gradients are finite: it is a number that depends on no parameter."""
+    cfg.optim_wrapper.accumulative_counts = accumulated
+    if scaled:
+        cfg.optim_wrapper.update(type="ScaledOnCPU", scale=1.0)
+    poison = Poison({3}, more=dict(loss_more=torch.tensor(math.inf)))
+    small_runs.train(cfg, hooks=[poison])
+    assert same(poison.states[2], poison.states[2 + accumulated])
+    assert not same(poison.states[0], poison.states[2])
+    log = small_runs.log(tmp_path / "run")
+    assert log.count("is not finite") == accumulated
+    assert "iteration 3 is not finite: loss: loss inf, loss_more inf (finite: " in log
+
+
+def test_what_is_no_loss_may_be_anything(cfg, tmp_path):
+    poison = Poison({3}, more=dict(accuracy=torch.tensor(math.nan)))
+    small_runs.train(cfg, hooks=[poison])
+    assert not same(poison.states[2], poison.states[3])
+    assert "not finite" not in small_runs.log(tmp_path / "run")
 
 
 def test_it_ends_after_some_in_a_row(cfg, tmp_path):

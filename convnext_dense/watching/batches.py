@@ -1,5 +1,6 @@
 """One batch in a file: what a step was made of, and running it again."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,25 +136,23 @@ def _tensors(value) -> Iterator[torch.Tensor]:
 
 def not_finite(model: nn.Module) -> list[str]:
     """The parameters whose gradients are not finite."""
-    named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
-    if not named or _sum_is_finite([gradient for _, gradient in named]):
-        return []
-    return [name for name, gradient in named if not gradient.isfinite().all()]
-
-
-def _sum_is_finite(gradients: list[torch.Tensor]) -> bool:
-    """One number, so that a GPU is waited for once."""
-    norms = torch._foreach_norm(gradients)
-    return bool(torch.stack([n.float() for n in norms]).sum().isfinite())
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
 
 
 def bad_losses(values: Mapping) -> list[str]:
-    """Those of a step's logged values that are not finite, with their values."""
-    numbers = {n: torch.as_tensor(value).detach() for n, value in values.items()}
+    """Those of a step's logged losses that are not finite, with their values.
+
+    As in mmengine, what has no 'loss' in its name is none: accuracies and the like.
+    """
+    losses = {n: torch.as_tensor(v).item() for n, v in values.items() if "loss" in n}
     return [
-        f"{name} {value.item():g}"
-        for name, value in numbers.items()
-        if not value.isfinite().all()
+        f"{name} {value:g}"
+        for name, value in losses.items()
+        if not math.isfinite(value)
     ]
 
 

@@ -52,6 +52,7 @@ class WatchHook(Hook):
         self._overflows = 0
         self._stepped = False
         self._first = True
+        self._loss: torch.Tensor | float = 0.0  # of the step, of its iterations so far
         self._gradients: list[str] = []  # not finite, of this step and process
         self._skipped = False
 
@@ -62,15 +63,28 @@ class WatchHook(Hook):
         wrong = start.trouble(runner)
         if wrong:
             raise InputError(wrong)
+        wrapper.backward = self._adding_up(wrapper.backward)
         wrapper.step = self._careful(_bare(runner.model), wrapper)
         wrapper.optimizer.register_step_post_hook(self._note_step)
 
     def _note_step(self, *args) -> None:
         self._stepped = True
 
+    def _adding_up(self, backward):
+        """``backward``, after adding the loss to those of the step."""
+
+        @functools.wraps(backward)
+        def backward_and_add(loss, **kwargs):
+            self._loss = self._loss + loss.detach()
+            backward(loss, **kwargs)
+
+        return backward_and_add
+
     def _careful(self, model: torch.nn.Module, wrapper: OptimWrapper):
-        """``wrapper.step``, which leaves all as it is if a gradient is not finite."""
+        """``wrapper.step``, which leaves all as it is if the loss or a gradient is not
+        finite."""
         step = wrapper.step
+        scaled = hasattr(wrapper, "loss_scaler")  # it looks at the gradients itself
 
         @functools.wraps(step)
         def careful_step(**kwargs):
@@ -79,15 +93,18 @@ class WatchHook(Hook):
                 wrong = start.without_gradient(model)
                 if wrong:
                     raise InputError(wrong)
-            if not hasattr(wrapper, "loss_scaler"):  # which would look itself
-                self._gradients = not_finite(model)
-                # Of a sharded model each process sees a part.
-                bad = torch.tensor(len(self._gradients))
-                all_reduce(bad, op="max")
-                self._skipped = bool(bad)
+            # One number, so that a GPU is waited for once; of all processes, since
+            # each has losses of its own and, of a sharded model, a part.
+            total, self._loss = torch.as_tensor(self._loss).float(), 0.0
+            if not scaled:
+                total = total + _largest_gradients(model)
+            all_reduce(total)
+            self._skipped = not total.isfinite()
             if self._skipped:  # an optimizer passes over parameters without
+                self._gradients = [] if scaled else not_finite(model)
                 wrapper.optimizer.zero_grad(set_to_none=True)
-            step(**kwargs)
+            if not (self._skipped and scaled):  # a scaler does not
+                step(**kwargs)
 
         return careful_step
 
@@ -123,8 +140,11 @@ class WatchHook(Hook):
         what = "loss: " + ", ".join(losses) if losses else "losses are finite"
         if self._gradients:
             what += f"; gradients of {few(self._gradients)}"
-        elif self._skipped:
-            what += "; gradients of another process"
+        elif self._skipped and not losses:
+            what += (
+                "; what is not is of another process, or of an iteration before it "
+                "whose gradients were accumulated"
+            )
         elif not losses:
             what += f"; {self._overflows} steps in a row overflowed whatever the scale"
         finite = ", ".join(
@@ -151,6 +171,16 @@ class WatchHook(Hook):
                 f"{self._in_a_row} iterations in a row were not finite, the last: "
                 f"{told}"
             )
+
+
+def _largest_gradients(model: torch.nn.Module) -> torch.Tensor | float:
+    """The largest of each parameter, added up: finite if all of them are."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = [g for g in gradients if g.numel()]  # of a sharded model some are empty
+    if not gradients:
+        return 0.0
+    largest = torch._foreach_norm(gradients, float("inf"))
+    return torch.stack([size.float() for size in largest]).sum()
 
 
 def _bare(model: torch.nn.Module) -> torch.nn.Module:
