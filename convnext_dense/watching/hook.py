@@ -148,7 +148,7 @@ class WatchHook(Hook):
         elif not losses:
             what += f"; {self._overflows} steps in a row overflowed whatever the scale"
         finite = ", ".join(
-            f"{name} {float(value):.4g}"
+            f"{name} {torch.as_tensor(value).item():.4g}"
             for name, value in outputs.items()
             if not any(bad.startswith(f"{name} ") for bad in losses)
         )
