@@ -17,7 +17,9 @@ DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
 .PHONY: demo test test-openmmlab test-export errors lint
 
-# --no-compile: Python compiles what is imported, which is little of 6 GB.
+# --no-compile: Python compiles what is imported, which is little of 6 GB; it must be let,
+# or each process compiles it again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL = bin/pip install --no-compile --disable-pip-version-check -e
 
 .venv/.onedl: setup.py
