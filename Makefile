@@ -15,7 +15,7 @@ JOBS ?= 2
 TESTS = -n $(JOBS) --dist loadfile
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
-.PHONY: demo test test-openmmlab test-export errors lint
+.PHONY: demo test test-openmmlab test-long test-export errors lint
 
 # --no-compile: Python compiles what is imported, which is little of 6 GB; it must be let,
 # or each process compiles it again.

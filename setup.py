@@ -53,7 +53,7 @@ setup(
         "export": EXPORT,
         "dev": [
             *EXPORT,
-            "pytest>=7",
+            "pytest>=7.3",
             "pytest-xdist>=3",
             "ruff>=0.6",
             "timm>=1",
