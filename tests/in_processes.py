@@ -4,7 +4,8 @@ The processes are forked from one that has imported all and done nothing. Only a
 training whose work dir is called page ends with its page.
 
 Configs of the tests import this for what they observe with: ``Gradients`` keeps the
-first step's, ``ResizeByNumber`` makes images of several sizes.
+first step's, ``InfiniteLoss`` spoils one, ``ResizeByNumber`` makes images of several
+sizes.
 """
 
 import functools
@@ -60,6 +61,19 @@ class Gradients(Hook):
             return
         images = [sample.img_path for sample in data_batch["data_samples"]]
         torch.save(images, f"{self.file}.images")
+
+
+@HOOKS.register_module(force=True)
+class InfiniteLoss(Hook):
+    """In iteration 2 the loss of the second process is infinite, its gradients not."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        model = getattr(runner.model, "module", runner.model)
+        if batch_idx == 0:
+            self.parse = model.parse_losses
+        more = dict(loss_more=torch.tensor(float("inf")))
+        now = batch_idx == 1 and get_rank() == 1
+        model.parse_losses = lambda losses: self.parse(losses | more if now else losses)
 
 
 @TRANSFORMS.register_module(force=True)

@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from convnext_dense import config, processes, runtime
 from convnext_dense.errors import LostProcessError
 
-from . import own_data_sets
+from . import own_data_sets, small_runs
 from .conftest import ROOT
 from .in_processes import free_port, pair
 from .test_tools import DET, NO_WORKERS, SEG
@@ -98,6 +98,25 @@ def write_config(folder, text, base):
         end.write(f"train_pipeline = {still}\n")
         end.write("train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n")
     return file
+
+
+def test_a_loss_of_one_process_is_minded_by_both(shapes_root, tmp_path):
+    cfg = small_runs.small("iterations", tmp_path / "run", shapes_root)
+    cfg.custom_imports.imports.append("tests.in_processes")
+    cfg.custom_hooks = [dict(type="InfiniteLoss")]
+    cfg.train_cfg.update(max_iters=3, val_interval=9)
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=9)
+    cfg.dump(tmp_path / "c.py")
+    first, second = pair([["train", tmp_path / "c.py"]], tmp_path)
+    assert "losses are finite; what is not is of another process" in first
+    assert "iteration 2 is not finite: loss: loss inf, loss_more inf" in second
+    one, two, three = (
+        torch.load(tmp_path / f"run/iter_{number}.pth", weights_only=False)
+        for number in (1, 2, 3)
+    )
+    weights = [content["state_dict"] for content in (one, two, three)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert any(not torch.equal(weights[1][n], weights[2][n]) for n in weights[0])
 
 
 @pytest.fixture(scope="module")
