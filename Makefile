@@ -50,10 +50,11 @@ test-openmmlab: .venv-openmmlab/.dev
 
 test-long: .venv/.dev
 	.venv/bin/python -W ignore -m tests.kill_points --random 10
-	CONVNEXT_DENSE_LOAD=1 .venv/bin/python -m pytest -rP tests/test_load.py \
-		tests/test_bad_input.py tests/test_exact_resume.py tests/test_fsdp.py \
-		tests/test_keeping.py tests/test_other_processes.py tests/test_processes.py \
-		tests/test_slurm.py tests/test_teardown.py tests/test_watching.py
+	CONVNEXT_DENSE_LOAD=1 .venv/bin/python -m pytest -rP -o faulthandler_timeout=0 \
+		tests/test_load.py tests/test_bad_input.py tests/test_exact_resume.py \
+		tests/test_fsdp.py tests/test_keeping.py tests/test_other_processes.py \
+		tests/test_processes.py tests/test_slurm.py tests/test_teardown.py \
+		tests/test_watching.py
 
 test-export: .venv/.dev
 	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/test_export.py \
