@@ -129,9 +129,9 @@ def train(
     persistent: bool,
     data: Path,
     work_dir: Path,
-    epochs: int = 240,
+    epochs: int = 280,
     every: int = 5,
-    warm_up: int = 40,
+    warm_up: int = 80,
     workers: int = 2,
     hooks: Sequence[Hook] = (),
     options: Sequence[str] = (),
@@ -142,7 +142,8 @@ def train(
         persistent: whether the workers stay; else each epoch and each validation has
             new ones.
         every: how many epochs are from one validation and checkpoint to the next.
-        warm_up: how many epochs are left out.
+        warm_up: how many epochs are left out. PyTorch keeps something for each number
+            of objects that a mask head meets, and new ones come for some sixty.
         workers: of each data loader.
         hooks: besides those of every run.
         options: as ``--cfg-options``.
