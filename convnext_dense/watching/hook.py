@@ -54,7 +54,7 @@ class WatchHook(Hook):
         self._first = True
         self._loss: torch.Tensor | float = 0.0  # of the step, of its iterations so far
         self._gradients: list[str] = []  # not finite, of this step and process
-        self._skipped = False
+        self._step_due = self._skipped = False
 
     def before_run(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
@@ -88,6 +88,7 @@ class WatchHook(Hook):
 
         @functools.wraps(step)
         def careful_step(**kwargs):
+            self._step_due = True
             if self._first:
                 self._first = False
                 wrong = start.without_gradient(model)
@@ -109,7 +110,8 @@ class WatchHook(Hook):
         return careful_step
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None):
-        self._gradients, self._skipped, self._stepped = [], False, False
+        self._gradients = []
+        self._step_due = self._skipped = self._stepped = False
         self._states = random_states.capture()
         self._buffers = [
             (buffer, buffer.clone()) for buffer in _bare(runner.model).buffers()
@@ -118,7 +120,8 @@ class WatchHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
-        losses = bad_losses(outputs or {})
+        well = self._step_due and not self._skipped  # else no loss was looked at yet
+        losses = [] if well else bad_losses(outputs or {})
         if not losses and not self._skipped and not self._stuck(runner):
             self._in_a_row = 0
             return
