@@ -22,8 +22,9 @@ from mmengine.dist import (
     is_distributed,
     is_main_process,
 )
+from mmengine.model import is_model_wrapper
 from mmengine.utils.dl_utils import set_multi_processing
-from torch import distributed
+from torch import distributed, nn
 
 from .errors import InputError, LostProcessError
 
@@ -88,6 +89,11 @@ def on_main(work: Callable[[], T]) -> T:
     if isinstance(outcome[0], InputError):
         raise outcome[0]
     return outcome[0]
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model within the wrapper that many processes give it, DDP's or FSDP's."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def fit_to_cpu(cfg: Config) -> bool:

@@ -15,7 +15,6 @@ from mmengine.dist import (
     is_main_process,
 )
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from .. import files
 from ..errors import STOPPED
+from ..processes import bare
 from . import random_states
 from .other_batch import adapt
 from .signals import StopRequest
@@ -251,7 +251,7 @@ def _accumulated(runner: Runner) -> dict[str, torch.Tensor]:
         return {}
     gradients = {
         name: parameter.grad.detach().clone()
-        for name, parameter in _bare(model).named_parameters()
+        for name, parameter in bare(model).named_parameters()
         if parameter.grad is not None
     }
     all_reduce_params(gradients.values(), op="mean")
@@ -259,10 +259,6 @@ def _accumulated(runner: Runner) -> dict[str, torch.Tensor]:
 
 
 def _accumulate(runner: Runner, gradients: dict[str, torch.Tensor]) -> None:
-    for name, parameter in _bare(runner.model).named_parameters():
+    for name, parameter in bare(runner.model).named_parameters():
         if name in gradients:
             parameter.grad = gradients[name].to(parameter.device)
-
-
-def _bare(model):
-    return model.module if is_model_wrapper(model) else model

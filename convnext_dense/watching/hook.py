@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..errors import InputError, NotFiniteError
+from ..processes import bare
 from ..resuming import random_states
 from . import start
 from .batches import bad_losses, few, images, not_finite, write
@@ -64,7 +64,7 @@ class WatchHook(Hook):
         if wrong:
             raise InputError(wrong)
         wrapper.backward = self._adding_up(wrapper.backward)
-        wrapper.step = self._careful(_bare(runner.model), wrapper)
+        wrapper.step = self._careful(bare(runner.model), wrapper)
         wrapper.optimizer.register_step_post_hook(self._note_step)
 
     def _note_step(self, *args) -> None:
@@ -114,7 +114,7 @@ class WatchHook(Hook):
         self._step_due = self._skipped = self._stepped = False
         self._states = random_states.capture()
         self._buffers = [
-            (buffer, buffer.clone()) for buffer in _bare(runner.model).buffers()
+            (buffer, buffer.clone()) for buffer in bare(runner.model).buffers()
         ]
 
     def after_train_iter(
@@ -165,7 +165,7 @@ class WatchHook(Hook):
             file = Path(
                 runner.work_dir, "not_finite", f"iter_{runner.iter + 1}{rank}.pth"
             )
-            model = _bare(runner.model)
+            model = bare(runner.model)
             write(file, model, self._states, batch, runner.iter + 1)
             told += f"; to run it again: --replay {file}"
         runner.logger.error(f"{told}. The step is not taken")
@@ -184,7 +184,3 @@ def _largest_gradients(model: torch.nn.Module) -> torch.Tensor | float:
         return 0.0
     largest = torch._foreach_norm(gradients, float("inf"))
     return torch.stack([size.float() for size in largest]).sum()
-
-
-def _bare(model: torch.nn.Module) -> torch.nn.Module:
-    return model.module if is_model_wrapper(model) else model

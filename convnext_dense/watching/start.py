@@ -6,16 +6,17 @@ is.
 
 from collections.abc import Iterator
 
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
+
+from ..processes import bare
 
 HEADS = ("bbox_head", "mask_head", "decode_head", "auxiliary_head")
 
 
 def trouble(runner: Runner) -> str | None:
     """The first thing that is wrong with a run about to train."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare(runner.model)
     groups = runner.optim_wrapper.optimizer.param_groups
     backbone = getattr(model, "backbone", None)
     return (
