@@ -7,7 +7,11 @@ products of fp32 maps too (no TF32).
 Both kernels divide a map in the same way: a program has ROWS x WIDE pixels of CB
 channels. A loaded row of pixels then serves up to 7 rows of the kernel, and the
 programs that share it run close to each other and find it in the cache.
+
+Triton cannot change a tuple, only make a new one: sums of several rows or taps are
+tuples made anew for each row that is read.
 """
+# ruff: noqa: RUF005 (Triton cannot unpack into a tuple)
 
 import triton
 import triton.language as tl
@@ -23,7 +27,7 @@ def convolution_tile(channels: int) -> tuple[int, int, int, int]:
 
 
 def convolution_grid(n: int, h: int, w: int, channels: int) -> tuple[int, int]:
-    """Programs of ``convolution``: tiles of pixels of all images, blocks of channels."""
+    """Programs of ``convolution``: tiles of pixels in all images, channel blocks."""
     rows, wide, block, _ = convolution_tile(channels)
     return n * triton.cdiv(h, rows) * triton.cdiv(w, wide), triton.cdiv(channels, block)
 
@@ -98,6 +102,9 @@ def convolution(
     """
     n, top, columns = tile_of(tl.program_id(0), H, W, ROWS, WIDE)
     channels = tl.program_id(1) * CB + tl.arange(0, CB)
+    # Of 16-bit maps a thread would take eight channels side by side, and then hold
+    # 56 taps beside its sums. It takes four, as of fp32 maps.
+    channels = tl.max_contiguous(channels, 4)
     known = channels < C
     start = tl.zeros((WIDE, CB), tl.float32)
     if BIAS:
