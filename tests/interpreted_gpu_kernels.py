@@ -139,7 +139,7 @@ def test_weight_gradient(shape, dtype, splits):
     assert_close(mine, exact_weight_gradient(x, grad), 1e-5)
 
 
-@pytest.mark.parametrize("channels", [8, 64])
+@pytest.mark.parametrize("channels", [6, 8, 64])
 def test_tiles_of_the_product(channels):
     """With its grid and splits, on a map that is larger than one tile."""
     x, grad = torch.randn(2, 1, 9, 3, channels)

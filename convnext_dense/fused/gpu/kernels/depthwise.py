@@ -20,9 +20,12 @@ import triton.language as tl
 def convolution_tile(channels: int) -> tuple[int, int, int, int]:
     """ROWS, WIDE, CB and the number of warps of a program, for both kernels.
 
-    A thread has 64 sums of ``convolution``. A larger tile does not fit its registers, a
-    smaller one loads more rows for each row that it computes.
+    A thread has 64 sums of ``convolution``. More do not fit its registers, and fewer
+    rows share less of what is loaded. Where a row of pixels cannot be read as vectors
+    of four channels, addresses need registers too, and a thread has 32 sums.
     """
+    if channels % 4:
+        return 8, 16, 32, 4
     return (8, 16, 64, 4) if channels % 64 == 0 else (8, 32, 32, 4)
 
 
