@@ -1,0 +1,1 @@
+"""The backbone on a GPU."""
