@@ -1,0 +1,1 @@
+"""ConvNeXt blocks on NVIDIA GPUs."""
