@@ -7,10 +7,11 @@ launch is ``grid`` blocks of ``threads`` threads with these arguments, pointers 
     convolution       x, weight, bias, g, wide, y, *integers
     weight_gradient   x, gradient, partial, *integers
 
-``x``, ``gradient`` and ``y`` are maps (N, H, W, C), contiguous and of 16 bits; ``weight``
-is (C, 1, 7, 7) and ``bias`` (C,); ``partial`` is (tiles, C, 49) in fp32, and its sum
-over the tiles is the gradient of the weight. ``g`` and ``wide`` are explained at
-``convolution``. Arguments that a kernel was not compiled for are null pointers.
+``x``, ``gradient`` and ``y`` are maps (N, H, W, C), contiguous and of 16 bits;
+``weight`` is (C, 1, 7, 7) and ``bias`` (C,). ``partial`` is (tiles, C, 49) in fp32; its
+sum over the tiles is the gradient of the weight, and kernels write all of it. ``g`` and
+``wide`` are explained at ``convolution``. Arguments that a kernel was not compiled for
+may be null pointers; all others are aligned to 16 bytes.
 """
 
 import functools
@@ -148,10 +149,10 @@ def convolution(
         bias: whether a bias is added.
         flip: turn the kernel by half a turn: the gradient of the input, from the
             gradient of the output as ``x``.
-        add: "none"; "half": a map ``g`` of the type ``half`` is added, which may be
-            ``y`` itself; "float": a map ``g`` in fp32 is added, the sum goes to ``wide``
-            in fp32 and, rounded, to ``y``; ``wide`` may be ``g`` itself. The
-            convolution is rounded to ``half`` before the addition.
+        add: "none", "half" or "float". With "half" a map ``g`` of the type ``half`` is
+            added, which may be ``y`` itself. With "float" a map ``g`` in fp32 is added;
+            the sum goes to ``wide`` in fp32 and, rounded, to ``y``; ``wide`` may be
+            ``g`` itself. The convolution is rounded to ``half`` before the addition.
         architecture: such as "sm_90".
 
     Raises:
@@ -188,6 +189,7 @@ def _bf16(half: torch.dtype) -> bool:
 
 @functools.cache
 def _convolution(count, full, bf16, wide_weight, bias, flip, add, architecture):
+    # As the constants in convolution.cu.
     row = _OCTETS * (8 * (4 * count + 4) * (16 // count) + _PADDING)
     pixels = 128 * (_CHANNELS // 2 + 1)
     defines = dict(
@@ -204,8 +206,9 @@ def _convolution(count, full, bf16, wide_weight, bias, flip, add, architecture):
 @functools.cache
 def _weight_gradient(count, full, bf16, architecture):
     # As the constants in weight_gradient.cu.
-    copy = ((4 * count + 4) * (16 // count) + 15) // 32 * 32 + 16
-    x_row = _OCTETS * (16 * copy + _PADDING) - _PADDING
+    of_x = (4 * count + 4) * (16 // count)
+    copy = (of_x + 15) // 32 * 32 + 16
+    x_row = _OCTETS * (8 * (copy + of_x) + _PADDING) - _PADDING
     ring = _OCTETS * (8 * 10 * 68 + _PADDING) - _PADDING
     words = 4 * x_row + ring
     return _binary("weight_gradient", words, count, full, bf16, architecture, {})

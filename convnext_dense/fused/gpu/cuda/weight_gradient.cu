@@ -20,8 +20,10 @@
 // word, so shared memory keeps x twice, the second time a column further on. The
 // gradient's rows lie in a ring of 10: the 8 of the window and the 2 that come next.
 
-constexpr int COPY_WORDS = (SEGMENT_WORDS * SEGMENTS + 15) / 32 * 32 + 16;
-constexpr int X_CHANNEL_WORDS = 2 * COPY_WORDS;
+constexpr int X_WORDS = SEGMENT_WORDS * SEGMENTS;  // of one channel's row
+// To the second copy, in other banks: 16 more than a multiple of 32.
+constexpr int COPY_WORDS = (X_WORDS + 15) / 32 * 32 + 16;
+constexpr int X_CHANNEL_WORDS = COPY_WORDS + X_WORDS;
 constexpr int X_OCTET_WORDS = 8 * X_CHANNEL_WORDS + OCTET_PADDING;
 constexpr int X_ROW_WORDS = OCTETS * X_OCTET_WORDS - OCTET_PADDING;
 constexpr int RING = 10;        // rows
@@ -30,7 +32,7 @@ constexpr int G_CHANNEL_WORDS = RING * LINE_WORDS;
 constexpr int G_OCTET_WORDS = 8 * G_CHANNEL_WORDS + OCTET_PADDING;
 constexpr int G_WORDS = OCTETS * G_OCTET_WORDS - OCTET_PADDING;
 constexpr int SHARED_WORDS = 4 * X_ROW_WORDS + G_WORDS;
-static_assert(COPY_WORDS >= SEGMENT_WORDS * SEGMENTS, "a row of x fits its copy");
+static_assert(COPY_WORDS >= X_WORDS, "the copies overlap");
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 weight_gradient(const u16* __restrict__ x, const u16* __restrict__ gradient,
