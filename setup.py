@@ -19,6 +19,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["convnext_dense", "convnext_dense.*"]),
     package_data={
+        "convnext_dense.fused.gpu": ["cuda/*"],
         "convnext_dense.imagenet_s": ["categories.txt"],
         "convnext_dense.pages": ["*.html"],
     },

@@ -1,0 +1,98 @@
+"""CUDA C++ compiled by NVRTC, which comes with PyTorch: no compiler has to be
+installed, and compiling needs no GPU.
+"""
+
+import hashlib
+import json
+
+from . import disk_cache
+
+
+class Unavailable(RuntimeError):
+    """A kernel cannot be had this way; the message says why."""
+
+
+def compile(source: str, defines: dict[str, int | str], architecture: str) -> bytes:
+    """Compile CUDA C++, or take what an earlier run compiled from the disk cache.
+
+    Args:
+        source: the whole source; it includes nothing.
+        defines: macros and their values.
+        architecture: a real one, such as "sm_90".
+
+    Returns:
+        The cubin.
+
+    Raises:
+        Unavailable: NVRTC or its Python bindings are missing, NVRTC does not know the
+            architecture, or the source does not compile.
+    """
+    nvrtc, version = _nvrtc()
+    parts = [source, sorted(defines.items()), architecture, version]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    name = f"{digest}.cubin"
+    cubin = disk_cache.read(name)
+    if cubin is None:
+        cubin = _compile(nvrtc, source, defines, architecture)
+        disk_cache.write(name, cubin)
+    return cubin
+
+
+def _nvrtc():
+    """The bindings of NVRTC and its version, as a list."""
+    try:
+        from cuda.bindings import nvrtc
+
+        result, *version = nvrtc.nvrtcVersion()
+    # Not only ImportError and what its search for libraries raises, RuntimeError: a
+    # library that does not fit the bindings fails in ways of its own.
+    except Exception as error:
+        raise Unavailable(
+            "CUDA kernels cannot be compiled: NVRTC or its Python bindings are missing "
+            f"({type(error).__name__}: {error}). Install cuda-bindings in the version "
+            "of PyTorch's CUDA."
+        ) from error
+    if result:
+        raise Unavailable(f"CUDA kernels cannot be compiled: NVRTC says {result.name}")
+    return nvrtc, version
+
+
+def _compile(nvrtc, source, defines, architecture) -> bytes:
+    options = [f"--gpu-architecture={architecture}", "--std=c++17"]
+    options += [f"--define-macro={name}={value}" for name, value in defines.items()]
+
+    def call(function, *arguments):
+        result, *values = function(*arguments)
+        if result:
+            raise Unavailable(
+                f"NVRTC could not compile a kernel for {architecture}: {result.name}"
+                f"{_log(nvrtc, program)}"
+            )
+        return values[0] if values else None
+
+    program = None
+    program = call(
+        nvrtc.nvrtcCreateProgram, source.encode(), b"convnext_dense.cu", 0, [], []
+    )
+    try:
+        encoded = [option.encode() for option in options]
+        call(nvrtc.nvrtcCompileProgram, program, len(encoded), encoded)
+        cubin = bytes(call(nvrtc.nvrtcGetCUBINSize, program))
+        call(nvrtc.nvrtcGetCUBIN, program, cubin)
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+    return cubin
+
+
+def _log(nvrtc, program) -> str:
+    """The first lines of a program's log, on lines of their own."""
+    if program is None:
+        return ""
+    result, size = nvrtc.nvrtcGetProgramLogSize(program)
+    if result:
+        return ""
+    log = bytearray(size)
+    text = bytes(log)
+    nvrtc.nvrtcGetProgramLog(program, text)
+    lines = text.rstrip(b"\0").decode(errors="replace").strip().splitlines()
+    return "".join("\n" + line for line in lines[:8])
