@@ -9,6 +9,7 @@ from mmengine.model import BaseModule, update_init_info
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from . import fused
 from .archs import NUM_STAGES, resolve_arch
 from .block import Block, LayerNorm2d
 from .checkpoints import load_pretrained
@@ -148,13 +149,27 @@ class ConvNeXt(BaseModule):
         check_size(x, "ConvNeXt")
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []
-        for i, (downsample, stage) in enumerate(
-            zip(self.downsample_layers, self.stages, strict=True)
-        ):
-            x = stage(downsample(x))
-            if i in self.out_indices:
-                maps.append(getattr(self, f"norm{i}")(x))
+        for i in range(len(self.stages)):
+            x, normed = self._run_stage(i, x)
+            if normed is not None:
+                maps.append(normed)
         return tuple(maps)
+
+    def _run_stage(self, i: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Stage ``i``: its output, and the normed map if that is an output map."""
+        downsample, stage = self.downsample_layers[i], self.stages[i]
+        norm = getattr(self, f"norm{i}") if i in self.out_indices else None
+        if Block.lean:
+            by_kernels = fused.run_stage(downsample, stage, norm, x)
+            if by_kernels is not None:
+                return by_kernels
+        x = downsample(x)
+        if Block.lean:  # where the entrance alone has to be called
+            by_kernels = fused.run_stage(None, stage, norm, x)
+            if by_kernels is not None:
+                return by_kernels
+        x = stage(x)
+        return x, None if norm is None else norm(x)
 
     def train(self, mode: bool = True) -> "ConvNeXt":
         super().train(mode)

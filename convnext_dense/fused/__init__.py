@@ -10,8 +10,11 @@ patch_conv      the stem's and the downsample layers' convolutions as matrix pro
 precision       which types are kept and computed with, under autocast too
 """
 
+from collections.abc import Sequence
+from functools import cache
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .lean_block import Weights
 from .patch_conv import PatchConv2d
@@ -20,7 +23,7 @@ from .precision import RECENT
 if RECENT:
     from .block_op import apply_block
 
-__all__ = ["PatchConv2d", "Weights", "apply_block", "takes"]
+__all__ = ["PatchConv2d", "Weights", "apply_block", "run_stage", "takes"]
 
 _DEVICES = ("cpu", "cuda")
 _TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -42,3 +45,36 @@ def takes(x: Tensor) -> bool:
         and not torch.compiler.is_exporting()
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def run_stage(
+    entrance: nn.Sequential | None,
+    blocks: Sequence[nn.Module],
+    norm: nn.Module | None,
+    x: Tensor,
+) -> tuple[Tensor, Tensor | None] | None:
+    """A stage by a GPU's kernels; see ``gpu.modules.run_stage``.
+
+    Returns:
+        the residual stream and the normed map (None without ``norm``); None for both
+        where ``x`` is on no GPU or the modules have to be called.
+    """
+    if x.device.type not in ("cuda", "cpu") or not takes(x):
+        return None
+    modules = _gpu_modules()
+    if modules is None or not modules.runs_on(x):
+        return None
+    return modules.run_stage(modules.StageModules(entrance, blocks, norm), x)
+
+
+@cache
+def _gpu_modules():
+    """The kernels' module; None where Triton, which comes with PyTorch for CUDA, is
+    not."""
+    try:
+        from .gpu import modules
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        return None
+    return modules

@@ -1,0 +1,141 @@
+"""What lies between a block's two products, one pass over the hidden rows at a time.
+
+For the ways whose products are cuBLAS's, and for GRN, which needs sums over each image's
+pixels in the middle. H is the number of hidden channels, 4C. The rows come in groups of
+PIX rows: the images for GRN, else all rows of a piece as one group. A program of
+``activate``, ``grn_sums`` and ``hidden_backward`` has CB channels and every ``splits``-th
+RB rows of a group; the grid is (channel blocks, splits, groups).
+"""
+
+import triton
+import triton.language as tl
+
+from .gelu import gelu, gelu_and_slope
+from .tiles import SIZES
+
+_SIZES = [*SIZES, "IMAGE"]
+
+
+@triton.jit(do_not_specialize=SIZES)
+def activate(
+    h, b1, squares, PIX, splits, H: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr,
+    GELU: tl.constexpr, GRN: tl.constexpr,
+):  # fmt: skip
+    """h = gelu(h + b1); with GRN also partial sums of its squares, (groups, splits, H)."""
+    channels = tl.program_id(0) * CB + tl.arange(0, CB)
+    split, group = tl.program_id(1), tl.program_id(2)
+    there = channels < H
+    h += group.to(tl.int64) * PIX * H
+    bias = tl.load(b1 + channels, mask=there, other=0.0)[None, :]
+    total = tl.zeros((RB, CB), tl.float32)
+    for first in range(split * RB, PIX, splits * RB):
+        rows = first + tl.arange(0, RB)
+        place = rows.to(tl.int64)[:, None] * H + channels[None, :]
+        inside = (rows < PIX)[:, None] & there[None, :]
+        value = tl.load(h + place, mask=inside, other=0.0).to(tl.float32) + bias
+        value = gelu(value, GELU).to(h.dtype.element_ty)
+        tl.store(h + place, value, mask=inside)
+        if GRN:
+            value = tl.where(inside, value.to(tl.float32), 0.0)
+            total += value * value
+    if GRN:
+        to = squares + (group * splits + split) * H + channels
+        tl.store(to, tl.sum(total, 0), mask=there)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def scale_hidden(a, scale, M, PIX, H: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr):
+    """a (M, H) times its image's ``scale`` (images, H), in place."""
+    rows = tl.program_id(0) * RB + tl.arange(0, RB)
+    channels = tl.program_id(1) * CB + tl.arange(0, CB)
+    inside = (rows < M)[:, None] & (channels < H)[None, :]
+    place = rows.to(tl.int64)[:, None] * H + channels[None, :]
+    of_image = (rows // PIX)[:, None] * H + channels[None, :]
+    value = tl.load(a + place, mask=inside, other=0.0).to(tl.float32)
+    value *= tl.load(scale + of_image, mask=inside, other=0.0)
+    tl.store(a + place, value.to(a.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def grn_sums(
+    h, s, b1, squares, along, drop, PIX, splits, H: tl.constexpr, RB: tl.constexpr,
+    CB: tl.constexpr, GELU: tl.constexpr, DROP: tl.constexpr,
+):  # fmt: skip
+    """Partial sums over each image's rows of a^2 and of a s, a = gelu(h + b1):
+    (groups, splits, H). s is the gradient of GRN's output, without drop path."""
+    channels = tl.program_id(0) * CB + tl.arange(0, CB)
+    split, group = tl.program_id(1), tl.program_id(2)
+    there = channels < H
+    start = group.to(tl.int64) * PIX * H
+    h += start
+    s += start
+    bias = tl.load(b1 + channels, mask=there, other=0.0)[None, :]
+    total = tl.zeros((RB, CB), tl.float32)
+    total_along = tl.zeros((RB, CB), tl.float32)
+    for first in range(split * RB, PIX, splits * RB):
+        rows = first + tl.arange(0, RB)
+        place = rows.to(tl.int64)[:, None] * H + channels[None, :]
+        inside = (rows < PIX)[:, None] & there[None, :]
+        value = tl.load(h + place, mask=inside, other=0.0).to(tl.float32) + bias
+        # rounded, as the forward pass's was
+        value = gelu(value, GELU).to(h.dtype.element_ty).to(tl.float32)
+        value = tl.where(inside, value, 0.0)
+        total += value * value
+        total_along += value * tl.load(s + place, mask=inside, other=0.0).to(tl.float32)
+    of_image = tl.sum(total_along, 0)
+    if DROP:
+        of_image *= tl.load(drop + group)
+    to = (group * splits + split) * H + channels
+    tl.store(squares + to, tl.sum(total, 0), mask=there)
+    tl.store(along + to, of_image, mask=there)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def hidden_backward(
+    h, s, b1, scale, slope, drop, parts_b1, PIX, START, IMAGE, splits, H: tl.constexpr,
+    RB: tl.constexpr, CB: tl.constexpr, GELU: tl.constexpr, GRN: tl.constexpr,
+    DROP: tl.constexpr,
+):  # fmt: skip
+    """From h, GELU's input without b1, and s, the gradient of the second product's
+    input, in place: h becomes that input, with drop path's factor; s GELU's input's
+    gradient.
+
+    Args:
+        scale, slope: GRN's, of each image and channel; see ``grn.grn_slopes``.
+        parts_b1: partial sums of the new s, (groups, splits, H).
+        START: the first row's number among all rows; IMAGE: the pixels of an image.
+    """
+    channels = tl.program_id(0) * CB + tl.arange(0, CB)
+    split, group = tl.program_id(1), tl.program_id(2)
+    there = channels < H
+    start = group.to(tl.int64) * PIX * H
+    h += start
+    s += start
+    START += group * PIX
+    bias = tl.load(b1 + channels, mask=there, other=0.0)[None, :]
+    if GRN:
+        of_group = group * H + channels
+        by = tl.load(scale + of_group, mask=there, other=0.0)[None, :]
+        more = tl.load(slope + of_group, mask=there, other=0.0)[None, :]
+    total = tl.zeros((RB, CB), tl.float32)
+    for first in range(split * RB, PIX, splits * RB):
+        rows = first + tl.arange(0, RB)
+        place = rows.to(tl.int64)[:, None] * H + channels[None, :]
+        inside = (rows < PIX)[:, None] & there[None, :]
+        value = tl.load(h + place, mask=inside, other=0.0).to(tl.float32) + bias
+        a, rise = gelu_and_slope(value, GELU)
+        grad = tl.load(s + place, mask=inside, other=0.0).to(tl.float32)
+        if DROP:
+            share = tl.load(drop + (START + rows) // IMAGE, mask=rows < PIX, other=0.0)
+            grad *= share[:, None]
+        if GRN:
+            grad = grad * by + a * more
+            a *= by
+        if DROP:
+            a *= share[:, None]
+        grad = tl.where(inside, grad * rise, 0.0)
+        tl.store(h + place, a.to(h.dtype.element_ty), mask=inside)
+        tl.store(s + place, grad.to(s.dtype.element_ty), mask=inside)
+        total += grad
+    to = parts_b1 + (group * splits + split) * H + channels
+    tl.store(to, tl.sum(total, 0), mask=there)

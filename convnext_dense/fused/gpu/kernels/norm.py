@@ -1,0 +1,110 @@
+"""LayerNorm over the channels of each row: inside a block, and of an output map."""
+
+import triton
+import triton.language as tl
+
+from .tiles import SIZES, factor_of_rows, normalize, normalize_backward
+
+
+@triton.jit(do_not_specialize=SIZES)
+def norm_rows(
+    u, y, rstds, M, C: tl.constexpr, EPS: tl.constexpr, RB: tl.constexpr,
+    CP: tl.constexpr,
+):  # fmt: skip
+    """y = the rows of u without mean, with unit variance; y may be u. CP: C, padded."""
+    rows = tl.program_id(0) * RB + tl.arange(0, RB)
+    channels = tl.arange(0, CP)
+    inside = (rows < M)[:, None] & (channels < C)[None, :]
+    place = rows[:, None].to(tl.int64) * C + channels[None, :]
+    value = tl.load(u + place, mask=inside, other=0.0).to(tl.float32)
+    normed, rstd = normalize(value, inside, C, EPS)
+    tl.store(y + place, normed.to(y.dtype.element_ty), mask=inside)
+    tl.store(rstds + rows, rstd, mask=rows < M)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def norm_rows_backward(
+    dy, y, g, rstd, parts_u, parts_g, drop, M, splits, PIX,
+    C: tl.constexpr, CP: tl.constexpr, RB: tl.constexpr, DROP: tl.constexpr,
+):  # fmt: skip
+    """dy, the gradient of y, becomes that of the norm's input.
+
+    Partial sums of it go to ``parts_u`` and those of g (with drop path's factors) to
+    ``parts_g``: (splits, C) each, the gradients of the depthwise convolution's and of
+    the second product's bias.
+    """
+    split = tl.program_id(0)
+    columns = tl.arange(0, CP)
+    there = columns < C
+    total = tl.zeros((RB, CP), tl.float32)
+    total_g = tl.zeros((RB, CP), tl.float32)
+    for first in range(split * RB, M, splits * RB):
+        rows = first + tl.arange(0, RB)
+        inside = (rows < M)[:, None] & there[None, :]
+        place = rows.to(tl.int64)[:, None] * C + columns[None, :]
+        grad = tl.load(dy + place, mask=inside, other=0.0).to(tl.float32)
+        normed = tl.load(y + place, mask=inside, other=0.0).to(tl.float32)
+        outer = tl.load(g + place, mask=inside, other=0.0).to(tl.float32)
+        if DROP:
+            outer *= factor_of_rows(drop, rows, PIX, M)
+        total_g += outer
+        r = tl.load(rstd + rows, mask=rows < M, other=0.0)
+        value = tl.where(inside, normalize_backward(grad, normed, r, C), 0.0)
+        tl.store(dy + place, value.to(dy.dtype.element_ty), mask=inside)
+        total += value
+    tl.store(parts_u + split * C + columns, tl.sum(total, 0), mask=there)
+    tl.store(parts_g + split * C + columns, tl.sum(total_g, 0), mask=there)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def output_norm(
+    x, weight, bias, out, M, C: tl.constexpr, EPS: tl.constexpr, RB: tl.constexpr,
+    CP: tl.constexpr,
+):  # fmt: skip
+    """LayerNorm with weight and bias, in the type of ``out``."""
+    rows = tl.program_id(0) * RB + tl.arange(0, RB)
+    c = tl.arange(0, CP)
+    there = c < C
+    inside = (rows < M)[:, None] & there[None, :]
+    place = rows[:, None].to(tl.int64) * C + c[None, :]
+    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    normed, _ = normalize(value, inside, C, EPS)
+    scale = tl.load(weight + c, mask=there, other=0.0).to(tl.float32)[None, :]
+    shift = tl.load(bias + c, mask=there, other=0.0).to(tl.float32)[None, :]
+    value = normed * scale + shift
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def output_norm_backward(
+    x, weight, grad, g, wide, narrow, parts_weight, parts_bias, M, splits,
+    C: tl.constexpr, EPS: tl.constexpr, RB: tl.constexpr, CP: tl.constexpr,
+    ADD: tl.constexpr, COPY: tl.constexpr,
+):  # fmt: skip
+    """The gradient of x from ``grad``, that of the normed map; plus g if ADD.
+
+    It goes to ``wide``, and if COPY also to ``narrow``, each in its own type.
+    """
+    split = tl.program_id(0)
+    c = tl.arange(0, CP)
+    there = c < C
+    scale = tl.load(weight + c, mask=there, other=0.0).to(tl.float32)[None, :]
+    of_weight = tl.zeros((RB, CP), tl.float32)
+    of_bias = tl.zeros((RB, CP), tl.float32)
+    for first in range(split * RB, M, splits * RB):
+        rows = first + tl.arange(0, RB)
+        inside = (rows < M)[:, None] & there[None, :]
+        place = rows[:, None].to(tl.int64) * C + c[None, :]
+        value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+        normed, rstd = normalize(value, inside, C, EPS)
+        d = tl.load(grad + place, mask=inside, other=0.0).to(tl.float32)
+        of_weight += d * normed
+        of_bias += d
+        d = normalize_backward(d * scale, normed, rstd, C)
+        if ADD:
+            d += tl.load(g + place, mask=inside, other=0.0).to(tl.float32)
+        tl.store(wide + place, d.to(wide.dtype.element_ty), mask=inside)
+        if COPY:
+            tl.store(narrow + place, d.to(narrow.dtype.element_ty), mask=inside)
+    tl.store(parts_weight + split * C + c, tl.sum(of_weight, 0), mask=there)
+    tl.store(parts_bias + split * C + c, tl.sum(of_bias, 0), mask=there)

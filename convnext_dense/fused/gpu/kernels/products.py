@@ -1,0 +1,108 @@
+"""Products of a block one by one, for wide maps: Triton beside cuBLAS."""
+
+import triton
+import triton.language as tl
+
+from .gelu import gelu, gelu_and_slope
+from .tiles import SIZES, factor_of_rows, store_rows
+
+
+@triton.jit
+def _tile_of(pid, M, BM: tl.constexpr, WIDE: tl.constexpr):
+    """Which band of rows and which columns program ``pid`` has, of WIDE blocks of
+    columns: eight bands at a time share the weights in cache."""
+    group: tl.constexpr = 8 * WIDE
+    high = tl.minimum(tl.cdiv(M, BM) - pid // group * 8, 8)
+    return pid // group * 8 + pid % group % high, pid % group // high
+
+
+@triton.jit(do_not_specialize=SIZES)
+def product(
+    a, w, bias, out, narrow, M, N: tl.constexpr,
+    K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    ACT: tl.constexpr, GELU: tl.constexpr, COPY: tl.constexpr,
+):  # fmt: skip
+    """out (M, N) = a w^T + bias, through GELU if ACT. a: (M, K), w: (N, K).
+
+    If COPY, ``narrow`` has it too, in its own type.
+    """
+    band, block = _tile_of(tl.program_id(0), M, BM, N // BN)
+    rows = band * BM + tl.arange(0, BM)
+    columns = block * BN + tl.arange(0, BN)
+    k = tl.arange(0, BK)
+    total = tl.zeros((BM, BN), tl.float32)
+    left = a + tl.minimum(rows, M - 1).to(tl.int64)[:, None] * K + k[None, :]
+    right = w + columns[None, :] * K + k[:, None]
+    for _ in range(0, K // BK):
+        total = tl.dot(tl.load(left), tl.load(right), total)
+        left += BK
+        right += BK
+    total += tl.load(bias + columns)[None, :]
+    if ACT:
+        total = gelu(total, GELU)
+    store_rows(out, rows, columns, N, M, total)
+    if COPY:
+        store_rows(narrow, rows, columns, N, M, total)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def hidden_backward_product(
+    y, g, w1, b1, w2, a, d, parts_b1, drop, M, PIX, START,
+    C: tl.constexpr, BM: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr,
+    GELU: tl.constexpr, DROP: tl.constexpr,
+):  # fmt: skip
+    """A (BM, BH) tile of GELU's output a and of its input's gradient d, from y and g.
+
+    With DROP both have drop path's factor, as g has not: a goes into w2's gradient
+    with g. START: the first row's number among all rows.
+    """
+    H: tl.constexpr = 4 * C
+    band, block = _tile_of(tl.program_id(0), M, BM, H // BH)
+    rows = band * BM + tl.arange(0, BM)
+    hidden = block * BH + tl.arange(0, BH)
+    k = tl.arange(0, BK)
+    place = tl.minimum(rows, M - 1).to(tl.int64)[:, None] * C + k[None, :]
+    y += place
+    g += place
+    w1 += hidden[None, :] * C + k[:, None]
+    w2 += k[:, None] * H + hidden[None, :]
+    t = tl.zeros((BM, BH), tl.float32)
+    s = tl.zeros((BM, BH), tl.float32)
+    for _ in range(0, C // BK):
+        t = tl.dot(tl.load(y), tl.load(w1), t)
+        s = tl.dot(tl.load(g), tl.load(w2), s)
+        y += BK
+        g += BK
+        w1 += BK
+        w2 += BK * H
+    activated, slope = gelu_and_slope(t + tl.load(b1 + hidden)[None, :], GELU)
+    s = tl.where((rows < M)[:, None], s * slope, 0.0)
+    if DROP:
+        share = tl.load(drop + (START + rows) // PIX, mask=rows < M, other=0.0)[:, None]
+        s *= share
+        activated *= share
+    store_rows(a, rows, hidden, H, M, activated)
+    store_rows(d, rows, hidden, H, M, s)
+    tl.store(parts_b1 + band * H + hidden, tl.sum(s, 0))
+
+
+@triton.jit(do_not_specialize=SIZES)
+def residual(
+    branch, bias, x, out, narrow, drop, M, PIX, C: tl.constexpr, RB: tl.constexpr,
+    CB: tl.constexpr, DROP: tl.constexpr, ADD: tl.constexpr, COPY: tl.constexpr,
+):  # fmt: skip
+    """out = factor (branch + bias), plus x if ADD; out may be x. If COPY, ``narrow`` has
+    it too, in its own type."""
+    rows = tl.program_id(0) * RB + tl.arange(0, RB)
+    c = tl.program_id(1) * CB + tl.arange(0, CB)
+    inside = (rows < M)[:, None] & (c < C)[None, :]
+    place = rows[:, None].to(tl.int64) * C + c[None, :]
+    value = tl.load(branch + place, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(bias + c, mask=c < C, other=0.0)[None, :]
+    if DROP:
+        value *= factor_of_rows(drop, rows, PIX, M)
+    if ADD:
+        value += tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=inside)
+    if COPY:
+        tl.store(narrow + place, value.to(narrow.dtype.element_ty), mask=inside)

@@ -1,0 +1,111 @@
+"""A program run by Triton's own launches and by PyTorch: the same numbers, without the
+driver. It is the reference in tests, and the way where the driver cannot be called."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .program import (
+    SIZE,
+    ConvolutionLaunch,
+    Product,
+    Program,
+    Ref,
+    TritonLaunch,
+    WeightGradientLaunch,
+)
+
+
+class PlainRun:
+    """A program, ready to run. ``jobs``: its jobs, on the device."""
+
+    def __init__(self, program: Program, jobs: Tensor):
+        self._program, self._jobs = program, jobs
+
+    def __call__(self, tensors: Sequence[Tensor | None]) -> None:
+        """``tensors``: the bases, None for those that are not needed."""
+        named = dict(zip(self._program.bases, tensors, strict=True))
+        named["jobs"] = self._jobs
+        bases = {name: _bytes(t) for name, t in named.items() if t is not None}
+        for launch in self._program.launches:
+            if isinstance(launch, TritonLaunch):
+                launch.kernel[launch.grid](
+                    *[_numbers(bases, a) for a in launch.arguments],
+                    *launch.constants,
+                    num_warps=launch.warps,
+                    num_stages=launch.stages,
+                )
+            elif isinstance(launch, ConvolutionLaunch):
+                _convolve(bases, launch)
+            elif isinstance(launch, WeightGradientLaunch):
+                _weight_gradient(bases, launch)
+            else:
+                _multiply(bases, launch)
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """All of a tensor's memory that is its own, as bytes in order."""
+    count = 1 + sum(
+        (n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return tensor.detach().as_strided((count,), (1,)).view(torch.uint8)
+
+
+def _numbers(bases: dict[str, Tensor], argument, count: int | None = None):
+    if not isinstance(argument, Ref):
+        return argument
+    size = SIZE[argument.dtype]
+    own = bases[argument.base][argument.offset :]
+    own = own[: len(own) // size * size if count is None else count * size]
+    return own.view(argument.dtype)
+
+
+def _map(bases, place: Ref, shape) -> Tensor:
+    """A channels_last map as (N, C, H, W)."""
+    n, h, w, c = shape
+    return _numbers(bases, place, n * h * w * c).view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def _convolve(bases, launch: ConvolutionLaunch) -> None:
+    x, weight, bias, g, wide, y, shape, flip = launch
+    c = shape[3]
+    taps = _numbers(bases, weight, 49 * c).view(c, 1, 7, 7).to(x.dtype).float()
+    if flip:
+        taps = taps.flip(2, 3)
+    shift = None if bias is None else _numbers(bases, bias, c).float()
+    value = F.conv2d(_map(bases, x, shape).float(), taps, shift, padding=3, groups=c)
+    if g is not None:
+        value = value + _map(bases, g, shape)
+    if wide is not None:
+        _map(bases, wide, shape).copy_(value)
+    _map(bases, y, shape).copy_(value)
+
+
+def _weight_gradient(bases, launch: WeightGradientLaunch) -> None:
+    c = launch.shape[3]
+    x, grad = (_map(bases, t, launch.shape).float() for t in launch[:2])
+    value = torch.nn.grad.conv2d_weight(x, (c, 1, 7, 7), grad, padding=3, groups=c)
+    parts = _numbers(bases, launch.partial, launch.parts * 49 * c).view(-1, 49 * c)
+    parts.zero_()
+    parts[0] = value.flatten()
+
+
+def _multiply(bases, launch: Product) -> None:
+    out, a, b, m, n, k, ta, tb, add = launch
+    left = _numbers(bases, a, m * k)
+    right = _numbers(bases, b, n * k)
+    left = left.view(k, m).t() if ta else left.view(m, k)
+    right = right.view(n, k).t() if tb else right.view(k, n)
+    total = _numbers(bases, out, m * n).view(m, n)
+    if out.dtype != a.dtype:
+        left, right = left.to(out.dtype), right.to(out.dtype)
+    value = left @ right
+    total.copy_(value + total if add else value)
+
+
+def jobs_of(program: Program, device: torch.device) -> Tensor:
+    """The program's jobs as a tensor."""
+    rows = program.jobs or [[0] * 5]
+    return torch.tensor([list(row) for row in rows], dtype=torch.int64).to(device)
