@@ -42,7 +42,7 @@ def weight_gradient_splits(
 
     With ``tiles, blocks = convolution_grid(n, h, w, channels)``, the grid is
     ``(7, blocks, splits)`` and UNITS is ``tiles``. It has about eight programs a
-    multiprocessor: more would not run faster, but leave more partial sums to add.
+    multiprocessor: they fill it, and leave few partial sums to add.
     """
     tiles, blocks = convolution_grid(n, h, w, channels)
     return max(1, min(tiles, 8 * multiprocessors // (7 * blocks)))
