@@ -98,7 +98,7 @@ def layout(
     multiprocessors: int,
     blocks: int,
 ) -> Layout:
-    """Divide a map so that all multiprocessors are busy until the end.
+    """Divide a map, of at least one pixel, so that all multiprocessors stay busy.
 
     Args:
         multiprocessors: of the GPU: 132 on an H100.
@@ -200,7 +200,11 @@ def _convolution(count, full, bf16, wide_weight, bias, flip, add, architecture):
         PREFETCH=2 if add == "none" else 1,  # registers hold either
     )
     words = 4 * row + 4 * pixels
-    return _binary("convolution", words, count, full, bf16, architecture, defines)
+    # 128 registers, what two blocks leave a thread, are too few for bias and fp32 sums.
+    wanted = 1 if bias and add == "float" else 2
+    return _binary(
+        *("convolution", words, wanted, count, full, bf16, architecture, defines)
+    )
 
 
 @functools.cache
@@ -211,14 +215,13 @@ def _weight_gradient(count, full, bf16, architecture):
     x_row = _OCTETS * (8 * (copy + of_x) + _PADDING) - _PADDING
     ring = _OCTETS * (8 * 10 * 68 + _PADDING) - _PADDING
     words = 4 * x_row + ring
-    return _binary("weight_gradient", words, count, full, bf16, architecture, {})
+    return _binary("weight_gradient", words, 2, count, full, bf16, architecture, {})
 
 
-def _binary(name, words, count, full, bf16, architecture, defines) -> Binary:
+def _binary(name, words, wanted, count, full, bf16, architecture, defines) -> Binary:
     shared = 4 * words
-    # Two blocks of 256 threads leave each thread 128 registers.
     kilobytes = _SHARED.get(architecture, _LEAST_SHARED)
-    blocks = max(1, min(2, kilobytes * 1024 // (shared + 1024)))
+    blocks = max(1, min(wanted, kilobytes * 1024 // (shared + 1024)))
     defines = dict(
         STRIPS=count, FULL=int(full), BF16=int(bf16), BLOCKS=blocks, **defines
     )

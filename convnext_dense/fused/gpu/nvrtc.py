@@ -91,8 +91,7 @@ def _log(nvrtc, program) -> str:
     result, size = nvrtc.nvrtcGetProgramLogSize(program)
     if result:
         return ""
-    log = bytearray(size)
-    text = bytes(log)
-    nvrtc.nvrtcGetProgramLog(program, text)
-    lines = text.rstrip(b"\0").decode(errors="replace").strip().splitlines()
+    log = bytes(size)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    lines = log.rstrip(b"\0").decode(errors="replace").strip().splitlines()
     return "".join("\n" + line for line in lines[:8])
