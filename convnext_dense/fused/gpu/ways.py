@@ -8,7 +8,6 @@ PyTorch. Times are taken once a device and size and remembered on disk.
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import time
@@ -192,10 +191,13 @@ def _remember(device: int, key: str, times) -> None:
 @functools.cache
 def _file(device: int) -> str:
     """The file of a device with this driver and these versions."""
+    import triton
+
+    from ... import __version__  # of this package, which imports this module
+
     driver = getattr(torch._C, "_cuda_getDriverVersion", int)()
-    versions = [importlib.metadata.version("triton"), torch.__version__]
-    with_us = importlib.metadata.version("convnext_dense")
-    text = repr((device_of(device), driver, versions, with_us))
+    versions = driver, triton.__version__, torch.__version__, __version__
+    text = repr((device_of(device), versions))
     return f"times-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 

@@ -8,7 +8,7 @@ mean of all channels' strengths, and GRN multiplies it by scale = 1 + gamma resp
 import triton
 import triton.language as tl
 
-from .tiles import SIZES
+_SIZES = ["splits"]  # as tiles.SIZES; H is constant here
 
 EPS = 1e-6  # block.GRN adds it to the mean
 
@@ -25,7 +25,7 @@ def _sum_of_parts(parts, channels, splits, H: tl.constexpr, CB: tl.constexpr):
     return tl.sum(total, 0)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=_SIZES)
 def grn_scale(
     squares, gamma, scale, splits, H: tl.constexpr, CB: tl.constexpr, EPS: tl.constexpr
 ):
@@ -45,7 +45,7 @@ def grn_scale(
         tl.store(scale + channels, 1 + by * strength / mean, mask=channels < H)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=_SIZES)
 def grn_slopes(
     squares, along, gamma, scale, slope, parts_gamma, splits, H: tl.constexpr,
     CB: tl.constexpr, EPS: tl.constexpr,

@@ -11,12 +11,11 @@ import triton
 import triton.language as tl
 
 from .gelu import gelu, gelu_and_slope
-from .tiles import SIZES
 
-_SIZES = [*SIZES, "IMAGE"]
+_SIZES = ["M", "PIX", "START", "IMAGE", "splits"]  # as tiles.SIZES; H is constant here
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=_SIZES)
 def activate(
     h, b1, squares, PIX, splits, H: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr,
     GELU: tl.constexpr, GRN: tl.constexpr,
@@ -43,7 +42,7 @@ def activate(
         tl.store(to, tl.sum(total, 0), mask=there)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=_SIZES)
 def scale_hidden(a, scale, M, PIX, H: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr):
     """a (M, H) times its image's ``scale`` (images, H), in place."""
     rows = tl.program_id(0) * RB + tl.arange(0, RB)
@@ -56,7 +55,7 @@ def scale_hidden(a, scale, M, PIX, H: tl.constexpr, RB: tl.constexpr, CB: tl.con
     tl.store(a + place, value.to(a.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=_SIZES)
 def grn_sums(
     h, s, b1, squares, along, drop, PIX, splits, H: tl.constexpr, RB: tl.constexpr,
     CB: tl.constexpr, GELU: tl.constexpr, DROP: tl.constexpr,

@@ -29,6 +29,52 @@ def _load(source, place, mask):
 
 
 @triton.jit
+def _fold_first(table, like, matrix, vector, pid, C: tl.constexpr, CB: tl.constexpr):
+    """16 rows of W1' and numbers of b1'."""
+    w1, b1 = _parameter(table, _W1, like), _parameter(table, _B1, like)
+    scale = _parameter(table, _NORM_WEIGHT, like)
+    shift = _parameter(table, _NORM_BIAS, like)
+    rows = pid * 16 + tl.arange(0, 16)
+    own = rows < 4 * C
+    total = _load(b1, rows, own)
+    for first in range(0, C, CB):
+        k = first + tl.arange(0, CB)
+        inside = own[:, None] & (k < C)[None, :]
+        place = rows[:, None] * C + k[None, :]
+        w = _load(w1, place, inside)
+        folded = (w * _load(scale, k, k < C)[None, :]).to(matrix.dtype.element_ty)
+        tl.store(matrix + place, folded, mask=inside)
+        total += tl.sum(w * _load(shift, k, k < C)[None, :], 1)
+    tl.store(vector + rows, total, mask=own)
+
+
+@triton.jit
+def _fold_second(
+    table, like, matrix, vector, pid, C: tl.constexpr, GAMMA: tl.constexpr,
+    GRN: tl.constexpr, CB: tl.constexpr,
+):  # fmt: skip
+    """4 rows of W2' and numbers of b2'."""
+    w2, b2 = _parameter(table, _W2, like), _parameter(table, _B2, like)
+    rows = pid * 4 + tl.arange(0, 4)
+    own = rows < C
+    f = tl.full((4,), 1.0, tl.float32)
+    if GAMMA:
+        f = _load(_parameter(table, _GAMMA, like), rows, own)
+    total = _load(b2, rows, own)
+    for first in range(0, 4 * C, 4 * CB):
+        k = first + tl.arange(0, 4 * CB)
+        inside = own[:, None] & (k < 4 * C)[None, :]
+        place = rows[:, None] * (4 * C) + k[None, :]
+        w = _load(w2, place, inside)
+        folded = (w * f[:, None]).to(matrix.dtype.element_ty)
+        tl.store(matrix + place, folded, mask=inside)
+        if GRN:
+            beta = _load(_parameter(table, _BETA, like), k, k < 4 * C)
+            total += tl.sum(w * beta[None, :], 1)
+    tl.store(vector + rows, f * total, mask=own)
+
+
+@triton.jit
 def fold_blocks(
     table, like, matrices, vectors, C: tl.constexpr, GAMMA: tl.constexpr,
     GRN: tl.constexpr, CB: tl.constexpr,
@@ -38,44 +84,88 @@ def fold_blocks(
     first_programs: tl.constexpr = (4 * C + 15) // 16
     pid, block = tl.program_id(0), tl.program_id(1)
     table += block * 11
-    half = matrices.dtype.element_ty
-    matrices += block.to(tl.int64) * (8 * C * C)
-    vectors += block * 5 * C
-    if pid < first_programs:  # 16 rows of W1
-        w1, b1 = _parameter(table, _W1, like), _parameter(table, _B1, like)
-        scale = _parameter(table, _NORM_WEIGHT, like)
-        shift = _parameter(table, _NORM_BIAS, like)
-        rows = pid * 16 + tl.arange(0, 16)
-        own = rows < 4 * C
-        total = _load(b1, rows, own)
-        for first in range(0, C, CB):
-            k = first + tl.arange(0, CB)
-            inside = own[:, None] & (k < C)[None, :]
-            place = rows[:, None] * C + k[None, :]
-            w = _load(w1, place, inside)
-            folded = (w * _load(scale, k, k < C)[None, :]).to(half)
-            tl.store(matrices + place, folded, mask=inside)
-            total += tl.sum(w * _load(shift, k, k < C)[None, :], 1)
-        tl.store(vectors + rows, total, mask=own)
-    else:  # 4 rows of W2
-        w2, b2 = _parameter(table, _W2, like), _parameter(table, _B2, like)
-        rows = (pid - first_programs) * 4 + tl.arange(0, 4)
-        own = rows < C
-        f = tl.full((4,), 1.0, tl.float32)
+    first = matrices + block.to(tl.int64) * (8 * C * C)
+    vector = vectors + block * 5 * C
+    if pid < first_programs:
+        _fold_first(table, like, first, vector, pid, C, CB)
+    else:
+        second, pid2 = first + 4 * C * C, pid - first_programs
+        _fold_second(table, like, second, vector + 4 * C, pid2, C, GAMMA, GRN, CB)
+
+
+@triton.jit
+def _finish_first(
+    table, like, g_scale, g_w1, g_b1, pid, C: tl.constexpr, RB: tl.constexpr
+):
+    """16 columns of W1, and of the norm's weight and bias, which lie at ``g_scale``."""
+    w1 = _parameter(table, _W1, like)
+    k = pid * 16 + tl.arange(0, 16)
+    own = k < C
+    scale = _load(_parameter(table, _NORM_WEIGHT, like), k, own)[None, :]
+    shift = _load(_parameter(table, _NORM_BIAS, like), k, own)[None, :]
+    of_scale = tl.zeros((RB, 16), tl.float32)
+    of_shift = tl.zeros((RB, 16), tl.float32)
+    for first in range(0, 4 * C, RB):
+        rows = first + tl.arange(0, RB)
+        inside = (rows < 4 * C)[:, None] & own[None, :]
+        place = rows[:, None] * C + k[None, :]
+        d = tl.load(g_w1 + place, mask=inside, other=0.0)
+        w = _load(w1, place, inside)
+        of_b1 = tl.load(g_b1 + rows, mask=rows < 4 * C, other=0.0)[:, None]
+        of_scale += w * d
+        of_shift += w * of_b1
+        tl.store(g_w1 + place, d * scale + of_b1 * shift, mask=inside)
+    tl.store(g_scale + k, tl.sum(of_scale, 0), mask=own)
+    tl.store(g_scale + C + k, tl.sum(of_shift, 0), mask=own)
+
+
+@triton.jit
+def _finish_second(
+    table, like, sums, g_w2, g_b2, pid, C: tl.constexpr, GAMMA: tl.constexpr,
+    GRN: tl.constexpr, CB: tl.constexpr,
+):  # fmt: skip
+    """4 rows of W2, of b2 and of layer scale, which lies behind b2."""
+    w2, b2 = _parameter(table, _W2, like), _parameter(table, _B2, like)
+    rows = pid * 4 + tl.arange(0, 4)
+    own = rows < C
+    f = tl.full((4,), 1.0, tl.float32)
+    if GAMMA:
+        f = _load(_parameter(table, _GAMMA, like), rows, own)
+    of_b2 = tl.load(sums + rows, mask=own, other=0.0)
+    along = tl.zeros((4, CB), tl.float32)
+    for first in range(0, 4 * C, CB):
+        k = first + tl.arange(0, CB)
+        inside = own[:, None] & (k < 4 * C)[None, :]
+        place = rows[:, None] * (4 * C) + k[None, :]
+        d = tl.load(g_w2 + place, mask=inside, other=0.0)
+        if GRN:
+            beta = _load(_parameter(table, _BETA, like), k, k < 4 * C)
+            d += of_b2[:, None] * beta[None, :]
         if GAMMA:
-            f = _load(_parameter(table, _GAMMA, like), rows, own)
-        total = _load(b2, rows, own)
-        for first in range(0, 4 * C, 4 * CB):
-            k = first + tl.arange(0, 4 * CB)
-            inside = own[:, None] & (k < 4 * C)[None, :]
-            place = rows[:, None] * (4 * C) + k[None, :]
-            w = _load(w2, place, inside)
-            folded = (w * f[:, None]).to(half)
-            tl.store(matrices + 4 * C * C + place, folded, mask=inside)
-            if GRN:
-                beta = _load(_parameter(table, _BETA, like), k, k < 4 * C)
-                total += tl.sum(w * beta[None, :], 1)
-        tl.store(vectors + 4 * C + rows, f * total, mask=own)
+            along += _load(w2, place, inside) * d
+        tl.store(g_w2 + place, f[:, None] * d, mask=inside)
+    tl.store(g_b2 + rows, f * of_b2, mask=own)
+    if GAMMA:
+        of_f = tl.sum(along, 1) + of_b2 * _load(b2, rows, own)
+        tl.store(g_b2 + C + rows, of_f, mask=own)
+
+
+@triton.jit
+def _finish_beta(table, like, sums, g_beta, pid, C: tl.constexpr, GAMMA: tl.constexpr):
+    """64 of GRN's beta."""
+    w2 = _parameter(table, _W2, like)
+    k = pid * 64 + tl.arange(0, 64)
+    own = k < 4 * C
+    total = tl.zeros((32, 64), tl.float32)
+    for first in range(0, C, 32):
+        rows = first + tl.arange(0, 32)
+        by = tl.load(sums + rows, mask=rows < C, other=0.0)
+        if GAMMA:
+            by *= _load(_parameter(table, _GAMMA, like), rows, rows < C)
+        inside = (rows < C)[:, None] & own[None, :]
+        place = rows[:, None] * (4 * C) + k[None, :]
+        total += _load(w2, place, inside) * by[:, None]
+    tl.store(g_beta + k, tl.sum(total, 0), mask=own)
 
 
 @triton.jit
@@ -86,8 +176,8 @@ def finish_blocks(
     """Gradients of the folded parameters become those of the parameters.
 
     Args:
-        grads: EACH numbers a block, in the parameters' order. w1, b1 and w2 are there as
-            gradients of W1', b1' and W2'.
+        grads: EACH numbers a block, in the parameters' order. w1, b1 and w2 are there
+            as gradients of W1', b1' and W2'.
         sums: the gradients of b2', (blocks, C).
 
     Grid: (C in 16s + C in 4s + with GRN 4C in 64s, blocks).
@@ -102,63 +192,13 @@ def finish_blocks(
     g_b1 = g_w1 + 4 * C * C
     g_w2 = g_b1 + 4 * C
     g_b2 = g_w2 + 4 * C * C
-    if pid < first_programs:  # 16 columns of W1
-        w1 = _parameter(table, _W1, like)
-        k = pid * 16 + tl.arange(0, 16)
-        own = k < C
-        scale = _load(_parameter(table, _NORM_WEIGHT, like), k, own)[None, :]
-        shift = _load(_parameter(table, _NORM_BIAS, like), k, own)[None, :]
-        of_scale = tl.zeros((RB, 16), tl.float32)
-        of_shift = tl.zeros((RB, 16), tl.float32)
-        for first in range(0, 4 * C, RB):
-            rows = first + tl.arange(0, RB)
-            inside = (rows < 4 * C)[:, None] & own[None, :]
-            place = rows[:, None] * C + k[None, :]
-            d = tl.load(g_w1 + place, mask=inside, other=0.0)
-            w = _load(w1, place, inside)
-            of_b1 = tl.load(g_b1 + rows, mask=rows < 4 * C, other=0.0)[:, None]
-            of_scale += w * d
-            of_shift += w * of_b1
-            tl.store(g_w1 + place, d * scale + of_b1 * shift, mask=inside)
-        tl.store(g_scale + k, tl.sum(of_scale, 0), mask=own)
-        tl.store(g_scale + C + k, tl.sum(of_shift, 0), mask=own)
-    elif pid < first_programs + second_programs:  # 4 rows of W2
-        w2, b2 = _parameter(table, _W2, like), _parameter(table, _B2, like)
-        rows = (pid - first_programs) * 4 + tl.arange(0, 4)
-        own = rows < C
-        f = tl.full((4,), 1.0, tl.float32)
-        if GAMMA:
-            f = _load(_parameter(table, _GAMMA, like), rows, own)
-        of_b2 = tl.load(sums + rows, mask=own, other=0.0)
-        along = tl.zeros((4, CB), tl.float32)
-        for first in range(0, 4 * C, CB):
-            k = first + tl.arange(0, CB)
-            inside = own[:, None] & (k < 4 * C)[None, :]
-            place = rows[:, None] * (4 * C) + k[None, :]
-            d = tl.load(g_w2 + place, mask=inside, other=0.0)
-            if GRN:
-                beta = _load(_parameter(table, _BETA, like), k, k < 4 * C)
-                d += of_b2[:, None] * beta[None, :]
-            if GAMMA:
-                along += _load(w2, place, inside) * d
-            tl.store(g_w2 + place, f[:, None] * d, mask=inside)
-        tl.store(g_b2 + rows, f * of_b2, mask=own)
-        if GAMMA:
-            of_f = tl.sum(along, 1) + of_b2 * _load(b2, rows, own)
-            tl.store(g_b2 + C + rows, of_f, mask=own)
-    elif GRN:  # 64 of GRN's beta
-        w2 = _parameter(table, _W2, like)
-        k = (pid - first_programs - second_programs) * 64 + tl.arange(0, 64)
-        own = k < 4 * C
-        of_beta = tl.zeros((32, 64), tl.float32)
-        for first in range(0, C, 32):
-            rows = first + tl.arange(0, 32)
-            by = tl.load(sums + rows, mask=rows < C, other=0.0)
-            if GAMMA:
-                by *= _load(_parameter(table, _GAMMA, like), rows, rows < C)
-            inside = (rows < C)[:, None] & own[None, :]
-            place = rows[:, None] * (4 * C) + k[None, :]
-            of_beta += _load(w2, place, inside) * by[:, None]
-        if GAMMA:
-            g_b2 += C
-        tl.store(g_b2 + C + 4 * C + k, tl.sum(of_beta, 0), mask=own)
+    if pid < first_programs:
+        _finish_first(table, like, g_scale, g_w1, g_b1, pid, C, RB)
+    elif pid < first_programs + second_programs:
+        own = pid - first_programs
+        _finish_second(table, like, sums, g_w2, g_b2, own, C, GAMMA, GRN, CB)
+    elif GRN:
+        # behind b2, layer scale if there is one, and GRN's gamma
+        behind: tl.constexpr = (6 if GAMMA else 5) * C
+        beyond = pid - first_programs - second_programs
+        _finish_beta(table, like, sums, g_b2 + behind, beyond, C, GAMMA)
