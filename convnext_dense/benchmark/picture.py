@@ -68,7 +68,7 @@ def draw(groups: Groups, file: str | Path, title: str) -> None:
         for (library, execution), name in names.items()
     ]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9
+        handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9
     )
     figure.savefig(file, dpi=110)
 
