@@ -10,6 +10,7 @@ from torch.autograd import DeviceType
 
 from convnext_dense.benchmark import clock, measuring, memory
 from convnext_dense.benchmark.measuring import Step
+from convnext_dense.benchmark.steps import training
 
 
 class GPU:
@@ -181,19 +182,93 @@ def test_what_a_step_leaves_counts_to_its_peak(gpu, monkeypatch):
     monkeypatch.setattr(clock, "kernel_time", lambda *_: (None, None))
     gpu.allocate(10**6)  # the weights
 
-    def step(leaves, needs, graphs):
+    def step(leaves, needs, graphs=None):
         left = []
 
         def run():
             gpu.launch(0.001, 0.001)
             if not left:
-                left.append(gpu.allocate(leaves, graphs))
+                left.append(gpu.allocate(leaves, graphs=graphs is not None))
             gpu.allocate(needs)
             gpu.free(needs)
 
         return Step(run, lambda: [torch.ones(1, requires_grad=True)], (), graphs)
 
-    steps = [step(0, 500, False), step(100, 500, False), step(4000, 50, True)]
+    steps = [step(0, 500), step(100, 500), step(4000, 50, measuring.OWN_POOL)]
     plain, leaving, graphed = measuring.measure(steps, "cuda", seconds=0)
     assert (plain.peak, leaving.peak, graphed.peak) == (500, 600, 4050)
     assert (plain.kept, graphed.kept) == (0, None)
+
+
+def test_a_shared_pool_counts_what_is_allocated_while_it_is_recorded(gpu, monkeypatch):
+    """The second step that records takes the pool's memory that the first has left."""
+    monkeypatch.setattr(clock, "kernel_time", lambda *_: (None, None))
+    pool = []
+
+    def step(needs):
+        calls = []
+
+        def run():
+            calls.append(gpu.launch(0.001, 0.001))
+            if len(calls) == 1:  # compiles, and tries kernels out
+                gpu.allocate(9000)
+                gpu.free(9000)
+            if len(calls) == 2:  # records
+                gpu.allocate(needs)
+                gpu.free(needs)
+                if not pool:
+                    pool.append(gpu.allocate(needs, graphs=True))
+
+        return Step(run, graphs=measuring.SHARED_POOL)
+
+    figures = measuring.measure([step(700), step(600)], "cuda", seconds=0)
+    assert [f.peak for f in figures] == [700, 600]
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@needs_gpu
+def test_a_real_gpu_is_measured():
+    x = torch.rand(1000, 1000, device="cuda", requires_grad=True)
+
+    def forward():
+        return [x.sin().exp()]  # sin keeps x, exp its result
+
+    def run():
+        forward()[0].sum().backward()
+        x.grad = None
+
+    (figures,) = measuring.measure([Step(run, forward, [x])], "cuda", seconds=1)
+    assert figures.kernel_ms > 0
+    assert 0 < figures.host_ms <= figures.ms
+    assert figures.launches >= 5  # sin, exp, sum and their gradients
+    assert figures.kept == pytest.approx(4e6, rel=0.3)
+    assert 8e6 <= figures.peak <= 30e6
+
+
+@needs_gpu
+def test_graphs_of_a_real_gpu_are_measured_each_as_if_alone():
+    """torch.compile's graphs share their memory."""
+    pytest.importorskip("triton")
+    image = torch.rand(64, 3, 128, 128, device="cuda")
+
+    class Maps(nn.Sequential):
+        def forward(self, x):
+            return [super().forward(x)]
+
+    runs = [
+        training(
+            Maps(nn.Conv2d(3, 16, 3), nn.GELU(), nn.Conv2d(16, 8, 3)).cuda(),
+            image,
+            "fp32",
+            execution,
+        )
+        for execution in ("reduce-overhead", "reduce-overhead", "eager")
+    ]
+    first, second, eager = measuring.measure(runs, "cuda", seconds=1)
+    torch._dynamo.reset()
+    assert second.peak == pytest.approx(first.peak, rel=0.2)
+    assert eager.peak / 4 <= first.peak <= 2 * eager.peak
+    assert first.kernel_ms > 0
+    assert first.kept is None

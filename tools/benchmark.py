@@ -15,7 +15,7 @@ from pathlib import Path
 from _command import output_file, positive, run
 
 # The profiler that counts a CPU's bytes has much to say about there being no GPU.
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 MODES, DTYPES = ("inference", "training"), ("fp32", "bf16")
 EXECUTIONS = "eager", "compiled", "reduce-overhead"

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from . import clock, memory
 
-# Compiled code and CUDA graphs are complete at the third step.
-WARM_UP = {"cpu": 1, "cuda": 3}
+# Where the memory of a step's CUDA graphs is.
+OWN_POOL, SHARED_POOL = "own pool", "shared pool"
 
 
 class Step(NamedTuple):
@@ -19,13 +19,14 @@ class Step(NamedTuple):
         forward: makes its forward pass and returns the maps; None where nothing is
             kept for a backward pass, or where it is not asked for.
         parameters: of the module.
-        graphs: whether it replays CUDA graphs.
+        graphs: where the memory of its CUDA graphs is, if it replays any: in a pool
+            of its own, or in that which all that torch.compile makes share.
     """
 
     run: Callable[[], None]
     forward: Callable[[], Sequence[Tensor]] | None = None
     parameters: Iterable[Tensor] = ()
-    graphs: bool = False
+    graphs: str | None = None
 
 
 class Figures(NamedTuple):
@@ -39,7 +40,8 @@ class Figures(NamedTuple):
         kept: bytes kept for the backward pass, without parameters. None with CUDA
             graphs, in whose pool they are: ``peak`` has them.
         peak: the most bytes allocated at once, beside the weights. What a step leaves
-            allocated counts too, such as the pool of its CUDA graphs.
+            allocated counts too, such as its own pool of CUDA graphs; in a shared
+            pool it is what is allocated while the graphs are recorded.
     """
 
     ms: float
@@ -47,7 +49,7 @@ class Figures(NamedTuple):
     kernel_ms: float | None
     launches: float | None
     kept: int | None
-    peak: int
+    peak: int | None
 
 
 def measure(steps: Sequence[Step], device: str, seconds: float) -> list[Figures]:
@@ -58,22 +60,32 @@ def measure(steps: Sequence[Step], device: str, seconds: float) -> list[Figures]
         device: cpu or cuda.
         seconds: how long to time them, all together.
     """
-    held = [_warm_up(step, device) for step in steps]
+    warm = [_warm_up(step, device) for step in steps]
     times = clock.in_turn([step.run for step in steps], device, seconds)
     figures = []
-    for step, (wall, host), left in zip(steps, times, held, strict=True):
+    for step, (wall, host), (left, peak) in zip(steps, times, warm, strict=True):
         kept = None
         if step.forward and not step.graphs:
             kept = memory.kept_bytes(step.forward, step.parameters, device)
-        peak = left + memory.peak_bytes(step.run, device, step.graphs)
+        if step.graphs != SHARED_POOL:
+            own_pool = step.graphs == OWN_POOL
+            peak = left + memory.peak_bytes(step.run, device, own_pool)
         kernel_ms, launches = clock.kernel_time(step.run, device)
         figures.append(Figures(wall, host, kernel_ms, launches, kept, peak))
     return figures
 
 
-def _warm_up(step: Step, device: str) -> int:
-    """Bytes that the first steps leave allocated."""
-    before = memory.held_bytes(device, step.graphs)
-    for _ in range(WARM_UP[device]):
-        step.run()
-    return max(memory.held_bytes(device, step.graphs) - before, 0)
+def _warm_up(step: Step, device: str) -> tuple[int, int | None]:
+    """Bytes that the first steps leave allocated, and the most while graphs are
+    recorded.
+
+    torch.compile compiles in the first step, records its graphs in the second and
+    replays them from the third on. A CPU has no graphs and makes one step.
+    """
+    own_pool = step.graphs == OWN_POOL
+    before = memory.held_bytes(device, own_pool)
+    step.run()
+    recording = None
+    if device == "cuda":
+        recording = memory.peak_bytes(lambda: (step.run(), step.run()), device)
+    return max(memory.held_bytes(device, own_pool) - before, 0), recording

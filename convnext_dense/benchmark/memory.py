@@ -46,20 +46,20 @@ def _allocated_by_graph(forward) -> int:
     return kept
 
 
-def peak_bytes(function: Callable, device: str, graphs: bool = False) -> int:
+def peak_bytes(function: Callable, device: str, own_pool: bool = False) -> int:
     """The most bytes that ``function`` had allocated at once, above what was before.
 
     Args:
-        graphs: it replays CUDA graphs. See ``held_bytes``.
+        own_pool: it replays CUDA graphs from a pool of its own. See ``held_bytes``.
     """
     if device == "cuda":
-        before = held_bytes(device, graphs)
+        before = held_bytes(device, own_pool)
         torch.cuda.reset_peak_memory_stats()
         function()
         torch.cuda.synchronize()
         most = (
             torch.cuda.max_memory_reserved
-            if graphs
+            if own_pool
             else torch.cuda.max_memory_allocated
         )
         return most() - before
@@ -75,15 +75,15 @@ def peak_bytes(function: Callable, device: str, graphs: bool = False) -> int:
     return peak
 
 
-def held_bytes(device: str, graphs: bool) -> int:
+def held_bytes(device: str, own_pool: bool) -> int:
     """Bytes of the GPU that are in use between two steps; 0 on a CPU.
 
-    A CUDA graph has a pool of its own, which PyTorch counts as reserved and not as
-    allocated: with ``graphs``, what is reserved counts.
+    A pool of CUDA graphs stays, which PyTorch counts as reserved and not as
+    allocated: with ``own_pool``, what is reserved counts.
     """
     if device != "cuda":
         return 0
     torch.cuda.synchronize()
     gc.collect()
     torch.cuda.empty_cache()
-    return torch.cuda.memory_reserved() if graphs else torch.cuda.memory_allocated()
+    return torch.cuda.memory_reserved() if own_pool else torch.cuda.memory_allocated()

@@ -14,7 +14,7 @@ from . import made_up, measuring, peers
 from .measuring import Step
 from .peers import OURS
 from .rows import Row
-from .steps import EAGER, GRAPHS, training
+from .steps import EAGER, GRAPHS, POOLS, training
 
 
 class _TimmBackbone(nn.Module):
@@ -68,8 +68,8 @@ def compare(
     whole, alone = [], []
     for (_, execution), model in models.items():
         model.train()
-        replays = execution == GRAPHS
-        whole.append(Step(_step(model, inputs, device, dtype), graphs=replays))
+        step = _step(model, inputs, device, dtype)
+        whole.append(Step(step, graphs=POOLS.get(execution)))
         x = model.data_preprocessor(copy.deepcopy(inputs), True)["inputs"]
         alone.append(training(model.backbone, x, dtype, execution))
     figures = measuring.measure([*whole, *alone], device, seconds)

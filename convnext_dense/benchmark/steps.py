@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .measuring import Step
+from .measuring import OWN_POOL, SHARED_POOL, Step
 
 EAGER, COMPILED, REDUCE_OVERHEAD = "eager", "compiled", "reduce-overhead"
 GRAPHS = "graphs"  # ours alone: ConvNeXt(cuda_graphs=True)
+POOLS = {REDUCE_OVERHEAD: SHARED_POOL, GRAPHS: OWN_POOL}
 
 
 def inference(module: nn.Module, image: Tensor, dtype: str, execution: str) -> Step:
@@ -26,7 +27,7 @@ def inference(module: nn.Module, image: Tensor, dtype: str, execution: str) -> S
         with torch.no_grad(), half:
             run(image)
 
-    return Step(infer, graphs=_replays(execution))
+    return Step(infer, graphs=POOLS.get(execution))
 
 
 def training(
@@ -46,15 +47,11 @@ def training(
         sum(m.float().mean() for m in forward()).backward()
         module.zero_grad()
 
-    return Step(train, forward, list(module.parameters()), _replays(execution))
+    return Step(train, forward, list(module.parameters()), POOLS.get(execution))
 
 
 def _autocast(image, dtype):
     return torch.autocast(image.device.type, torch.bfloat16, enabled=dtype == "bf16")
-
-
-def _replays(execution: str) -> bool:
-    return execution in (REDUCE_OVERHEAD, GRAPHS)
 
 
 def _runner(module: nn.Module, execution: str) -> Callable:
