@@ -49,7 +49,7 @@ def arguments() -> argparse.ArgumentParser:
         default=["eager"],
         help="how to run the backbones: as they are, under torch.compile, under "
         "torch.compile(mode='reduce-overhead'), which needs a GPU; a row for each "
-        "(eager)",
+        "(eager). With a CONFIG all run as they are",
     )
     add(
         "--peers-execution",
