@@ -312,6 +312,19 @@ def test_the_hosts_part_is_a_line_a_stage_and_one_for_a_block(
     assert first == HostRow(8, 1, 100.0, 150.0, 7, 12)._asdict()
 
 
+def test_the_hosts_part_is_measured_without_a_gpu(tool):
+    pytest.importorskip("triton")
+    done = tool("benchmark", "--host", "--arch", "atto", "--drop-path-rate", 0.1)
+    assert done.code == 0
+    *stages, total = done.out.splitlines()[-5:]
+    assert all(re.match(r"\d+ channels, \d+ blocks: forward ", line) for line in stages)
+    forward, backward = re.fullmatch(
+        r"host: (\d+) us a block forward, (\d+) us backward", total
+    ).groups()
+    assert int(forward) > 0
+    assert int(backward) > 0
+
+
 def test_without_triton_the_hosts_part_is_a_message(tool, monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     package = ModuleType("convnext_dense.fused.gpu")
