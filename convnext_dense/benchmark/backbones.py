@@ -7,56 +7,68 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from ..backbone import ConvNeXt
-from ..errors import InputError
-from ..fused.precision import precision_of
-from . import clock, peers
-from .peers import OURS, Peer
+from . import measuring, peers, steps
+from .floor import products
+from .measuring import Step
+from .peers import OURS
+from .rows import Row
 
 LAYOUTS = dict(nchw=torch.contiguous_format, channels_last=torch.channels_last)
+# torch.compile runs a network as it is, without a word, after compiling it 8 times.
+COMPILED_AT_MOST = 64
 
 
 class Setting(NamedTuple):
-    """What is compared with what: everything but the library."""
+    """What is the same for all rows of a table."""
 
-    size: int
+    batch: int
+    size: tuple[int, int]  # height and width in pixels
     mode: str  # inference or training
     dtype: str  # fp32, or bf16: under autocast
-    execution: str  # eager or compiled
 
     def __str__(self) -> str:
-        return f"{self.size} x {self.size}, {self.mode}, {self.dtype}, {self.execution}"
+        height, width = self.size
+        return f"{self.batch} x {height} x {width}, {self.mode}, {self.dtype}"
 
 
-class Row(NamedTuple):
-    """One library in one setting.
+class Candidates(NamedTuple):
+    """What is compared: the rows of every table.
 
     Attributes:
-        layout: the memory format in which it is the fastest, of NCHW and
-            channels_last.
-        ms: median milliseconds of a call.
-        ratio: to the fastest peer; below 1 is faster.
-        floor: share of ``ms`` that the matrix products alone take here.
-        kept: bytes kept for the backward pass, without parameters; the least of
-            both memory formats, as ``peak``.
-        peak: the most bytes allocated at once, beside the weights.
+        libraries: to compare with; all that are installed if None.
+        executions: of ours, from ``steps``.
+        peers_executions: of the others.
+        layouts: memory formats to try, of ``LAYOUTS``.
     """
 
+    libraries: Sequence[str] | None
+    executions: Sequence[str]
+    peers_executions: Sequence[str]
+    layouts: Sequence[str]
+
+
+class _Model(NamedTuple):
     library: str
+    module: nn.Module
+    executions: Sequence[str]
+
+
+class _Run(NamedTuple):
+    """A library, run in one way and in one memory format."""
+
+    library: str
+    execution: str
     layout: str
-    ms: float
-    ratio: float
-    floor: float
-    kept: int
-    peak: int
+    step: Step
 
 
 def compare(
     arch: str,
     settings: Sequence[Setting],
-    libraries: Sequence[str] | None,
-    batch: int,
+    candidates: Candidates,
     device: str,
     seconds: float,
     use_grn: bool = False,
@@ -66,9 +78,8 @@ def compare(
 
     Args:
         arch: of ``archs.ARCHS``.
-        settings: what to compare, one after the other.
-        libraries: with which; all that are installed if None.
-        batch: images in a step.
+        settings: what to compare in, one after the other.
+        candidates: what to compare.
         device: cpu or cuda.
         seconds: how long to time each setting.
         use_grn: compare ConvNeXt V2.
@@ -78,121 +89,79 @@ def compare(
         InputError: a library computes something else; nothing is timed then.
     """
     torch.manual_seed(0)
-    ours = ConvNeXt(
+    build = functools.partial(
+        ConvNeXt,
         arch,
         drop_path_rate=drop_path_rate,
         layer_scale_init_value=float(not use_grn),
         use_grn=use_grn,
     )
+    ours = build()
     with torch.no_grad():  # far from neutral, so that whatever is forgotten shows
         for parameter in ours.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    all_peers = peers.build(ours, libraries or peers.installed())
-    everyone = [Peer(OURS, ours, normed=True), *all_peers]
-    for peer in everyone:
-        peer.module.to(device)
-    x = torch.rand(1, 3, 64, 96, device=device)
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        different = peers.disagreements(ours, all_peers, x)
-    if different:
-        raise InputError("not the same models: " + "; ".join(different))
+    others = peers.build(ours, candidates.libraries or peers.installed())
+    for module in (ours, *(peer.module for peer in others)):
+        module.to(device)
+    peers.check(ours, others)
+
+    plain = [e for e in candidates.executions if e != steps.GRAPHS]
+    models = [_Model(OURS, ours, plain)]
+    if steps.GRAPHS in candidates.executions:
+        graphs = build(cuda_graphs=True).to(device)
+        graphs.load_state_dict(ours.state_dict())
+        models.append(_Model(OURS, graphs, [steps.GRAPHS]))
+    for peer in others:
+        models.append(_Model(peer.library, peer.module, candidates.peers_executions))
     for setting in settings:
-        common = everyone, ours, batch, device, seconds
-        yield str(setting), functools.partial(_compare_in, setting, *common)
+        runs = models, candidates.layouts, device, seconds
+        yield str(setting), functools.partial(_compare_in, setting, *runs)
 
 
-def _compare_in(setting, everyone, ours, batch, device, seconds) -> list[Row]:
-    image = torch.rand(batch, 3, setting.size, setting.size, device=device)
-    calls = [
-        _call(setting, peer, image, layout, device)
-        for peer, layout in itertools.product(everyone, LAYOUTS)
+def _compare_in(setting, models, layouts, device, seconds) -> list[Row]:
+    image = torch.rand(setting.batch, 3, *setting.size, device=device)
+    runs = [
+        run
+        for model, layout in itertools.product(models, layouts)
+        for run in _runs(setting, model, image, layout)
     ]
-    floor = _products(setting, ours, image)
-    steps = [*(call.step for call in calls), floor]
-    *times, least = clock.in_turn(steps, device, seconds)
-
-    found = {}
-    for call, ms in zip(calls, times, strict=True):
-        measured = ms, call.layout, call.kept(), clock.peak_bytes(call.step, device)
-        found.setdefault(call.library, []).append(measured)
+    to_measure = [run.step for run in runs]
+    if device == "cpu":
+        ours = models[0].module
+        to_measure.append(Step(products(ours, *setting)))
+    with torch._dynamo.config.patch(cache_size_limit=COMPILED_AT_MOST):
+        figures = measuring.measure(to_measure, device, seconds)
     torch._dynamo.reset()
-    others = [min(rows)[0] for library, rows in found.items() if library != OURS]
-    best = min(others, default=0)
+
+    least = figures.pop().ms if device == "cpu" else None
+    by_name = {}
+    for run, measured in zip(runs, figures, strict=True):
+        by_name.setdefault((run.library, run.execution), []).append((measured, run))
     rows = []
-    for library, measured in found.items():
-        ms, layout, *_ = min(measured)
-        kept, peak = (min(column) for column in list(zip(*measured, strict=True))[2:])
-        rows.append(
-            Row(library, layout, ms, ms / best if best else 0, least / ms, kept, peak)
+    for (library, execution), measured in by_name.items():
+        best, run = min(measured, key=lambda pair: pair[0].ms)
+        best = best._replace(
+            kept=_least(figures.kept for figures, _ in measured),
+            peak=_least(figures.peak for figures, _ in measured),
         )
+        floor = least / best.ms if least else None
+        rows.append(Row(library, execution, run.layout, setting.batch, best, floor))
     return rows
 
 
-class _Call(NamedTuple):
-    library: str
-    layout: str
-    step: Callable[[], None]
-    kept: Callable[[], int]
+def _least(values):
+    return min((value for value in values if value is not None), default=None)
 
 
-def _call(setting, peer, image, layout, device) -> _Call:
-    """A library in a setting and a memory format: an inference or a training step."""
-    memory_format = LAYOUTS[layout]
-    module = copy.deepcopy(peer.module).train(setting.mode == "training")
-    module.to(memory_format=memory_format)
-    x = image.contiguous(memory_format=memory_format)
-    run = torch.compile(module) if setting.execution == "compiled" else module
-    half = torch.autocast(device, torch.bfloat16, enabled=setting.dtype == "bf16")
-
-    def infer():
-        with torch.no_grad(), half:
-            run(x)
-
-    def forward():
-        with half:
-            return run(x)
-
-    def train():
-        sum(m.float().mean() for m in forward()).backward()
-        module.zero_grad()
-
-    if setting.mode == "inference":
-        return _Call(peer.library, layout, infer, lambda: 0)
-    parameters = list(module.parameters())
-    kept = functools.partial(clock.kept_bytes, forward, parameters)
-    return _Call(peer.library, layout, train, kept)
-
-
-def _products(setting, ours, image) -> Callable[[], None]:
-    """The matrix products of the setting and nothing else: its floor.
-
-    In training there are three for each of inference: the output, the gradient of
-    the input and that of the weight.
-    """
-    with torch.autocast(
-        image.device.type, torch.bfloat16, enabled=setting.dtype == "bf16"
-    ):
-        kind = dict(dtype=precision_of(image).work, device=image.device)
-    products = []
-    side, before = setting.size // 4, None
-    for depth, width in zip(ours.depths, ours.channels, strict=True):
-        rows = len(image) * side * side
-        shapes = [(rows, width, 4 * width), (rows, 4 * width, width)] * depth
-        shapes += [(rows, 4 * before if before else 48, width)]
-        before, side = width, side // 2
-        products += shapes
-    tensors = {
-        shape: (torch.rand(shape[0], shape[1], **kind), torch.rand(shape[1:], **kind))
-        for shape in set(products)
-    }
-
-    def multiply():
-        for shape in products:
-            rows, weight = tensors[shape]
-            out = rows @ weight
-            if setting.mode == "training":
-                out @ weight.t()
-                rows.t() @ out
-
-    return multiply
+def _runs(setting: Setting, model: _Model, image: Tensor, layout: str) -> list[_Run]:
+    """A library in a memory format: all ways to run it share the weights."""
+    training = setting.mode == "training"
+    module = copy.deepcopy(model.module).train(training)
+    module.to(memory_format=LAYOUTS[layout])
+    x = image.contiguous(memory_format=LAYOUTS[layout])
+    step = steps.training if training else steps.inference
+    return [
+        _Run(model.library, way, layout, step(module, x, setting.dtype, way))
+        for way in model.executions
+    ]

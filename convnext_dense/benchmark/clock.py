@@ -1,82 +1,87 @@
-"""Time and memory of several functions, measured in turn in one process."""
+"""Wall, host and kernel time of functions in one process."""
 
-import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-WARM_UP = 2
 MIN_ROUNDS, MAX_ROUNDS = 3, 50
+PROFILED = 3  # calls
 
 
-def in_turn(functions: Sequence[Callable], device: str, seconds: float) -> list[float]:
-    """Median milliseconds of each function, called in turn: A B C A B C ...
+class Times(NamedTuple):
+    """Median milliseconds of a call.
 
-    What slows the machine for a while slows all of them. Every function is called
-    ``WARM_UP`` times first; then there are as many rounds as fit into ``seconds``,
-    at least 3 and at most 50.
+    Attributes:
+        wall: until all its work is done.
+        host: until control returns. A GPU may still be at work then; on a CPU it is
+            ``wall``.
+    """
+
+    wall: float
+    host: float
+
+
+def in_turn(functions: Sequence[Callable], device: str, seconds: float) -> list[Times]:
+    """The times of each function, called in turn: A B C A B C ...
+
+    What slows the machine for a while slows all of them. The first round is not
+    timed. Then there are as many rounds as fit into ``seconds``, at least 3 and at
+    most 50.
     """
     for function in functions:
-        for _ in range(WARM_UP):
-            function()
+        function()
     times = [[] for _ in functions]
     started = time.perf_counter()
     while len(times[0]) < MAX_ROUNDS:
         if len(times[0]) >= MIN_ROUNDS and time.perf_counter() - started > seconds:
             break
         for function, own in zip(functions, times, strict=True):
-            _wait(device)
+            wait(device)
             start = time.perf_counter()
             function()
-            _wait(device)
-            own.append(1e3 * (time.perf_counter() - start))
-    return [statistics.median(own) for own in times]
+            returned = time.perf_counter()
+            wait(device)
+            own.append((time.perf_counter() - start, returned - start))
+    return [
+        Times(*(1e3 * statistics.median(column) for column in zip(*own, strict=True)))
+        for own in times
+    ]
 
 
-def kept_bytes(forward: Callable, parameters: Iterable[Tensor]) -> int:
-    """Bytes of the storages that ``forward`` keeps for the backward pass, without
-    parameters."""
-    known = {p.untyped_storage().data_ptr() for p in parameters}
-    kept = {}
+def kernel_time(function: Callable, device: str) -> tuple[float | None, float | None]:
+    """Milliseconds that the GPU's kernels take in a call, and how many there are.
 
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    Counted is what ran on the GPU, by the profiler: kernels, copies and fills. Those
+    of a CUDA graph count one by one, though they are started together.
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = forward()
-    del out
-    return sum(kept.values())
-
-
-def peak_bytes(function: Callable, device: str) -> int:
-    """The most bytes that were allocated at once by ``function``, above what was
-    before."""
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        function()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
-        function()
-    events = run.profiler.kineto_results.events()
-    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
-    peak = now = 0
-    for _, change in sorted(changes, key=lambda event: event[0]):
-        now += change
-        peak = max(peak, now)
-    return peak
+    Returns:
+        a pair of None on a CPU, and where the profiler may not look at the GPU.
+    """
+    if device != "cuda":
+        return None, None
+    wait(device)
+    with profile(activities=[ProfilerActivity.CUDA]) as run:
+        for _ in range(PROFILED):
+            function()
+        wait(device)
+    spans = [
+        event.time_range.elapsed_us()
+        for event in run.events()
+        if event.device_type == DeviceType.CUDA
+        # A name for several kernels, which are events themselves.
+        and not getattr(event, "is_user_annotation", False)
+    ]
+    if not spans:
+        return None, None
+    return sum(spans) / 1e3 / PROFILED, len(spans) / PROFILED
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Return when the device has done all its work."""
     if device == "cuda":
         torch.cuda.synchronize()

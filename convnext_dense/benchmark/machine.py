@@ -24,11 +24,10 @@ def device(wanted: str | None) -> str:
 
 def about(device: str) -> str:
     """One line: the device and the versions."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    name = f"{torch.get_num_threads()} threads of {_cpu()} ({capability})"
     if device == "cuda":
-        name = torch.cuda.get_device_name()
-    else:
-        capability = torch.backends.cpu.get_cpu_capability()
-        name = f"{torch.get_num_threads()} threads of {_cpu()} ({capability})"
+        name = f"{torch.cuda.get_device_name()}, {name}"
     versions = [f"torch {torch.__version__}"]
     for library in peers.installed():
         versions.append(f"{library} {importlib.metadata.version(library)}")

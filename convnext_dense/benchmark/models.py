@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -11,11 +10,11 @@ from torch import Tensor, nn
 from ..backbone import ConvNeXt
 from ..errors import InputError
 from ..runtime import build_model, fit_to_machine
-from . import clock, peers
-from .backbones import Row
+from . import made_up, measuring, peers
+from .measuring import Step
 from .peers import OURS
-
-BOXES = 8  # in each image
+from .rows import Row
+from .steps import EAGER, GRAPHS, POOLS, training
 
 
 class _TimmBackbone(nn.Module):
@@ -34,60 +33,89 @@ class _TimmBackbone(nn.Module):
 
 
 def compare(
-    cfg: Config, size: int, batch: int, device: str, dtype: str, seconds: float
+    cfg: Config,
+    size: tuple[int, int],
+    batch: int,
+    device: str,
+    dtype: str,
+    seconds: float,
+    graphs: bool = False,
 ) -> list[Row]:
     """Forward pass, losses, backward pass and AdamW's step on made-up images.
 
     Args:
         cfg: a detector's or segmentor's, with this package's backbone.
-        size: side of the images in pixels.
+        size: height and width of the images in pixels.
         batch: how many there are.
         dtype: fp32, or bf16 for autocast.
         seconds: how long to time.
+        graphs: measure ours with CUDA graphs too.
 
     Returns:
         a row for our backbone and one for timm's, in the channels_last memory format.
+        Each has the time of the backbone's forward and backward pass alone, for the
+        same images in the same rounds.
 
     Raises:
         InputError: the model cannot be built or has another backbone.
     """
+    models = _models(cfg, device, graphs)
+    data = made_up.detection if cfg.default_scope == "mmdet" else made_up.labels
+    images = [
+        torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(batch)
+    ]
+    inputs = dict(inputs=images, data_samples=[data(*size) for _ in images])
+    whole, alone = [], []
+    for (_, execution), model in models.items():
+        model.train()
+        step = _step(model, inputs, device, dtype)
+        whole.append(Step(step, graphs=POOLS.get(execution)))
+        x = model.data_preprocessor(copy.deepcopy(inputs), True)["inputs"]
+        alone.append(training(model.backbone, x, dtype, execution))
+    figures = measuring.measure([*whole, *alone], device, seconds)
+    return [
+        Row(*name, "channels_last", batch, own, backbone_ms=backbone.ms)
+        for name, own, backbone in zip(
+            models, figures[: len(whole)], figures[len(whole) :], strict=True
+        )
+    ]
+
+
+def _models(cfg, device, graphs) -> dict[tuple[str, str], nn.Module]:
+    """The models of a config by their backbone's library and execution."""
     if not isinstance(getattr(build_model(cfg), "backbone", None), ConvNeXt):
         raise InputError(f"{cfg.filename} has no ConvNeXt of this package to exchange")
     fit_to_machine(cfg)
     cfg.model.backbone.init_cfg = None
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-    twin = copy.deepcopy(model)
-    twin.backbone = _TimmBackbone(model.backbone)
-    model, twin = (
-        m.to(device, memory_format=torch.channels_last) for m in (model, twin)
-    )
+        ours = MODELS.build(cfg.model)
+        models = {(OURS, EAGER): ours}
+        if graphs:
+            twin = models[OURS, GRAPHS] = copy.deepcopy(ours)
+            twin.backbone = MODELS.build(dict(cfg.model.backbone, cuda_graphs=True))
+            twin.backbone.load_state_dict(ours.backbone.state_dict())
+    twin = models["timm", EAGER] = copy.deepcopy(ours)
+    twin.backbone = theirs = _TimmBackbone(ours.backbone)
+    for model in models.values():
+        model.to(device, memory_format=torch.channels_last)
 
     x = torch.rand(1, 3, 64, 96, device=device)
-    peer = peers.Peer("timm", twin.backbone.eval(), normed=True)
-    for mine, theirs in zip(model.backbone.eval()(x), peer.module(x), strict=True):
-        if not (mine - theirs).abs().max() <= 1e-3 * mine.abs().max():
+    with peers.no_tf32():
+        pairs = zip(ours.backbone.eval()(x), theirs.eval()(x), strict=True)
+        if not all((a - b).abs().max() <= 1e-3 * a.abs().max() for a, b in pairs):
             raise InputError("the two backbones do not compute the same")
-
-    data = _detections if cfg.default_scope == "mmdet" else _labels
-    images = [
-        torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in range(batch)
-    ]
-    inputs = dict(inputs=images, data_samples=[data(size) for _ in images])
-    steps = [_step(m, inputs, device, dtype) for m in (model, twin)]
-    times = clock.in_turn(steps, device, seconds)
-    peaks = [clock.peak_bytes(step, device) for step in steps]
-    return [
-        Row(library, "channels_last", ms, ms / times[1], 0.0, 0, peak)
-        for library, ms, peak in zip((OURS, "timm"), times, peaks, strict=True)
-    ]
+    return models
 
 
 def _step(model, inputs, device, dtype):
-    model.train()
     wanted = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(wanted, lr=1e-6)
+    # The optimizer's state is there before anything is measured, as the weights are.
+    for p in wanted:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    optimizer.zero_grad()
 
     def step():
         data = model.data_preprocessor(copy.deepcopy(inputs), True)
@@ -98,34 +126,3 @@ def _step(model, inputs, device, dtype):
         optimizer.zero_grad()
 
     return step
-
-
-def _detections(size: int):
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
-
-    corners = torch.rand(BOXES, 2) * size * 0.7
-    boxes = torch.cat([corners, corners + size * 0.25], 1)
-    masks = np.zeros((BOXES, size, size), np.uint8)
-    for mask, (left, top, right, bottom) in zip(
-        masks, boxes.int().tolist(), strict=True
-    ):
-        mask[top:bottom, left:right] = 1
-    shape = dict(img_shape=(size, size), batch_input_shape=(size, size))
-    sample = DetDataSample(metainfo=dict(shape, scale_factor=(1.0, 1.0)))
-    sample.gt_instances = InstanceData(
-        bboxes=boxes,
-        labels=torch.zeros(BOXES, dtype=torch.long),
-        masks=BitmapMasks(masks, size, size),
-    )
-    return sample
-
-
-def _labels(size: int):
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
-
-    sample = SegDataSample(metainfo=dict(img_shape=(size, size)))
-    sample.gt_sem_seg = PixelData(data=torch.randint(0, 2, (1, size, size)))
-    return sample

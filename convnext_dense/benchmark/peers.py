@@ -4,6 +4,7 @@ same."""
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -69,6 +70,23 @@ def _set_drop_path(module: nn.Module, rates: Iterable[float]) -> None:
         setattr(
             block, name, StochasticDepth(rate, mode="row") if rate else nn.Identity()
         )
+
+
+def check(ours: ConvNeXt, peers: Sequence[Peer]) -> None:
+    """Raise an InputError if a peer computes something else than ``ours``, in fp32.
+
+    All are on the same device. On a GPU, fp32 is fp32: without TF32.
+    """
+    x = torch.rand(1, 3, 64, 96, device=next(ours.parameters()).device)
+    with no_tf32():
+        different = disagreements(ours, peers, x)
+    if different:
+        raise InputError("not the same models: " + "; ".join(different))
+
+
+def no_tf32() -> AbstractContextManager:
+    """cuDNN's convolutions in plain fp32; PyTorch's matrix products already are."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def disagreements(ours: ConvNeXt, peers: Sequence[Peer], x: Tensor) -> list[str]:

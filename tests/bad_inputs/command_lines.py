@@ -310,6 +310,21 @@ CASES = [
         "unknown arch 'huger'",
     ),
     Case(
+        *("benchmark", "a size that is none"),
+        lambda t: ["--size", "800x"],
+        "argument --size: 800x is no size: give a number of pixels, or HEIGHTxWIDTH",
+    ),
+    Case(
+        *("benchmark", "--graphs on a CPU"),
+        lambda t: ["--graphs", "--device", "cpu"],
+        "--graphs needs a GPU: it measures CUDA graphs",
+    ),
+    Case(
+        *("benchmark", "what needs a GPU on a CPU"),
+        lambda t: ["--execution", "reduce-overhead", "--device", "cpu"],
+        "--execution reduce-overhead needs a GPU: it is CUDA graphs",
+    ),
+    Case(
         *("doctor", "an argument"),
         lambda t: ["--gpu"],
         "unrecognized arguments: --gpu",
