@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from convnext_dense.block import Block, LayerNorm2d
-from convnext_dense.fused.gpu.autograd import apply_stage
+from convnext_dense.fused.gpu.autograd import Given, apply_stage
 from convnext_dense.fused.gpu.description import (
     DOWNSAMPLE,
     NONE,
@@ -118,7 +118,9 @@ def check(kind, types, plan, size, drop=False, wanted=None, seed=0):
             p.requires_grad_(want)
     mine_x = x_types.clone()
     mine_x.requires_grad_(kind.entrance != STEM)
-    outs = apply_stage(stage, mine_x, parameters, shares, f32 if kind.norm else None)
+    shape = stage.shape_of(mine_x, drop, f32 if kind.norm else None)
+    given = Given.of(parameters, shares)
+    outs = apply_stage(stage, shape, mine_x, given)
     tolerance = TOLERANCE[types.work]
     probes = [None if t is None else torch.randn_like(t) for t in true]
     loss = true_loss = 0
@@ -141,9 +143,7 @@ def check(kind, types, plan, size, drop=False, wanted=None, seed=0):
         assert mine.shape == theirs.shape
         assert error(mine, theirs) < 2 * tolerance, index
     with torch.no_grad():
-        again = apply_stage(
-            stage, mine_x, parameters, shares, f32 if kind.norm else None
-        )
+        again = apply_stage(stage, shape, mine_x, given)
     for a, b in zip(again, outs, strict=True):
         assert a is None or error(a, b) < tolerance / 10
 

@@ -10,8 +10,8 @@ patch_conv      the stem's and the downsample layers' convolutions as matrix pro
 precision       which types are kept and computed with, under autocast too
 """
 
+import importlib.util
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ def run_stage(
     blocks: Sequence[nn.Module],
     norm: nn.Module | None,
     x: Tensor,
+    graphs=None,
 ) -> tuple[Tensor, Tensor | None] | None:
     """A stage by a GPU's kernels; see ``gpu.modules.run_stage``.
 
@@ -61,20 +62,31 @@ def run_stage(
     """
     if x.device.type not in ("cuda", "cpu") or not takes(x):
         return None
-    modules = _gpu_modules()
-    if modules is None or not modules.runs_on(x):
+    if not _HAS_TRITON:
         return None
-    return modules.run_stage(modules.StageModules(entrance, blocks, norm), x)
+    from .gpu import modules  # which takes its time, and is for GPUs
+
+    if not modules.runs_on(x):
+        return None
+    return modules.run_stage(modules.StageModules(entrance, blocks, norm), x, graphs)
 
 
-@cache
-def _gpu_modules():
-    """The kernels' module; None where Triton, which comes with PyTorch for CUDA, is
-    not."""
+def new_graphs():
+    """Room for the CUDA graphs of a backbone, ``gpu.graphs.StageGraphs``; None without
+    Triton."""
+    if not _HAS_TRITON:
+        return None
+    from .gpu.graphs import StageGraphs
+
+    return StageGraphs()
+
+
+def _has_triton() -> bool:
+    """Whether Triton is installed, which comes with PyTorch for CUDA."""
     try:
-        from .gpu import modules
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
-            raise
-        return None
-    return modules
+        return importlib.util.find_spec("triton") is not None
+    except ValueError:  # something else took its name
+        return False
+
+
+_HAS_TRITON = _has_triton()

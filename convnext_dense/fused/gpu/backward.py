@@ -118,6 +118,7 @@ def _output_norm(p, places, s, needs, wide, narrow, m, ws) -> _Gradient:
         copy_map(p, given, narrow, m * kind.channels)
         return _Gradient(given, wide, narrow)
     c, index, rows = kind.channels, places.count - 2, row_block(kind.channels)
+    h, w = kind.out_size(s.height, s.width)
     splits = min(MOST_SPLITS, cdiv(m, rows))
     mark = ws.used
     parts = [ws.take(splits * c, f32) for _ in range(2)]
@@ -129,9 +130,13 @@ def _output_norm(p, places, s, needs, wide, narrow, m, ws) -> _Gradient:
             places.parameter(index),
             Ref("g_normed", 0, s.normed),
             given if needs.g else wide,
-            *(wide, narrow or wide, *parts, m, splits),
+            *(wide, narrow or wide, *parts, m, splits, h, w),
+            *(needs.strides or (0, 0, 0, 0)),
         ],
-        (c, kind.eps, rows, padded(c), needs.g, narrow is not None),
+        (
+            *(c, kind.eps, rows, padded(c), needs.g),
+            *(narrow is not None, bool(needs.strides)),
+        ),
     )
     wanted = [
         Sum(part, places.gradient(index + k), splits, c, c)

@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     weights: tuple = (64, 64, 4, 3)
     up: tuple = (128, 128, 64, 8, 3)
     hidden: tuple = (128, 128, 64, 8, 3)
-    piece: int = 2**26
+    piece: int = 2**24
 
 
 def plans_for(
