@@ -24,8 +24,14 @@ def layered(*shape, dtype=torch.float32):
     return torch.randn(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
 
 
+# Sums in fp32: a rounding is 6e-8, and in a sum of n terms, in whatever order, they
+# add up to about the root of n of it. Half precision would be wrong by 1e-3.
+TOLERANCE = 1e-5
+ways = pytest.mark.parametrize("instructions", ["AVX2", "AVX512", ""])
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("instructions", ["AVX2", "AVX512", ""])
+@ways
 def test_equals_float64(shape, instructions, monkeypatch):
     """By each way: whichever instructions this machine has, the sums are the same."""
     monkeypatch.setattr(depthwise, "_vector_instructions", lambda: instructions)
@@ -33,23 +39,27 @@ def test_equals_float64(shape, instructions, monkeypatch):
     x, probe, channels = layered(*shape), layered(*shape), shape[1]
     weight, bias = torch.randn(channels, 1, 7, 7), torch.randn(channels)
     y, of_x, of_weight = exact(x, weight, bias, probe)
-    assert largest_error(depthwise.convolution(x, weight, bias), y) <= 1e-6
-    assert largest_error(depthwise.input_gradient(probe, weight), of_x) <= 1e-6
+    for mine, true in (
+        (depthwise.convolution(x, weight, bias), y),
+        (depthwise.input_gradient(probe, weight), of_x),
+    ):
+        assert mine.shape == true.shape
+        assert largest_error(mine, true) <= TOLERANCE
+        assert mine.is_contiguous(memory_format=torch.channels_last)
     mine = depthwise.weight_gradient(x, probe)
     assert mine.shape == weight.shape
-    assert largest_error(mine, of_weight) <= 2e-6
-    for result in (depthwise.convolution(x, weight, bias), of_x):
-        assert result.is_contiguous(memory_format=torch.channels_last)
+    assert largest_error(mine, of_weight) <= TOLERANCE
 
 
-def test_strips_are_more_exact_than_one_sum():
+@ways
+def test_weight_gradient_of_a_large_map(instructions, monkeypatch):
+    """Sums of 40 000 terms, in many strips."""
+    monkeypatch.setattr(depthwise, "_vector_instructions", lambda: instructions)
     torch.manual_seed(0)
     x, probe = layered(1, 8, 200, 200), layered(1, 8, 200, 200)
     weight, bias = torch.randn(8, 1, 7, 7), torch.zeros(8)
     true = exact(x, weight, bias, probe)[2]
-    whole = torch.nn.grad.conv2d_weight(x, weight.shape, probe, padding=3, groups=8)
-    mine = depthwise.weight_gradient(x, probe)
-    assert largest_error(mine, true) <= largest_error(whole, true)
+    assert largest_error(depthwise.weight_gradient(x, probe), true) <= TOLERANCE
 
 
 def test_no_images():
