@@ -1,11 +1,18 @@
 """Faster and leaner versions of what ``block.py`` says.
 
+On a CPU, block by block:
+
 lean_block      the block's two passes: what is kept, what is made again, in which order
 block_op        the lean block as an autograd function and as an operator
-depthwise       the depthwise 7x7 convolution, its norm and gradients: the fastest ways
+depthwise       the depthwise 7x7 convolution, its norm and gradients
 gelu            GELU and its gradient
-triton_*        kernels for both, for a GPU
-choice          which of several ways is the fastest here
+
+On a GPU, stage by stage:
+
+gpu             kernels for a whole stage with its entrance; when plain PyTorch is taken
+
+On both:
+
 patch_conv      the stem's and the downsample layers' convolutions as matrix products
 precision       which types are kept and computed with, under autocast too
 """

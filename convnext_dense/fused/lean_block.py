@@ -1,4 +1,4 @@
-"""The block's forward and backward pass, keeping little and passing over it once.
+"""The block's two passes on a CPU, keeping little and passing over memory once.
 
 The mathematics is that of ``block.py``. A chain of its modules keeps about twelve
 times the block's input for the backward pass; here two tensors stay, the input and
@@ -25,9 +25,7 @@ from torch import Tensor
 from . import depthwise, gelu
 
 GRN_EPS = 1e-6
-# Elements of a widened piece. On a CPU: 8 MB of fp32, a share of the last cache.
-# Elsewhere large enough to fill the device, small beside what is kept.
-_PIECE = {"cpu": 2**21, "cuda": 2**25}
+_PIECE = 2**21  # elements of a widened piece: 8 MB of fp32, a share of the last cache
 _MIN_ROWS = 1024  # fewer are slower to multiply
 
 
@@ -132,7 +130,7 @@ def backward(
     of_wide = of_normed or of.w1 or of.b1 or of.grn_gamma or of.grn_beta
     of_second = of.w2 or of.gamma
 
-    x = x.to(depthwise.working_type(x, work))
+    x = x.to(depthwise.working_type(work))
     grad = grad.contiguous(memory_format=torch.channels_last)
     outer = _rows(grad).to(work)
     if of_normed or of.w1 or hidden is None:
@@ -244,7 +242,7 @@ def _images(rows: Tensor, like: Tensor) -> Tensor:
 def _pieces(x: Tensor, weights: Weights) -> list[slice]:
     """The rows in pieces, the first the largest; whole images where GRN sums them."""
     n, c, h, w = x.shape
-    size = max(_PIECE[x.device.type] // (4 * c), _MIN_ROWS)
+    size = max(_PIECE // (4 * c), _MIN_ROWS)
     if weights.grn_gamma is not None:
         size = max(size // (h * w), 1) * h * w
     return [slice(start, start + size) for start in range(0, max(n * h * w, 1), size)]
@@ -280,7 +278,7 @@ def _normed(
 ) -> tuple[Tensor, ...]:
     """What ``depthwise.convolution_norm`` returns, of these weights; the normed rows
     in the type ``work``."""
-    x = x.to(depthwise.working_type(x, work))
+    x = x.to(depthwise.working_type(work))
     normed, *others = depthwise.convolution_norm(
         x,
         weights.dw_weight.to(x.dtype),
