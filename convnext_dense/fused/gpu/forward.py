@@ -117,7 +117,7 @@ def norm_in_place(p: Program, places: Places, y: Ref, rstd: Ref, m: int) -> None
 def pieces(places: Places, m: int, pixels: int) -> list[tuple[int, int]]:
     """(first row, rows) of the pieces in which hidden rows are made; whole images for
     GRN."""
-    size = max(places.plan.piece // (4 * places.kind.channels), 1024)
+    size = max(places.plan.piece // (4 * places.kind.channels), 1)
     if places.kind.grn:
         size = max(size // pixels, 1) * pixels
     return [(first, min(size, m - first)) for first in range(0, m, size)]
