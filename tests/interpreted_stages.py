@@ -248,7 +248,7 @@ def test_hidden_rows_come_in_pieces(way, grn, types):
     images = (3, 3, 5)
     piece = 20 * 4 * kind.channels  # 20 of 45 rows
     plan = plan_of(way, types, forward_piece=piece, backward_piece=piece)
-    assert len(pieces(Made(kind, types, plan, images).stage.places, 45, 15)) == 3
+    assert len(pieces(Made(kind, types, plan, images).stage.places, 45, 15, piece)) == 3
     check(kind, types, plan, images, drop=True)
 
 
