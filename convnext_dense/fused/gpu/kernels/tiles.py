@@ -14,7 +14,7 @@ def load_rows(source, first, count, columns, stride, M):
     Its rows are ``first`` and on; ``count`` is 0, 1, ... So offsets within the tile have
     32 bits, and take half the registers.
     """
-    source += first.to(tl.int64) * stride
+    source += (tl.zeros((1, 1), tl.int64) + first) * stride
     place = count[:, None] * stride + columns[None, :]
     return tl.load(source + place, mask=(first + count < M)[:, None], other=0.0)
 
@@ -22,7 +22,7 @@ def load_rows(source, first, count, columns, stride, M):
 @triton.jit
 def store_rows(target, first, count, columns, stride, M, value):
     """Write a tile, in the matrix's own type; as ``load_rows``."""
-    target += first.to(tl.int64) * stride
+    target += (tl.zeros((1, 1), tl.int64) + first) * stride
     place = count[:, None] * stride + columns[None, :]
     value = value.to(target.dtype.element_ty)
     tl.store(target + place, value, mask=(first + count < M)[:, None])
