@@ -155,6 +155,8 @@ class ConvNeXt(BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         check_size(x, "ConvNeXt")
         x = x.contiguous(memory_format=torch.channels_last)
+        if Block.lean:
+            fused.prepare(self, self._stage_modules, x)
         maps = []
         for i in range(len(self.stages)):
             x, normed = self._run_stage(i, x)
@@ -164,8 +166,7 @@ class ConvNeXt(BaseModule):
 
     def _run_stage(self, i: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Stage ``i``: its output, and the normed map if that is an output map."""
-        downsample, stage = self.downsample_layers[i], self.stages[i]
-        norm = getattr(self, f"norm{i}") if i in self.out_indices else None
+        downsample, stage, norm = self._modules_of(i)
         if Block.lean:
             by_kernels = fused.run_stage(downsample, stage, norm, x, self._graphs)
             if by_kernels is not None:
@@ -177,6 +178,14 @@ class ConvNeXt(BaseModule):
                 return by_kernels
         x = stage(x)
         return x, None if norm is None else norm(x)
+
+    def _modules_of(self, i: int) -> tuple[nn.Module, nn.Module, nn.Module | None]:
+        """Entrance, blocks and output norm of stage ``i``."""
+        norm = getattr(self, f"norm{i}") if i in self.out_indices else None
+        return self.downsample_layers[i], self.stages[i], norm
+
+    def _stage_modules(self) -> list[tuple]:
+        return [self._modules_of(i) for i in range(len(self.stages))]
 
     def train(self, mode: bool = True) -> "ConvNeXt":
         super().train(mode)

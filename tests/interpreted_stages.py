@@ -1,7 +1,11 @@
 """Whole stages by Triton's interpreter, on the CPU, against the written-out modules in
-float64; run by test_gpu_stages.py."""
+float64; test_gpu_stages.py runs it.
+
+The interpreter cannot multiply bf16, so 16-bit numbers are fp16 here.
+"""
 
 import copy
+import os
 
 import pytest
 import torch
@@ -16,16 +20,19 @@ from convnext_dense.fused.gpu.description import (
     StageKind,
     Types,
 )
+from convnext_dense.fused.gpu.forward import pieces
 from convnext_dense.fused.gpu.plan import CUBLAS, FUSED, TRITON, Plan
 from convnext_dense.fused.gpu.stage import Stage
 
-bf16, f16, f32 = torch.bfloat16, torch.float16, torch.float32
-TOLERANCE = {f32: 2e-5, f16: 6e-3, bf16: 4e-2}
-# small tiles: the interpreter takes its time, and edges must lie inside them
+EVERY_KERNEL = os.environ.get("CONVNEXT_DENSE_EVERY_KERNEL") == "1"
+f16, f32 = torch.float16, torch.float32
+TOLERANCE = {f32: 2e-5, f16: 6e-3}
+SIZE = (2, 3, 5)  # images, height, width: 30 rows, so tiles of 16 are not all full
+# Small tiles: the interpreter is slow, and a map must have more than one of them.
 TILES = dict(
-    mlp=(16, 16, 4, 1),
-    rows=(16, 16, 4, 1),
-    weights=(16, 16, 4, 1),
+    mlp=(16, 32, 4, 1),
+    rows=(16, 32, 4, 1),
+    weights=(16, 32, 4, 1),
     up=(16, 32, 16, 4, 1),
     hidden=(16, 32, 16, 4, 1),
 )
@@ -92,93 +99,205 @@ def error(mine, true):
     return ((mine.double() - true).norm() / true.norm().clamp_min(1e-12)).item()
 
 
-def check(kind, types, plan, size, drop=False, wanted=None, seed=0):
-    torch.manual_seed(seed)
-    module = Reference(kind)
-    n, h, w = size
-    x = torch.randn(n, kind.before, h, w)
-    if kind.entrance == STEM:
-        x_types = x.to(memory_format=torch.channels_last)
-    else:
-        x_types = x.to(types.stream).contiguous(memory_format=torch.channels_last)
-    module = module.to(types.parameters)
-    exact = copy.deepcopy(module).double()
-    true_x = x_types.double().requires_grad_()
-    shares = None
-    if drop:
-        shares = (torch.rand(kind.blocks, n) > 0.4).float() / 0.6
-    true = exact(true_x, shares)
-    parameters = module.ordered()
-    strides = ()
-    if kind.entrance != NONE:
-        strides = parameters[0 if kind.entrance == STEM else 2].stride()
-    stage = Stage(kind, types, plan, strides, None)
-    if wanted is not None:
-        for p, want in zip(parameters, wanted, strict=True):
-            p.requires_grad_(want)
-    mine_x = x_types.clone()
-    mine_x.requires_grad_(kind.entrance != STEM)
-    shape = stage.shape_of(mine_x, drop, f32 if kind.norm else None)
-    given = Given.of(parameters, shares)
-    outs = apply_stage(stage, shape, mine_x, given)
+class Made:
+    """A stage with an input and parameters, and the same in float64."""
+
+    def __init__(self, kind, types, plan, size=SIZE, drop=False):
+        torch.manual_seed(0)
+        n, h, w = size
+        self.kind, self.types = kind, types
+        module = Reference(kind).to(types.parameters)
+        x = torch.randn(n, kind.before, h, w)
+        x = x.to(memory_format=torch.channels_last)
+        # the image comes as it is, a map in the stream's type
+        self.x = x if kind.entrance == STEM else x.to(types.stream)
+        self.x.requires_grad_(kind.entrance != STEM)
+        self.exact = copy.deepcopy(module).double()
+        self.exact_x = self.x.detach().double().requires_grad_()
+        self.parameters = module.ordered()
+        self.exact_parameters = self.exact.ordered()
+        self.drop = None
+        if drop:  # one image of each block's is dropped
+            self.drop = torch.ones(kind.blocks, n) / 0.6
+            self.drop[range(kind.blocks), [b % n for b in range(kind.blocks)]] = 0
+        strides = ()
+        if kind.entrance != NONE:
+            strides = self.parameters[0 if kind.entrance == STEM else 2].stride()
+        self.stage = Stage(kind, types, plan, strides, None)
+        self.normed = f32 if kind.norm else None
+
+    def run(self):
+        """(the stream, the normed map) of the stage."""
+        shape = self.stage.shape_of(self.x, self.drop is not None, self.normed)
+        given = Given.of(self.parameters, self.drop)
+        return apply_stage(self.stage, shape, self.x, given)
+
+
+def check(kind, types, plan, size=SIZE, drop=False, used=(True, True)):
+    """Outputs and gradients are those of float64; so is the output without training.
+
+    ``used``: whether the loss has the stream, and the normed map.
+    """
+    made = Made(kind, types, plan, size, drop)
     tolerance = TOLERANCE[types.work]
-    probes = [None if t is None else torch.randn_like(t) for t in true]
-    loss = true_loss = 0
-    for a, b, probe in zip(outs, true, probes, strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            assert a.shape == b.shape
-            assert error(a, b) < tolerance
-            loss = loss + (a.double() * probe).sum()
-            true_loss = true_loss + (b * probe).sum()
-    leaves = [p for p in parameters if p.requires_grad]
-    true_leaves = [
-        q for p, q in zip(parameters, exact.ordered(), strict=True) if p.requires_grad
-    ]
-    if mine_x.requires_grad:
-        leaves, true_leaves = [mine_x, *leaves], [true_x, *true_leaves]
+    loss = exact_loss = 0
+    outs = made.run()
+    exact_outs = made.exact(made.exact_x, made.drop)
+    for mine, exact, use in zip(outs, exact_outs, used, strict=True):
+        assert (mine is None) == (exact is None)
+        if mine is None:
+            continue
+        assert mine.shape == exact.shape
+        assert error(mine, exact) < tolerance
+        if use:
+            probe = torch.randn_like(exact)
+            loss = loss + (mine.double() * probe).sum()
+            exact_loss = exact_loss + (exact * probe).sum()
+    leaves, exact_leaves = [*made.parameters], [*made.exact_parameters]
+    if made.x.requires_grad:
+        leaves, exact_leaves = [*leaves, made.x], [*exact_leaves, made.exact_x]
+    if kind.norm and not used[1]:  # the norm has no gradient at all
+        for its in (leaves, exact_leaves):
+            del its[len(made.parameters) - 2 : len(made.parameters)]
     grads = torch.autograd.grad(loss, leaves)
-    true_grads = torch.autograd.grad(true_loss, true_leaves)
-    for index, (mine, theirs) in enumerate(zip(grads, true_grads, strict=True)):
-        assert mine.shape == theirs.shape
-        assert error(mine, theirs) < 2 * tolerance, index
+    exact_grads = torch.autograd.grad(exact_loss, exact_leaves)
+    for index, (mine, exact) in enumerate(zip(grads, exact_grads, strict=True)):
+        assert mine.shape == exact.shape
+        assert error(mine, exact) < 2 * tolerance, index
     with torch.no_grad():
-        again = apply_stage(stage, shape, mine_x, given)
+        again = made.run()
     for a, b in zip(again, outs, strict=True):
         assert a is None or error(a, b) < tolerance / 10
 
 
-AMP = Types(f16, f32, f32)  # under autocast; fp16, which shows mistakes that bf16 hides
+AMP = Types(f16, f32, f32)  # under autocast
+PURE, FULL = Types(f16, f16, f16), Types(f32, f32, f32)
 CASES = {
-    "fp32": (kind_of(), Types(f32, f32, f32), CUBLAS, CUBLAS),
-    "autocast fused": (kind_of(), AMP, FUSED, FUSED),
-    "autocast, 48 channels": (kind_of(c=48), AMP, FUSED, FUSED),
-    "autocast in Triton": (kind_of(), AMP, TRITON, TRITON),
-    "autocast cuBLAS": (kind_of(), AMP, CUBLAS, CUBLAS),
-    "half": (kind_of(), Types(f16, f16, f16), FUSED, FUSED),
-    "half in Triton": (kind_of(scale=False), Types(f16, f16, f16), TRITON, TRITON),
-    "GRN": (kind_of(scale=False, grn=True), AMP, CUBLAS, CUBLAS),
-    "GRN and layer scale": (kind_of(grn=True), Types(f32, f32, f32), CUBLAS, CUBLAS),
-    "odd channels": (kind_of(c=20), AMP, CUBLAS, CUBLAS),
+    "fp32": (kind_of(), FULL, CUBLAS),
+    "autocast, fused": (kind_of(), AMP, FUSED),
+    "autocast, fused, 48 channels": (kind_of(c=48, blocks=1), AMP, FUSED),
+    "autocast, fused, 80 channels": (kind_of(c=80, blocks=1), AMP, FUSED),
+    "autocast, fused, 16 channels": (kind_of(c=16, norm=False), AMP, FUSED),
+    "autocast, Triton": (kind_of(), AMP, TRITON),
+    "autocast, cuBLAS": (kind_of(), AMP, CUBLAS),
+    "half, fused": (kind_of(), PURE, FUSED),
+    "half, Triton": (kind_of(scale=False), PURE, TRITON),
+    "GRN": (kind_of(scale=False, grn=True), AMP, CUBLAS),
+    "GRN and layer scale": (kind_of(grn=True), FULL, CUBLAS),
+    "odd channels": (kind_of(c=20), AMP, CUBLAS),
+}
+# The others are only run with drop path, unless every kernel is.
+WITHOUT_DROP = ["autocast, fused, 16 channels", "half, Triton", "GRN"]
+
+
+def plan_of(way, types, **changes):
+    exact = {f32: 0, f16: 1}[types.work]
+    return Plan(way, way, "cuda", exact, **TILES)._replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "drop"),
+    [
+        *((name, True) for name in CASES),
+        *((name, False) for name in (CASES if EVERY_KERNEL else WITHOUT_DROP)),
+    ],
+)
+def test_blocks(name, drop):
+    kind, types, way = CASES[name]
+    check(kind, types, plan_of(way, types), drop=drop)
+
+
+# A Triton product takes a downsampling of 32 channels from 16; cuBLAS takes one from 8,
+# one to 24, and one in fp32.
+ENTRANCES = [
+    (STEM, 3, 16, AMP),
+    (STEM, 3, 32, PURE),
+    (STEM, 3, 16, FULL),
+    (DOWNSAMPLE, 16, 32, AMP),
+    (DOWNSAMPLE, 8, 32, AMP),
+    (DOWNSAMPLE, 16, 24, PURE),
+    (DOWNSAMPLE, 16, 32, FULL),
+]
+if EVERY_KERNEL:
+    ENTRANCES = [
+        (entrance, before, c, types)
+        for entrance, before in [
+            (STEM, 1),
+            (STEM, 3),
+            (DOWNSAMPLE, 8),
+            (DOWNSAMPLE, 16),
+        ]
+        for c in (16, 24, 32, 64)
+        for types in (AMP, PURE, FULL)
+    ]
+
+
+@pytest.mark.parametrize(("entrance", "before", "c", "types"), ENTRANCES)
+def test_entrances(entrance, before, c, types):
+    size = (2, 13, 10) if entrance == STEM else (2, 7, 6)  # a rest is cut off
+    kind = kind_of(entrance, c, blocks=1, before=before)
+    check(kind, types, plan_of(CUBLAS, types), size)
+
+
+@pytest.mark.parametrize("types", [AMP, PURE] if EVERY_KERNEL else [AMP])
+@pytest.mark.parametrize(
+    ("way", "grn"), [(TRITON, False), (CUBLAS, False), (CUBLAS, True)]
+)
+def test_hidden_rows_come_in_pieces(way, grn, types):
+    kind = kind_of(blocks=1, scale=not grn, grn=grn)
+    images = (3, 3, 5)
+    piece = 20 * 4 * kind.channels  # 20 of 45 rows
+    plan = plan_of(way, types, forward_piece=piece, backward_piece=piece)
+    assert len(pieces(Made(kind, types, plan, images).stage.places, 45, 15, piece)) == 3
+    check(kind, types, plan, images, drop=True)
+
+
+@pytest.mark.parametrize("types", [AMP, PURE, FULL])
+@pytest.mark.parametrize("used", [(True, False), (False, True)], ids=["out", "normed"])
+def test_an_output_may_be_unused(used, types):
+    check(kind_of(blocks=1), types, plan_of(CUBLAS, types), used=used)
+
+
+FROZEN = {
+    "fused": (kind_of(c=16), AMP, FUSED),
+    "Triton": (kind_of(c=32), AMP, TRITON),
+    "cuBLAS": (kind_of(DOWNSAMPLE, c=16, before=8), PURE, CUBLAS),
+    "GRN": (kind_of(STEM, c=16, grn=True), FULL, CUBLAS),
 }
 
 
-def plan_of(forward, backward, work, **changes):
-    exact = {f32: 0, f16: 1}.get(work, 2)
-    plan = Plan(forward, backward, "cuda", exact, **TILES)
-    return plan._replace(**changes)
+@pytest.mark.parametrize("name", FROZEN)
+def test_gradients_alone_are_those_among_all(name):
+    """Each parameter alone, then none: the launches left out change no gradient."""
+    kind, types, way = FROZEN[name]
+    size = {STEM: (2, 8, 12), DOWNSAMPLE: (2, 4, 6), NONE: (2, 2, 3)}[kind.entrance]
+    made = Made(kind, types, plan_of(way, types), size, drop=True)
+    outs = made.run()
+    probes = [torch.randn_like(out) for out in outs]
+    leaves = [p for p in [made.x, *made.parameters] if p.requires_grad]
+    grads = torch.autograd.grad(outs, leaves, probes, retain_graph=True)
+    of_input = grads[0] if made.x.requires_grad else None
+    of_parameters = grads[-len(made.parameters) :]
 
+    def gradients_of(wanted, of_x):
+        for index, parameter in enumerate(made.parameters):
+            parameter.requires_grad_(index in wanted)
+        made.x.requires_grad_(of_x)
+        own = [made.x] * of_x + [made.parameters[index] for index in wanted]
+        return torch.autograd.grad(made.run(), own, probes)
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("drop", [False, True], ids=["", "drop"])
-def test_blocks(name, drop):
-    kind, types, forward, backward = CASES[name]
-    check(kind, types, plan_of(forward, backward, types.work), (2, 5, 7), drop)
-
-
-@pytest.mark.parametrize("entrance", [STEM, DOWNSAMPLE])
-@pytest.mark.parametrize("types", [AMP, Types(f32, f32, f32), Types(f16, f16, f16)])
-def test_entrances(entrance, types):
-    size = (2, 13, 22) if entrance == STEM else (2, 7, 10)
-    way = CUBLAS if types.work == f32 else FUSED
-    check(kind_of(entrance, blocks=1), types, plan_of(way, way, types.work), size)
+    first = made.stage.places.of_block(kind.blocks - 1, 0)
+    alone = range(len(made.parameters))
+    if not EVERY_KERNEL:  # the entrance's, the last block's and the norm's
+        alone = [*range(kind.entrance_parameters), *alone[first:]]
+    near = TOLERANCE[types.work] / 2
+    for index in alone:
+        (mine,) = gradients_of([index], False)
+        assert error(mine, of_parameters[index]) < near, index
+    if of_input is not None:
+        (mine,) = gradients_of([], True)
+        assert error(mine, of_input) < near
+    # the first block frozen, the second not, so that the way back ends early
+    wanted = range(first, len(made.parameters))
+    for index, mine in zip(wanted, gradients_of(wanted, False), strict=True):
+        assert error(mine, of_parameters[index]) < near, index

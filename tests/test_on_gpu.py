@@ -282,8 +282,9 @@ def test_compiled(way, kwargs):
     model, x = model_of(**kwargs), image_of()
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    for mine, theirs in zip(passes_of(compiled, model, x), passes(model, x, bf16)):
-        assert torch.equal(mine, theirs)
+    mine = passes_of(compiled, model, x)
+    for a, b, true in zip(mine, passes(model, x, bf16), exactly(model, x), strict=True):
+        assert error(a, true) < max(1.2 * error(b, true), 1e-3)
 
 
 def passes_of(compiled, model, x):
@@ -385,8 +386,9 @@ def test_graphs_equal_the_ordinary_way(kwargs):
     images = [image_of(), 2 * image_of(), image_of(3, 64, 64)]
     for step in range(8):
         x = images[step % 3 if step > 4 else step % 2]
-        for a, b in zip(passes(graphed, x, bf16), passes(model, x, bf16), strict=True):
-            assert torch.equal(a, b), step
+        mine, true = passes(graphed, x, bf16), exactly(model, x)
+        for a, b, exact in zip(mine, passes(model, x, bf16), true, strict=True):
+            assert error(a, exact) < max(1.2 * error(b, exact), 1e-3), step
     assert graphed._graphs.bytes > 0
 
 
@@ -408,14 +410,14 @@ def test_graphs_never_give_another_steps_numbers():
             sum(m.square().mean() for m in net(y)).backward()
         results.append([*first, *second, *(p.grad for p in net.parameters())])
     for mine, true in zip(*reversed(results), strict=True):
-        assert error(mine, true.double()) < 1e-3
+        assert error(mine, true.double()) < 0.05  # another step's are off by 1
     for net in (model, graphed):
         for p in net.parameters():
             p.data = p.data.clone() * 1.1
     for mine, true in zip(
         passes(graphed, x, bf16), passes(model, x, bf16), strict=True
     ):
-        assert error(mine, true.double()) < 1e-3
+        assert error(mine, true.double()) < 0.05
 
 
 def test_graphs_of_inference():

@@ -18,7 +18,7 @@ precision       which types are kept and computed with, under autocast too
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,23 @@ def run_stage(
     if not modules.runs_on(x):
         return None
     return modules.run_stage(modules.StageModules(entrance, blocks, norm), x, graphs)
+
+
+def prepare(backbone: nn.Module, stages: Callable[[], Sequence], x: Tensor) -> None:
+    """Compile what the stages of a backbone need on a GPU, before the first image.
+
+    Args:
+        backbone: whose stages they are.
+        stages: gives (entrance, blocks, norm) of each, as for ``run_stage``.
+        x: the image.
+    """
+    if not (x.is_cuda and _HAS_TRITON and takes(x)) or torch.compiler.is_compiling():
+        return
+    from .gpu import modules
+
+    modules.prepare(
+        backbone, lambda: [modules.StageModules(*stage) for stage in stages()], x
+    )
 
 
 def new_graphs():

@@ -1,8 +1,9 @@
 """From a stage's modules to its kernels: whether they may stand for the modules, in which
 types, and with which parameters."""
 
+import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -11,11 +12,14 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from ..patch_conv import PatchConv2d
-from . import compile_op, ways
+from . import compile_op, proof, ways
 from .autograd import Given, apply_stage
+from .compiled import compile_all
 from .description import DOWNSAMPLE, NONE, STEM, Shape, StageKind, Types
 from .device import INTERPRETED
 from .graphs import StageGraphs
+from .nvrtc import Unavailable
+from .program import Program
 from .stage import Stage, stage_of
 
 _FLOATS = torch.float32, torch.bfloat16, torch.float16
@@ -93,6 +97,45 @@ def run_stage(
     return apply_stage(stage, shape, x, given)
 
 
+def prepare(
+    backbone: nn.Module, stages: Callable[[], list[StageModules]], x: Tensor
+) -> None:
+    """Compile what a backbone's stages need, all side by side, before the first one runs.
+
+    Args:
+        backbone: whose they are; for the next images like ``x`` there is nothing to do.
+        stages: gives them, in order.
+        x: an image, on a GPU.
+    """
+    setting = x.device, x.dtype, torch.is_grad_enabled(), _mode(x), ways.forced()
+    prepared = _prepared.setdefault(backbone, set())
+    if setting in prepared or torch.cuda.is_current_stream_capturing():
+        return
+    prepared.add(setting)
+    programs: list[Program] = []
+    for modules in stages():
+        if not modules.blocks or not _is_standard(modules):
+            return
+        kind = _kind(modules, x)
+        parameters = list(_parameters(modules))
+        types = None if kind is None else _types(kind, parameters, x)
+        plan = types and ways.first_plan(kind, types.work, x.device.index)
+        if plan is None:
+            return
+        strides = _strides(kind, parameters)
+        stage = stage_of(kind, types, plan, strides, x.device.index)
+        drops = any(_rate(block.drop_path) for block in modules.blocks)
+        shape = stage.shape_of(x, drops, _normed(kind, types, x))
+        programs += proof.programs(stage, shape, kind.entrance != STEM)
+        size = len(x), kind.channels, *kind.out_size(*x.shape[2:])
+        x = x.new_empty(1).expand(size).to(types.stream)
+    with ways.first_use(x.device.index), contextlib.suppress(Unavailable):
+        compile_all(programs, x.device.index)
+
+
+_prepared: WeakKeyDictionary[nn.Module, set] = WeakKeyDictionary()
+
+
 def _run_compiled(modules: StageModules, x: Tensor):
     """As ``run_stage``, where torch.compile looks: the operator decides when it is run."""
     if not _is_standard(modules):
@@ -121,9 +164,7 @@ def stage_for(
     """The ``Stage`` by the way that is best for an input; None for plain PyTorch."""
     if any(t.data_ptr() % _ALIGNMENT for t in parameters):
         return None
-    strides: tuple[int, ...] = ()
-    if kind.entrance != NONE:
-        strides = parameters[0 if kind.entrance == STEM else 2].stride()
+    strides = _strides(kind, parameters)
     h, w = kind.out_size(*x.shape[2:])
     use = ways.Use(len(x) * h * w, w, drops, normed, torch.is_grad_enabled())
     device = x.device.index if x.is_cuda else None
@@ -131,6 +172,13 @@ def stage_for(
     if choice.plan is None:
         return None
     return stage_of(kind, types, choice.plan, strides, device)
+
+
+def _strides(kind: StageKind, parameters: Sequence[Tensor]) -> tuple[int, ...]:
+    """Of the entrance's convolution weight."""
+    if kind.entrance == NONE:
+        return ()
+    return parameters[0 if kind.entrance == STEM else 2].stride()
 
 
 def draw(rates: tuple[float, ...], images: int, device: torch.device) -> Tensor:

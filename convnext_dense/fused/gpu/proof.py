@@ -45,7 +45,7 @@ def prove(stage: Stage, width: int, drop: bool, normed: torch.dtype | None) -> N
         factors[:, 0] = 0.75
     shape = stage.shape_of(x, drop, normed)
     if stage.device is not None:
-        compile_all(_programs(stage, shape, x, len(parameters)), stage.device)
+        compile_all(programs(stage, shape, x.requires_grad), stage.device)
     true_leaves = [t.detach().double().requires_grad_() for t in (x, *parameters)]
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
         mine = apply_stage(stage, shape, x, Given.of(parameters, factors))
@@ -91,12 +91,13 @@ def prove(stage: Stage, width: int, drop: bool, normed: torch.dtype | None) -> N
             )
 
 
-def _programs(stage: Stage, shape: Shape, x: Tensor, count: int) -> list[Program]:
-    """What training takes, also where the stage is the last."""
-    wanted = (x.requires_grad, *[True] * count)
-    needs = [Needs(wanted, g, stage.kind.norm) for g in (True, False)]
-    if not stage.kind.norm:
-        needs = needs[:1]
+def programs(stage: Stage, shape: Shape, of_x: bool) -> list[Program]:
+    """What training takes, also where the stage is the last. ``of_x``: the gradient of
+    the input is wanted."""
+    wanted = (of_x, *[True] * stage.places.count)
+    needs = [Needs(wanted, True, stage.kind.norm)]
+    if stage.kind.norm:
+        needs.append(Needs(wanted, False, True))
     return [stage.program(shape, need) for need in (True, *needs)]
 
 

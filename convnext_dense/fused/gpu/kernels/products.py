@@ -27,7 +27,8 @@ def product(
     If COPY, ``narrow`` has it too, in its own type.
     """
     band, block = _tile_of(tl.program_id(0), M, BM, N // BN)
-    rows = band * BM + tl.arange(0, BM)
+    start, row = band * BM, tl.arange(0, BM)
+    rows = start + row
     columns = block * BN + tl.arange(0, BN)
     k = tl.arange(0, BK)
     total = tl.zeros((BM, BN), tl.float32)
@@ -40,9 +41,9 @@ def product(
     total += tl.load(bias + columns)[None, :]
     if ACT:
         total = gelu(total, GELU)
-    store_rows(out, rows, columns, N, M, total)
+    store_rows(out, start, row, columns, N, M, total)
     if COPY:
-        store_rows(narrow, rows, columns, N, M, total)
+        store_rows(narrow, start, row, columns, N, M, total)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -58,7 +59,8 @@ def hidden_backward_product(
     """
     H: tl.constexpr = 4 * C
     band, block = _tile_of(tl.program_id(0), M, BM, H // BH)
-    rows = band * BM + tl.arange(0, BM)
+    start, row = band * BM, tl.arange(0, BM)
+    rows = start + row
     hidden = block * BH + tl.arange(0, BH)
     k = tl.arange(0, BK)
     place = tl.minimum(rows, M - 1).to(tl.int64)[:, None] * C + k[None, :]
@@ -81,8 +83,8 @@ def hidden_backward_product(
         share = tl.load(drop + (START + rows) // PIX, mask=rows < M, other=0.0)[:, None]
         s *= share
         activated *= share
-    store_rows(a, rows, hidden, H, M, activated)
-    store_rows(d, rows, hidden, H, M, s)
+    store_rows(a, start, row, hidden, H, M, activated)
+    store_rows(d, start, row, hidden, H, M, s)
     tl.store(parts_b1 + band * H + hidden, tl.sum(s, 0))
 
 

@@ -1,0 +1,110 @@
+"""The Triton kernels that whole stages launch, compiled for GPUs that are not here: each
+fits in the device's shared memory, and none moves registers to memory and back."""
+
+import os
+from typing import NamedTuple
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from convnext_dense.archs import ARCHS
+from convnext_dense.fused.gpu.program import Ref, TritonLaunch
+
+from .arch_stages import autocast, programs
+from .kernel_binaries import Resources, compile_kernel
+
+EVERY_KERNEL = os.environ.get("CONVNEXT_DENSE_EVERY_KERNEL") == "1"
+# Bytes of shared memory that a kernel may have, by compute capability: A100, L4, H100
+# and B200.
+SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+NAMES = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.int64: "*i64",
+}
+
+
+class Case(NamedTuple):
+    """``stages`` and ``plans``: how many of the first."""
+
+    architecture: int
+    arch: str
+    work: torch.dtype = torch.bfloat16
+    grn: bool = False
+    stages: int = 4
+    plans: int = 9
+
+
+# 384 channels are computed by the same kernels as 768.
+CASES = [Case(90, "tiny", stages=3, plans=1)]
+if EVERY_KERNEL:
+    CASES = [
+        Case(architecture, arch, work, grn)
+        for architecture in SHARED
+        for arch in ARCHS
+        for work, grn in [
+            *((work, False) for work in (torch.bfloat16, torch.float16, torch.float32)),
+            (torch.bfloat16, True),
+        ]
+    ]
+
+# Kernels that may spill, and how many instructions: by name, channels, compute
+# capability.
+EXCEPTIONS: dict[tuple, int] = {}
+
+_compiled: dict[tuple, Resources] = {}  # many architectures share kernels
+
+
+def launches(case: Case):
+    """Each Triton launch of the case's training programs."""
+    stages = programs(
+        case.arch, autocast(case.work), grn=case.grn, shared=SHARED[case.architecture]
+    )
+    for _, plans in zip(range(case.stages), stages, strict=False):
+        for stage, *both in plans[: case.plans]:
+            for program in both:
+                for launch in program.launches:
+                    if isinstance(launch, TritonLaunch):
+                        yield stage.kind.channels, launch
+
+
+def resources(launch: TritonLaunch, architecture: int, tmp) -> Resources:
+    names = [parameter.name for parameter in launch.kernel.params]
+    types = {
+        name: NAMES[value.dtype] if isinstance(value, Ref) else "i32"
+        for name, value in zip(names, launch.arguments, strict=False)
+    }
+    constants = dict(zip(names[len(launch.arguments) :], launch.constants, strict=True))
+    key = (
+        *(architecture, launch.kernel.__name__, tuple(types.items())),
+        *(launch.constants, launch.warps, launch.stages),
+    )
+    if key not in _compiled:
+        _compiled[key] = compile_kernel(
+            launch.kernel, types, constants, launch.warps, launch.stages,
+            architecture, tmp,
+        )  # fmt: skip
+        if os.environ.get("KT_LOG"):
+            with open(os.environ["KT_LOG"], "a") as f:
+                print(key, _compiled[key], file=f)
+    return _compiled[key]
+
+
+def name_of(case: Case) -> str:
+    work = str(case.work).removeprefix("torch.")
+    return f"sm_{case.architecture}-{case.arch}-{work}{'-V2' * case.grn}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_kernels_fit(case, tmp_path):
+    bad = set()
+    for channels, launch in launches(case):
+        needs = resources(launch, case.architecture, tmp_path)
+        name = launch.kernel.__name__
+        allowed = EXCEPTIONS.get((name, channels, case.architecture), 0)
+        if needs.spills > allowed or needs.shared > SHARED[case.architecture]:
+            bad.add(f"{name}{launch.constants} warps={launch.warps} {needs}")
+    assert not bad, "\n".join(sorted(bad))
