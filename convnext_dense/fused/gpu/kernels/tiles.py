@@ -9,15 +9,19 @@ SIZES = ["M", "PIX", "START", "H", "W", "splits"]
 
 @triton.jit
 def load_rows(source, rows, columns, stride, M):
-    """A tile of a matrix of M rows, zero beyond the last row."""
-    place = rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    """A tile of a matrix of M rows, zero beyond the last row.
+
+    ``source`` is near the tile, so that 32 bits reach all of it: 64 bits would take two
+    registers for each number, and a large tile would not fit in the registers.
+    """
+    place = rows[:, None] * stride + columns[None, :]
     return tl.load(source + place, mask=(rows < M)[:, None], other=0.0)
 
 
 @triton.jit
 def store_rows(target, rows, columns, stride, M, value):
-    """Write a tile of a matrix of M rows, in the matrix's own type."""
-    place = rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    """Write a tile of a matrix of M rows, in the matrix's own type, near ``target``."""
+    place = rows[:, None] * stride + columns[None, :]
     tl.store(
         target + place, value.to(target.dtype.element_ty), mask=(rows < M)[:, None]
     )
