@@ -5,6 +5,9 @@
 #                       bad input; half an hour
 # make test-export      every architecture, full size, through both export formats: an
 #                       hour and 12 GB
+# make test-gpu         on a GPU, in under ten minutes: the kernels' tests, then time and
+#                       memory beside timm's, as a table. With PYTHON=... in that
+#                       interpreter's environment as it is, else in .venv
 # make errors           docs/errors.md, from the table of tests/bad_inputs
 # make lint             ruff
 # PYTHON=python3.12 chooses the interpreter of a new environment; JOBS=4 how many tests
@@ -15,7 +18,7 @@ JOBS ?= 2
 TESTS = -n $(JOBS) --dist loadfile
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
-.PHONY: demo test test-openmmlab test-long test-export errors lint
+.PHONY: demo test test-openmmlab test-long test-export test-gpu errors lint
 
 # --no-compile: Python compiles what is imported, which is little of 6 GB; it must be let,
 # or each process compiles it again.
@@ -59,6 +62,14 @@ test-long: .venv/.dev
 test-export: .venv/.dev
 	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/test_export.py \
 		-k test_every_architecture
+
+# An interpreter that is given has all it needs: the machine may have no package index.
+GIVEN = $(filter-out file,$(origin PYTHON))
+GPU_PYTHON = $(if $(GIVEN),$(PYTHON),.venv/bin/python)
+
+test-gpu: $(if $(GIVEN),,.venv/.dev)
+	$(GPU_PYTHON) -m pytest -m gpu
+	$(GPU_PYTHON) -m tests.gpu_table
 
 errors: .venv/.dev
 	.venv/bin/python -m tests.bad_inputs > docs/errors.md

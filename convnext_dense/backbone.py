@@ -53,7 +53,12 @@ class ConvNeXt(BaseModule):
         use_grn: global response normalization in every block: ConvNeXt V2.
         gap_before_final_norm: accepted only as False: dense prediction has
             no pooling. Existing configs carry it.
-        with_cp: gradient checkpointing of every block.
+        with_cp: gradient checkpointing of every block. (On a GPU the kernels keep no
+            more anyway.)
+        cuda_graphs: on a GPU, replay whole stages, forwards and back, as CUDA graphs
+            for the few shapes that come most: the fastest way to train on crops of one
+            size. It takes memory for each of these shapes, a quarter of the device's
+            at most; other shapes take the ordinary way.
         init_cfg: as everywhere in mmengine. ``dict(type='Pretrained',
             checkpoint=SOURCE)`` loads weights of any library, from a file, a URL,
             ``timm://NAME`` or ``hf://OWNER/NAME``; where the backbone is in a
@@ -81,6 +86,7 @@ class ConvNeXt(BaseModule):
         use_grn: bool = False,
         gap_before_final_norm: bool = False,
         with_cp: bool = False,
+        cuda_graphs: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
@@ -102,6 +108,7 @@ class ConvNeXt(BaseModule):
                 "checkpoint lacks is initialised as in the paper"
             )
         self.frozen_stages = frozen_stages
+        self._graphs = fused.new_graphs() if cuda_graphs else None
         if layer_scale_init_value is None:
             layer_scale_init_value = 0.0 if use_grn else 1e-6
 
@@ -148,6 +155,8 @@ class ConvNeXt(BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         check_size(x, "ConvNeXt")
         x = x.contiguous(memory_format=torch.channels_last)
+        if Block.lean:
+            fused.prepare(self, self._stage_modules, x)
         maps = []
         for i in range(len(self.stages)):
             x, normed = self._run_stage(i, x)
@@ -157,19 +166,26 @@ class ConvNeXt(BaseModule):
 
     def _run_stage(self, i: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Stage ``i``: its output, and the normed map if that is an output map."""
-        downsample, stage = self.downsample_layers[i], self.stages[i]
-        norm = getattr(self, f"norm{i}") if i in self.out_indices else None
+        downsample, stage, norm = self._modules_of(i)
         if Block.lean:
-            by_kernels = fused.run_stage(downsample, stage, norm, x)
+            by_kernels = fused.run_stage(downsample, stage, norm, x, self._graphs)
             if by_kernels is not None:
                 return by_kernels
         x = downsample(x)
         if Block.lean:  # where the entrance alone has to be called
-            by_kernels = fused.run_stage(None, stage, norm, x)
+            by_kernels = fused.run_stage(None, stage, norm, x, self._graphs)
             if by_kernels is not None:
                 return by_kernels
         x = stage(x)
         return x, None if norm is None else norm(x)
+
+    def _modules_of(self, i: int) -> tuple[nn.Module, nn.Module, nn.Module | None]:
+        """Entrance, blocks and output norm of stage ``i``."""
+        norm = getattr(self, f"norm{i}") if i in self.out_indices else None
+        return self.downsample_layers[i], self.stages[i], norm
+
+    def _stage_modules(self) -> list[tuple]:
+        return [self._modules_of(i) for i in range(len(self.stages))]
 
     def train(self, mode: bool = True) -> "ConvNeXt":
         super().train(mode)
@@ -196,7 +212,8 @@ class ConvNeXt(BaseModule):
         """Make a trained backbone a little faster; call it when weights are loaded.
 
         Layer scale is folded into the weights (its parameters, ``gamma``, are gone
-        then), and they are laid out as they are read. The maps stay the same but for
+        then), and they are laid out as they are read; on a GPU, CUDA graphs replay the
+        shapes that come most (see ``cuda_graphs``). The maps stay the same but for
         rounding.
 
         Returns:
@@ -205,6 +222,7 @@ class ConvNeXt(BaseModule):
         for stage in self.stages:
             for block in stage:
                 block.fold_layer_scale()
+        self._graphs = self._graphs or fused.new_graphs()
         return self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def _freeze(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from convnext_dense.block import Block, LayerNorm2d
-from convnext_dense.fused.gpu.autograd import apply_stage
+from convnext_dense.fused.gpu.autograd import Given, apply_stage
 from convnext_dense.fused.gpu.description import (
     DOWNSAMPLE,
     NONE,
@@ -138,7 +138,9 @@ class Made:
 
     def run(self):
         """(the stream, the normed map) of the stage."""
-        return apply_stage(self.stage, self.x, self.parameters, self.drop, self.normed)
+        shape = self.stage.shape_of(self.x, self.drop is not None, self.normed)
+        given = Given.of(self.parameters, self.drop)
+        return apply_stage(self.stage, shape, self.x, given)
 
 
 def check(kind, types, plan, size=SIZE, drop=False, used=(True, True)):
@@ -254,8 +256,9 @@ def test_entrances(entrance, before, c, types):
 def test_hidden_rows_come_in_pieces(way, grn, types):
     kind = kind_of(blocks=1, scale=not grn, grn=grn)
     images = (3, 3, 5)
-    plan = plan_of(way, types, piece=20 * 4 * kind.channels)  # 20 of 45 rows
-    assert len(pieces(Made(kind, types, plan, images).stage.places, 45, 15)) == 3
+    piece = 20 * 4 * kind.channels  # 20 of 45 rows
+    plan = plan_of(way, types, forward_piece=piece, backward_piece=piece)
+    assert len(pieces(Made(kind, types, plan, images).stage.places, 45, 15, piece)) == 3
     check(kind, types, plan, images, drop=True)
 
 

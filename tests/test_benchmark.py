@@ -220,6 +220,7 @@ def test_tool_measures_and_draws(tool, tmp_path):
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_tool_measures_a_gpu(tool, tmp_path):
     done = tool(

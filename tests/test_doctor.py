@@ -22,7 +22,15 @@ import torch
 from mmengine.utils import ManagerMixin
 
 from convnext_dense import doctor, mmcv_ops, runtime
-from convnext_dense.doctor import apart, libraries, machine, remedies, stack, steps
+from convnext_dense.doctor import (
+    apart,
+    kernels,
+    libraries,
+    machine,
+    remedies,
+    stack,
+    steps,
+)
 from convnext_dense.doctor.finding import INFO, OK, SKIPPED, TROUBLE, WARNING, Finding
 
 from .conftest import ROOT, forget_instances
@@ -107,6 +115,8 @@ def test_where_one_toolbox_is_training_can_start(tmp_path):
     assert torch.__version__ in lines["torch"][1]
     gpu = torch.cuda.is_available()
     assert marks["GPU"] == (OK if gpu else WARNING)
+    if not gpu:
+        assert lines["kernels"] == [INFO, "for GPUs only", ""]
     assert marks["toolboxes2"] == WARNING
     assert "no mmdet: detection cannot train" in lines["toolboxes2"][1]
     assert marks["detection"] == SKIPPED
@@ -242,6 +252,7 @@ class Gpu:
     """What of torch.cuda the doctor asks, of two cards."""
 
     name, total_memory, major, minor = "Card", 24e9, 8, 9
+    multi_processor_count = 58
 
     def __init__(self, monkeypatch, usable=True):
         for attribute, value in dict(
@@ -258,14 +269,13 @@ class Gpu:
 def test_gpu(monkeypatch):
     Gpu(monkeypatch)
     monkeypatch.setattr(libraries, "_compute", lambda torch, device: None)
-    finding, kernels = libraries.gpu()
+    (finding,) = libraries.gpu()
     assert finding == (
         OK,
         "GPU",
         "2 x Card, 24 GB, compute capability 8.9, driver 550.54",
         "",
     )
-    assert kernels.what == "triton"
 
     def fail(torch, device):
         if device == "cuda:1":
@@ -297,6 +307,148 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch):
     monkeypatch.setattr(libraries, "_nvidia_smi", list)
     (finding,) = libraries.gpu()
     assert finding.found.startswith("none here")
+
+
+@pytest.fixture
+def card(monkeypatch, tmp_path):
+    """Two cards, simulated, with a folder for kernels and nothing asked for."""
+    pytest.importorskip("triton")
+    from convnext_dense.fused.gpu import device, ways
+
+    monkeypatch.delenv("CONVNEXT_DENSE_GPU", raising=False)
+    monkeypatch.setenv("CONVNEXT_DENSE_CACHE", str(tmp_path / "kept"))
+    monkeypatch.setattr(torch.version, "hip", None)
+    cached = device.device_of, ways._file
+    for function in cached:
+        function.cache_clear()
+    yield Gpu(monkeypatch)
+    for function in cached:
+        function.cache_clear()
+
+
+def compiles(monkeypatch, error=None):
+    """Let NVRTC compile everything, or raise ``error``."""
+    from convnext_dense.fused.gpu import depthwise_cuda
+
+    def compile(width, half, architecture):
+        if error:
+            raise error
+        assert architecture == "sm_89"
+
+    monkeypatch.setattr(depthwise_cuda, "weight_gradient", compile)
+
+
+def test_the_way_on_each_gpu(card, monkeypatch, tmp_path):
+    compiles(monkeypatch)
+    taken, kept = kernels.kernels()
+    assert taken == (
+        OK,
+        "kernels",
+        "tensor cores in fp16 and bf16, Triton in fp32 (2 x Card, compute capability "
+        "8.9)",
+        "",
+    )
+    assert kept[:3] == (OK, "kernels", f"0 compiled ones kept in {tmp_path / 'kept'}")
+    (tmp_path / "kept" / "0123.cubin").touch()
+    assert list(kernels.kernels())[-1].found.startswith("1 compiled ones")
+
+
+def test_an_older_gpu(card):
+    card.major, card.minor = 7, 5
+    taken, _ = kernels.kernels()
+    assert taken[:3] == (
+        OK,
+        "kernels",
+        "Triton in fp32 and fp16, plain PyTorch in bf16 (2 x Card, compute capability "
+        "7.5): bf16 needs compute capability 8.0",
+    )
+
+
+def test_a_gpu_too_old_for_kernels(card):
+    card.major, card.minor = 6, 1
+    taken, _ = kernels.kernels()
+    assert taken == (
+        INFO,
+        "kernels",
+        "plain PyTorch (2 x Card, compute capability 6.1): compute capability 6.1 is "
+        "below 7.5",
+        "",
+    )
+
+
+def test_cuda_kernels_that_cannot_be_compiled(card, monkeypatch):
+    from convnext_dense.fused.gpu.nvrtc import Unavailable
+
+    compiles(monkeypatch, Unavailable("NVRTC or its Python bindings are missing"))
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    taken, _ = kernels.kernels()
+    assert taken.mark == WARNING
+    assert taken.found == (
+        "Triton (2 x Card, compute capability 8.9): NVRTC or its Python bindings are "
+        "missing"
+    )
+    assert "pip install 'cuda-bindings~=12.8'" in taken.remedy
+
+
+@pytest.mark.parametrize(
+    ("way", "found"),
+    [
+        ("tensor_cores", "tensor cores in fp16 and bf16, plain PyTorch in fp32"),
+        ("triton", "Triton"),
+        ("plain", "plain PyTorch"),
+    ],
+)
+def test_a_way_that_is_forced(card, monkeypatch, way, found):
+    compiles(monkeypatch)
+    monkeypatch.setenv("CONVNEXT_DENSE_GPU", way)
+    taken, _ = kernels.kernels()
+    assert taken.mark == WARNING
+    assert taken.found == (
+        f"{found} (2 x Card, compute capability 8.9): CONVNEXT_DENSE_GPU={way} is set"
+    )
+    assert taken.remedy.startswith("unset CONVNEXT_DENSE_GPU")
+
+
+def test_a_way_that_does_not_exist(card, monkeypatch):
+    monkeypatch.setenv("CONVNEXT_DENSE_GPU", "cudnn")
+    (finding,) = kernels.kernels()
+    assert finding.mark == TROUBLE
+    assert "CONVNEXT_DENSE_GPU=cudnn" in finding.found
+    assert finding.remedy == "unset CONVNEXT_DENSE_GPU"
+
+
+def test_kernels_that_cannot_be_kept(card, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CONVNEXT_DENSE_CACHE", str(tmp_path / "file"))
+    compiles(monkeypatch)
+    _, kept = kernels.kernels()
+    assert kept.mark == WARNING
+    assert "none can be kept" in kept.found
+    assert "export CONVNEXT_DENSE_CACHE=" in kept.remedy
+
+
+def test_times_that_were_measured(card, monkeypatch):
+    from convnext_dense.fused.gpu import ways
+
+    compiles(monkeypatch)
+    for key, pair in {"a": [1.0, 4.0], "b": [3.0, 2.0], "c": None}.items():
+        ways._remember(0, key, pair)
+    _, measured, _ = kernels.kernels()
+    assert measured[:3] == (
+        INFO,
+        "kernels",
+        "stages timed here: 2; kernels take 0.25 to 1.50 of plain PyTorch's time; "
+        "plain PyTorch is taken for 1",
+    )
+
+
+def test_a_gpu_without_triton(monkeypatch):
+    Gpu(monkeypatch)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    (finding,) = kernels.kernels()
+    assert finding.mark == WARNING
+    assert finding.found == "plain PyTorch: Triton is not installed"
+    assert "triton" in finding.remedy
 
 
 def test_computing_is_checked():
@@ -337,6 +489,7 @@ def test_torch_compiled_for_another_numpy(monkeypatch):
         ("DataLoader worker (pid 7) is killed by signal: Bus error", "--shm-size"),
         ("[Errno 28] No space left on device", "free space"),
         ("[Errno 24] Too many open files", "ulimit -n"),
+        ("triton/_C/libtriton.so: undefined symbol: _ZN4llvm", "install triton"),
         ("libcudart.so.11.0: cannot open shared object file", "LD_LIBRARY_PATH"),
         ("something new", "open an issue"),
     ],

@@ -77,9 +77,7 @@ def resources(launch: TritonLaunch, architecture: int, tmp) -> Resources:
         name: NAMES[value.dtype] if isinstance(value, Ref) else "i32"
         for name, value in zip(names, launch.arguments, strict=False)
     }
-    constants = dict(
-        zip(names[len(launch.arguments) :], launch.constants, strict=True)
-    )
+    constants = dict(zip(names[len(launch.arguments) :], launch.constants, strict=True))
     key = (
         *(architecture, launch.kernel.__name__, tuple(types.items())),
         *(launch.constants, launch.warps, launch.stages),

@@ -75,7 +75,7 @@ def test_equals_reference(variant, shape, with_cp, dtype):
 @pytest.mark.parametrize("elements", [1, 5000])
 def test_equals_reference_in_pieces(variant, elements, monkeypatch):
     """Rows that do not fill the last piece; images that are pieces of their own."""
-    monkeypatch.setitem(lean_block._PIECE, "cpu", elements)
+    monkeypatch.setattr(lean_block, "_PIECE", elements)
     monkeypatch.setattr(lean_block, "_MIN_ROWS", 7)
     test_equals_reference(variant, (3, 8, 9, 11), False, torch.float32)
     test_equals_reference(variant, (2, 8, 20, 20), True, torch.float32)
@@ -382,6 +382,19 @@ def test_an_older_pytorch_takes_the_reference():
         "torch.compiler.is_exporting = new  # PyTorch's own code asks for it\n"
         "assert 'convnext_dense.fused.block_op' not in sys.modules\n"
         "model = ConvNeXt(dict(depths=[1] * 4, channels=[8] * 4), with_cp=True)\n"
+        "sum(m.sum() for m in model(torch.rand(1, 3, 64, 64))).backward()\n"
+    )
+    done = shell("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_triton():
+    """As where PyTorch came without it: nothing else is missing."""
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import torch\n"
+        "from convnext_dense import ConvNeXt\n"
+        "model = ConvNeXt(dict(depths=[1] * 4, channels=[8] * 4))\n"
         "sum(m.sum() for m in model(torch.rand(1, 3, 64, 64))).backward()\n"
     )
     done = shell("-c", code)

@@ -228,6 +228,7 @@ def test_a_shared_pool_counts_what_is_allocated_while_it_is_recorded(gpu, monkey
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
+@pytest.mark.gpu
 @needs_gpu
 def test_a_real_gpu_is_measured():
     x = torch.rand(1000, 1000, device="cuda", requires_grad=True)
@@ -247,6 +248,7 @@ def test_a_real_gpu_is_measured():
     assert 8e6 <= figures.peak <= 30e6
 
 
+@pytest.mark.gpu
 @needs_gpu
 def test_graphs_of_a_real_gpu_are_measured_each_as_if_alone():
     """torch.compile's graphs share their memory."""

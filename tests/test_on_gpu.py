@@ -223,9 +223,7 @@ def test_gradient_of_the_image(way):
 @every_way
 def test_the_same_bits_twice(way):
     model, x = model_of(**V2), image_of(4)
-    for mine, again in zip(
-        passes(model, x, bf16), passes(model, x, bf16), strict=True
-    ):
+    for mine, again in zip(passes(model, x, bf16), passes(model, x, bf16), strict=True):
         assert torch.equal(mine, again)
 
 
@@ -284,8 +282,9 @@ def test_compiled(way, kwargs):
     model, x = model_of(**kwargs), image_of()
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    for mine, theirs in zip(passes_of(compiled, model, x), passes(model, x, bf16)):
-        assert torch.equal(mine, theirs)
+    mine = passes_of(compiled, model, x)
+    for a, b, true in zip(mine, passes(model, x, bf16), exactly(model, x), strict=True):
+        assert error(a, true) < max(1.2 * error(b, true), 1e-3)
 
 
 def passes_of(compiled, model, x):
@@ -379,3 +378,52 @@ def _group(name):
 def add(totals, name, mine, theirs, true):
     a, b = totals.get(name, (0.0, 0.0))
     totals[name] = a + error(mine, true), b + error(theirs, true)
+
+
+@pytest.mark.parametrize("kwargs", [V1, V2], ids=["V1", "V2"])
+def test_graphs_equal_the_ordinary_way(kwargs):
+    model, graphed = model_of(**kwargs), model_of(cuda_graphs=True, **kwargs)
+    images = [image_of(), 2 * image_of(), image_of(3, 64, 64)]
+    for step in range(8):
+        x = images[step % 3 if step > 4 else step % 2]
+        mine, true = passes(graphed, x, bf16), exactly(model, x)
+        for a, b, exact in zip(mine, passes(model, x, bf16), true, strict=True):
+            assert error(a, exact) < max(1.2 * error(b, exact), 1e-3), step
+    assert graphed._graphs.bytes > 0
+
+
+def test_graphs_never_give_another_steps_numbers():
+    """Maps that are kept, gradients that are added up, two forward passes before the
+    first backward pass, weights that moved."""
+    model, graphed = model_of(**V1), model_of(cuda_graphs=True, **V1)
+    x, y = image_of(), 3 * image_of()
+    for _ in range(4):
+        passes(graphed, x, bf16)
+    results = []
+    for net in (model, graphed):
+        net.zero_grad()
+        with torch.autocast("cuda", bf16):
+            first, second = net(x), net(y)
+        sum(m.square().mean() for m in second).backward()
+        sum(m.square().mean() for m in first).backward()
+        with torch.autocast("cuda", bf16):
+            sum(m.square().mean() for m in net(y)).backward()
+        results.append([*first, *second, *(p.grad for p in net.parameters())])
+    for mine, true in zip(*reversed(results), strict=True):
+        assert error(mine, true.double()) < 0.05  # another step's are off by 1
+    for net in (model, graphed):
+        for p in net.parameters():
+            p.data = p.data.clone() * 1.1
+    for mine, true in zip(
+        passes(graphed, x, bf16), passes(model, x, bf16), strict=True
+    ):
+        assert error(mine, true.double()) < 0.05
+
+
+def test_graphs_of_inference():
+    model, x = model_of(**V1).eval(), image_of()
+    graphed = copy.deepcopy(model).optimize_for_inference()
+    with torch.no_grad(), torch.autocast("cuda", bf16):
+        for _ in range(5):
+            for mine, true in zip(graphed(x), model(x), strict=True):
+                assert error(mine, true.double()) < 0.02

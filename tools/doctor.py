@@ -1,7 +1,8 @@
 """Can training start here, and if not, what to do: tools/doctor.py.
 
 Looks at Python, torch, the GPU, the toolboxes, the disk and more, and trains one
-step of each task. Exit code 0 if training can start, else 1. Leaves nothing behind.
+step of each task. Exit code 0 if training can start, else 1. Leaves nothing behind but
+compiled kernels where there is a GPU.
 """
 
 import argparse

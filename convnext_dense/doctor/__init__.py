@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from . import apart, libraries, machine, remedies, stack, steps
+from . import apart, kernels, libraries, machine, remedies, stack, steps
 from .finding import SKIPPED, TROUBLE, Finding
 
 
@@ -71,9 +71,10 @@ LIBRARIES = (
     Check("GPU", libraries.gpu, ("torch",)),
     Check("torchvision", libraries.torchvision, ("torch",)),
     Check("convnext_dense", libraries.convnext_dense, BASE, ("mmengine",)),
+    Check("kernels", kernels.kernels, ("GPU", "convnext_dense")),
     Check("mmcv ops", libraries.mmcv_ops, (*BASE, "convnext_dense"), ("mmcv",)),
 )
-ALL = (*BASE, "GPU", "convnext_dense", "mmcv ops")
+ALL = (*BASE, "GPU", "convnext_dense", "kernels", "mmcv ops")
 STEPS = (
     Check("detection", steps.detection, ALL, ("mmdet",)),
     Check("segmentation", steps.segmentation, ALL, ("mmseg",)),

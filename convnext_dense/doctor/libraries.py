@@ -92,7 +92,6 @@ def gpu() -> Iterator[Finding]:
             )
             return
     yield Finding(OK, "GPU", several)
-    yield from _triton()
 
 
 def _compute(torch, device: str) -> None:
@@ -102,17 +101,6 @@ def _compute(torch, device: str) -> None:
     convolved = torch.nn.functional.conv2d(ones, ones).sum().item()
     if (product, convolved) != (4096, 512):
         raise RuntimeError(f"8 x 8 ones: product {product}, convolution {convolved}")
-
-
-def _triton() -> Iterator[Finding]:
-    try:
-        import triton
-    except Exception as error:
-        found = f"cannot be imported, PyTorch's kernels are taken: {error}"
-        remedy = "pip install triton   (of the version that this torch asks for)"
-        yield Finding(WARNING, "triton", found, remedy)
-    else:
-        yield Finding(OK, "triton", triton.__version__)
 
 
 def _nvidia_smi() -> list[str]:

@@ -37,6 +37,7 @@ SHARED_MEMORY = (
     "or train without workers: --cfg-options train_dataloader.num_workers=0 "
     "train_dataloader.persistent_workers=False, the same of val_dataloader"
 )
+TRITON = "pip install --force-reinstall triton   (the version that this torch asks for)"
 TEMPORARY = "export TMPDIR=/tmp, or to another short path"
 UNKNOWN = (
     "the message above is not one the doctor knows. If a new environment (pip install "
@@ -83,6 +84,7 @@ KNOWN = (
         "this system is older than the installed packages allow: take a newer system "
         "or container, or older packages",
     ),
+    (r"triton\W+_C|libtriton|triton[\w./\\]*\.(so|pyd)", TRITON),
     (
         r"no kernel image is available|not compatible with the current PyTorch",
         "this torch was not built for this GPU's compute capability; choose a build "

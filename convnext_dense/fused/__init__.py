@@ -1,17 +1,24 @@
 """Faster and leaner versions of what ``block.py`` says.
 
+On a CPU, block by block:
+
 lean_block      the block's two passes: what is kept, what is made again, in which order
 block_op        the lean block as an autograd function and as an operator
-depthwise       the depthwise 7x7 convolution, its norm and gradients: the fastest ways
+depthwise       the depthwise 7x7 convolution, its norm and gradients
 gelu            GELU and its gradient
-triton_*        kernels for both, for a GPU
-choice          which of several ways is the fastest here
+
+On a GPU, stage by stage:
+
+gpu             kernels for a whole stage with its entrance; when plain PyTorch is taken
+
+On both:
+
 patch_conv      the stem's and the downsample layers' convolutions as matrix products
 precision       which types are kept and computed with, under autocast too
 """
 
-from collections.abc import Sequence
-from functools import cache
+import importlib.util
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +59,7 @@ def run_stage(
     blocks: Sequence[nn.Module],
     norm: nn.Module | None,
     x: Tensor,
+    graphs=None,
 ) -> tuple[Tensor, Tensor | None] | None:
     """A stage by a GPU's kernels; see ``gpu.modules.run_stage``.
 
@@ -61,20 +69,48 @@ def run_stage(
     """
     if x.device.type not in ("cuda", "cpu") or not takes(x):
         return None
-    modules = _gpu_modules()
-    if modules is None or not modules.runs_on(x):
+    if not _HAS_TRITON:
         return None
-    return modules.run_stage(modules.StageModules(entrance, blocks, norm), x)
+    from .gpu import modules  # which takes its time, and is for GPUs
+
+    if not modules.runs_on(x):
+        return None
+    return modules.run_stage(modules.StageModules(entrance, blocks, norm), x, graphs)
 
 
-@cache
-def _gpu_modules():
-    """The kernels' module; None where Triton, which comes with PyTorch for CUDA, is
-    not."""
+def prepare(backbone: nn.Module, stages: Callable[[], Sequence], x: Tensor) -> None:
+    """Compile what the stages of a backbone need on a GPU, before the first image.
+
+    Args:
+        backbone: whose stages they are.
+        stages: gives (entrance, blocks, norm) of each, as for ``run_stage``.
+        x: the image.
+    """
+    if not (x.is_cuda and _HAS_TRITON and takes(x)) or torch.compiler.is_compiling():
+        return
+    from .gpu import modules
+
+    modules.prepare(
+        backbone, lambda: [modules.StageModules(*stage) for stage in stages()], x
+    )
+
+
+def new_graphs():
+    """Room for the CUDA graphs of a backbone, ``gpu.graphs.StageGraphs``; None without
+    Triton."""
+    if not _HAS_TRITON:
+        return None
+    from .gpu.graphs import StageGraphs
+
+    return StageGraphs()
+
+
+def _has_triton() -> bool:
+    """Whether Triton is installed, which comes with PyTorch for CUDA."""
     try:
-        from .gpu import modules
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
-            raise
-        return None
-    return modules
+        return importlib.util.find_spec("triton") is not None
+    except ValueError:  # something else took its name
+        return False
+
+
+_HAS_TRITON = _has_triton()

@@ -1,23 +1,31 @@
-"""Depthwise 7x7 convolution, the norm after it, and its two gradients, each by its
-fastest way.
+"""Depthwise 7x7 convolution, the norm after it, and its two gradients, on a CPU.
 
 Feature maps are (N, C, H, W) in the channels_last memory format, weights
-(C, 1, 7, 7). On a GPU the Triton kernels are taken where they win; on a CPU, what
-oneDNN does best. What is said of speed here was measured on two cores of an AVX2
-machine with oneDNN 3.13, over the four stages of ConvNeXt-T at 512 x 512.
+(C, 1, 7, 7). Each is computed by what oneDNN does best: in fp32 (see
+``working_type``). What is said of speed here was measured on two cores, with AVX2 and
+with AVX-512 and AMX, with oneDNN 3.13, over the stages of ConvNeXt-T at 512 x 512.
 """
 
-from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .choice import fastest
-
 PADDING = 3
 _STRIP = 16  # rows; 8 to 32 are within 5 % of each other
+
+
+def working_type(dtype: torch.dtype) -> torch.dtype:
+    """The type to compute the convolution and its gradients in: at least fp32.
+
+    Half precision gains nothing even with AMX: the input's gradient takes twice as
+    long, and the weight's ten times.
+
+    Args:
+        dtype: of the products beside it.
+    """
+    return torch.promote_types(dtype, torch.float32)
 
 
 def convolution_norm(
@@ -40,50 +48,9 @@ def convolution_norm(
         the normed rows (M, C) in the type of ``x``; the norm's input (M, C); mean
         and reciprocal standard deviation of its rows, (M, 1).
     """
-    ways = _ways(x, _convolution_norm, "convolution_norm")
-    return fastest("norm", ways, x, weight, bias, scale, shift, eps)
-
-
-def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The convolution: (N, C, H, W) -> (N, C, H, W)."""
-    return fastest(
-        "convolution", _ways(x, _convolution, "convolution"), x, weight, bias
-    )
-
-
-def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of the input, from that of the output: both (N, C, H, W)."""
-    return fastest(
-        "input", _ways(grad, _input_gradient, "input_gradient"), grad, weight
-    )
-
-
-def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
-    """Gradient of the weight, (C, 1, 7, 7), from the input and that of the output."""
-    return fastest("weight", _ways(x, _weight_gradient, "weight_gradient"), x, grad)
-
-
-def _ways(x: Tensor, plain: Callable, name: str) -> list[Callable]:
-    """PyTorch's way, and where it can be had the kernel's."""
-    if x.device.type != "cuda" or x.dtype == torch.float64 or not x.numel():
-        return [plain]
-    kernels = _kernels()
-    return [plain, getattr(kernels, name)] if kernels else [plain]
-
-
-@cache
-def _kernels():
-    try:
-        from . import triton_depthwise
-    except ImportError:
-        return None
-    return triton_depthwise
-
-
-def _convolution_norm(x, weight, bias, scale, shift, eps):
-    # Not half-precision rows with an fp32 weight: CUDA takes no such pair, and a CPU
-    # loses a third of the weight's gradient.
     rows = convolution(x, weight, bias).permute(0, 2, 3, 1).reshape(-1, len(weight))
+    # Not half-precision rows with an fp32 weight: that loses a third of the weight's
+    # gradient.
     rows = rows.to(scale.dtype)
     normed, *statistics = torch.native_layer_norm(
         rows, [len(weight)], scale, shift, eps
@@ -91,25 +58,28 @@ def _convolution_norm(x, weight, bias, scale, shift, eps):
     return normed.to(x.dtype), rows, *statistics
 
 
-def _convolution(x, weight, bias):
+def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The convolution: (N, C, H, W) -> (N, C, H, W)."""
     if _x86_fp32(x) == "AVX2":
         # oneDNN's input gradient is 1.5 times as fast as its convolution, and with
         # the kernel turned by half a turn it is the convolution.
-        return _input_gradient(x, weight.flip(2, 3)).add_(bias.view(1, -1, 1, 1))
+        return input_gradient(x, weight.flip(2, 3)).add_(bias.view(1, -1, 1, 1))
     return F.conv2d(x, weight, bias, padding=PADDING, groups=len(weight))
 
 
-def _input_gradient(grad, weight):
+def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of the input, from that of the output: both (N, C, H, W)."""
     return _convolution_backward(grad, grad, weight, (True, False, False))[0]
 
 
-def _weight_gradient(x, grad):
+def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """Gradient of the weight, (C, 1, 7, 7), from the input and that of the output."""
     # oneDNN has no depthwise kernel for this in channels_last: its general one
     # computes eight times what is needed. It is itself a depthwise convolution, whose
     # kernel is the output's gradient: in strips that stay in cache it takes half the
-    # time, and its shorter sums are the more exact ones.
+    # time or less, with SSE4.1, AVX2 and AVX-512; without oneDNN, the same.
     channels = x.shape[1]
-    if not _x86_fp32(x):
+    if x.dtype != torch.float32 or not x.numel():
         weight = x.new_empty(channels, 1, 7, 7)
         return _convolution_backward(grad, x, weight, (False, True, False))[1]
     total = x.new_zeros(1, channels, 7, 7)
@@ -146,7 +116,7 @@ def _convolution_backward(grad, x, weight, wanted):
 
 def _x86_fp32(x: Tensor) -> str:
     """The CPU's vector instructions where oneDNN computes ``x``, else nothing."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or not x.numel():
+    if x.dtype != torch.float32 or not x.numel():
         return ""
     return _vector_instructions() if torch._C._get_mkldnn_enabled() else ""
 

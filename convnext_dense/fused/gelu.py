@@ -1,11 +1,7 @@
 """GELU, and its gradient together with what the gradient's neighbours need."""
 
-from functools import cache
-
 import torch
 from torch import Tensor
-
-from .choice import fastest
 
 _gelu = torch.ops.aten.gelu.out
 _gelu_backward = torch.ops.aten.gelu_backward.grad_input
@@ -25,13 +21,6 @@ def backward_(before: Tensor, wide: Tensor, inner: Tensor) -> Tensor:
     Returns:
         the sum of the new ``inner`` over its rows, (C), in fp32 or wider.
     """
-    ways = [_backward_]
-    if before.device.type == "cuda" and before.dtype != torch.float64 and len(before):
-        ways += _kernels()
-    return fastest("gelu", ways, before, wide, inner)
-
-
-def _backward_(before, wide, inner):
     forward(before, wide)
     return gradient_(before, inner)
 
@@ -40,12 +29,3 @@ def gradient_(before: Tensor, inner: Tensor) -> Tensor:
     """As ``backward_``, where GELU itself is there already."""
     _gelu_backward(inner, before, grad_input=inner)
     return inner.sum(0, dtype=torch.promote_types(inner.dtype, torch.float32))
-
-
-@cache
-def _kernels() -> list:
-    try:
-        from . import triton_gelu
-    except ImportError:
-        return []
-    return [triton_gelu.backward_]

@@ -1,4 +1,4 @@
-"""The block's forward and backward pass, keeping little and passing over it once.
+"""The block's two passes on a CPU, keeping little and passing over memory once.
 
 The mathematics is that of ``block.py``. A chain of its modules keeps about twelve
 times the block's input for the backward pass; here two tensors stay, the input and
@@ -25,9 +25,7 @@ from torch import Tensor
 from . import depthwise, gelu
 
 GRN_EPS = 1e-6
-# Elements of a widened piece. On a CPU: 8 MB of fp32, a share of the last cache.
-# Elsewhere large enough to fill the device, small beside what is kept.
-_PIECE = {"cpu": 2**21, "cuda": 2**25}
+_PIECE = 2**21  # elements of a widened piece: 8 MB of fp32, a share of the last cache
 _MIN_ROWS = 1024  # fewer are slower to multiply
 
 
@@ -67,7 +65,7 @@ def forward(
         hidden: filled with what GELU is given, (M, 4C), if there.
     """
     rows = _rows(x)
-    normed = _normed(x.to(work), weights, eps)[0]
+    normed = _normed(x, weights, eps, work)[0]
     w1, b1, w2, b2 = (t.to(work) for t in weights[4:8])
     if weights.grn_beta is not None:  # W (s a + beta) = W (s a) + W beta
         b2 = torch.addmv(b2, w2, weights.grn_beta.to(work))
@@ -132,11 +130,11 @@ def backward(
     of_wide = of_normed or of.w1 or of.b1 or of.grn_gamma or of.grn_beta
     of_second = of.w2 or of.gamma
 
-    x = x.to(work)
+    x = x.to(depthwise.working_type(work))
     grad = grad.contiguous(memory_format=torch.channels_last)
     outer = _rows(grad).to(work)
     if of_normed or of.w1 or hidden is None:
-        normed, norm_input, *statistics = _normed(x, weights, eps)
+        normed, norm_input, *statistics = _normed(x, weights, eps, work)
     w1, b1, w2 = (t.to(work) for t in weights[4:7])
     factor = _factor(weights, scale)
     grn = weights.grn_gamma
@@ -203,12 +201,12 @@ def backward(
         )
     if of_norm_input:
         grads["dw_bias"] = grad_maps.sum(0, dtype=exact)
-        grad_maps = _maps(grad_maps, x)
+        grad_maps = _maps(grad_maps.to(x.dtype), x)
         if of.dw_weight:
             grads["dw_weight"] = depthwise.weight_gradient(x, grad_maps)
     grad_x = None
     if of_x:
-        grad_x = depthwise.input_gradient(grad_maps, weights.dw_weight.to(work))
+        grad_x = depthwise.input_gradient(grad_maps, weights.dw_weight.to(x.dtype))
         grad_x = grad_x.add_(grad) if grad_x.dtype == grad.dtype else grad_x + grad
     return [
         grad_x,
@@ -244,7 +242,7 @@ def _images(rows: Tensor, like: Tensor) -> Tensor:
 def _pieces(x: Tensor, weights: Weights) -> list[slice]:
     """The rows in pieces, the first the largest; whole images where GRN sums them."""
     n, c, h, w = x.shape
-    size = max(_PIECE[x.device.type] // (4 * c), _MIN_ROWS)
+    size = max(_PIECE // (4 * c), _MIN_ROWS)
     if weights.grn_gamma is not None:
         size = max(size // (h * w), 1) * h * w
     return [slice(start, start + size) for start in range(0, max(n * h * w, 1), size)]
@@ -275,9 +273,13 @@ def _add_product(
     return total.addmm_(a, b) if dtype == a.dtype else total.add_(a @ b)
 
 
-def _normed(x: Tensor, weights: Weights, eps: float) -> tuple[Tensor, ...]:
-    """What ``depthwise.convolution_norm`` returns, of these weights."""
-    return depthwise.convolution_norm(
+def _normed(
+    x: Tensor, weights: Weights, eps: float, work: torch.dtype
+) -> tuple[Tensor, ...]:
+    """What ``depthwise.convolution_norm`` returns, of these weights; the normed rows
+    in the type ``work``."""
+    x = x.to(depthwise.working_type(work))
+    normed, *others = depthwise.convolution_norm(
         x,
         weights.dw_weight.to(x.dtype),
         weights.dw_bias.to(x.dtype),
@@ -285,6 +287,7 @@ def _normed(x: Tensor, weights: Weights, eps: float) -> tuple[Tensor, ...]:
         weights.norm_bias,
         eps,
     )
+    return normed.to(work), *others
 
 
 def _norm_backward(grad, rows, statistics, weights, wanted):
@@ -299,7 +302,7 @@ def _norm_backward(grad, rows, statistics, weights, wanted):
         weights.norm_bias,
         wanted,
     )
-    return None if of_input is None else of_input.to(grad.dtype), of_weight, of_bias
+    return of_input, of_weight, of_bias
 
 
 def _strength(images: Tensor) -> Tensor:

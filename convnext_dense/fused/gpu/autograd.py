@@ -1,65 +1,102 @@
 """A stage as PyTorch's autograd sees it: one function, forwards and back."""
 
 from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
-from .description import NONE, STEM, StageKind, Types
+from .description import NONE, STEM, Shape, StageKind, Types
 from .stage import Stage
 
 
+class Given(NamedTuple):
+    """What a stage is given beside its input.
+
+    Attributes:
+        parameters: in the order of ``StageKind``.
+        addresses: their ``data_ptr()``.
+        drop: drop path's factors, (blocks, N) in fp32, or None.
+    """
+
+    parameters: Sequence[Tensor]
+    addresses: list[int]
+    drop: Tensor | None
+
+    @classmethod
+    def of(cls, parameters: Sequence[Tensor], drop: Tensor | None = None) -> "Given":
+        return cls(parameters, [p.data_ptr() for p in parameters], drop)
+
+
 def apply_stage(
-    stage: Stage,
-    x: Tensor,
-    parameters: Sequence[Tensor],
-    drop: Tensor | None,
-    normed: torch.dtype | None,
+    stage: Stage, shape: Shape, x: Tensor, given: Given
 ) -> tuple[Tensor, Tensor | None]:
-    """The stage's stream and normed map, (N, C, H, W) each; the latter None if
-    ``normed``, its type, is.
+    """The stage's stream and normed map, (N, C, H, W) each; None without the latter.
 
     Raises:
         NotImplementedError: in the backward pass, with ``create_graph=True``.
     """
-    if torch.is_grad_enabled() and (
-        x.requires_grad or any(p.requires_grad for p in parameters)
-    ):
-        return _Stage.apply(stage, x, drop, normed, *parameters)
-    shape = stage.shape_of(x, drop, normed)
-    return stage.forward(x, parameters, drop, shape, False)[:2]
+    if needs_backward(x, given):
+        return _Stage.apply(stage, shape, given, x, *given.parameters)
+    return stage.forward(x, given, shape, False)[:2]
+
+
+def needs_backward(x: Tensor, given: Given) -> bool:
+    return torch.is_grad_enabled() and (
+        x.requires_grad or any(p.requires_grad for p in given.parameters)
+    )
 
 
 class _Stage(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, stage, x, drop, normed, *parameters):
-        shape = stage.shape_of(x, drop, normed)
-        out, map_, kept = stage.forward(x, parameters, drop, shape, True)
+    def forward(ctx, stage, shape, given, x, *_):
+        out, normed, kept = stage.forward(x, given, shape, True)
         # the output norm alone needs the stream again
-        stream = None if map_ is None else out
-        ctx.save_for_backward(x, stream, kept, drop, *parameters)
+        ctx.save_for_backward(x, None if normed is None else out, kept)
         ctx.stage, ctx.shape = stage, shape
+        ctx.given, ctx.versions = given, versions(given)
         ctx.set_materialize_grads(False)
-        return out, map_
+        return out, normed
 
     @staticmethod
     def backward(ctx, g, g_normed):
         if torch.is_grad_enabled():
-            raise NotImplementedError(
-                "ConvNeXt's fused stages have no second derivative (create_graph=True "
-                "asked for one): set convnext_dense.block.Block.lean = False before "
-                "the forward pass"
-            )
-        x, out, kept, drop, *parameters = ctx.saved_tensors
+            refuse_second_derivative()
+        stage, shape, given = ctx.stage, ctx.shape, ctx.given
+        x, out, kept = ctx.saved_tensors
         if g is None and g_normed is None:
-            return (None,) * (4 + len(parameters))
-        stage = ctx.stage
-        wanted = (ctx.needs_input_grad[1], *ctx.needs_input_grad[4:])
-        dx, grads = stage.backward(
-            x, out, kept, drop, parameters, ctx.shape, wanted, g, g_normed
+            return (None,) * (4 + len(given.parameters))
+        check_versions(given, ctx.versions)
+        wanted = ctx.needs_input_grad[3:]
+        dx, grads = stage.backward(x, out, kept, given, shape, wanted, g, g_normed)
+        views = gradients(stage.kind, stage.types, grads, given.parameters, wanted[1:])
+        return None, None, None, dx, *views
+
+
+def refuse_second_derivative() -> NoReturn:
+    raise NotImplementedError(
+        "ConvNeXt's fused stages have no second derivative (create_graph=True asked for "
+        "one): set convnext_dense.block.Block.lean = False before the forward pass"
+    )
+
+
+def versions(given: Given) -> list[int]:
+    """How often each parameter was changed in place.
+
+    A stage's parameters are not saved for the backward pass one by one, which takes the
+    host longer than the launches; they are only looked at.
+    """
+    return [p._version for p in given.parameters]
+
+
+def check_versions(given: Given, before: list[int]) -> None:
+    """Raise a RuntimeError, as autograd does, if a parameter was changed since."""
+    if versions(given) != before:
+        raise RuntimeError(
+            "a parameter of ConvNeXt was changed in place between the forward and the "
+            "backward pass (by an optimizer's step, for example): its gradients would "
+            "be wrong. Call backward() first"
         )
-        views = gradients(stage.kind, stage.types, grads, parameters, wanted[1:])
-        return None, dx, None, None, *views
 
 
 def gradients(
@@ -85,4 +122,6 @@ def gradients(
                     weight.shape, weight.stride(), own.storage_offset()
                 )
             views[index] = own
+    if all(wanted):
+        return views
     return [view if want else None for view, want in zip(views, wanted, strict=True)]

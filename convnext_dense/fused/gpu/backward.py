@@ -7,8 +7,17 @@ Of a block everything but its input is made again.
 
 from typing import NamedTuple
 
+import torch
+
 from . import depthwise
-from .description import DOWNSAMPLE, NONE, STEM, BlockNeeds, Needs, Shape
+from .description import (
+    DOWNSAMPLE,
+    STEM,
+    BlockNeeds,
+    Needs,
+    Shape,
+    StageKind,
+)
 from .forward import (
     MOST_SPLITS,
     Folded,
@@ -54,6 +63,25 @@ def block_needs(places: Places, needs: Needs, block: int) -> BlockNeeds:
     )
 
 
+class _RoomInDx:
+    """Places in dx, which is written last of all, and when it is full in the workspace.
+
+    A downsampling stage's dx has room for the gradient of the stream, y and du. Where
+    there is no entrance dx is the gradient of the stream itself, which comes first.
+    """
+
+    def __init__(self, kind: StageKind, s: Shape, needs: Needs, ws: Workspace):
+        self._dx, self._ws = Workspace("dx"), ws
+        self._size = 0
+        if needs.wanted[0]:
+            self._size = s.n * s.height * s.width * kind.before * s.dtype.itemsize
+
+    def take(self, count: int, dtype: torch.dtype) -> Ref:
+        if self._dx.used + count * dtype.itemsize <= self._size:
+            return self._dx.take(count, dtype)
+        return self._ws.take(count, dtype)
+
+
 def backward_program(places: Places, s: Shape, needs: Needs) -> Program:
     """From the gradients of out and of the normed map to dx and grads."""
     kind, types = places.kind, places.types
@@ -63,12 +91,10 @@ def backward_program(places: Places, s: Shape, needs: Needs) -> Program:
     p, ws = Program(places.bases), Workspace("ws")
     folded = Folded(p, places, ws)
     raw_b2 = ws.take(kind.blocks * c, f32)  # the gradients of b2'
-    y, du = ws.take(m * c, types.work), ws.take(m * c, types.work)
     rstd = ws.take(m, f32)
-    if kind.entrance == NONE and needs.wanted[0]:
-        wide = Ref("dx", 0, types.stream)
-    else:
-        wide = ws.take(m * c, types.stream)
+    room = _RoomInDx(kind, s, needs, ws)
+    wide = room.take(m * c, types.stream)
+    y, du = room.take(m * c, types.work), room.take(m * c, types.work)
     narrow = ws.take(m * c, types.work) if types.split else None
     gradient = _output_norm(p, places, s, needs, wide, narrow, m, ws)
 
@@ -117,7 +143,9 @@ def _output_norm(p, places, s, needs, wide, narrow, m, ws) -> _Gradient:
             return _Gradient(given, wide, given)
         copy_map(p, given, narrow, m * kind.channels)
         return _Gradient(given, wide, narrow)
-    c, index, rows = kind.channels, places.count - 2, row_block(kind.channels)
+    c, index = kind.channels, places.count - 2
+    rows = 2 * row_block(c)
+    h, w = kind.out_size(s.height, s.width)
     splits = min(MOST_SPLITS, cdiv(m, rows))
     mark = ws.used
     parts = [ws.take(splits * c, f32) for _ in range(2)]
@@ -129,9 +157,14 @@ def _output_norm(p, places, s, needs, wide, narrow, m, ws) -> _Gradient:
             places.parameter(index),
             Ref("g_normed", 0, s.normed),
             given if needs.g else wide,
-            *(wide, narrow or wide, *parts, m, splits),
+            *(wide, narrow or wide, *parts, m, splits, h, w),
+            *(needs.strides or (0, 0, 0, 0)),
         ],
-        (c, kind.eps, rows, padded(c), needs.g, narrow is not None),
+        (
+            *(c, kind.eps, rows, padded(c), needs.g),
+            *(narrow is not None, bool(needs.strides)),
+        ),
+        8,
     )
     wanted = [
         Sum(part, places.gradient(index + k), splits, c, c)
@@ -204,7 +237,7 @@ def _downsample(p, places, s, needs, gradient, m, ws):
     rows, rstd = patches(p, places, s, ws)
     numbers = places.first_parameter
     if any(needs.wanted[1:5]):
-        count = row_block(c)
+        count = 2 * row_block(c)
         splits = min(MOST_SPLITS, cdiv(m, count))
         part = ws.take(splits * c, f32)
         p.triton(
@@ -212,6 +245,7 @@ def _downsample(p, places, s, needs, gradient, m, ws):
             (splits,),
             [gradient.given, part, part, m, splits, 1],
             (c, padded(c), count, False),
+            8,
         )
         p.reduce([Sum(part, places.gradient(numbers["bias"]), splits, c, c)], ws)
         of_matrix = ws.take(c * depth, f32)
@@ -226,7 +260,8 @@ def _downsample(p, places, s, needs, gradient, m, ws):
                 *(places.parameter(numbers[n]) for n in ("weight", *names[:2])),
                 *(c, *places.strides),
             ],
-            (before, 64),
+            (before, 256),
+            8,
         )
     if needs.wanted[0]:
         matrix, _ = downsample_matrix(p, places, ws)

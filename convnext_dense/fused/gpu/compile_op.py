@@ -58,8 +58,9 @@ def _stage(
     x = _as_read(kind, x)
     stage = _stage_for(kind, types, x, parameters, drop, normed, train)
     if stage is not None:
-        shape = stage.shape_of(x, drop, normed)
-        out, map_, kept = stage.forward(x, parameters, drop, shape, train)
+        shape = stage.shape_of(x, drop is not None, normed)
+        given = autograd.Given.of(parameters, drop)
+        out, map_, kept = stage.forward(x, given, shape, train)
     else:
         out, map_ = _plain(kind, types, x, parameters, drop, normed)
         kept = x.new_empty(_kept_bytes(kind, types, x, train), dtype=torch.uint8)
@@ -106,9 +107,10 @@ def _stage_backward(
     x = _as_read(kind, x)
     stage = _stage_for(kind, types, x, parameters, drop, normed, True)
     if stage is not None:
-        shape = stage.shape_of(x, drop, normed)
+        shape = stage.shape_of(x, drop is not None, normed)
+        given = autograd.Given.of(parameters, drop)
         dx, grads = stage.backward(
-            x, out, kept, drop, parameters, shape, tuple(wanted), g, g_normed
+            x, out, kept, given, shape, tuple(wanted), g, g_normed
         )
     else:
         dx, grads = _plain_backward(
@@ -161,7 +163,7 @@ def _stage_for(kind, types, x, parameters, drop, normed, train):
     from .modules import stage_for  # which imports this module
 
     with torch.set_grad_enabled(train):
-        return stage_for(kind, types, x, parameters, drop, normed)
+        return stage_for(kind, types, x, parameters, drop is not None, normed)
 
 
 def _as_read(kind: StageKind, x: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def compile_all(programs: Sequence[Program], device: int) -> None:
     capability = torch.cuda.get_device_capability(device)
     with (
         torch.cuda.device(device),
-        ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) - 1))) as pool,
+        ThreadPoolExecutor(max(1, min(16, (os.cpu_count() or 1) - 1))) as pool,
     ):
         cuda = [
             pool.submit(_compile_cuda, launch, capability)
@@ -90,19 +90,21 @@ def compile_all(programs: Sequence[Program], device: int) -> None:
         )
         for job in cuda:
             job.result()
-    for launch in missing.values():
-        function_of(launch, device)
 
 
 def _compile_together(launches, pool) -> None:
-    """Triton's compilations side by side, where this Triton can; else one by one."""
+    """Triton's compilations side by side, where this Triton can; else one by one later.
+
+    What fails here fails again, and is told, when it is asked for.
+    """
     try:
         from triton.runtime._async_compile import AsyncCompileMode
     except ImportError:  # before Triton 3.4
         return
-    with contextlib.suppress(Unavailable), AsyncCompileMode(pool, ignore_errors=True):
+    with contextlib.suppress(Exception), AsyncCompileMode(pool):
         for launch in launches:
-            _compile_triton(launch)
+            with contextlib.suppress(Unavailable):
+                _compile_triton(launch)
 
 
 def _key(launch) -> tuple:

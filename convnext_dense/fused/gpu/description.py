@@ -140,8 +140,10 @@ class Needs(NamedTuple):
     Attributes:
         wanted: of the input, then of each parameter.
         g, g_normed: whether there is a gradient of the stream, and of the normed map.
+        strides: of the latter, where it is not in channels_last.
     """
 
     wanted: tuple[bool, ...]
     g: bool
     g_normed: bool
+    strides: tuple[int, ...] = ()

@@ -9,7 +9,9 @@ from .plan import CUBLAS, FUSED, HALVES, two_powers
 from .program import Program, Ref, Workspace, f32
 
 HIDDEN_ROWS, HIDDEN_CHANNELS = 16, 128  # of a program of kernels.hidden
-MOST_SPLITS = 264  # programs that share the rows of a sum
+# Programs that share the rows of a sum: two a multiprocessor, and no more partial sums
+# than are added up at once.
+MOST_SPLITS = 256
 
 
 class Folded:
@@ -114,10 +116,10 @@ def norm_in_place(p: Program, places: Places, y: Ref, rstd: Ref, m: int) -> None
     p.triton(norm.norm_rows, (cdiv(m, rows),), [y, y, rstd, m], constants)
 
 
-def pieces(places: Places, m: int, pixels: int) -> list[tuple[int, int]]:
-    """(first row, rows) of the pieces in which hidden rows are made; whole images for
-    GRN."""
-    size = max(places.plan.piece // (4 * places.kind.channels), 1)
+def pieces(places: Places, m: int, pixels: int, piece: int) -> list[tuple[int, int]]:
+    """(first row, rows) of the pieces in which hidden rows are made, of ``piece`` numbers
+    at most; whole images for GRN."""
+    size = max(piece // (4 * places.kind.channels), 1)
     if places.kind.grn:
         size = max(size // pixels, 1) * pixels
     return [(first, min(size, m - first)) for first in range(0, m, size)]
@@ -149,7 +151,7 @@ class _Branch:
             self._fused(y, x, out, narrow)
             return
         c = self.c
-        rows = pieces(self.places, self.m, self.pixels)
+        rows = pieces(self.places, self.m, self.pixels, self.plan.forward_piece)
         room = ws.take(rows[0][1] * 4 * c, y.dtype)
         for first, count in rows:
             inner = y.plus(first * c)

@@ -50,7 +50,7 @@ class HiddenBackward:
         wanted = []
         if need.norm_input or need.first or need.b1 or need.second or need.grn:
             wanted += self._pieces(y, g, du)
-        rows = row_block(c)
+        rows, warps = 2 * row_block(c), 8
         splits = min(MOST_SPLITS, cdiv(self.m, rows))
         of_g = self.ws.take(splits * c, f32)
         if need.norm_input:
@@ -60,6 +60,7 @@ class HiddenBackward:
                 (splits,),
                 [du, y, g, rstd, of_u, of_g, self._drop, self.m, splits, self.pixels],
                 (c, padded(c), rows, self._drops),
+                warps,
             )
             if need.dw_bias:
                 wanted.append(Sum(of_u, self.of_dw_bias, splits, c, c))
@@ -69,6 +70,7 @@ class HiddenBackward:
                 (splits,),
                 [g, of_g, self._drop, self.m, splits, self.pixels],
                 (c, padded(c), rows, self._drops),
+                warps,
             )
         if need.b2:
             wanted.append(Sum(of_g, of_b2, splits, c, c))
@@ -134,7 +136,7 @@ class HiddenBackward:
     def _pieces(self, y, g, du) -> list[Sum]:
         """Through the hidden rows, a piece of them in memory at a time."""
         c, need = self.c, self.need
-        rows = pieces(self.places, self.m, self.pixels)
+        rows = pieces(self.places, self.m, self.pixels, self.places.plan.backward_piece)
         most = rows[0][1] * 4 * c
         a, d = self.ws.take(most, y.dtype), self.ws.take(most, y.dtype)
         tiled = self.places.plan.backward == TRITON

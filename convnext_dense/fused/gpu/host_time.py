@@ -12,7 +12,7 @@ import torch
 
 from ...archs import resolve_arch
 from . import native, reference
-from .autograd import apply_stage
+from .autograd import Given, apply_stage
 from .description import DOWNSAMPLE, STEM, Needs, StageKind, Types
 from .plan import HALVES, plans_for
 from .stage import Stage
@@ -60,15 +60,13 @@ def _rows(arch: str, use_grn: bool, drops: bool) -> Iterator[HostRow]:
 
 def _row(stage: Stage, x, parameters, drop) -> HostRow:
     forwards, backwards = [], []
+    shape = stage.shape_of(x, drop is not None, torch.float32)
+    given = Given.of(parameters, drop)
     leaves = [t for t in (x, *parameters) if t.requires_grad]
     for _ in range(_CALLS):
         outs = []
         forwards.append(
-            _seconds(
-                lambda outs=outs: outs.extend(
-                    apply_stage(stage, x, parameters, drop, torch.float32)
-                )
-            )
+            _seconds(lambda outs=outs: outs.extend(apply_stage(stage, shape, x, given)))
         )
         grads = [torch.zeros_like(t) for t in outs]
         backwards.append(
@@ -76,7 +74,6 @@ def _row(stage: Stage, x, parameters, drop) -> HostRow:
                 lambda outs=outs, grads=grads: torch.autograd.grad(outs, leaves, grads)
             )
         )
-    shape = stage.shape_of(x, drop, torch.float32)
     wanted = (x.requires_grad, *(True for _ in parameters))
     programs = (
         stage.program(shape, True),

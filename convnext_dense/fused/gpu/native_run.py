@@ -47,7 +47,9 @@ class NativeRun:
         )
         self._slots = np.zeros(len(self._where), np.uint64)
         self._bases = np.zeros(len(self._index) + 1, np.uint64)
-        self._last: Sequence[int] | None = None
+        self._bases[self._index["jobs"]] = jobs.data_ptr()
+        self._fixed: Sequence[int] | None = None
+        self._parameters: Sequence[int] | None = None
         self._lock = threading.Lock()
         self._stream, self._handle = ctypes.c_void_p(), ctypes.c_void_p()
         self._one_zero = (ctypes.c_float * 2)(1.0, 0.0)
@@ -56,21 +58,26 @@ class NativeRun:
         self._calls = [plan(start) for plan in plans]
         self._products = any(isinstance(v, Product) for v in program.launches)
 
-    def __call__(self, pointers: Sequence[int]) -> None:
+    def __call__(self, fixed: Sequence[int], parameters: Sequence[int]) -> None:
         """Launch everything on the current stream.
 
         Args:
-            pointers: the bases' addresses, 0 for those that are not needed.
+            fixed: the addresses of the bases before jobs, 0 for those not needed.
+            parameters: the parameters' addresses.
 
         Raises:
             RuntimeError: the driver or cuBLAS refuses a launch.
         """
         with self._lock:
-            if pointers != self._last:
-                self._bases[1:] = pointers
+            moved = fixed != self._fixed
+            if parameters != self._parameters:
+                self._bases[len(fixed) + 2 :] = parameters
+                self._parameters, moved = parameters, True
+            if moved:
+                self._bases[1 : len(fixed) + 1] = fixed
+                self._fixed = fixed
                 np.take(self._bases, self._where, out=self._slots)
                 np.add(self._slots, self._offsets, out=self._slots)
-                self._last = pointers
             self._stream.value = self._native.stream(self._device)
             if self._products:
                 self._handle.value = self._native.blas(self._device)

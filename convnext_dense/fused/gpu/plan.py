@@ -28,7 +28,8 @@ class Plan(NamedTuple):
         gelu: of ``kernels.gelu``.
         mlp, rows, weights: tiles of the fused kernels.
         up, hidden: of the Triton products.
-        piece: hidden numbers (rows times 4C) that are in memory at a time.
+        forward_piece, backward_piece: hidden numbers (rows times 4C) that are in memory
+            at a time. Backwards there are two of them, at the step's peak.
     """
 
     forward: str
@@ -40,7 +41,8 @@ class Plan(NamedTuple):
     weights: tuple = (64, 64, 4, 3)
     up: tuple = (128, 128, 64, 8, 3)
     hidden: tuple = (128, 128, 64, 8, 3)
-    piece: int = 2**26
+    forward_piece: int = 2**26
+    backward_piece: int = 3 * 2**23
 
 
 def plans_for(

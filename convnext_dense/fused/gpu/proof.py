@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .autograd import apply_stage
-from .description import STEM, StageKind, Types
-from .stage import Stage, stage_of
+from .autograd import Given, apply_stage
+from .compiled import compile_all
+from .description import STEM, Needs, Shape, StageKind, Types
+from .program import Program
+from .stage import Stage
 
 # Largest error allowed, relative to the largest-norm truth: ten times what rounding does.
 # A wrong index, a forgotten edge or a race is far beyond.
@@ -22,7 +24,7 @@ def prove(stage: Stage, width: int, drop: bool, normed: torch.dtype | None) -> N
     """Compare a stage's kernels with plain PyTorch on a small input.
 
     Args:
-        stage: with one block is enough, as all blocks have the same kernels.
+        stage: one block is enough, as all blocks have the same kernels.
         width: of the maps; it decides which convolution is taken.
         drop: with drop path's factors.
         normed: the type of the normed map, or None.
@@ -41,9 +43,12 @@ def prove(stage: Stage, width: int, drop: bool, normed: torch.dtype | None) -> N
     if drop:
         factors = torch.full((kind.blocks, _IMAGES), 1.25, device=device)
         factors[:, 0] = 0.75
+    shape = stage.shape_of(x, drop, normed)
+    if stage.device is not None:
+        compile_all(programs(stage, shape, x.requires_grad), stage.device)
     true_leaves = [t.detach().double().requires_grad_() for t in (x, *parameters)]
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        mine = apply_stage(stage, x, parameters, factors, normed)
+        mine = apply_stage(stage, shape, x, Given.of(parameters, factors))
         true = reference.run(
             kind,
             true_leaves[0],
@@ -58,18 +63,25 @@ def prove(stage: Stage, width: int, drop: bool, normed: torch.dtype | None) -> N
         leaves = [x, *parameters] if x.requires_grad else parameters
         if not x.requires_grad:
             true_leaves = true_leaves[1:]
-        grads = torch.autograd.grad(
-            [m for m, _ in pairs],
-            leaves,
-            [p.to(m.dtype) for p, (m, _) in zip(probes, pairs, strict=True)],
+        of_maps = [p.to(m.dtype) for p, (m, _) in zip(probes, pairs, strict=True)]
+        # both layouts in which a loss's gradient comes
+        layouts = torch.channels_last, torch.contiguous_format
+        grads, again = (
+            torch.autograd.grad(
+                [m for m, _ in pairs],
+                leaves,
+                [p.contiguous(memory_format=layout) for p in of_maps],
+                retain_graph=True,
+            )
+            for layout in layouts
         )
         true_grads = torch.autograd.grad(
             [t for _, t in pairs], true_leaves, [p.double() for p in probes]
         )
     names = ["the stream", "the normed map"][: len(pairs)]
-    names += [f"gradient {index}" for index in range(len(grads))]
+    names += [f"gradient {index}" for index in range(len(grads))] * 2
     tolerance = _TOLERANCE[types.work]
-    compared = [*pairs, *zip(grads, true_grads, strict=True)]
+    compared = [*pairs, *zip([*grads, *again], [*true_grads] * 2, strict=True)]
     for name, (value, truth) in zip(names, compared, strict=True):
         difference = _error(value, truth)
         if not difference <= tolerance:  # NaN is no proof
@@ -79,10 +91,14 @@ def prove(stage: Stage, width: int, drop: bool, normed: torch.dtype | None) -> N
             )
 
 
-def small(stage: Stage) -> Stage:
-    """The stage with one block."""
-    kind = stage.kind._replace(blocks=1)
-    return stage_of(kind, stage.types, stage.plan, stage.places.strides, stage.device)
+def programs(stage: Stage, shape: Shape, of_x: bool) -> list[Program]:
+    """What training takes, also where the stage is the last. ``of_x``: the gradient of
+    the input is wanted."""
+    wanted = (of_x, *[True] * stage.places.count)
+    needs = [Needs(wanted, True, stage.kind.norm)]
+    if stage.kind.norm:
+        needs.append(Needs(wanted, False, True))
+    return [stage.program(shape, need) for need in (True, *needs)]
 
 
 def _input(kind: StageKind, types: Types, width: int, device: torch.device) -> Tensor:

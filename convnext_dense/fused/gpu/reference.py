@@ -57,14 +57,14 @@ def random_parameters(
     strides: tuple[int, ...] = (),
 ) -> list[Tensor]:
     """Parameters far from neutral, so that whatever is forgotten shows."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     parameters = []
     for shape in kind.shapes:
         fan = max(1, torch.Size(shape[1:]).numel())
-        value = torch.randn(shape, generator=generator) / fan**0.5
+        value = torch.randn(shape, generator=generator, device=device) / fan**0.5
         if len(shape) == 1:
             value = 0.5 + 0.5 * value
-        value = value.to(device, dtype)
+        value = value.to(dtype)
         if len(shape) == 4 and shape[1] > 1 and tuple(value.stride()) != strides:
             value = value.contiguous(memory_format=torch.channels_last)
         parameters.append(value.requires_grad_())

@@ -7,6 +7,7 @@ each call. So models can be copied, moved, wrapped and saved without a thought t
 import contextlib
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,13 +19,15 @@ from .device import INTERPRETED, device_of
 from .forward import forward_program
 from .kernels.parameters import COLUMNS
 from .native_run import NativeRun
-from .places import BASES, Places, kept_bytes
+from .places import Places, kept_bytes
 from .plain_run import PlainRun, jobs_of
 from .plan import Plan
 from .program import Program, f32
 
+if TYPE_CHECKING:
+    from .autograd import Given
+
 _MOST_PROGRAMS = 256  # shapes come and go: each takes some hundred KB of host memory
-_FIXED = len(BASES) - 1  # all but jobs are given at each call
 
 
 class Stage:
@@ -53,28 +56,27 @@ class Stage:
         self._pointers: list[int] = []
         self._table: Tensor | None = None
 
-    def shape_of(
-        self, x: Tensor, drop: Tensor | None, normed: torch.dtype | None
-    ) -> Shape:
-        """What decides the programs for an input."""
+    def shape_of(self, x: Tensor, drops: bool, normed: torch.dtype | None) -> Shape:
+        """What decides the programs for an input.
+
+        Args:
+            x: the input; its values do not matter.
+            drops: whether drop path's factors come.
+            normed: the type of the normed map, or None.
+        """
         n, _, height, width = x.shape
-        strides = x.stride() if self.kind.entrance == STEM else ()
-        return Shape(n, height, width, x.dtype, strides, drop is not None, normed)
+        if self.kind.entrance == STEM:
+            return Shape(n, height, width, x.dtype, x.stride(), drops, normed)
+        return Shape(n, height, width, self.types.stream, (), drops, normed)
 
     def forward(
-        self,
-        x: Tensor,
-        parameters: Sequence[Tensor],
-        drop: Tensor | None,
-        shape: Shape,
-        train: bool,
+        self, x: Tensor, given: "Given", shape: Shape, train: bool
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The stage's output.
 
         Args:
             x: the image, or the map of the stage before in channels_last.
-            parameters: in the order of ``StageKind``.
-            drop: drop path's factors, (blocks, N) in fp32.
+            given: parameters and drop path's factors.
             shape: of ``shape_of``.
             train: whether a backward pass may come.
 
@@ -82,18 +84,26 @@ class Stage:
             the stream (N, C, H, W); the normed map, or None; and what the backward pass
             needs beside x and the stream, as bytes.
         """
+        out, normed, kept = self.empty_outputs(x, shape, train)
         program = self.program(shape, train)
-        n, c = shape.n, self.kind.channels
+        ws = _bytes(program.workspace, x.device)
+        table = self.table(given, x.device)
+        tensors = x, out, kept, normed, given.drop, table, None, None, None, None, ws
+        self.run(program, tensors, given)
+        return out, normed, kept
+
+    def empty_outputs(self, x: Tensor, shape: Shape, train: bool):
+        """Room for what ``forward`` returns."""
+        c, device = self.kind.channels, x.device
         h, w = self.kind.out_size(shape.height, shape.width)
-        out = _empty_map((n, c, h, w), self.types.stream, x.device)
-        kept = normed = None
-        if train:
-            kept = _bytes(kept_bytes(self.kind, self.types, n * h * w), x.device)
+        size = shape.n, c, h, w
+        out = _empty_map(size, self.types.stream, device)
+        normed = kept = None
         if shape.normed is not None:
-            normed = _empty_map((n, c, h, w), shape.normed, x.device)
-        self._run(
-            program, parameters, x=x, out=out, kept=kept, normed=normed, drop=drop
-        )
+            normed = _empty_map(size, shape.normed, device)
+        if train:
+            count = kept_bytes(self.kind, self.types, shape.n * h * w)
+            kept = _bytes(count, device)
         return out, normed, kept
 
     def backward(
@@ -101,8 +111,7 @@ class Stage:
         x: Tensor,
         out: Tensor | None,
         kept: Tensor,
-        drop: Tensor | None,
-        parameters: Sequence[Tensor],
+        given: "Given",
         shape: Shape,
         wanted: tuple[bool, ...],
         g: Tensor | None,
@@ -111,31 +120,28 @@ class Stage:
         """The gradient of x, if wanted, and those of all parameters in one tensor.
 
         Args:
-            x, out, kept, drop, parameters, shape: as in the forward pass.
+            x, out, kept, given, shape: as in the forward pass.
             wanted: of x and of each parameter: whether its gradient is. The others'
                 places in the result hold nothing.
             g, g_normed: the gradients of the stream and of the normed map; one may be
                 None.
         """
-        needs = Needs(wanted, g is not None, g_normed is not None)
-        program = self.program(shape, needs)
+        g = as_map(g, self.types.stream)
+        g_normed = _aligned(g_normed, shape.normed)
+        program = self.program(shape, needs_of(wanted, g, g_normed))
+        dx, grads = self.empty_gradients(x, wanted)
+        ws = _bytes(program.workspace, x.device)
+        table = self.table(given, x.device)
+        tensors = x, out, kept, None, given.drop, table, g, g_normed, dx, grads, ws
+        self.run(program, tensors, given)
+        return dx, grads
+
+    def empty_gradients(self, x: Tensor, wanted: tuple[bool, ...]):
+        """Room for what ``backward`` returns."""
         dx = None
         if wanted[0]:
             dx = torch.empty_like(x, memory_format=torch.channels_last)
-        grads = torch.empty(self.places.starts[-1], dtype=f32, device=x.device)
-        self._run(
-            program,
-            parameters,
-            x=x,
-            out=out,
-            kept=kept,
-            drop=drop,
-            g=_as_map(g, self.types.stream),
-            g_normed=_as_map(g_normed, shape.normed),
-            dx=dx,
-            grads=grads,
-        )
-        return dx, grads
+        return dx, torch.empty(self.places.starts[-1], dtype=f32, device=x.device)
 
     def program(self, shape: Shape, needs: Needs | bool) -> Program:
         """The launches for a shape: forwards if ``needs`` is a bool (for training or
@@ -152,41 +158,42 @@ class Stage:
             self._programs[key] = program
         return program
 
-    def _run(self, program: Program, parameters: Sequence[Tensor], **tensors) -> None:
-        device = tensors["x"].device
-        workspace = _bytes(program.workspace, device)
-        addresses = [p.data_ptr() for p in parameters]
-        table = self._addresses(addresses, device)
+    def run(
+        self, program: Program, tensors: Sequence[Tensor | None], given: "Given"
+    ) -> None:
+        """Launch a program. ``tensors``: for ``places.BASES``, but the last."""
         if program.runner is None:
-            program.runner = self._runner(program, device)
-        tensors |= {"ws": workspace, "table": table}
-        fixed = [tensors.get(name) for name in BASES[:_FIXED]]
+            program.runner = self.runner(program, tensors[0].device)
         if isinstance(program.runner, PlainRun):
-            program.runner([*fixed, None, *parameters])
+            program.runner([*tensors, None, *given.parameters])
             return
-        pointers = [0 if t is None else t.data_ptr() for t in fixed]
-        pointers += [program.runner.jobs.data_ptr(), *addresses]
         with _on(self.device):
-            program.runner(pointers)
+            pointers = [0 if t is None else t.data_ptr() for t in tensors]
+            program.runner(pointers, given.addresses)
 
-    def _runner(self, program: Program, device: torch.device):
+    def runner(self, program: Program, device: torch.device) -> NativeRun | PlainRun:
+        """What runs a program; its kernels are compiled.
+
+        Raises:
+            Unavailable: a kernel or a library cannot be had.
+        """
         jobs = jobs_of(program, device)
         if INTERPRETED and not native.is_left_out():
             return PlainRun(program, jobs)
         return NativeRun(program, self.device or 0, self.multiprocessors, jobs)
 
-    def _addresses(self, addresses: list[int], device: torch.device) -> Tensor:
+    def table(self, given: "Given", device: torch.device) -> Tensor:
         """The table of ``kernels.parameters``; made anew when a parameter has moved."""
-        if addresses != self._pointers:
+        if given.addresses != self._pointers:
             rows = []
             for block in range(self.kind.blocks):
                 first = self.places.of_block(block, 0)
                 row = [0] * COLUMNS
                 for index, column in enumerate(self.kind.columns):
-                    row[column] = addresses[first + index]
+                    row[column] = given.addresses[first + index]
                 rows.append(row)
             self._table = torch.tensor(rows, dtype=torch.int64).to(device)
-            self._pointers = addresses
+            self._pointers = given.addresses
         return self._table
 
 
@@ -212,15 +219,34 @@ def _bytes(count: int, device: torch.device) -> Tensor:
     return torch.empty(count, dtype=torch.uint8, device=device)
 
 
-def _as_map(grad: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
-    """A gradient as kernels read it: channels_last, at a multiple of 16 bytes."""
+def needs_of(
+    wanted: tuple[bool, ...], g: Tensor | None, g_normed: Tensor | None
+) -> Needs:
+    """What a backward program has to make of what."""
+    strides: tuple[int, ...] = ()
+    if g_normed is not None and not _is_map(g_normed):
+        strides = g_normed.stride()
+    return Needs(tuple(wanted), g is not None, g_normed is not None, strides)
+
+
+def as_map(grad: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A gradient in channels_last, in a type, at a multiple of 16 bytes."""
+    grad = _aligned(grad, dtype)
+    if grad is None or _is_map(grad):
+        return grad
+    return grad.contiguous(memory_format=torch.channels_last)
+
+
+def _is_map(grad: Tensor) -> bool:
+    return grad.is_contiguous(memory_format=torch.channels_last)
+
+
+def _aligned(grad: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
     if grad is None:
         return None
     if grad.dtype != dtype:
         grad = grad.to(dtype)
-    if not grad.is_contiguous(memory_format=torch.channels_last) or (
-        grad.data_ptr() % 16
-    ):
+    if grad.data_ptr() % 16:
         grad = grad.clone(memory_format=torch.channels_last)
     return grad
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from . import reference
-from .autograd import apply_stage
+from .autograd import Given, apply_stage
 from .stage import Stage
 
 _WARM_UP, _CALLS = 3, 10
@@ -37,12 +37,13 @@ def times(stage: Stage, rows: int, width: int, train: bool) -> list[float] | Non
         parameters = reference.random_parameters(
             kind, types.parameters, device, stage.places.strides
         )
-        normed = types.stream if kind.norm else None
+        shape = stage.shape_of(x, False, types.stream if kind.norm else None)
+        given = Given.of(parameters)
         half = torch.autocast("cuda", types.work, enabled=types.split)
 
         def mine():
             with torch.autocast("cuda", enabled=False):
-                return apply_stage(stage, x, parameters, None, normed)
+                return apply_stage(stage, shape, x, given)
 
         def plain():
             with half:

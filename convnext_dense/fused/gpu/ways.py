@@ -6,11 +6,13 @@ PyTorch. Times are taken once a device and size and remembered on disk.
 ``CONVNEXT_DENSE_GPU=tensor_cores``, ``triton`` or ``plain`` forces a way, for diagnosis.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -76,6 +78,23 @@ def choose(
     return choice
 
 
+def first_plan(kind: StageKind, work: torch.dtype, device: int | None) -> Plan | None:
+    """The plan that is tried first; None if no kernel is."""
+    ways, _ = possible(kind.channels, work, device)
+    if forced():
+        ways = [way for way in ways if way == forced()]
+    plans = _plans(kind, work, ways[0], device) if ways else []
+    return plans[0] if plans else None
+
+
+def _plans(
+    kind: StageKind, work: torch.dtype, way: str, device: int | None
+) -> list[Plan]:
+    depthwise = "cuda" if way == TENSOR_CORES else "triton"
+    shared = device_of(device).shared
+    return plans_for(kind.channels, work, kind.grn, depthwise, shared)
+
+
 def forced() -> str | None:
     """The way that the environment asks for, or None.
 
@@ -120,20 +139,14 @@ def _choose(kind, types, strides, device, use: Use) -> Choice:
     if forced():
         ways = [way for way in ways if way == forced()]
         why = f"{VARIABLE}={forced()}"
-    announced = _Announcement(device)
     for way in ways:
-        depthwise = "cuda" if way == TENSOR_CORES else "triton"
-        plans = plans_for(
-            kind.channels, types.work, kind.grn, depthwise, device_of(device).shared
-        )
-        for plan in plans:
+        for plan in _plans(kind, types.work, way, device):
             stage = stage_of(kind._replace(blocks=1), types, plan, strides, device)
             try:
-                announced.begin()
                 proof.prove(stage, use.width, use.drop, use.normed)
             except Unavailable as error:
                 _say(f"ConvNeXt on {_name(device)}: {way} not taken: {error}")
-                if depthwise == "cuda" and "Triton" not in str(error):
+                if way == TENSOR_CORES and "Triton" not in str(error):
                     break  # every plan of this way has the same convolution
                 continue
             except (proof.Failed, RuntimeError) as error:
@@ -142,7 +155,6 @@ def _choose(kind, types, strides, device, use: Use) -> Choice:
                     f"{plan.backward}) not taken for {kind.channels} channels: {error}"
                 )
                 continue
-            announced.end()
             if forced() or INTERPRETED:
                 return Choice(way, plan, why)
             return _unless_slower(way, stage, use)
@@ -201,30 +213,21 @@ def _file(device: int) -> str:
     return f"times-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
-class _Announcement:
-    """A line before kernels are compiled on a card that is new here, and one after."""
-
-    _told: set = set()
-
-    def __init__(self, device: int | None):
-        self._device, self._started = device, None
-
-    def begin(self) -> None:
-        if self._device is None or self._device in self._told or self._started:
-            return
-        self._told.add(self._device)
-        if disk_cache.read(_file(self._device)) is None:
-            self._started = time.perf_counter()
-            _say(
-                f"ConvNeXt on {_name(self._device)}: first use here; compiling kernels "
-                f"(some seconds; kept in {disk_cache.folder() or 'memory'})"
-            )
-
-    def end(self) -> None:
-        if self._started:
-            seconds = time.perf_counter() - self._started
-            _say(f"ConvNeXt on {_name(self._device)}: ready after {seconds:.0f} s")
-            self._started = None
+@contextlib.contextmanager
+def first_use(device: int) -> Iterator[None]:
+    """Say what takes so long where this card is new here, and when it is over."""
+    new = disk_cache.read(_file(device)) is None
+    if new:
+        where = disk_cache.folder() or "memory"
+        _say(
+            f"ConvNeXt on {_name(device)}: first use here; kernels are compiled (some "
+            f"seconds; kept in {where})"
+        )
+    start = time.perf_counter()
+    yield
+    if new:
+        seconds = time.perf_counter() - start
+        _say(f"ConvNeXt on {_name(device)}: compiled in {seconds:.0f} s")
 
 
 def _name(device: int | None) -> str:

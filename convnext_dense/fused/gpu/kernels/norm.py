@@ -75,15 +75,17 @@ def output_norm(
     tl.store(out + place, value.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=[*SIZES, "sn", "sc", "sh", "sw"])
 def output_norm_backward(
-    x, weight, grad, g, wide, narrow, parts_weight, parts_bias, M, splits,
-    C: tl.constexpr, EPS: tl.constexpr, RB: tl.constexpr, CP: tl.constexpr,
-    ADD: tl.constexpr, COPY: tl.constexpr,
+    x, weight, grad, g, wide, narrow, parts_weight, parts_bias, M, splits, H, W,
+    sn, sc, sh, sw, C: tl.constexpr, EPS: tl.constexpr, RB: tl.constexpr,
+    CP: tl.constexpr, ADD: tl.constexpr, COPY: tl.constexpr, STRIDED: tl.constexpr,
 ):  # fmt: skip
     """The gradient of x from ``grad``, that of the normed map; plus g if ADD.
 
-    It goes to ``wide``, and if COPY also to ``narrow``, each in its own type.
+    It goes to ``wide``, and if COPY also to ``narrow``, each in its own type. ``grad``
+    is in channels_last, or if STRIDED has the strides sn, sc, sh, sw: a loss's gradient
+    comes in whatever layout its operators chose.
     """
     split = tl.program_id(0)
     c = tl.arange(0, CP)
@@ -97,7 +99,13 @@ def output_norm_backward(
         place = rows[:, None].to(tl.int64) * C + c[None, :]
         value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
         normed, rstd = normalize(value, inside, C, EPS)
-        d = tl.load(grad + place, mask=inside, other=0.0).to(tl.float32)
+        if STRIDED:
+            of_row = (rows // (H * W)).to(tl.int64) * sn
+            of_row += (rows // W % H).to(tl.int64) * sh + (rows % W) * sw
+            at = of_row[:, None] + c.to(tl.int64)[None, :] * sc
+        else:
+            at = place
+        d = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
         of_weight += d * normed
         of_bias += d
         d = normalize_backward(d * scale, normed, rstd, C)
