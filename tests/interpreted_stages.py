@@ -38,6 +38,16 @@ TILES = dict(
 )
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_read_before_it_is_written():
+    """New memory is full of NaNs."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(4, dtype=torch.uint8).view(f32).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 class Reference(nn.Module):
     """A stage, written out."""
 

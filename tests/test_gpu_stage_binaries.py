@@ -87,9 +87,6 @@ def resources(launch: TritonLaunch, architecture: int, tmp) -> Resources:
             launch.kernel, types, constants, launch.warps, launch.stages,
             architecture, tmp,
         )  # fmt: skip
-        if os.environ.get("KT_LOG"):
-            with open(os.environ["KT_LOG"], "a") as f:
-                print(key, _compiled[key], file=f)
     return _compiled[key]
 
 

@@ -21,18 +21,23 @@ def mlp_forward(
 
     ``out`` may be x. If COPY, ``narrow`` has it too, in its own type.
     """
-    start, row = tl.program_id(0) * BM, tl.arange(0, BM)
-    rows = start + row
+    first, rows = tl.program_id(0) * BM, tl.arange(0, BM)
+    left = M - first
+    place = first.to(tl.int64) * C
+    y += place
+    x += place
+    out += place
+    narrow += place
     H: tl.constexpr = 4 * C
     c0 = tl.arange(0, C0)
-    y0 = load_rows(y, start, row, c0, C, M)
+    y0 = load_rows(y, rows, c0, C, left)
     acc0 = tl.zeros((BM, C0), tl.float32)
     if C1 > 0:
         c1 = C0 + tl.arange(0, C1)
-        y1 = load_rows(y, start, row, c1, C, M)
+        y1 = load_rows(y, rows, c1, C, left)
         acc1 = tl.zeros((BM, C1), tl.float32)
-    for first in range(0, H, BH):
-        hidden = first + tl.arange(0, BH)
+    for start in range(0, H, BH):
+        hidden = start + tl.arange(0, BH)
         v0 = tl.load(w1 + hidden[None, :] * C + c0[:, None])
         t = tl.dot(y0, v0)
         if C1 > 0:
@@ -47,19 +52,19 @@ def mlp_forward(
             acc1 = tl.dot(a, u1, acc1)
     acc0 += tl.load(b2 + c0)[None, :]
     if DROP:
-        acc0 *= factor_of_rows(drop, rows, PIX, M)
-    acc0 += load_rows(x, start, row, c0, C, M).to(tl.float32)
-    store_rows(out, start, row, c0, C, M, acc0)
+        acc0 *= factor_of_rows(drop, first + rows, PIX, M)
+    acc0 += load_rows(x, rows, c0, C, left).to(tl.float32)
+    store_rows(out, rows, c0, C, left, acc0)
     if COPY:
-        store_rows(narrow, start, row, c0, C, M, acc0)
+        store_rows(narrow, rows, c0, C, left, acc0)
     if C1 > 0:
         acc1 += tl.load(b2 + c1)[None, :]
         if DROP:
-            acc1 *= factor_of_rows(drop, rows, PIX, M)
-        acc1 += load_rows(x, start, row, c1, C, M).to(tl.float32)
-        store_rows(out, start, row, c1, C, M, acc1)
+            acc1 *= factor_of_rows(drop, first + rows, PIX, M)
+        acc1 += load_rows(x, rows, c1, C, left).to(tl.float32)
+        store_rows(out, rows, c1, C, left, acc1)
         if COPY:
-            store_rows(narrow, start, row, c1, C, M, acc1)
+            store_rows(narrow, rows, c1, C, left, acc1)
 
 
 @triton.jit
@@ -79,26 +84,31 @@ def mlp_backward_rows(
     """BM rows back through both products and the norm: from g, the output's gradient,
     to du, that of the norm's input; with the column sums of g and of du."""
     pid = tl.program_id(0)
-    start, row = pid * BM, tl.arange(0, BM)
-    rows = start + row
+    first, rows = pid * BM, tl.arange(0, BM)
+    left = M - first
+    place = first.to(tl.int64) * C
+    y += place
+    g += place
+    du += place
+    rstd += first
     H: tl.constexpr = 4 * C
     half = y.dtype.element_ty
     share = tl.zeros((BM, 1), tl.float32)
     if DROP:
-        share = factor_of_rows(drop, rows, PIX, M)
+        share = factor_of_rows(drop, first + rows, PIX, M)
     c0 = tl.arange(0, C0)
-    y0 = load_rows(y, start, row, c0, C, M)
-    g0 = _scaled(load_rows(g, start, row, c0, C, M), share, DROP)
+    y0 = load_rows(y, rows, c0, C, left)
+    g0 = _scaled(load_rows(g, rows, c0, C, left), share, DROP)
     tl.store(parts_g + pid * C + c0, tl.sum(g0.to(tl.float32), 0))
     acc0 = tl.zeros((BM, C0), tl.float32)
     if C1 > 0:
         c1 = C0 + tl.arange(0, C1)
-        y1 = load_rows(y, start, row, c1, C, M)
-        g1 = _scaled(load_rows(g, start, row, c1, C, M), share, DROP)
+        y1 = load_rows(y, rows, c1, C, left)
+        g1 = _scaled(load_rows(g, rows, c1, C, left), share, DROP)
         tl.store(parts_g + pid * C + c1, tl.sum(g1.to(tl.float32), 0))
         acc1 = tl.zeros((BM, C1), tl.float32)
-    for first in range(0, H, BH):
-        hidden = first + tl.arange(0, BH)
+    for start in range(0, H, BH):
+        hidden = start + tl.arange(0, BH)
         v0 = tl.load(w1 + hidden[:, None] * C + c0[None, :])  # (BH, C0)
         u0 = tl.load(w2 + c0[:, None] * H + hidden[None, :])  # (C0, BH)
         t = tl.dot(y0, tl.trans(v0))
@@ -113,21 +123,21 @@ def mlp_backward_rows(
         acc0 = tl.dot(inner, v0, acc0)
         if C1 > 0:
             acc1 = tl.dot(inner, v1, acc1)
-    again0 = load_rows(y, start, row, c0, C, M).to(tl.float32)
+    again0 = load_rows(y, rows, c0, C, left).to(tl.float32)
     mean = tl.sum(acc0, 1)
     along = tl.sum(acc0 * again0, 1)
     if C1 > 0:
-        again1 = load_rows(y, start, row, c1, C, M).to(tl.float32)
+        again1 = load_rows(y, rows, c1, C, left).to(tl.float32)
         mean += tl.sum(acc1, 1)
         along += tl.sum(acc1 * again1, 1)
-    r = tl.load(rstd + rows, mask=rows < M, other=0.0)
+    r = tl.load(rstd + rows, mask=rows < left, other=0.0)
     mean, along = mean * (r / C), along * (r / C)
     acc0 = acc0 * r[:, None] - mean[:, None] - again0 * along[:, None]
-    store_rows(du, start, row, c0, C, M, acc0)
+    store_rows(du, rows, c0, C, left, acc0)
     tl.store(parts_u + pid * C + c0, tl.sum(acc0, 0))
     if C1 > 0:
         acc1 = acc1 * r[:, None] - mean[:, None] - again1 * along[:, None]
-        store_rows(du, start, row, c1, C, M, acc1)
+        store_rows(du, rows, c1, C, left, acc1)
         tl.store(parts_u + pid * C + c1, tl.sum(acc1, 0))
 
 
@@ -137,7 +147,7 @@ def mlp_weights(
     C: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, BM: tl.constexpr,
     BH: tl.constexpr, GELU: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """Partial gradients of both weights, of BH hidden channels over a share of the rows.
+    """Partial gradients of both weights: BH hidden channels, a share of the rows.
 
     The hidden rows and their gradient are made once more, transposed. ``parts`` is
     (splits, 8 C C): the gradients of w1 (4C, C) and of w2 (C, 4C).
@@ -160,18 +170,19 @@ def mlp_weights(
     bias = tl.load(b1 + hidden)[:, None]
     sums = tl.zeros((BH,), tl.float32)
     share = tl.zeros((BM, 1), tl.float32)
+    rows = tl.arange(0, BM)
     for first in range(split * BM, M, splits * BM):
-        row = tl.arange(0, BM)
-        rows = first + row
+        left = M - first
+        place = tl.cast(first, tl.int64) * C
         if DROP:
-            share = factor_of_rows(drop, rows, PIX, M)
-        y0 = load_rows(y, first, row, c0, C, M)
-        g0 = _scaled(load_rows(g, first, row, c0, C, M), share, DROP)
+            share = factor_of_rows(drop, first + rows, PIX, M)
+        y0 = load_rows(y + place, rows, c0, C, left)
+        g0 = _scaled(load_rows(g + place, rows, c0, C, left), share, DROP)
         t = tl.dot(v0, tl.trans(y0))  # (BH, BM)
         s = tl.dot(u0, tl.trans(g0))
         if C1 > 0:
-            y1 = load_rows(y, first, row, c1, C, M)
-            g1 = _scaled(load_rows(g, first, row, c1, C, M), share, DROP)
+            y1 = load_rows(y + place, rows, c1, C, left)
+            g1 = _scaled(load_rows(g + place, rows, c1, C, left), share, DROP)
             t = tl.dot(v1, tl.trans(y1), t)
             s = tl.dot(u1, tl.trans(g1), s)
         a, slope = gelu_and_slope(t + bias, GELU)

@@ -27,23 +27,24 @@ def product(
     If COPY, ``narrow`` has it too, in its own type.
     """
     band, block = _tile_of(tl.program_id(0), M, BM, N // BN)
-    start, row = band * BM, tl.arange(0, BM)
-    rows = start + row
+    first, rows = band * BM, tl.arange(0, BM)
+    left = M - first
     columns = block * BN + tl.arange(0, BN)
     k = tl.arange(0, BK)
     total = tl.zeros((BM, BN), tl.float32)
-    left = a + tl.minimum(rows, M - 1).to(tl.int64)[:, None] * K + k[None, :]
-    right = w + columns[None, :] * K + k[:, None]
+    a += first.to(tl.int64) * K + tl.minimum(rows, left - 1)[:, None] * K + k[None, :]
+    w += columns[None, :] * K + k[:, None]
     for _ in range(0, K // BK):
-        total = tl.dot(tl.load(left), tl.load(right), total)
-        left += BK
-        right += BK
+        total = tl.dot(tl.load(a), tl.load(w), total)
+        a += BK
+        w += BK
     total += tl.load(bias + columns)[None, :]
     if ACT:
         total = gelu(total, GELU)
-    store_rows(out, start, row, columns, N, M, total)
+    place = first.to(tl.int64) * N
+    store_rows(out + place, rows, columns, N, left, total)
     if COPY:
-        store_rows(narrow, start, row, columns, N, M, total)
+        store_rows(narrow + place, rows, columns, N, left, total)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -59,13 +60,13 @@ def hidden_backward_product(
     """
     H: tl.constexpr = 4 * C
     band, block = _tile_of(tl.program_id(0), M, BM, H // BH)
-    start, row = band * BM, tl.arange(0, BM)
-    rows = start + row
+    first, rows = band * BM, tl.arange(0, BM)
+    left = M - first
     hidden = block * BH + tl.arange(0, BH)
     k = tl.arange(0, BK)
-    place = tl.minimum(rows, M - 1).to(tl.int64)[:, None] * C + k[None, :]
-    y += place
-    g += place
+    inner = tl.minimum(rows, left - 1)[:, None] * C + k[None, :]
+    y += first.to(tl.int64) * C + inner
+    g += first.to(tl.int64) * C + inner
     w1 += hidden[None, :] * C + k[:, None]
     w2 += k[:, None] * H + hidden[None, :]
     t = tl.zeros((BM, BH), tl.float32)
@@ -78,13 +79,15 @@ def hidden_backward_product(
         w1 += BK
         w2 += BK * H
     activated, slope = gelu_and_slope(t + tl.load(b1 + hidden)[None, :], GELU)
-    s = tl.where((rows < M)[:, None], s * slope, 0.0)
+    s = tl.where((rows < left)[:, None], s * slope, 0.0)
     if DROP:
-        share = tl.load(drop + (START + rows) // PIX, mask=rows < M, other=0.0)[:, None]
+        image = (START + first + rows) // PIX
+        share = tl.load(drop + image, mask=rows < left, other=0.0)[:, None]
         s *= share
         activated *= share
-    store_rows(a, start, row, hidden, H, M, activated)
-    store_rows(d, start, row, hidden, H, M, s)
+    place = first.to(tl.int64) * H
+    store_rows(a + place, rows, hidden, H, left, activated)
+    store_rows(d + place, rows, hidden, H, left, s)
     tl.store(parts_b1 + band * H + hidden, tl.sum(s, 0))
 
 

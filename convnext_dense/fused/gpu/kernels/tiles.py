@@ -8,24 +8,23 @@ SIZES = ["M", "PIX", "START", "H", "W", "splits"]
 
 
 @triton.jit
-def load_rows(source, first, count, columns, stride, M):
+def load_rows(source, rows, columns, stride, M):
     """A tile of a matrix of M rows, zero beyond the last row.
 
-    Its rows are ``first`` and on; ``count`` is 0, 1, ... So offsets within the tile have
-    32 bits, and take half the registers.
+    ``source`` is near the tile, so that 32 bits reach all of it: 64 bits would take two
+    registers for each number, and a large tile would not fit in the registers.
     """
-    source += (tl.zeros((1, 1), tl.int64) + first) * stride
-    place = count[:, None] * stride + columns[None, :]
-    return tl.load(source + place, mask=(first + count < M)[:, None], other=0.0)
+    place = rows[:, None] * stride + columns[None, :]
+    return tl.load(source + place, mask=(rows < M)[:, None], other=0.0)
 
 
 @triton.jit
-def store_rows(target, first, count, columns, stride, M, value):
-    """Write a tile, in the matrix's own type; as ``load_rows``."""
-    target += (tl.zeros((1, 1), tl.int64) + first) * stride
-    place = count[:, None] * stride + columns[None, :]
-    value = value.to(target.dtype.element_ty)
-    tl.store(target + place, value, mask=(first + count < M)[:, None])
+def store_rows(target, rows, columns, stride, M, value):
+    """Write a tile of a matrix of M rows, in the matrix's own type, near ``target``."""
+    place = rows[:, None] * stride + columns[None, :]
+    tl.store(
+        target + place, value.to(target.dtype.element_ty), mask=(rows < M)[:, None]
+    )
 
 
 @triton.jit
