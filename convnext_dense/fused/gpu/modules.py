@@ -17,7 +17,7 @@ from .autograd import Given, apply_stage
 from .compiled import compile_all
 from .description import DOWNSAMPLE, NONE, STEM, Shape, StageKind, Types
 from .device import INTERPRETED
-from .graphs import StageGraphs
+from .graphs import graphs_of
 from .nvrtc import Unavailable
 from .program import Program
 from .stage import Stage, stage_of
@@ -58,14 +58,14 @@ def runs_on(x: Tensor) -> bool:
 
 
 def run_stage(
-    modules: StageModules, x: Tensor, graphs: StageGraphs | None = None
+    modules: StageModules, x: Tensor, graphed: nn.Module | None = None
 ) -> tuple[Tensor, Tensor | None] | None:
     """A stage by its kernels.
 
     Args:
         modules: the stage's; the blocks are ``block.Block``s.
         x: the image or the map before, (N, C, H, W), on a GPU.
-        graphs: replay the stage from there where it can be.
+        graphed: the backbone, if its stages are to be replayed as CUDA graphs.
 
     Returns:
         the residual stream and the normed map, or None for the latter. None for both
@@ -90,8 +90,8 @@ def run_stage(
         x = x.clone(memory_format=torch.preserve_format)
     drop = draw(known.rates(), len(x), x.device) if shape.drop else None
     given = Given(parameters, addresses, drop)
-    if graphs is not None:
-        replayed = graphs.run(stage, shape, x, given)
+    if graphed is not None:
+        replayed = graphs_of(graphed).run(stage, shape, x, given)
         if replayed is not None:
             return replayed
     return apply_stage(stage, shape, x, given)

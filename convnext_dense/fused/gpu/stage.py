@@ -175,12 +175,15 @@ class Stage:
         """What runs a program; its kernels are compiled.
 
         Raises:
-            Unavailable: a kernel or a library cannot be had.
+            Unavailable: a kernel cannot be had.
         """
         jobs = jobs_of(program, device)
         if INTERPRETED and not native.is_left_out():
             return PlainRun(program, jobs)
-        return NativeRun(program, self.device or 0, self.multiprocessors, jobs)
+        try:
+            return NativeRun(program, self.device or 0, self.multiprocessors, jobs)
+        except native.NoDriver:
+            return PlainRun(program, jobs)
 
     def table(self, given: "Given", device: torch.device) -> Tensor:
         """The table of ``kernels.parameters``; made anew when a parameter has moved."""
