@@ -1,5 +1,5 @@
-"""The Triton kernels that whole stages launch, compiled for GPUs that are not here: each
-fits in the device's shared memory, and none moves registers to memory and back."""
+"""The Triton kernels that whole stages launch, compiled for GPUs that are not here:
+each fits in the device's shared memory, and none moves registers to memory and back."""
 
 import os
 from typing import NamedTuple

@@ -1,4 +1,5 @@
-"""The kernels on a real GPU, every way; skipped where there is none. ``make test-gpu``."""
+"""The kernels on a real GPU, every way; skipped where there is none. ``make
+test-gpu``."""
 
 import contextlib
 import copy
@@ -196,7 +197,9 @@ def test_drop_path_rate_is_kept():
 def test_frozen_subsets(way, kwargs):
     """Each kind of parameter alone has the gradient it has among all."""
     model, x = model_of(**kwargs), image_of()
-    every = dict(zip(dict(model.named_parameters()), passes(model, x, bf16)[4:]))
+    every = dict(
+        zip(dict(model.named_parameters()), passes(model, x, bf16)[4:], strict=True)
+    )
     for name in (
         *("downsample_layers.0.0.weight", "downsample_layers.2.0.weight"),
         *("stages.1.0.dwconv.weight", "stages.1.1.dwconv.bias"),

@@ -117,8 +117,8 @@ def norm_in_place(p: Program, places: Places, y: Ref, rstd: Ref, m: int) -> None
 
 
 def pieces(places: Places, m: int, pixels: int, piece: int) -> list[tuple[int, int]]:
-    """(first row, rows) of the pieces in which hidden rows are made, of ``piece`` numbers
-    at most; whole images for GRN."""
+    """(first row, rows) of the pieces in which hidden rows are made, of ``piece``
+    numbers at most; whole images for GRN."""
     size = max(piece // (4 * places.kind.channels), 1)
     if places.kind.grn:
         size = max(size // pixels, 1) * pixels

@@ -1,4 +1,5 @@
-"""A block's two products back: from the output's gradient to that of the norm's input."""
+"""A block's two products back: from the output's gradient to that of the norm's
+input."""
 
 from .description import BlockNeeds, Shape
 from .forward import HIDDEN_CHANNELS, HIDDEN_ROWS, MOST_SPLITS, groups_of, pieces
@@ -12,8 +13,8 @@ class HiddenBackward:
     """The launches of one block.
 
     With h = y W1'^T + b1', a = GELU's output (times GRN's scale), s = g W2' and d the
-    gradient of h: the gradients of W1', b1', W2', b2' are d^T y, the sum of d, g^T a and
-    the sum of g, and that of y is d W1'. h and s are made again, from y and g.
+    gradient of h: the gradients of W1', b1', W2', b2' are d^T y, the sum of d, g^T a
+    and the sum of g, and that of y is d W1'. h and s are made again, from y and g.
     """
 
     def __init__(

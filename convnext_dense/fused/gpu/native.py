@@ -1,7 +1,7 @@
 """The CUDA driver and cuBLAS, called directly.
 
-A launch through Triton's or PyTorch's own functions costs 10 to 25 microseconds of Python;
-by ctypes, with arguments prepared beforehand, it costs one. cuLaunchKernel and
+A launch through Triton's or PyTorch's own functions costs 10 to 25 microseconds of
+Python; by ctypes, with arguments prepared beforehand, it costs one. cuLaunchKernel and
 cublasGemmEx are stable C interfaces; cuda-bindings' wrapper of the former builds its
 arguments anew at each call.
 """

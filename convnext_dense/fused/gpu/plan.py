@@ -1,8 +1,8 @@
 """Which kernels compute a stage's products and convolutions, and in which tiles.
 
 Times are of an H200 (bf16, 16 x 512 x 512, microseconds a block). Forward: C = 96 fused
-140; C = 192 fused 108; C = 384 one by one 93, C = 768 likewise 72. Backward: C = 96 fused
-462; C = 192 one by one 384, C = 384 264, C = 768 197.
+140; C = 192 fused 108; C = 384 one by one 93, C = 768 likewise 72. Backward: C = 96
+fused 462; C = 192 one by one 384, C = 384 264, C = 768 197.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,5 @@
-"""A stage written in plain PyTorch, from its parameters: what the kernels must equal."""
+"""A stage written in plain PyTorch, from its parameters: what the kernels must
+equal."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """A stage of ConvNeXt: its programs, and what they are given.
 
-``Stage`` holds no parameters; it is found by what it is (``stage_of``) and given them at
-each call. So models can be copied, moved, wrapped and saved without a thought to it.
+``Stage`` holds no parameters; it is found by what it is (``stage_of``) and given them
+at each call. So models can be copied, moved, wrapped and saved without a thought to it.
 """
 
 import contextlib

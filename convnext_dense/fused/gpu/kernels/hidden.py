@@ -1,10 +1,11 @@
 """What lies between a block's two products, one pass over the hidden rows at a time.
 
-For the ways whose products are cuBLAS's, and for GRN, which needs sums over each image's
-pixels in the middle. H is the number of hidden channels, 4C. The rows come in groups of
+For the ways whose products are cuBLAS's, and for GRN, which needs sums over each
+image's pixels in the middle. H is the number of hidden channels, 4C. The rows come in
+groups of
 PIX rows: the images for GRN, else all rows of a piece as one group. A program of
-``activate``, ``grn_sums`` and ``hidden_backward`` has CB channels and every ``splits``-th
-RB rows of a group; the grid is (channel blocks, splits, groups).
+``activate``, ``grn_sums`` and ``hidden_backward`` has CB channels and every
+``splits``-th RB rows of a group; the grid is (channel blocks, splits, groups).
 """
 
 import triton
@@ -20,7 +21,8 @@ def activate(
     h, b1, squares, PIX, splits, H: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr,
     GELU: tl.constexpr, GRN: tl.constexpr,
 ):  # fmt: skip
-    """h = gelu(h + b1); with GRN also partial sums of its squares, (groups, splits, H)."""
+    """h = gelu(h + b1); with GRN also partial sums of its squares, (groups, splits,
+    H)."""
     channels = tl.program_id(0) * CB + tl.arange(0, CB)
     split, group = tl.program_id(1), tl.program_id(2)
     there = channels < H

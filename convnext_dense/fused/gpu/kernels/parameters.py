@@ -1,8 +1,8 @@
 """A stage's parameters folded by one launch, and their gradients finished by one.
 
 What is per channel goes into the matrices: W1' = W1 diag(norm weight), b1' = b1 + W1
-(norm bias); with f the layer scale, W2' = diag(f) W2, b2' = f (b2 + W2 (GRN's beta)). The
-gradients of the parameters follow from those of W1', b1', W2' and b2'.
+(norm bias); with f the layer scale, W2' = diag(f) W2, b2' = f (b2 + W2 (GRN's beta)).
+The gradients of the parameters follow from those of W1', b1', W2' and b2'.
 
 ``table`` has the addresses of each block's parameters, COLUMNS a block; those that a
 block lacks are 0. ``like`` is any of the parameters: its type is theirs.

@@ -96,8 +96,8 @@ def residual(
     branch, bias, x, out, narrow, drop, M, PIX, C: tl.constexpr, RB: tl.constexpr,
     CB: tl.constexpr, DROP: tl.constexpr, ADD: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
-    """out = factor (branch + bias), plus x if ADD; out may be x. If COPY, ``narrow`` has
-    it too, in its own type."""
+    """out = factor (branch + bias), plus x if ADD; out may be x. If COPY, ``narrow``
+    has it too, in its own type."""
     rows = tl.program_id(0) * RB + tl.arange(0, RB)
     c = tl.program_id(1) * CB + tl.arange(0, CB)
     inside = (rows < M)[:, None] & (c < C)[None, :]

@@ -51,8 +51,8 @@ def stem_forward(
     wo, wc, wh, ww, CI: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
     BM: tl.constexpr, EPS: tl.constexpr, COPY: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Both, for BM output pixels, computed in ``narrow``'s type; to ``out``, and if COPY
-    to ``narrow`` too."""
+    """Both, for BM output pixels, computed in ``narrow``'s type; to ``out``, and if
+    COPY to ``narrow`` too."""
     TYPE: tl.constexpr = narrow.dtype.element_ty
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     c = tl.arange(0, CP)

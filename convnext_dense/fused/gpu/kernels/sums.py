@@ -13,9 +13,9 @@ def reduce_parts(source, target, jobs, PARTS: tl.constexpr, CB: tl.constexpr):
     Args:
         source: the workspace that the parts lie in, as fp32.
         target: the gradients, as fp32.
-        jobs: five numbers a program: the first part's place in ``source``; where the sum
-            goes in ``target``, or, if negative, in ``source`` at -1 - that; the number of
-            parts, their distance, and the columns that are left from here.
+        jobs: five numbers a program: the first part's place in ``source``; where the
+            sum goes in ``target``, or, if negative, in ``source`` at -1 - that; the
+            number of parts, their distance, and the columns that are left from here.
     """
     jobs += tl.program_id(0) * 5
     first, to = tl.load(jobs), tl.load(jobs + 1)
