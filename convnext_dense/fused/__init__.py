@@ -49,9 +49,16 @@ def takes(x: Tensor) -> bool:
         and x.device.type in _DEVICES
         and x.dtype in _TYPES
         and not torch.jit.is_tracing()
-        and not torch.compiler.is_exporting()
+        and not _is_exporting()
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def _is_exporting() -> bool:
+    """Whether torch.export looks. Up to PyTorch 2.11, torch.compile takes
+    ``torch.compiler.is_exporting()`` for true of itself."""
+    flag = getattr(torch.compiler, "_is_exporting_flag", None)
+    return torch.compiler.is_exporting() if flag is None else flag
 
 
 def run_stage(
