@@ -1,5 +1,8 @@
-"""The Triton kernels that whole stages launch, compiled for GPUs that are not here: each
-fits in the device's shared memory, and none moves registers to memory and back."""
+"""The Triton kernels of whole stages, compiled for GPUs that are not here.
+
+Each kernel must fit in the device's shared memory, and none may spill, that is move
+registers to memory and back, but for the exceptions below.
+"""
 
 import os
 from typing import NamedTuple
