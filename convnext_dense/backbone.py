@@ -108,7 +108,7 @@ class ConvNeXt(BaseModule):
                 "checkpoint lacks is initialised as in the paper"
             )
         self.frozen_stages = frozen_stages
-        self._graphs = fused.new_graphs() if cuda_graphs else None
+        self.cuda_graphs = cuda_graphs
         if layer_scale_init_value is None:
             layer_scale_init_value = 0.0 if use_grn else 1e-6
 
@@ -167,13 +167,14 @@ class ConvNeXt(BaseModule):
     def _run_stage(self, i: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Stage ``i``: its output, and the normed map if that is an output map."""
         downsample, stage, norm = self._modules_of(i)
+        graphed = self if self.cuda_graphs else None
         if Block.lean:
-            by_kernels = fused.run_stage(downsample, stage, norm, x, self._graphs)
+            by_kernels = fused.run_stage(downsample, stage, norm, x, graphed)
             if by_kernels is not None:
                 return by_kernels
         x = downsample(x)
         if Block.lean:  # where the entrance alone has to be called
-            by_kernels = fused.run_stage(None, stage, norm, x, self._graphs)
+            by_kernels = fused.run_stage(None, stage, norm, x, graphed)
             if by_kernels is not None:
                 return by_kernels
         x = stage(x)
@@ -222,7 +223,7 @@ class ConvNeXt(BaseModule):
         for stage in self.stages:
             for block in stage:
                 block.fold_layer_scale()
-        self._graphs = self._graphs or fused.new_graphs()
+        self.cuda_graphs = True
         return self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def _freeze(self) -> None:

@@ -1,4 +1,5 @@
-"""The kernels on a real GPU, every way; skipped where there is none. ``make test-gpu``."""
+"""The kernels on a real GPU, every way; skipped where there is none. ``make
+test-gpu``."""
 
 import contextlib
 import copy
@@ -12,6 +13,7 @@ from convnext_dense.archs import ARCHS
 from convnext_dense.block import Block
 from convnext_dense.fused.gpu import modules as gpu_modules
 from convnext_dense.fused.gpu import ways
+from convnext_dense.fused.gpu.graphs import graphs_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -195,7 +197,9 @@ def test_drop_path_rate_is_kept():
 def test_frozen_subsets(way, kwargs):
     """Each kind of parameter alone has the gradient it has among all."""
     model, x = model_of(**kwargs), image_of()
-    every = dict(zip(dict(model.named_parameters()), passes(model, x, bf16)[4:]))
+    every = dict(
+        zip(dict(model.named_parameters()), passes(model, x, bf16)[4:], strict=True)
+    )
     for name in (
         *("downsample_layers.0.0.weight", "downsample_layers.2.0.weight"),
         *("stages.1.0.dwconv.weight", "stages.1.1.dwconv.bias"),
@@ -389,7 +393,7 @@ def test_graphs_equal_the_ordinary_way(kwargs):
         mine, true = passes(graphed, x, bf16), exactly(model, x)
         for a, b, exact in zip(mine, passes(model, x, bf16), true, strict=True):
             assert error(a, exact) < max(1.2 * error(b, exact), 1e-3), step
-    assert graphed._graphs.bytes > 0
+    assert graphs_of(graphed).bytes > 0
 
 
 def test_graphs_never_give_another_steps_numbers():

@@ -59,7 +59,7 @@ def run_stage(
     blocks: Sequence[nn.Module],
     norm: nn.Module | None,
     x: Tensor,
-    graphs=None,
+    graphed: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
     """A stage by a GPU's kernels; see ``gpu.modules.run_stage``.
 
@@ -75,7 +75,7 @@ def run_stage(
 
     if not modules.runs_on(x):
         return None
-    return modules.run_stage(modules.StageModules(entrance, blocks, norm), x, graphs)
+    return modules.run_stage(modules.StageModules(entrance, blocks, norm), x, graphed)
 
 
 def prepare(backbone: nn.Module, stages: Callable[[], Sequence], x: Tensor) -> None:
@@ -93,16 +93,6 @@ def prepare(backbone: nn.Module, stages: Callable[[], Sequence], x: Tensor) -> N
     modules.prepare(
         backbone, lambda: [modules.StageModules(*stage) for stage in stages()], x
     )
-
-
-def new_graphs():
-    """Room for the CUDA graphs of a backbone, ``gpu.graphs.StageGraphs``; None without
-    Triton."""
-    if not _HAS_TRITON:
-        return None
-    from .gpu.graphs import StageGraphs
-
-    return StageGraphs()
 
 
 def _has_triton() -> bool:

@@ -75,8 +75,8 @@ class _Stage(torch.autograd.Function):
 
 def refuse_second_derivative() -> NoReturn:
     raise NotImplementedError(
-        "ConvNeXt's fused stages have no second derivative (create_graph=True asked for "
-        "one): set convnext_dense.block.Block.lean = False before the forward pass"
+        "ConvNeXt's fused stages have no second derivative (create_graph=True asked "
+        "for one): set convnext_dense.block.Block.lean = False before the forward pass"
     )
 
 
@@ -106,7 +106,8 @@ def gradients(
     parameters: Sequence[Tensor],
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Each parameter's part of ``grads``, in its type and layout; None if not wanted."""
+    """Each parameter's part of ``grads``, in its type and layout; None if not
+    wanted."""
     if grads.dtype != types.parameters:
         grads = grads.to(types.parameters)
     views = list(torch._utils._unflatten_dense_tensors(grads, parameters))

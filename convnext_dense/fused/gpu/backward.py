@@ -1,8 +1,8 @@
 """The backward pass of a stage, launch by launch: only what is wanted.
 
 The gradient of the residual stream goes back in the stream's own type, ``wide``; where
-that is wider than the type of work a second buffer, ``narrow``, has it for the products.
-Of a block everything but its input is made again.
+that is wider than the type of work a second buffer, ``narrow``, has it for the
+products. Of a block everything but its input is made again.
 """
 
 from typing import NamedTuple
@@ -135,7 +135,8 @@ def backward_program(places: Places, s: Shape, needs: Needs) -> Program:
 
 
 def _output_norm(p, places, s, needs, wide, narrow, m, ws) -> _Gradient:
-    """The gradient of the stage's output, by way of the output norm where it has one."""
+    """The gradient of the stage's output, by way of the output norm where it has
+    one."""
     kind, types = places.kind, places.types
     given = Ref("g", 0, types.stream)
     if not needs.g_normed:
@@ -178,7 +179,8 @@ def _output_norm(p, places, s, needs, wide, narrow, m, ws) -> _Gradient:
 
 
 def _finish_blocks(p, places, needs, lowest, raw_b2):
-    """Gradients of the folded parameters to the parameters', from block ``lowest`` on."""
+    """Gradients of the folded parameters to the parameters', from block ``lowest``
+    on."""
     kind, c = places.kind, places.kind.channels
     blocks = range(lowest, kind.blocks)
     if not any(_folds(block_needs(places, needs, block)) for block in blocks):

@@ -2,9 +2,12 @@
 
 import contextlib
 import ctypes
+import functools
 import os
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -133,7 +136,27 @@ def _added(launch: ConvolutionLaunch) -> str:
     return "half" if launch.wide is None else "float"
 
 
+@functools.cache
+def _let_triton_keep_kernels() -> None:
+    """Give Triton a temporary folder for its kernels where its own cannot be written.
+
+    It would not compile at all there.
+    """
+    if "TRITON_CACHE_DIR" in os.environ:
+        return
+    home = os.environ.get("TRITON_HOME") or os.path.expanduser("~")
+    try:
+        folder = Path(home, ".triton", "cache")
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp(prefix="convnext_dense_")
+
+
 def _compile_triton(launch: TritonLaunch):
+    _let_triton_keep_kernels()
     arguments = [_Pointer(a) if isinstance(a, Ref) else a for a in launch.arguments]
     try:
         return launch.kernel.warmup(
@@ -152,22 +175,24 @@ def _finished(launch: TritonLaunch, kernel) -> Function:
     name = launch.kernel.__name__
     try:
         kernel = kernel.result() if hasattr(kernel, "result") else kernel
+        # inner functions of Triton; another version may have others
         kernel._init_handles()
         types = list(kernel.src.signature.values())
-        metadata = kernel.metadata
-    except Exception as error:  # as above; and inner functions of other versions
+        handle, metadata = kernel.function, kernel.metadata
+    except (AttributeError, TypeError) as error:
+        raise native.NoDriver(f"this Triton is not known: {error}") from error
+    except Exception as error:  # whatever Triton can raise, such as OutOfResources
         raise Unavailable(f"Triton cannot load {name}: {error}") from error
     passed = tuple(kind != "constexpr" for kind in types[: len(launch.arguments)])
     for scratch in ("global_scratch_size", "profile_scratch_size"):
         if getattr(metadata, scratch, 0):
-            raise Unavailable(f"{name} needs {scratch}, which nobody gives it")
-    taken = native.current().parameters(kernel.function)
+            raise native.NoDriver(f"{name} needs {scratch}, which nobody gives it")
+    taken = native.current().parameters(handle)
     # Triton's two scratch pointers come last
     if taken is not None and not sum(passed) <= taken <= sum(passed) + 2:
-        raise Unavailable(f"{name} takes {taken} arguments, not {sum(passed)}")
+        raise native.NoDriver(f"{name} takes {taken} arguments, not {sum(passed)}")
     _kept.append(kernel)
-    handle = ctypes.c_void_p(kernel.function)
-    return Function(handle, 32 * launch.warps, metadata.shared, passed)
+    return Function(ctypes.c_void_p(handle), 32 * launch.warps, metadata.shared, passed)
 
 
 def _compile_cuda(launch, capability) -> depthwise_cuda.Binary:

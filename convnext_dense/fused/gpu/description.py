@@ -11,11 +11,12 @@ STEM, DOWNSAMPLE, NONE = "stem", "downsample", "none"
 
 
 class StageKind(NamedTuple):
-    """A stage: its entrance, its blocks, and the norm of its output map if there is one.
+    """A stage: its entrance, its blocks, and the norm of its output map if there is
+    one.
 
     Its parameters come in this order: the entrance's four (stem: weight, bias, norm's
-    weight, norm's bias; downsampling: norm's weight, norm's bias, weight, bias); of each
-    block ``block_parameters``; the output norm's weight and bias.
+    weight, norm's bias; downsampling: norm's weight, norm's bias, weight, bias); of
+    each block ``block_parameters``; the output norm's weight and bias.
 
     Attributes:
         entrance: STEM, DOWNSAMPLE or NONE.

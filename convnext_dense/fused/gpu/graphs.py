@@ -9,9 +9,10 @@ backward pass takes the ordinary way instead.
 import weakref
 from collections import Counter
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .autograd import (
     Given,
@@ -82,11 +83,14 @@ class StageGraphs:
     def _count(self, stage: Stage) -> int:
         return sum(key[0] is stage for key in self._graphs)
 
-    def __deepcopy__(self, memo) -> "StageGraphs":
-        return StageGraphs()  # a copied backbone has other parameters
 
-    def __reduce__(self):
-        return StageGraphs, ()
+def graphs_of(backbone: nn.Module) -> StageGraphs:
+    """The graphs of a backbone. They are not a part of it: it is copied and saved
+    without them."""
+    return _graphs.setdefault(backbone, StageGraphs())
+
+
+_graphs: WeakKeyDictionary[nn.Module, StageGraphs] = WeakKeyDictionary()
 
 
 class _Graph:

@@ -1,5 +1,5 @@
-"""From a stage's modules to its kernels: whether they may stand for the modules, in which
-types, and with which parameters."""
+"""From a stage's modules to its kernels: whether they may stand for the modules, in
+which types, and with which parameters."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from .autograd import Given, apply_stage
 from .compiled import compile_all
 from .description import DOWNSAMPLE, NONE, STEM, Shape, StageKind, Types
 from .device import INTERPRETED
-from .graphs import StageGraphs
+from .graphs import graphs_of
 from .nvrtc import Unavailable
 from .program import Program
 from .stage import Stage, stage_of
@@ -58,14 +58,14 @@ def runs_on(x: Tensor) -> bool:
 
 
 def run_stage(
-    modules: StageModules, x: Tensor, graphs: StageGraphs | None = None
+    modules: StageModules, x: Tensor, graphed: nn.Module | None = None
 ) -> tuple[Tensor, Tensor | None] | None:
     """A stage by its kernels.
 
     Args:
         modules: the stage's; the blocks are ``block.Block``s.
         x: the image or the map before, (N, C, H, W), on a GPU.
-        graphs: replay the stage from there where it can be.
+        graphed: the backbone, if its stages are to be replayed as CUDA graphs.
 
     Returns:
         the residual stream and the normed map, or None for the latter. None for both
@@ -83,15 +83,15 @@ def run_stage(
     decision = known.decide(x, parameters, addresses)
     if decision is None:
         return None
-    stage, shape, normed = decision
+    stage, shape = decision
     if stage.kind.entrance != STEM:
         x = x.to(stage.types.stream).contiguous(memory_format=torch.channels_last)
     if x.data_ptr() % _ALIGNMENT:
         x = x.clone(memory_format=torch.preserve_format)
     drop = draw(known.rates(), len(x), x.device) if shape.drop else None
     given = Given(parameters, addresses, drop)
-    if graphs is not None:
-        replayed = graphs.run(stage, shape, x, given)
+    if graphed is not None:
+        replayed = graphs_of(graphed).run(stage, shape, x, given)
         if replayed is not None:
             return replayed
     return apply_stage(stage, shape, x, given)
@@ -100,7 +100,8 @@ def run_stage(
 def prepare(
     backbone: nn.Module, stages: Callable[[], list[StageModules]], x: Tensor
 ) -> None:
-    """Compile what a backbone's stages need, all side by side, before the first one runs.
+    """Compile what a backbone's stages need, all side by side, before the first one
+    runs.
 
     Args:
         backbone: whose they are; for the next images like ``x`` there is nothing to do.
@@ -137,7 +138,8 @@ _prepared: WeakKeyDictionary[nn.Module, set] = WeakKeyDictionary()
 
 
 def _run_compiled(modules: StageModules, x: Tensor):
-    """As ``run_stage``, where torch.compile looks: the operator decides when it is run."""
+    """As ``run_stage``, where torch.compile looks: the operator decides when it is
+    run."""
     if not _is_standard(modules):
         return None
     kind = _kind(modules, x)
@@ -182,7 +184,8 @@ def _strides(kind: StageKind, parameters: Sequence[Tensor]) -> tuple[int, ...]:
 
 
 def draw(rates: tuple[float, ...], images: int, device: torch.device) -> Tensor:
-    """Drop path's factors, (blocks, N): 0 with each block's rate, else 1 / (1 - rate)."""
+    """Drop path's factors, (blocks, N): 0 with each block's rate, else 1 / (1 -
+    rate)."""
     keep = _keep(rates, device)
     return torch.bernoulli(keep.expand(-1, images)).div_(keep)
 
@@ -341,9 +344,9 @@ class _Known:
 
     def decide(
         self, x: Tensor, parameters: list[Tensor], addresses: list[int]
-    ) -> tuple[Stage, Shape, torch.dtype | None] | None:
-        """The stage, the shape and the normed map's type for an input; None where the
-        modules have to be called."""
+    ) -> tuple[Stage, Shape] | None:
+        """The stage and the shape for an input; None where the modules have to be
+        called."""
         if addresses != self._addresses:
             self._addresses = addresses
             self._decisions.clear()
@@ -372,7 +375,7 @@ class _Known:
         if stage is None:
             # not while a CUDA graph is recorded, when nothing can be tried
             return None, not (x.is_cuda and torch.cuda.is_current_stream_capturing())
-        return (stage, stage.shape_of(x, drops, normed), normed), True
+        return (stage, stage.shape_of(x, drops, normed)), True
 
 
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()

@@ -17,6 +17,11 @@ import torch
 
 from .nvrtc import Unavailable
 
+
+class NoDriver(Unavailable):
+    """The driver or cuBLAS cannot be called directly; PyTorch and Triton can."""
+
+
 _SHARED_SIZE, _SHARED_CARVEOUT = 8, 9  # CUfunction_attribute
 _DEFAULT_SHARED = 48 * 1024
 
@@ -93,7 +98,7 @@ def current() -> Native | _LeftOut:
     """What to launch with.
 
     Raises:
-        Unavailable: there is no driver or no cuBLAS.
+        NoDriver: there is no driver or no cuBLAS.
     """
     return _left_out or _native()
 
@@ -122,7 +127,7 @@ def _library(path: str, what: str) -> ctypes.PyDLL:
     try:
         return ctypes.PyDLL(path)
     except OSError as error:
-        raise Unavailable(f"{what} cannot be loaded: {error}") from error
+        raise NoDriver(f"{what} cannot be loaded: {error}") from error
 
 
 def _cublas() -> str:

@@ -1,5 +1,6 @@
-"""A program run by the driver: its arguments lie in one array, each a base's address plus
-an offset, and one addition fills them all when a base has moved. A launch is one call."""
+"""A program run by the driver: its arguments lie in one array, each a base's address
+plus an offset, and one addition fills them all when a base has moved. A launch is one
+call."""
 
 import ctypes
 import struct

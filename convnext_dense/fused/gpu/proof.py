@@ -10,7 +10,7 @@ from .description import STEM, Needs, Shape, StageKind, Types
 from .program import Program
 from .stage import Stage
 
-# Largest error allowed, relative to the largest-norm truth: ten times what rounding does.
+# The largest error allowed, relative to the truth's size: ten times what rounding does.
 # A wrong index, a forgotten edge or a race is far beyond.
 _TOLERANCE = {torch.float32: 5e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}
 _IMAGES, _HEIGHT = 2, 5

@@ -1,7 +1,7 @@
 """A stage of ConvNeXt: its programs, and what they are given.
 
-``Stage`` holds no parameters; it is found by what it is (``stage_of``) and given them at
-each call. So models can be copied, moved, wrapped and saved without a thought to it.
+``Stage`` holds no parameters; it is found by what it is (``stage_of``) and given them
+at each call. So models can be copied, moved, wrapped and saved without a thought to it.
 """
 
 import contextlib
@@ -175,12 +175,15 @@ class Stage:
         """What runs a program; its kernels are compiled.
 
         Raises:
-            Unavailable: a kernel or a library cannot be had.
+            Unavailable: a kernel cannot be had.
         """
         jobs = jobs_of(program, device)
         if INTERPRETED and not native.is_left_out():
             return PlainRun(program, jobs)
-        return NativeRun(program, self.device or 0, self.multiprocessors, jobs)
+        try:
+            return NativeRun(program, self.device or 0, self.multiprocessors, jobs)
+        except native.NoDriver:
+            return PlainRun(program, jobs)
 
     def table(self, given: "Given", device: torch.device) -> Tensor:
         """The table of ``kernels.parameters``; made anew when a parameter has moved."""

@@ -3,7 +3,8 @@
 A way has to be possible on the device, to prove itself, and to be no slower than plain
 PyTorch. Times are taken once a device and size and remembered on disk.
 
-``CONVNEXT_DENSE_GPU=tensor_cores``, ``triton`` or ``plain`` forces a way, for diagnosis.
+``CONVNEXT_DENSE_GPU=tensor_cores``, ``triton`` or ``plain`` forces a way, for
+diagnosis.
 """
 
 import contextlib
@@ -41,8 +42,8 @@ class Choice(NamedTuple):
 
 
 class Use(NamedTuple):
-    """What a stage is chosen for: its maps' width, whether drop path's factors come, the
-    type of the normed map, and whether it trains."""
+    """What a stage is chosen for: its maps' width, whether drop path's factors come,
+    the type of the normed map, and whether it trains."""
 
     rows: int
     width: int
@@ -63,8 +64,8 @@ def choose(
 ) -> Choice:
     """The way for a stage on a device.
 
-    While a CUDA graph is recorded nothing can be tried: plain PyTorch, if the choice was
-    not made before.
+    While a CUDA graph is recorded nothing can be tried: plain PyTorch, if the choice
+    was not made before.
     """
     key = (
         *(kind._replace(blocks=1), types, strides, device, forced()),
