@@ -9,8 +9,8 @@ from .plan import CUBLAS, FUSED, HALVES, two_powers
 from .program import Program, Ref, Workspace, f32
 
 HIDDEN_ROWS, HIDDEN_CHANNELS = 16, 128  # of a program of kernels.hidden
-# How many programs share the rows of a sum, at most: two for each multiprocessor, and no
-# more than ``Program.reduce`` adds up in one launch.
+# How many programs share the rows of a sum, at most: about two for each multiprocessor,
+# and no more than ``Program.reduce`` adds up in one launch.
 MOST_SPLITS = 256
 
 

@@ -75,7 +75,11 @@ def plans_for(
     plans = []
     tiled = _tiled(channels, last, shared)
     if two_powers(channels) and channels <= 128:
-        weights = last.weights if channels <= 96 else (64, 64, 8, 2)
+        weights = (64, 64, 8, 2)
+        if (
+            channels <= 96
+        ):  # without Hopper's instructions, products take more registers
+            weights = last.weights if shared >= HOPPER else (32, 64, 4, 2)
         plans.append(last._replace(forward=FUSED, backward=FUSED, weights=weights))
     elif two_powers(channels) and channels <= 256 and tiled is not None:
         mlp = _mlp_tile(channels, shared)

@@ -2,8 +2,8 @@
 
 Nothing here depends on a device. A ``Program`` is a list of launches. Their arguments
 are numbers and ``Ref``s. A ``Ref`` is an offset from the start of a tensor, which the
-program is given when it runs. ``native_run`` runs it by the CUDA driver, ``plain_run`` by
-Triton's own launches and PyTorch.
+program is given when it runs. ``native_run`` runs it by the CUDA driver, ``plain_run``
+by Triton's own launches and PyTorch.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -2,9 +2,9 @@
 
 That is GELU, and GRN, which needs sums over the pixels of each image. H is the number
 of hidden channels, 4C. The rows come in groups of PIX rows: with GRN a group is an
-image, without it a group is all rows of a piece. A program of
-``activate``, ``grn_sums`` and ``hidden_backward`` has CB channels and every ``splits``-th
-RB rows of a group; the grid is (channel blocks, splits, groups).
+image, without it a group is all rows of a piece. A program of ``activate``,
+``grn_sums`` and ``hidden_backward`` has CB channels and every ``splits``-th RB rows of
+a group; the grid is (channel blocks, splits, groups).
 """
 
 import triton
