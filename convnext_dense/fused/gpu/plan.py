@@ -20,7 +20,9 @@ CUBLAS = "cublas"  # all products by cuBLAS, what is between them in Triton
 
 HALVES = torch.bfloat16, torch.float16
 KIB = 1024
-HOPPER = 200 * KIB  # only since Hopper may a kernel have more shared memory
+# Devices are told apart by the shared memory that a kernel may have: an A100 gives it 163
+# KiB, an H100 and a B200 227, cards for graphics 99 or less.
+A100, H100 = 160 * KIB, 200 * KIB
 
 
 class Plan(NamedTuple):
@@ -61,6 +63,9 @@ def plans_for(
 ) -> list[Plan]:
     """The plans to try, the best first. The last works on every device.
 
+    Tiles fit in shared memory and, with few exceptions, in the registers:
+    ``tests/test_gpu_stage_binaries.py`` compiles the kernels for four devices.
+
     Args:
         channels: C.
         work: the type of the products.
@@ -75,11 +80,7 @@ def plans_for(
     plans = []
     tiled = _tiled(channels, last, shared)
     if two_powers(channels) and channels <= 128:
-        weights = (64, 64, 8, 2)
-        if (
-            channels <= 96
-        ):  # without Hopper's instructions, products take more registers
-            weights = last.weights if shared >= HOPPER else (32, 64, 4, 2)
+        weights = _weights_tile(channels, shared)
         plans.append(last._replace(forward=FUSED, backward=FUSED, weights=weights))
     elif two_powers(channels) and channels <= 256 and tiled is not None:
         mlp = _mlp_tile(channels, shared)
@@ -89,17 +90,23 @@ def plans_for(
     return [*plans, last]
 
 
-def _mlp_tile(channels: int, shared: int) -> tuple:
-    """The tile of the fused forward kernel for 129 to 256 channels.
+def _weights_tile(channels: int, shared: int) -> tuple:
+    """The tile of ``mlp.mlp_weights``, for 16 to 128 channels."""
+    if channels > 96:
+        return (64, 64, 8, 2)
+    if shared >= H100:
+        return (64, 64, 4, 3)
+    # Before an H100 a product takes more registers.
+    return (16 if channels > 80 and shared < A100 else 32, 64, 4, 2)
 
-    Each fits in shared memory and, where it can, in the registers:
-    ``tests/test_gpu_stage_binaries.py`` compiles all of them.
-    """
-    if shared < 160 * KIB:
+
+def _mlp_tile(channels: int, shared: int) -> tuple:
+    """The tile of ``mlp.mlp_forward``, for 129 to 256 channels."""
+    if shared < A100:
         return (64, 32, 4, 2) if channels <= 192 else (64, 32, 8, 2)
     if channels <= 192:
         return (128, 64, 8, 3)
-    return (128, 64, 8, 2) if shared >= HOPPER else (64, 64, 8, 2)
+    return (128, 64, 8, 2) if shared >= H100 else (64, 64, 8, 2)
 
 
 def _tiled(channels: int, last: Plan, shared: int) -> Plan | None:
@@ -107,10 +114,10 @@ def _tiled(channels: int, last: Plan, shared: int) -> Plan | None:
     if channels % 32:
         return None
     depth = 64 if channels % 64 == 0 else 32
-    stages = 2 if shared < 160 * KIB else 3
+    stages = 2 if shared < A100 else 3
     if channels <= 256:
         hidden = (128, 64, depth, 8, 2)
-    elif shared < HOPPER:  # more registers than a thread has for 128 columns
+    elif shared < H100:  # more registers than a thread has for 128 columns
         hidden = (128, 64, depth, 8, stages)
     else:
         hidden = (128, 128, depth, 8, stages)
