@@ -41,14 +41,20 @@ def programs(
     *,
     grn: bool = False,
     shared: int = 227 * 1024,
-    depthwise: str = "cuda",
-    side: int = SIDE,
+    depths: tuple[int, ...] | None = None,
 ) -> Iterator[list[Programs]]:
     """For each stage, its programs under each plan, the preferred plan first.
 
-    ``shared``: bytes of shared memory that a kernel may have. ``side``: of the image.
+    Args:
+        arch: the architecture's name.
+        types: of its numbers.
+        grn: ConvNeXt V2, which has no layer scale.
+        shared: bytes of shared memory that a kernel may have.
+        depths: blocks of each stage, if not the architecture's.
     """
-    depths, channels, eps = resolve_arch(arch)
+    own_depths, channels, eps = resolve_arch(arch)
+    depths = depths or own_depths
+    side = SIDE
     before = 3
     for index, (blocks, c) in enumerate(zip(depths, channels, strict=True)):
         kind = StageKind(
@@ -65,7 +71,7 @@ def programs(
         )  # fmt: skip
         needs = Needs((index > 0, *[True] * len(kind.shapes)), True, True)
         rows = []
-        for plan in plans_for(c, types.work, grn, depthwise, shared):
+        for plan in plans_for(c, types.work, grn, "cuda", shared):
             stage = Stage(kind, types, plan, of_weight, None)
             rows.append(
                 Programs(stage, stage.program(shape, True), stage.program(shape, needs))

@@ -21,6 +21,7 @@ class Resources(NamedTuple):
     registers: int  # of a thread
     stack: int  # bytes of a thread, in the GPU's memory
     spills: int  # instructions that move registers to the stack and back
+    looped_spills: int  # those of them inside of loops
     shared: int  # bytes of a program, as a launch asks for them
 
 
@@ -72,6 +73,27 @@ def compile_kernel(
     return Resources(
         registers=int(re.search(r"REG:(\d+)", usage)[1]),
         stack=int(re.search(r"STACK:(\d+)", usage)[1]),
-        spills=len(re.findall(r"\b(?:LDL|STL)\b", code)),
+        **_spills(code),
         shared=compiled.metadata.shared,
     )
+
+
+def _spills(code: str) -> dict[str, int]:
+    """Counts of the spills in disassembled code, all and those inside of loops."""
+    instructions = [
+        (int(address, 16), text)
+        for address, text in re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(.*?);", code)
+    ]
+    loops = [  # from where a branch leads back to, to the branch
+        (int(target[1], 16), address)
+        for address, text in instructions
+        if (target := re.search(r"\bBRA\b.* 0x([0-9a-f]+)", text))
+        and int(target[1], 16) < address
+    ]
+    spills = [
+        address for address, text in instructions if re.search(r"\b(LDL|STL)\b", text)
+    ]
+    looped = [
+        spill for spill in spills if any(start <= spill <= end for start, end in loops)
+    ]
+    return dict(spills=len(spills), looped_spills=len(looped))

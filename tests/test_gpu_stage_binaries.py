@@ -1,5 +1,8 @@
-"""The Triton kernels that whole stages launch, compiled for GPUs that are not here:
-each fits in the device's shared memory, and none moves registers to memory and back."""
+"""The Triton kernels of whole stages, compiled for GPUs that are not here.
+
+Each kernel must fit in the device's shared memory, and none may spill, that is move
+registers to memory and back, but for the exceptions below.
+"""
 
 import os
 from typing import NamedTuple
@@ -51,9 +54,15 @@ if EVERY_KERNEL:
         ]
     ]
 
-# Kernels that may spill, and how many instructions: by name, channels, compute
-# capability.
-EXCEPTIONS: dict[tuple, int] = {}
+# Kernels that may spill, by name, channels and compute capability: how many
+# instructions, all of them outside of loops.
+EXCEPTIONS = {
+    # Of all tiles the fastest on an H200: 462 us a block, others 502 and more.
+    ("mlp_weights", 96, 90): 2,
+    # After the loop, where the residual is added: 122 instructions beside 16 rounds of
+    # 463. Tiles that do not spill take twice the instructions for each row.
+    ("mlp_forward", 256, 90): 122,
+}
 
 _compiled: dict[tuple, Resources] = {}  # many architectures share kernels
 
@@ -102,6 +111,7 @@ def test_kernels_fit(case, tmp_path):
         needs = resources(launch, case.architecture, tmp_path)
         name = launch.kernel.__name__
         allowed = EXCEPTIONS.get((name, channels, case.architecture), 0)
-        if needs.spills > allowed or needs.shared > SHARED[case.architecture]:
+        spills = needs.looped_spills or needs.spills > allowed
+        if spills or needs.shared > SHARED[case.architecture]:
             bad.add(f"{name}{launch.constants} warps={launch.warps} {needs}")
     assert not bad, "\n".join(sorted(bad))

@@ -1,21 +1,24 @@
 """ConvNeXt's stages on a GPU: a third of the time and an eighth of the memory.
 
-A step's way, of one stage (four a backbone):
+A backbone has four stages. These functions compute each, the outermost first:
 
-    modules.run_stage        may kernels stand for these modules? in which types?
-      ways.choose            tensor cores, Triton or plain PyTorch: proved, timed
-      autograd.apply_stage   one autograd function for the whole stage
-        stage.Stage          the program for this shape; the parameters' addresses
-          native_run         arguments filled in, launches one after the other
+    modules.run_stage       Can kernels replace these modules? In which types?
+    ways.choose             Tensor cores, Triton or plain PyTorch: what the device can
+                            do, what gives the right numbers, what is fastest.
+    autograd.apply_stage    One autograd function for the whole stage.
+    stage.Stage             Finds the program for the input's shape.
+    native_run.NativeRun    Fills in the arguments, launches the kernels in order.
 
-    forward.py     fold -> entrance -> [depthwise, norm, product, GELU, product] -> norm
-    backward.py    the same way back; of a block everything but its input is made again
+The forward pass (``forward.py``) folds the parameters, computes the entrance (stem or
+downsampling), the blocks (depthwise convolution, norm, product, GELU, product) and the
+norm of the output map. Of each block only the input is kept: the backward pass
+(``backward.py``) computes the rest again.
 
-The program is written down once a shape (``program.Program``): launches of Triton's
-kernels (``kernels/``), of CUDA C++ (``cuda/``) and of cuBLAS, whose arguments are
-offsets from a few addresses. No PyTorch operator runs per block: on a slow host
-Python's share of a step was twice that of the kernels.
+A program (``program.Program``) is written once for each shape. It is a list of
+launches: Triton kernels (``kernels/``), CUDA C++ kernels (``cuda/``) and cuBLAS
+products. Their arguments are offsets from a few addresses. No PyTorch operator runs for
+a block: on a slow host, Python took twice as long as the kernels.
 
-``compile_op`` shows a stage to ``torch.compile`` as one operator. ``graphs`` replays
-stages as CUDA graphs. ``host_time`` measures the host's part alone.
+``compile_op`` makes a stage one operator for ``torch.compile``. ``graphs`` replays
+stages as CUDA graphs. ``host_time`` measures the host's time alone.
 """

@@ -1,4 +1,4 @@
-"""What a stage is, and for which input a program was made: keys, without any tensor."""
+"""What a stage is, and what its programs depend on: keys of caches, without tensors."""
 
 from typing import NamedTuple
 
@@ -43,14 +43,17 @@ class StageKind(NamedTuple):
 
     @property
     def block_parameters(self) -> int:
-        """Of a block: dw weight and bias, norm weight and bias, w1, b1, w2, b2, then
-        gamma, then GRN's gamma and beta."""
+        """How many parameters a block has.
+
+        They are, in this order: weight and bias of the depthwise convolution, of the
+        norm, of the first matrix (w1, b1) and of the second (w2, b2); then gamma, then
+        GRN's gamma and beta, if the block has them.
+        """
         return 8 + self.layer_scale + 2 * self.grn
 
     @property
     def columns(self) -> list[int]:
-        """Where each of a block's parameters stands in ``kernels.parameters``'
-        table."""
+        """The column of each block parameter in the table of ``kernels.parameters``."""
         columns = list(range(8))
         if self.layer_scale:
             columns.append(8)

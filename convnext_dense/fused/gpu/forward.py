@@ -9,8 +9,8 @@ from .plan import CUBLAS, FUSED, HALVES, two_powers
 from .program import Program, Ref, Workspace, f32
 
 HIDDEN_ROWS, HIDDEN_CHANNELS = 16, 128  # of a program of kernels.hidden
-# Programs that share the rows of a sum: two a multiprocessor, and no more partial sums
-# than are added up at once.
+# How many programs share the rows of a sum, at most: about two for each multiprocessor,
+# and no more than ``Program.reduce`` adds up in one launch.
 MOST_SPLITS = 256
 
 
@@ -117,8 +117,11 @@ def norm_in_place(p: Program, places: Places, y: Ref, rstd: Ref, m: int) -> None
 
 
 def pieces(places: Places, m: int, pixels: int, piece: int) -> list[tuple[int, int]]:
-    """(first row, rows) of the pieces in which hidden rows are made, of ``piece``
-    numbers at most; whole images for GRN."""
+    """The pieces in which hidden rows are computed, as (first row, number of rows).
+
+    A piece has at most ``piece`` numbers, but at least one row. With GRN it is made of
+    whole images.
+    """
     size = max(piece // (4 * places.kind.channels), 1)
     if places.kind.grn:
         size = max(size // pixels, 1) * pixels
@@ -126,7 +129,7 @@ def pieces(places: Places, m: int, pixels: int, piece: int) -> list[tuple[int, i
 
 
 def groups_of(places: Places, rows: int, pixels: int) -> tuple[int, int, int]:
-    """(groups, rows of each, splits) of a piece, for the kernels of ``hidden``."""
+    """How the kernels of ``hidden`` divide a piece: (groups, rows of each, splits)."""
     count, size = (rows // pixels, pixels) if places.kind.grn else (1, rows)
     wide = cdiv(4 * places.kind.channels, HIDDEN_CHANNELS)
     wanted = cdiv(8 * places.multiprocessors, wide * count)

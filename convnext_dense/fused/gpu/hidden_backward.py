@@ -1,5 +1,4 @@
-"""A block's two products back: from the output's gradient to that of the norm's
-input."""
+"""A block's backward pass, from its output's gradient to that of the norm's input."""
 
 from .description import BlockNeeds, Shape
 from .forward import HIDDEN_CHANNELS, HIDDEN_ROWS, MOST_SPLITS, groups_of, pieces
@@ -12,9 +11,15 @@ from .program import Program, Ref, Sum, Workspace, f32
 class HiddenBackward:
     """The launches of one block.
 
-    With h = y W1'^T + b1', a = GELU's output (times GRN's scale), s = g W2' and d the
-    gradient of h: the gradients of W1', b1', W2', b2' are d^T y, the sum of d, g^T a
-    and the sum of g, and that of y is d W1'. h and s are made again, from y and g.
+    y is the norm's output and g the gradient of the block's output. With
+
+        h = y W1'^T + b1'   GELU's input, computed again
+        a                   GELU's output, times GRN's scale if there is GRN
+        s = g W2'           the gradient of a
+        d                   the gradient of h
+
+    the gradients of W1', b1', W2' and b2' are d^T y, the sum of d's rows, g^T a and the
+    sum of g's rows. The gradient of y is d W1'.
     """
 
     def __init__(
@@ -42,7 +47,11 @@ class HiddenBackward:
         self.of_w2 = places.gradient(first + 6)
 
     def __call__(self, y: Ref, g: Ref, rstd: Ref, du: Ref, of_b2: Ref) -> list[Sum]:
-        """du; the sums that are still to be added up."""
+        """Compute ``du``, the gradient of the norm's input.
+
+        Returns the sums whose parts still have to be added up: the caller adds all of
+        a block by one launch.
+        """
         need, c = self.need, self.c
         both = need.first and need.second
         none = not (need.first or need.second or need.b1 or need.b2)
@@ -135,7 +144,7 @@ class HiddenBackward:
         ]
 
     def _pieces(self, y, g, du) -> list[Sum]:
-        """Through the hidden rows, a piece of them in memory at a time."""
+        """The whole way by separate products, with one piece of h and a in memory."""
         c, need = self.c, self.need
         rows = pieces(self.places, self.m, self.pixels, self.places.plan.backward_piece)
         most = rows[0][1] * 4 * c

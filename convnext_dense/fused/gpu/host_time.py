@@ -1,7 +1,7 @@
-"""The host's part of a step alone: everything as on a GPU, with the launches left out.
+"""The host's time of a step: everything as on a GPU, but without the launches.
 
-It needs no GPU. What is measured is Python: to look a program up, to fill in addresses,
-to call, and autograd around it.
+It needs no GPU. What is timed is Python: it finds a program, fills in addresses and
+calls; and autograd around it.
 """
 
 import time
@@ -33,8 +33,7 @@ class HostRow(NamedTuple):
 
 
 def measure(arch: str, use_grn: bool, drop_path_rate: float) -> list[HostRow]:
-    """Each stage of an architecture, in bf16 under autocast, as an H100 would have
-    it."""
+    """Each stage of an architecture, in bf16 under autocast, as on an H100."""
     with native.left_out():
         return list(_rows(arch, use_grn, drop_path_rate > 0))
 

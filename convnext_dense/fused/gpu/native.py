@@ -1,9 +1,9 @@
 """The CUDA driver and cuBLAS, called directly.
 
-A launch through Triton's or PyTorch's own functions costs 10 to 25 microseconds of
-Python; by ctypes, with arguments prepared beforehand, it costs one. cuLaunchKernel and
-cublasGemmEx are stable C interfaces; cuda-bindings' wrapper of the former builds its
-arguments anew at each call.
+A launch through Triton's or PyTorch's own functions takes 10 to 25 microseconds of
+Python. A launch by ctypes with prepared arguments takes one. cuLaunchKernel and
+cublasGemmEx are stable C interfaces. cuda-bindings is no replacement: its wrapper of
+cuLaunchKernel builds the arguments anew at each call.
 """
 
 import contextlib

@@ -1,8 +1,11 @@
 """Which kernels compute a stage's products and convolutions, and in which tiles.
 
-Times are of an H200 (bf16, 16 x 512 x 512, microseconds a block). Forward: C = 96 fused
-140; C = 192 fused 108; C = 384 one by one 93, C = 768 likewise 72. Backward: C = 96
-fused 462; C = 192 one by one 384, C = 384 264, C = 768 197.
+Microseconds of a block on an H200 (bf16, 16 images of 512 x 512), by the plan that is
+preferred; "single" is one product at a time:
+
+    C           96          192          384          768
+    forward     140 fused   108 fused    93 single    72 single
+    backward    462 fused   384 single   264 single   197 single
 """
 
 from typing import NamedTuple
@@ -16,11 +19,17 @@ TRITON = "triton"  # the products before GELU in Triton, those after it by cuBLA
 CUBLAS = "cublas"  # all products by cuBLAS, what is between them in Triton
 
 HALVES = torch.bfloat16, torch.float16
+KIB = 1024
+# Devices are told apart by the shared memory that a kernel may have: an A100 gives it 163
+# KiB, an H100 and a B200 227, cards for graphics 99 or less.
+A100, H100 = 160 * KIB, 200 * KIB
 
 
 class Plan(NamedTuple):
-    """Tiles are (rows, columns, warps, stages), with the depth before warps where a
-    product has one.
+    """How a stage's products are computed.
+
+    The tile of a fused kernel is (rows, columns, warps, stages). That of a Triton
+    product is (rows, columns, depth, warps, stages).
 
     Attributes:
         forward, backward: FUSED, TRITON or CUBLAS.
@@ -50,9 +59,12 @@ def plans_for(
     work: torch.dtype,
     grn: bool,
     depthwise: str,
-    shared: int = 227 * 1024,
+    shared: int = 227 * KIB,
 ) -> list[Plan]:
-    """What to take, the best first; the last needs nothing special.
+    """The plans to try, the best first. The last works on every device.
+
+    Tiles fit in shared memory and, with few exceptions, in the registers:
+    ``tests/test_gpu_stage_binaries.py`` compiles the kernels for four devices.
 
     Args:
         channels: C.
@@ -66,28 +78,49 @@ def plans_for(
     if work not in HALVES or grn:
         return [last]
     plans = []
-    small = shared < 160 * 1024
-    tiled = _tiled(channels, last, small)
+    tiled = _tiled(channels, last, shared)
     if two_powers(channels) and channels <= 128:
-        weights = last.weights if channels <= 96 else (64, 64, 8, 2)
+        weights = _weights_tile(channels, shared)
         plans.append(last._replace(forward=FUSED, backward=FUSED, weights=weights))
     elif two_powers(channels) and channels <= 256 and tiled is not None:
-        mlp = (64, 32, 4, 2) if small else (128, 64, 8, 3 if channels <= 192 else 2)
+        mlp = _mlp_tile(channels, shared)
         plans.append(tiled._replace(forward=FUSED, mlp=mlp))
     if tiled is not None:
         plans.append(tiled)
     return [*plans, last]
 
 
-def _tiled(channels: int, last: Plan, small: bool) -> Plan | None:
+def _weights_tile(channels: int, shared: int) -> tuple:
+    """The tile of ``mlp.mlp_weights``, for 16 to 128 channels."""
+    if channels > 96:
+        return (64, 64, 8, 2)
+    if shared >= H100:
+        return (64, 64, 4, 3)
+    # Before an H100 a product takes more registers.
+    return (16 if channels > 80 and shared < A100 else 32, 64, 4, 2)
+
+
+def _mlp_tile(channels: int, shared: int) -> tuple:
+    """The tile of ``mlp.mlp_forward``, for 129 to 256 channels."""
+    if shared < A100:
+        return (64, 32, 4, 2) if channels <= 192 else (64, 32, 8, 2)
+    if channels <= 192:
+        return (128, 64, 8, 3)
+    return (128, 64, 8, 2) if shared >= H100 else (64, 64, 8, 2)
+
+
+def _tiled(channels: int, last: Plan, shared: int) -> Plan | None:
     """The products one by one in Triton, if their tiles divide the channels."""
     if channels % 32:
         return None
     depth = 64 if channels % 64 == 0 else 32
-    stages = 2 if small else 3
-    hidden = (128, 128, depth, 8, stages)
+    stages = 2 if shared < A100 else 3
     if channels <= 256:
         hidden = (128, 64, depth, 8, 2)
+    elif shared < H100:  # more registers than a thread has for 128 columns
+        hidden = (128, 64, depth, 8, stages)
+    else:
+        hidden = (128, 128, depth, 8, stages)
     return last._replace(
         forward=TRITON,
         backward=TRITON,

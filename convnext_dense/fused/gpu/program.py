@@ -1,9 +1,9 @@
 """The launches of a stage for one shape, in order: written down once, run many times.
 
-Nothing here knows a device. A ``Program`` is a list of launches whose arguments are
-numbers and ``Ref``s: an offset from the address of one of a few tensors (its bases),
-which are given when it is run. ``native_run`` runs it by the driver, ``plain_run`` by
-Triton's own launches and PyTorch.
+Nothing here depends on a device. A ``Program`` is a list of launches. Their arguments
+are numbers and ``Ref``s. A ``Ref`` is an offset from the start of a tensor, which the
+program is given when it runs. ``native_run`` runs it by the CUDA driver, ``plain_run``
+by Triton's own launches and PyTorch.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,5 +1,4 @@
-"""A stage written in plain PyTorch, from its parameters: what the kernels must
-equal."""
+"""A stage in plain PyTorch, from its parameters: the kernels must give the same."""
 
 from collections.abc import Sequence
 

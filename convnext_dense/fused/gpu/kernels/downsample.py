@@ -1,9 +1,8 @@
 """Between stages: LayerNorm, then a 2x2 convolution of stride 2.
 
-The normed pixels are written in the order of 2x2 patches, (M / 4, 4C), so that the
-convolution is a product with a matrix (CO, 4C), into which the norm's weight and bias
-are folded. Pixels that fill no patch (the last row or column of an odd size) are left
-out.
+The normed pixels are written in the order of 2x2 patches, (M / 4, 4C). So the
+convolution is a product with a matrix (CO, 4C). The norm's weight and bias are folded
+into that matrix. The last row or column of an odd size is in no patch and is left out.
 """
 
 import triton

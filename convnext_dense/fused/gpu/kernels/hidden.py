@@ -1,11 +1,10 @@
-"""What lies between a block's two products, one pass over the hidden rows at a time.
+"""What a block computes between its two products, where cuBLAS computes these.
 
-For the ways whose products are cuBLAS's, and for GRN, which needs sums over each
-image's pixels in the middle. H is the number of hidden channels, 4C. The rows come in
-groups of
-PIX rows: the images for GRN, else all rows of a piece as one group. A program of
-``activate``, ``grn_sums`` and ``hidden_backward`` has CB channels and every
-``splits``-th RB rows of a group; the grid is (channel blocks, splits, groups).
+That is GELU, and GRN, which needs sums over the pixels of each image. H is the number
+of hidden channels, 4C. The rows come in groups of PIX rows: with GRN a group is an
+image, without it a group is all rows of a piece. A program of ``activate``,
+``grn_sums`` and ``hidden_backward`` has CB channels and every ``splits``-th RB rows of
+a group; the grid is (channel blocks, splits, groups).
 """
 
 import triton
@@ -21,8 +20,10 @@ def activate(
     h, b1, squares, PIX, splits, H: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr,
     GELU: tl.constexpr, GRN: tl.constexpr,
 ):  # fmt: skip
-    """h = gelu(h + b1); with GRN also partial sums of its squares, (groups, splits,
-    H)."""
+    """h = gelu(h + b1), in place.
+
+    With GRN also ``squares``: partial sums of its squares, (groups, splits, H).
+    """
     channels = tl.program_id(0) * CB + tl.arange(0, CB)
     split, group = tl.program_id(1), tl.program_id(2)
     there = channels < H
@@ -97,9 +98,11 @@ def hidden_backward(
     RB: tl.constexpr, CB: tl.constexpr, GELU: tl.constexpr, GRN: tl.constexpr,
     DROP: tl.constexpr,
 ):  # fmt: skip
-    """From h, GELU's input without b1, and s, the gradient of the second product's
-    input, in place: h becomes that input, with drop path's factor; s GELU's input's
-    gradient.
+    """The backward pass between the products, in place.
+
+    h holds GELU's input without b1. It becomes the second product's input, times drop
+    path's factor. s holds the gradient of the second product's input. It becomes the
+    gradient of GELU's input.
 
     Args:
         scale, slope: GRN's, of each image and channel; see ``grn.grn_slopes``.

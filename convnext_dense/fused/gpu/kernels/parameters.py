@@ -1,11 +1,15 @@
-"""A stage's parameters folded by one launch, and their gradients finished by one.
+"""Folds a stage's parameters in one launch, and finishes their gradients in another.
 
-What is per channel goes into the matrices: W1' = W1 diag(norm weight), b1' = b1 + W1
-(norm bias); with f the layer scale, W2' = diag(f) W2, b2' = f (b2 + W2 (GRN's beta)).
+Factors and shifts of single channels are folded into a block's two matrices:
+
+    W1' = W1 diag(norm weight)    b1' = b1 + W1 (norm bias)
+    W2' = diag(f) W2              b2' = f (b2 + W2 (GRN's beta))      f: layer scale
+
 The gradients of the parameters follow from those of W1', b1', W2' and b2'.
 
-``table`` has the addresses of each block's parameters, COLUMNS a block; those that a
-block lacks are 0. ``like`` is any of the parameters: its type is theirs.
+``table`` has COLUMNS addresses for each block, those of its parameters; 0 for a
+parameter that the block does not have. ``like`` is any of the parameters: all have its
+type.
 """
 
 import triton

@@ -1,4 +1,4 @@
-"""Products of a block one by one, for wide maps: Triton beside cuBLAS."""
+"""Those of a block's products that Triton computes where maps have many channels."""
 
 import triton
 import triton.language as tl
@@ -53,10 +53,11 @@ def hidden_backward_product(
     C: tl.constexpr, BM: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr,
     GELU: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """A (BM, BH) tile of GELU's output a and of its input's gradient d, from y and g.
+    """A (BM, BH) tile of a, GELU's output, and of d, the gradient of GELU's input.
 
-    With DROP both have drop path's factor, as g has not: a goes into w2's gradient
-    with g. START: the first row's number among all rows.
+    y is the norm's output, g the gradient of the block's output. With DROP both a and d
+    are multiplied by drop path's factor; g is not, and the gradient of w2 is g^T a.
+    START: the number of the first row among all rows of the map.
     """
     H: tl.constexpr = 4 * C
     band, block = _tile_of(tl.program_id(0), M, BM, H // BH)
@@ -96,8 +97,10 @@ def residual(
     branch, bias, x, out, narrow, drop, M, PIX, C: tl.constexpr, RB: tl.constexpr,
     CB: tl.constexpr, DROP: tl.constexpr, ADD: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
-    """out = factor (branch + bias), plus x if ADD; out may be x. If COPY, ``narrow``
-    has it too, in its own type."""
+    """out = factor (branch + bias), plus x if ADD. ``out`` may be x.
+
+    The factor is drop path's, or 1. If COPY, ``narrow`` gets the same in its own type.
+    """
     rows = tl.program_id(0) * RB + tl.arange(0, RB)
     c = tl.program_id(1) * CB + tl.arange(0, CB)
     inside = (rows < M)[:, None] & (c < C)[None, :]

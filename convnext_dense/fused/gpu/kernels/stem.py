@@ -51,8 +51,10 @@ def stem_forward(
     wo, wc, wh, ww, CI: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
     BM: tl.constexpr, EPS: tl.constexpr, COPY: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Both, for BM output pixels, computed in ``narrow``'s type; to ``out``, and if
-    COPY to ``narrow`` too."""
+    """Convolution and norm of BM output pixels, multiplied in ``narrow``'s type.
+
+    The result goes to ``out``, and if COPY also to ``narrow``.
+    """
     TYPE: tl.constexpr = narrow.dtype.element_ty
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     c = tl.arange(0, CP)

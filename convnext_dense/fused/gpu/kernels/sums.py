@@ -8,14 +8,15 @@ from .tiles import SIZES, factor_of_rows
 
 @triton.jit
 def reduce_parts(source, target, jobs, PARTS: tl.constexpr, CB: tl.constexpr):
-    """Add up partial sums; a program makes CB columns of one sum.
+    """Add up partial sums. A program computes CB columns of one sum.
 
     Args:
-        source: the workspace that the parts lie in, as fp32.
+        source: the workspace with the partial sums, as fp32.
         target: the gradients, as fp32.
-        jobs: five numbers a program: the first part's place in ``source``; where the
-            sum goes in ``target``, or, if negative, in ``source`` at -1 - that; the
-            number of parts, their distance, and the columns that are left from here.
+        jobs: five numbers for each program. They are: the place of the first partial
+            sum in ``source``; the place of the sum in ``target``, or -1 minus its place
+            in ``source``; how many partial sums there are; the distance from each to
+            the next; how many columns are left from here on.
     """
     jobs += tl.program_id(0) * 5
     first, to = tl.load(jobs), tl.load(jobs + 1)
