@@ -1,4 +1,5 @@
-"""How stages are replayed as graphs, by Triton's interpreter; run by test_gpu_stages.py.
+"""How stages are replayed as graphs, by Triton's interpreter; run by
+test_gpu_stages.py.
 
 The graph itself is made up: it runs the program again. What is tested is what is around
 it: which tensors are copied, what waits for what, and when no graph is taken.
@@ -42,14 +43,13 @@ def interpreted(monkeypatch):
 
 def twins(**kwargs):
     """The same backbone without graphs and with them."""
+    kwargs |= dict(out_indices=(0, 1), layer_scale_init_value=1.0)  # two stages
     arch = dict(depths=[1] * 4, channels=[8, 8, 16, 16])
     torch.manual_seed(0)
-    plain = ConvNeXt(arch, layer_scale_init_value=1.0, **kwargs)
+    plain = ConvNeXt(arch, **kwargs)
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    graphed = ConvNeXt(
-        arch, layer_scale_init_value=1.0, cuda_graphs=True, **kwargs
-    )
+    graphed = ConvNeXt(arch, cuda_graphs=True, **kwargs)
     graphed.load_state_dict(plain.state_dict())
     return plain, graphed
 
@@ -83,22 +83,23 @@ def test_shapes_that_come_again_are_replayed():
     plain, graphed = twins()
     for seed in range(4):
         assert_same(gradients(graphed, image(seed)), gradients(plain, image(seed)))
-        assert taken(graphed) == (0 if seed < 2 else 4)
+        assert taken(graphed) == (0 if seed < 2 else 2)
     assert_same(gradients(graphed, image(9, 64)), gradients(plain, image(9, 64)))
-    assert taken(graphed) == 4  # not of a new shape
+    assert taken(graphed) == 2  # not of a new shape
     assert graphs.graphs_of(graphed).bytes > 0
     assert taken(plain) == 0
 
 
 def test_what_is_given_out_is_nobody_elses():
-    """Maps and gradients of a step stay as they are in the next one; gradients add up."""
+    """Maps and gradients of a step stay as they are in the next one; gradients add
+    up."""
     plain, graphed = twins()
     for _ in range(3):
         gradients(graphed, image(0))
     first = gradients(graphed, image(1))
     kept = [t.clone() for t in first]
     gradients(graphed, image(2))
-    assert_same(first[:4], kept[:4])
+    assert_same(first, kept)
     for model in (plain, graphed):
         model.zero_grad()
         for seed in range(3):
@@ -136,10 +137,10 @@ def test_moved_parameters_are_recorded_anew():
 def test_drop_path_is_drawn_anew():
     _, graphed = twins(drop_path_rate=0.5)
     norms = set()
-    for seed in range(8):
+    for seed in range(6):
         torch.manual_seed(seed)
         norms.add(round(loss(graphed(image(0))).item(), 6))
-    assert taken(graphed) == 4
+    assert taken(graphed) == 2
     assert len(norms) > 2
 
 
@@ -156,5 +157,5 @@ def test_inference():
     with torch.no_grad():
         for seed in range(4):
             assert_same(graphed(image(seed)), plain(image(seed)))
-    assert taken(graphed) == 4
+    assert taken(graphed) == 2
     assert modules.runs_on(image(0))

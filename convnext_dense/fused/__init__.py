@@ -18,6 +18,7 @@ precision       which types are kept and computed with, under autocast too
 """
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 
 import torch
@@ -74,11 +75,9 @@ def run_stage(
         the residual stream and the normed map (None without ``norm``); None for both
         where ``x`` is on no GPU or the modules have to be called.
     """
-    if x.device.type not in ("cuda", "cpu") or not takes(x):
+    if not (x.is_cuda or _INTERPRETED) or not _HAS_TRITON or not takes(x):
         return None
-    if not _HAS_TRITON:
-        return None
-    from .gpu import modules  # which takes its time, and is for GPUs
+    from .gpu import modules  # with Triton, which takes its time
 
     if not modules.runs_on(x):
         return None
@@ -111,3 +110,4 @@ def _has_triton() -> bool:
 
 
 _HAS_TRITON = _has_triton()
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # on a CPU, for tests
