@@ -135,7 +135,7 @@ def test_moved_parameters_are_recorded_anew():
 
 
 def test_drop_path_is_drawn_anew():
-    _, graphed = twins(drop_path_rate=0.5)
+    _, graphed = twins(drop_path_rate=0.99)
     norms = set()
     for seed in range(6):
         torch.manual_seed(seed)

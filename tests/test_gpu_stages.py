@@ -7,7 +7,7 @@ from .conftest import ROOT, shell
 pytest.importorskip("triton")
 
 
-@pytest.mark.parametrize("name", ["stages", "graphs"])
+@pytest.mark.parametrize("name", ["stages", "graphs", "ways"])
 def test_interpreted(name):
     done = shell(
         *("-m", "pytest", ROOT / f"tests/interpreted_{name}.py"),

@@ -150,7 +150,9 @@ def _choose(kind, types, strides, device, use: Use) -> Choice:
                 if way == TENSOR_CORES and "Triton" not in str(error):
                     break  # every plan of this way has the same convolution
                 continue
-            except (proof.Failed, RuntimeError) as error:
+            except torch.cuda.OutOfMemoryError:
+                raise  # no reason to think less of a kernel
+            except RuntimeError as error:  # what CUDA says, or proof.Failed
                 _say(
                     f"ConvNeXt on {_name(device)}: {way} ({plan.forward}, "
                     f"{plan.backward}) not taken for {kind.channels} channels: {error}"

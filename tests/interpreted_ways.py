@@ -1,0 +1,98 @@
+"""How a way is chosen, by Triton's interpreter; run by test_gpu_stages.py."""
+
+import pytest
+import torch
+
+from convnext_dense.errors import InputError
+from convnext_dense.fused.gpu import backward, forward, proof, timing, ways
+from convnext_dense.fused.gpu.description import DOWNSAMPLE, StageKind, Types
+from convnext_dense.fused.gpu.nvrtc import Unavailable
+from convnext_dense.fused.gpu.plan import plans_for
+from convnext_dense.fused.gpu.stage import stage_of
+
+f32 = torch.float32
+KIND = StageKind(DOWNSAMPLE, 8, 16, 3, True, False, True, 1e-6)
+TYPES = Types(f32, f32, f32)
+STRIDES = (32, 4, 2, 1)
+USE = ways.Use(rows=60, width=6, drop=True, normed=f32, train=True)
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """No choice yet; convolutions by PyTorch, as the interpreter is slow."""
+    said = []
+    monkeypatch.setenv(ways.VARIABLE, ways.TRITON)
+    monkeypatch.setattr(ways, "_choices", {})
+    monkeypatch.setattr(ways, "_say", said.append)
+    monkeypatch.setattr(
+        ways, "_plans", lambda kind, *_: plans_for(kind.channels, f32, False, "cuda")
+    )
+    stage_of.cache_clear()
+    yield said
+    stage_of.cache_clear()
+
+
+def choose():
+    return ways.choose(KIND, TYPES, STRIDES, None, USE)
+
+
+def test_kernels_that_prove_themselves_are_taken_once(fresh, monkeypatch):
+    proofs = []
+    prove = proof.prove
+    monkeypatch.setattr(
+        proof, "prove", lambda *args: proofs.append(args) or prove(*args)
+    )
+    with torch.inference_mode():  # where nothing could go back
+        assert choose().way == ways.TRITON
+    assert choose().plan is not None
+    assert len(proofs) == 1
+    assert not fresh
+
+
+@pytest.mark.parametrize("module", [forward, backward])
+def test_kernels_that_differ_are_not_taken(module, fresh, monkeypatch):
+    """A norm that is forgotten, forwards or back."""
+    monkeypatch.setattr(module, "norm_in_place", lambda *args: None)
+    choice = choose()
+    assert (choice.way, choice.plan) == (ways.PLAIN, None)
+    (line,) = fresh
+    assert "not taken for 16 channels" in line
+    assert "differs from PyTorch's by" in line
+
+
+def test_kernels_that_cannot_be_had_are_not_taken(fresh, monkeypatch):
+    def prove(*args):
+        raise Unavailable("Triton cannot compile norm_rows: no such instruction")
+
+    monkeypatch.setattr(proof, "prove", prove)
+    assert choose().way == ways.PLAIN
+    assert "no such instruction" in fresh[0]
+
+
+def test_a_way_is_forced(monkeypatch):
+    monkeypatch.setenv(ways.VARIABLE, ways.PLAIN)
+    assert choose().plan is None
+    monkeypatch.setenv(ways.VARIABLE, "fastest")
+    with pytest.raises(InputError, match="tensor_cores, triton, plain"):
+        choose()
+
+
+@pytest.mark.parametrize(("mine", "way"), [(1.0, ways.TRITON), (3.0, ways.PLAIN)])
+def test_what_is_slower_than_pytorch_is_not_taken(mine, way, monkeypatch):
+    timed, kept = [], {}
+    stage = stage_of(KIND, TYPES, ways._plans(KIND)[0], STRIDES, None)
+
+    def times(*args):
+        timed.append(args)
+        return [mine, 2.0]
+
+    monkeypatch.setattr(timing, "times", times)
+    monkeypatch.setattr(ways, "_remembered", lambda device: kept)
+    monkeypatch.setattr(
+        ways, "_remember", lambda device, key, times: kept.update({key: times})
+    )
+    for _ in range(2):  # remembered
+        assert ways._unless_slower(ways.TRITON, stage, USE).way == way
+    assert len(timed) == 1
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert ways._unless_slower(ways.TRITON, stage, USE).way == ways.TRITON
