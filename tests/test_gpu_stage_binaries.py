@@ -62,6 +62,7 @@ EXCEPTIONS = {
     # After the loop, where the residual is added: 122 instructions beside 16 rounds of
     # 463. Tiles that do not spill take twice the instructions for each row.
     ("mlp_forward", 256, 90): 122,
+    ("mlp_forward", 256, 100): 140,
 }
 
 _compiled: dict[tuple, Resources] = {}  # many architectures share kernels
