@@ -7,9 +7,10 @@ from .conftest import ROOT, shell
 pytest.importorskip("triton")
 
 
-def test_stages_interpreted():
+@pytest.mark.parametrize("name", ["stages", "graphs"])
+def test_interpreted(name):
     done = shell(
-        *("-m", "pytest", ROOT / "tests/interpreted_stages.py"),
+        *("-m", "pytest", ROOT / f"tests/interpreted_{name}.py"),
         TRITON_INTERPRET="1",
     )
     assert done.returncode == 0, done.stdout

@@ -18,6 +18,7 @@ precision       which types are kept and computed with, under autocast too
 """
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 
 import torch
@@ -49,9 +50,16 @@ def takes(x: Tensor) -> bool:
         and x.device.type in _DEVICES
         and x.dtype in _TYPES
         and not torch.jit.is_tracing()
-        and not torch.compiler.is_exporting()
+        and not _is_exporting()
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def _is_exporting() -> bool:
+    """Whether torch.export looks. Up to PyTorch 2.11, torch.compile takes
+    ``torch.compiler.is_exporting()`` for true of itself."""
+    flag = getattr(torch.compiler, "_is_exporting_flag", None)
+    return torch.compiler.is_exporting() if flag is None else flag
 
 
 def run_stage(
@@ -67,11 +75,9 @@ def run_stage(
         the residual stream and the normed map (None without ``norm``); None for both
         where ``x`` is on no GPU or the modules have to be called.
     """
-    if x.device.type not in ("cuda", "cpu") or not takes(x):
+    if not (x.is_cuda or _INTERPRETED) or not _HAS_TRITON or not takes(x):
         return None
-    if not _HAS_TRITON:
-        return None
-    from .gpu import modules  # which takes its time, and is for GPUs
+    from .gpu import modules  # with Triton, which takes its time
 
     if not modules.runs_on(x):
         return None
@@ -104,3 +110,4 @@ def _has_triton() -> bool:
 
 
 _HAS_TRITON = _has_triton()
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # on a CPU, for tests

@@ -45,7 +45,7 @@ class StageGraphs:
         """The stage's stream and normed map by a graph; None where the ordinary way has
         to be taken: a shape that is new or too much, a stage whose backward pass is
         still to come, a graph of the user's own."""
-        if not x.is_cuda or torch.cuda.is_current_stream_capturing():
+        if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return None
         train = needs_backward(x, given)
         key = stage, shape, train
@@ -66,11 +66,10 @@ class StageGraphs:
         before = self._graphs.pop(key, None)
         if before is None and self._count(stage) >= _MOST_SHAPES:
             return None
-        total = torch.cuda.get_device_properties(x.device).total_memory
         size = _Graph.size(stage, shape, train, given)
         if before is not None:
             self.bytes -= before.bytes
-        if self.bytes + size > _SHARE * total:
+        if self.bytes + size > _SHARE * _memory_of(x.device):
             return None
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
@@ -82,6 +81,11 @@ class StageGraphs:
 
     def _count(self, stage: Stage) -> int:
         return sum(key[0] is stage for key in self._graphs)
+
+
+def _memory_of(device: torch.device) -> int:
+    """Bytes that a GPU has."""
+    return torch.cuda.get_device_properties(device).total_memory
 
 
 def graphs_of(backbone: nn.Module) -> StageGraphs:

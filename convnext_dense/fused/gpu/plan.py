@@ -20,8 +20,8 @@ CUBLAS = "cublas"  # all products by cuBLAS, what is between them in Triton
 
 HALVES = torch.bfloat16, torch.float16
 KIB = 1024
-# Devices are told apart by the shared memory that a kernel may have: 163 KiB on an
-# A100, 227 on an H100 and a B200, 99 or less on cards for graphics.
+# Devices are told apart by the shared memory that a kernel may have: an A100 gives it
+# 163 KiB, an H100 and a B200 227, cards for graphics 99 or less.
 A100, H100 = 160 * KIB, 200 * KIB
 
 
