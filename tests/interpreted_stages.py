@@ -143,10 +143,19 @@ class Made:
         return apply_stage(self.stage, shape, self.x, given)
 
 
-def check(kind, types, plan, size=SIZE, drop=False, used=(True, True)):
+def check(
+    kind,
+    types,
+    plan,
+    size=SIZE,
+    drop=False,
+    used=(True, True),
+    layout=torch.channels_last,
+):
     """Outputs and gradients are those of float64; so is the output without training.
 
-    ``used``: whether the loss has the stream, and the normed map.
+    ``used``: whether the loss has the stream, and the normed map. ``layout``: of the
+    gradients that come in.
     """
     made = Made(kind, types, plan, size, drop)
     tolerance = TOLERANCE[types.work]
@@ -160,7 +169,7 @@ def check(kind, types, plan, size=SIZE, drop=False, used=(True, True)):
         assert mine.shape == exact.shape
         assert error(mine, exact) < tolerance
         if use:
-            probe = torch.randn_like(exact)
+            probe = torch.randn_like(exact, memory_format=layout)
             loss = loss + (mine.double() * probe).sum()
             exact_loss = exact_loss + (exact * probe).sum()
     leaves, exact_leaves = [*made.parameters], [*made.exact_parameters]
@@ -266,6 +275,12 @@ def test_hidden_rows_come_in_pieces(way, grn, types):
 @pytest.mark.parametrize("used", [(True, False), (False, True)], ids=["out", "normed"])
 def test_an_output_may_be_unused(used, types):
     check(kind_of(blocks=1), types, plan_of(CUBLAS, types), used=used)
+
+
+@pytest.mark.parametrize("types", [AMP, PURE, FULL])
+def test_gradients_come_in_any_layout(types):
+    layout = torch.contiguous_format
+    check(kind_of(c=20, blocks=1), types, plan_of(CUBLAS, types), layout=layout)
 
 
 FROZEN = {

@@ -84,11 +84,14 @@ def _spills(code: str) -> dict[str, int]:
         (int(address, 16), text)
         for address, text in re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(.*?);", code)
     ]
-    loops = [  # from where a branch leads back to, to the branch
+    # From where a branch leads back to, to the branch. Branches without a condition are
+    # no loops: they lead back from waiting, which lies behind all else.
+    loops = [
         (int(target[1], 16), address)
         for address, text in instructions
         if (target := re.search(r"\bBRA\b.* 0x([0-9a-f]+)", text))
         and int(target[1], 16) < address
+        and not text.startswith("BRA 0x")
     ]
     spills = [
         address for address, text in instructions if re.search(r"\b(LDL|STL)\b", text)

@@ -59,9 +59,13 @@ if EVERY_KERNEL:
 EXCEPTIONS = {
     # Of all tiles the fastest on an H200: 462 us a block, others 502 and more.
     ("mlp_weights", 96, 90): 2,
-    # After the loop, where the residual is added: 122 instructions beside 16 rounds of
-    # 463. Tiles that do not spill take twice the instructions for each row.
-    ("mlp_forward", 256, 90): 122,
+    # After the loop, where the residual is added: 122 instructions in bf16, 166 in
+    # fp16, beside 16 rounds of 463. Tiles that do not spill take twice the
+    # instructions for each row.
+    ("mlp_forward", 256, 90): 170,
+    ("mlp_forward", 256, 100): 170,
+    # Before and after the loop; nobody has timed other tiles on an A100.
+    ("stem_backward", 96, 80): 311,
 }
 
 _compiled: dict[tuple, Resources] = {}  # many architectures share kernels
