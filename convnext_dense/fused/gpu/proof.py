@@ -93,12 +93,20 @@ def prove(stage: Stage, width: int, drop: bool, normed: torch.dtype | None) -> N
 
 
 def programs(stage: Stage, shape: Shape, of_x: bool) -> list[Program]:
-    """What training takes, also where the stage is the last. ``of_x``: the gradient of
-    the input is wanted."""
+    """What training takes: also where the stage is the last, and where the gradient of
+    the normed map is not in channels_last. ``of_x``: the input's gradient is wanted."""
     wanted = (of_x, *[True] * stage.places.count)
-    needs = [Needs(wanted, True, stage.kind.norm)]
-    if stage.kind.norm:
-        needs.append(Needs(wanted, False, True))
+    if not stage.kind.norm:
+        needs = [Needs(wanted, True, False)]
+    else:
+        c = stage.kind.channels
+        h, w = stage.kind.out_size(shape.height, shape.width)
+        rows_first = c * h * w, h * w, w, 1
+        needs = [
+            Needs(wanted, True, True),
+            Needs(wanted, False, True),
+            Needs(wanted, True, True, rows_first),
+        ]
     return [stage.program(shape, need) for need in (True, *needs)]
 
 
