@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from convnext_dense import ConvNeXt
-from convnext_dense.fused.gpu import graphs, modules, ways
+from convnext_dense.fused.gpu import dispatch, graphs, ways
 from convnext_dense.fused.gpu.plan import plans_for
 
 
@@ -158,4 +158,4 @@ def test_inference():
         for seed in range(4):
             assert_same(graphed(image(seed)), plain(image(seed)))
     assert taken(graphed) == 2
-    assert modules.runs_on(image(0))
+    assert dispatch.runs_on(image(0))

@@ -11,8 +11,7 @@ from torch import nn
 from convnext_dense import ConvNeXt
 from convnext_dense.archs import ARCHS
 from convnext_dense.block import Block
-from convnext_dense.fused.gpu import modules as gpu_modules
-from convnext_dense.fused.gpu import ways
+from convnext_dense.fused.gpu import dispatch, ways
 from convnext_dense.fused.gpu.graphs import graphs_of
 
 pytestmark = [
@@ -150,13 +149,13 @@ def test_every_arch(arch, monkeypatch):
 def test_drop_path(way, kwargs, monkeypatch):
     model, x = model_of(drop_path_rate=0.5, **kwargs), image_of(6)
     drawn = []
-    draw = gpu_modules.draw
+    draw = dispatch.draw
 
     def seen(*args):
         drawn.append(draw(*args))
         return drawn[-1]
 
-    monkeypatch.setattr(gpu_modules, "draw", seen)
+    monkeypatch.setattr(dispatch, "draw", seen)
     mine = passes(model, x, bf16)
     factors = iter([f for stage in drawn for f in stage])
     rates = [b.drop_path.p for s in model.stages for b in s]
@@ -185,7 +184,7 @@ class Given(nn.Module):
 
 
 def test_drop_path_rate_is_kept():
-    factors = gpu_modules.draw((0.0, 0.3), 20000, torch.device("cuda", 0))
+    factors = dispatch.draw((0.0, 0.3), 20000, torch.device("cuda", 0))
     assert torch.equal(factors[0], torch.ones_like(factors[0]))
     kept = factors[1] != 0
     assert kept.float().mean().item() == pytest.approx(0.7, abs=0.02)

@@ -69,7 +69,7 @@ def run_stage(
     x: Tensor,
     graphed: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
-    """A stage by a GPU's kernels; see ``gpu.modules.run_stage``.
+    """A stage by a GPU's kernels; see ``gpu.dispatch.run_stage``.
 
     Returns:
         the residual stream and the normed map (None without ``norm``); None for both
@@ -77,11 +77,12 @@ def run_stage(
     """
     if not (x.is_cuda or _INTERPRETED) or not _HAS_TRITON or not takes(x):
         return None
-    from .gpu import modules  # with Triton, which takes its time
+    from .gpu import dispatch  # with Triton, which takes its time
 
-    if not modules.runs_on(x):
+    if not dispatch.runs_on(x):
         return None
-    return modules.run_stage(modules.StageModules(entrance, blocks, norm), x, graphed)
+    stage = dispatch.StageModules(entrance, blocks, norm)
+    return dispatch.run_stage(stage, x, graphed)
 
 
 def prepare(backbone: nn.Module, stages: Callable[[], Sequence], x: Tensor) -> None:
@@ -94,10 +95,10 @@ def prepare(backbone: nn.Module, stages: Callable[[], Sequence], x: Tensor) -> N
     """
     if not (x.is_cuda and _HAS_TRITON and takes(x)) or torch.compiler.is_compiling():
         return
-    from .gpu import modules
+    from .gpu import dispatch
 
-    modules.prepare(
-        backbone, lambda: [modules.StageModules(*stage) for stage in stages()], x
+    dispatch.prepare(
+        backbone, lambda: [dispatch.StageModules(*stage) for stage in stages()], x
     )
 
 

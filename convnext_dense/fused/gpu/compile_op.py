@@ -160,7 +160,7 @@ def _described(arguments: Sequence) -> tuple[StageKind, Types]:
 
 
 def _stage_for(kind, types, x, parameters, drop, normed, train):
-    from .modules import stage_for  # which imports this module
+    from .dispatch import stage_for  # which imports this module
 
     with torch.set_grad_enabled(train):
         return stage_for(kind, types, x, parameters, drop is not None, normed)
