@@ -169,6 +169,14 @@ class Block(nn.Module):
         }
         if self.grn is not None:
             kinds[self.grn] = GRN
+        conv = self.dwconv
+        if type(conv) is nn.Conv2d and (
+            (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+            != ((7, 7), (1, 1), (3, 3), (1, 1))
+            or conv.groups != conv.in_channels
+            or conv.padding_mode != "zeros"
+        ):
+            return False
         return all(
             type(part) is kind
             and not part._forward_hooks

@@ -76,7 +76,7 @@ def assert_same(mine, theirs):
 
 
 def taken(model):
-    return len(graphs.graphs_of(model)._graphs)
+    return len(graphs.graphs_of(model, torch.device("cpu"))._graphs)
 
 
 def test_shapes_that_come_again_are_replayed():
@@ -86,7 +86,7 @@ def test_shapes_that_come_again_are_replayed():
         assert taken(graphed) == (0 if seed < 2 else 2)
     assert_same(gradients(graphed, image(9, 64)), gradients(plain, image(9, 64)))
     assert taken(graphed) == 2  # not of a new shape
-    assert graphs.graphs_of(graphed).bytes > 0
+    assert graphs.graphs_of(graphed, torch.device("cpu")).bytes > 0
     assert taken(plain) == 0
 
 
@@ -120,8 +120,19 @@ def test_a_second_forward_pass_before_the_backward_pass():
     # a forward pass that nobody goes back from is not waited for
     graphed(image(3))
     gc.collect()
-    waiting = [g.is_waiting() for g in graphs.graphs_of(graphed)._graphs.values()]
-    assert not any(waiting)
+    every = graphs.graphs_of(graphed, torch.device("cpu"))._graphs.values()
+    assert not any(graph.is_waiting() for graph in every)
+
+
+def test_a_second_backward_pass_after_a_forward_pass_is_refused():
+    _, graphed = twins()
+    for _ in range(3):
+        gradients(graphed, image(0))
+    total = loss(graphed(image(1)))
+    total.backward(retain_graph=True)
+    graphed(image(2))
+    with pytest.raises(RuntimeError, match="before the next forward pass"):
+        total.backward()
 
 
 def test_moved_parameters_are_recorded_anew():

@@ -7,7 +7,7 @@ from .conftest import ROOT, shell
 pytest.importorskip("triton")
 
 
-@pytest.mark.parametrize("name", ["stages", "graphs", "ways"])
+@pytest.mark.parametrize("name", ["dispatch", "graphs", "stages", "ways"])
 def test_interpreted(name):
     done = shell(
         *("-m", "pytest", ROOT / f"tests/interpreted_{name}.py"),

@@ -392,7 +392,7 @@ def test_graphs_equal_the_ordinary_way(kwargs):
         mine, true = passes(graphed, x, bf16), exactly(model, x)
         for a, b, exact in zip(mine, passes(model, x, bf16), true, strict=True):
             assert error(a, exact) < max(1.2 * error(b, exact), 1e-3), step
-    assert graphs_of(graphed).bytes > 0
+    assert graphs_of(graphed, x.device).bytes > 0
 
 
 def test_graphs_never_give_another_steps_numbers():

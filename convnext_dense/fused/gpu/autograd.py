@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .description import NONE, STEM, Shape, StageKind, Types
-from .stage import Stage
+from .stage import Stage, as_map
 
 
 class Given(NamedTuple):
@@ -64,13 +64,26 @@ class _Stage(torch.autograd.Function):
             refuse_second_derivative()
         stage, shape, given = ctx.stage, ctx.shape, ctx.given
         x, out, kept = ctx.saved_tensors
+        x, out = laid_out(x, shape), as_map(out, stage.types.stream)
         if g is None and g_normed is None:
             return (None,) * (4 + len(given.parameters))
         check_versions(given, ctx.versions)
+        given = Given.of(given.parameters, given.drop)  # FSDP gathered them anew
         wanted = ctx.needs_input_grad[3:]
         dx, grads = stage.backward(x, out, kept, given, shape, wanted, g, g_normed)
         views = gradients(stage.kind, stage.types, grads, given.parameters, wanted[1:])
         return None, None, None, dx, *views
+
+
+def laid_out(x: Tensor, shape: Shape) -> Tensor:
+    """A stage's input as it was: what moves saved tensors to the CPU and back, as
+    ``torch.autograd.graph.save_on_cpu``, may give them another layout."""
+    if not shape.strides:
+        return as_map(x, x.dtype)
+    if x.stride() == shape.strides:
+        return x
+    own = torch.empty_strided(x.shape, shape.strides, dtype=x.dtype, device=x.device)
+    return own.copy_(x)
 
 
 def refuse_second_derivative() -> NoReturn:
@@ -90,12 +103,13 @@ def versions(given: Given) -> list[int]:
 
 
 def check_versions(given: Given, before: list[int]) -> None:
-    """Raise a RuntimeError, as autograd does, if a parameter was changed since."""
+    """Raise a RuntimeError if a parameter was changed since, as autograd does (which
+    would let those pass whose values no gradient needs)."""
     if versions(given) != before:
         raise RuntimeError(
             "a parameter of ConvNeXt was changed in place between the forward and the "
-            "backward pass (by an optimizer's step, for example): its gradients would "
-            "be wrong. Call backward() first"
+            "backward pass (by an optimizer's step, for example): gradients would be "
+            "wrong. Call backward() before you change parameters"
         )
 
 
@@ -125,4 +139,7 @@ def gradients(
             views[index] = own
     if all(wanted):
         return views
+    if 4 * sum(v.numel() for v, w in zip(views, wanted, strict=True) if w) < len(grads):
+        # so that few small gradients do not keep all of ``grads``
+        views = [v.clone() if w else v for v, w in zip(views, wanted, strict=True)]
     return [view if want else None for view, want in zip(views, wanted, strict=True)]

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from . import autograd, reference
-from .description import STEM, StageKind, Types
+from .description import DOWNSAMPLE, STEM, StageKind, Types
 from .places import kept_bytes
+from .stage import as_map
 
 
 def apply_stage(
@@ -109,6 +110,7 @@ def _stage_backward(
     if stage is not None:
         shape = stage.shape_of(x, drop is not None, normed)
         given = autograd.Given.of(parameters, drop)
+        x, out = autograd.laid_out(x, shape), as_map(out, stream)
         dx, grads = stage.backward(
             x, out, kept, given, shape, tuple(wanted), g, g_normed
         )
@@ -144,6 +146,9 @@ def _gradient(ctx, g, g_normed, _):
     wanted = [of_x, *of_parameters]
     if ctx.normed is None:
         g_normed = None
+    if g is None and g_normed is None:
+        nothing = [None] * len(parameters)
+        return None, nothing, *(None,) * (len(ctx.described) + 3)
     dx, grads = _stage_backward(
         g, g_normed, wanted, x, out, kept, parameters, drop, *ctx.described, ctx.normed
     )
@@ -168,9 +173,10 @@ def _stage_for(kind, types, x, parameters, drop, normed, train):
 
 def _as_read(kind: StageKind, x: Tensor) -> Tensor:
     """In the layout that the kernels read, which a compiler does not promise."""
-    if kind.entrance == STEM:
-        return x
-    return x.contiguous(memory_format=torch.channels_last)
+    if kind.entrance != STEM:
+        x = x.contiguous(memory_format=torch.channels_last)
+    # kernels read 16 bytes at a time
+    return x.clone(memory_format=torch.preserve_format) if x.data_ptr() % 16 else x
 
 
 def _kept_bytes(kind: StageKind, types: Types, x: Tensor, train: bool) -> int:
@@ -191,7 +197,8 @@ def _empty(x: Tensor) -> Tensor:
 
 
 def _plain(kind, types, x, parameters, drop, normed):
-    with torch.autocast(x.device.type, types.work, enabled=types.split):
+    mixed = types.work != types.parameters or types.split
+    with torch.autocast(x.device.type, types.work, enabled=mixed):
         out, map_ = reference.run(kind, x, parameters, drop)
     cl = torch.channels_last
     out = out.to(types.stream).contiguous(memory_format=cl)
@@ -220,4 +227,8 @@ def _plain_backward(kind, types, x, parameters, drop, normed, wanted, g, g_norme
         torch.zeros(p.numel(), device=x.device) if grad is None else grad.flatten()
         for p, grad in zip(parameters, grads[1:], strict=True)
     ]
+    if kind.entrance == DOWNSAMPLE and grads[3] is not None:
+        # ``autograd.gradients`` reads it in the weight's own layout
+        own = torch.empty_like(parameters[2]).copy_(grads[3])
+        flat[2] = own.as_strided((own.numel(),), (1,))
     return grads[0], torch.cat(flat).float()

@@ -1,9 +1,11 @@
 """Kernels of launches, compiled for a device: once a process, several at a time."""
 
+import atexit
 import contextlib
 import ctypes
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -152,7 +154,9 @@ def _let_triton_keep_kernels() -> None:
     except OSError:
         writable = False
     if not writable:
-        os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp(prefix="convnext_dense_")
+        folder = tempfile.mkdtemp(prefix="convnext_dense_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["TRITON_CACHE_DIR"] = folder
 
 
 def _compile_triton(launch: TritonLaunch):

@@ -1,5 +1,4 @@
-"""A stage's call: by its kernels, or, where these may not or should not stand for the
-modules, not at all."""
+"""Runs a stage by its kernels, where these may and should stand for its modules."""
 
 import contextlib
 import functools
@@ -34,6 +33,7 @@ from .stage import Stage, stage_of
 
 _ALIGNMENT = 16  # bytes, of which kernels read so many at a time
 _MOST_DECISIONS = 256
+_ATTRIBUTE = "_known_to_gpu"
 
 
 def runs_on(x: Tensor) -> bool:
@@ -55,8 +55,8 @@ def run_stage(
         graphed: the backbone, if its stages are to be replayed as CUDA graphs.
 
     Returns:
-        the residual stream and the normed map, or None for the latter. None for both
-        where the modules themselves have to be called: parts that were exchanged
+        the residual stream and the normed map (None without ``modules.norm``). Just
+        None where the modules themselves have to be called: parts that were exchanged
         (adapters, quantization), wrapped (FSDP) or have hooks; numbers that no kernel
         takes; a device on which plain PyTorch is the quicker way.
     """
@@ -78,7 +78,8 @@ def run_stage(
     drop = draw(known.rates(), len(x), x.device) if shape.drop else None
     given = Given(parameters, addresses, drop)
     if graphed is not None:
-        replayed = graphs_of(graphed).run(stage, shape, x, given)
+        graphs = graphs_of(graphed, x.device)
+        replayed = graphs.run(stage, shape, x, given)
         if replayed is not None:
             return replayed
     return apply_stage(stage, shape, x, given)
@@ -116,7 +117,7 @@ def prepare(
         shape = stage.shape_of(x, drops, normed_type(kind, types, x))
         programs += proof.programs(stage, shape, kind.entrance != STEM)
         size = len(x), kind.channels, *kind.out_size(*x.shape[2:])
-        x = x.new_empty(1).expand(size).to(types.stream)
+        x = x.new_empty(1, dtype=types.stream).expand(size)
     with ways.first_use(x.device.index), contextlib.suppress(Unavailable):
         compile_all(programs, x.device.index)
 
@@ -174,7 +175,7 @@ def draw(rates: tuple[float, ...], images: int, device: torch.device) -> Tensor:
     """Drop path's factors, (blocks, N): 0 with each block's rate, else 1 / (1 -
     rate)."""
     keep = _keep(rates, device)
-    return torch.bernoulli(keep.expand(-1, images)).div_(keep)
+    return torch.bernoulli(keep.expand(-1, images)).div_(keep.clamp_min(1e-30))
 
 
 @functools.lru_cache(maxsize=64)
@@ -185,9 +186,10 @@ def _keep(rates: tuple[float, ...], device: torch.device) -> Tensor:
 class _Known:
     """What is known of a stage's modules, so that a call need not ask again.
 
-    Whether they still are as they were takes a few hundred comparisons, of which Python
-    makes ten million a second; what was decided holds for the same parameters and an
-    input of the same kind.
+    A call looks whether they still are as they were, which takes a few hundred
+    comparisons. What was decided holds for the same parameters and an input of the same
+    kind. It is an attribute of the first block, and goes with it; copies and files of
+    the block are without it.
     """
 
     def __init__(self, modules: StageModules):
@@ -203,6 +205,7 @@ class _Known:
             self._stage_modules = modules
             self._slots = list(slots_of(modules))
             self._drop_paths = [block.drop_path for block in modules.blocks]
+            self._folded = [(b._parameters, b.gamma is None) for b in modules.blocks]
             self._addresses: list[int] = []
             self._decisions: dict[tuple, tuple | None] = {}
 
@@ -211,7 +214,17 @@ class _Known:
             not any(self._hooks)
             and [*map(type, self._modules)] == self._types
             and all(now == then for now, then in self._children)
+            and (
+                not self.standard
+                or all((own["gamma"] is None) == no for own, no in self._folded)
+            )
         )
+
+    def __deepcopy__(self, memo) -> None:
+        return None
+
+    def __reduce__(self):
+        return type(None), ()
 
     def parameters(self) -> list[Tensor]:
         """The stage's parameters in the order of ``StageKind``."""
@@ -234,7 +247,7 @@ class _Known:
             self._decisions.clear()
         drops = any(self.rates())
         setting = (
-            *(x.shape, x.dtype, x.stride(), x.requires_grad, drops),
+            *(x.shape, x.dtype, x.device, x.stride(), x.requires_grad, drops),
             *(torch.is_grad_enabled(), ways.forced(), mode_of(x)),
         )
         if setting not in self._decisions:
@@ -260,16 +273,16 @@ class _Known:
         return (stage, stage.shape_of(x, drops, normed)), True
 
 
-_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
-
-
 def _known_of(modules: StageModules) -> _Known | None:
     """What is known of the modules; None where they have to be called."""
-    first = modules.blocks[0] if len(modules.blocks) else None
-    known = _known.get(first)
+    blocks = modules.blocks
+    if isinstance(blocks, nn.Module) and type(blocks) is not nn.Sequential:
+        return None
+    if not len(blocks):
+        return None
+    attributes = blocks[0].__dict__
+    known = attributes.get(_ATTRIBUTE)
     key = tuple(map(id, modules.roots()))
     if known is None or known.key != key or not known.is_unchanged():
-        if first is None:
-            return None
-        known = _known[first] = _Known(modules)
+        known = attributes[_ATTRIBUTE] = _Known(modules)
     return known if known.standard else None

@@ -6,6 +6,7 @@ leaves the backbone is copied out, and a stage whose kept tensors still wait for
 backward pass takes the ordinary way instead.
 """
 
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from .stage import Stage, as_map, needs_of
 
 _SEEN = 2  # calls with a shape, after which it is recorded
 _MOST_SHAPES = 4  # of each stage
+_MOST_SEEN = 1000  # shapes, after which counting starts again
 _SHARE = 0.25  # of the device's memory, that all graphs of a backbone may have
 
 
@@ -36,6 +38,7 @@ class StageGraphs:
     def __init__(self):
         self._pool = None
         self._seen: Counter = Counter()
+        self._refused: Counter = Counter()
         self._graphs: dict[tuple, _Graph] = {}
         self.bytes = 0
 
@@ -58,23 +61,32 @@ class StageGraphs:
             return _Replayed.apply(graph, given, x, *given.parameters)
         return graph.forward(x, given)
 
+    @torch.inference_mode(False)  # whose tensors cannot be written to outside of it
     def _recorded(self, key, x: Tensor, given: Given) -> "_Graph | None":
+        if key not in self._seen and len(self._seen) > _MOST_SEEN:
+            self._seen.clear()
         self._seen[key] += 1
-        if self._seen[key] <= _SEEN:
+        if self._seen[key] <= _SEEN or self._refused[key] > 1:
             return None
         stage, shape, train = key
         before = self._graphs.pop(key, None)
         if before is None and self._count(stage) >= _MOST_SHAPES:
             return None
         size = _Graph.size(stage, shape, train, given)
-        if before is not None:
+        if before is not None:  # its parameters have moved
             self.bytes -= before.bytes
+            self._refused[key] += 1
         if self.bytes + size > _SHARE * _memory_of(x.device):
             return None
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         own = any(x.data_ptr() == g.out.data_ptr() for g in self._graphs.values())
-        graph = _Graph(stage, shape, train, x if own else None, x, given, self._pool)
+        kept = x if own else None
+        try:
+            graph = _Graph(stage, shape, train, kept, x, given, self._pool)
+        except RuntimeError:  # no memory, or another thread's work came in between
+            self._refused[key] = 2
+            return None
         self._graphs[key] = graph
         self.bytes += graph.bytes
         return graph
@@ -88,13 +100,18 @@ def _memory_of(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).total_memory
 
 
-def graphs_of(backbone: nn.Module) -> StageGraphs:
-    """The graphs of a backbone. They are not a part of it: it is copied and saved
-    without them."""
-    return _graphs.setdefault(backbone, StageGraphs())
+def graphs_of(backbone: nn.Module, device: torch.device) -> StageGraphs:
+    """The graphs of a backbone, for this thread and the current stream: another one may
+    replay at the same time. They are not a part of it: it is copied and saved without
+    them."""
+    stream = 0
+    if device.type == "cuda":
+        stream = torch.cuda.current_stream(device).cuda_stream
+    every = _graphs.setdefault(backbone, {})
+    return every.setdefault((threading.get_ident(), stream), StageGraphs())
 
 
-_graphs: WeakKeyDictionary[nn.Module, StageGraphs] = WeakKeyDictionary()
+_graphs: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
 
 
 class _Graph:
@@ -118,6 +135,8 @@ class _Graph:
         self._workspaces: dict = {}
         self._backward: dict = {}
         self._waiting: weakref.ref | None = None
+        self._programs: list = []  # whose tables the graphs read
+        self.runs = 0  # forward passes
         tensors = self.x, self.out, self.kept, self.normed, self.drop, self._table
         program = stage.program(shape, train)
         self._forward = self._record(program, [*tensors, None, None, None, None])
@@ -143,6 +162,15 @@ class _Graph:
         """Whether a backward pass still needs what the last forward pass kept."""
         return self._waiting is not None and self._waiting() is not None
 
+    def check(self, run: int, given: Given) -> None:
+        """Raise a RuntimeError if what forward pass number ``run`` kept is gone."""
+        if run != self.runs or not self.fits(given):
+            raise RuntimeError(
+                "a later forward pass, or moving the parameters, has overwritten what "
+                "this backward pass of ConvNeXt's CUDA graphs needs: call backward() "
+                "once, before the next forward pass, or set cuda_graphs=False"
+            )
+
     def wait_for(self, context) -> None:
         self._waiting = weakref.ref(context)
 
@@ -150,7 +178,11 @@ class _Graph:
         self._copy(self.x, x)
         self._copy(self.drop, given.drop)
         self._forward.replay()
-        return self.out, None if self.normed is None else self.normed.clone()
+        self.runs += 1
+        # nobody waits for a pass without gradients, but the next stage may keep this
+        kept = not self.train and torch.is_grad_enabled()
+        out = self.out.clone() if kept else self.out
+        return out, None if self.normed is None else self.normed.clone()
 
     def backward(self, wanted, g: Tensor | None, g_normed: Tensor | None):
         """dx and the gradients, as ``Stage.backward``."""
@@ -177,11 +209,16 @@ class _Graph:
         return graph, own_g, own_g_normed, dx, grads
 
     def _record(self, program, tensors: Sequence[Tensor | None]):
-        if program.runner is None:
-            program.runner = self.stage.runner(program, self.x.device)
+        device = torch.cuda.device(self.x.device)
+        self._programs.append(program)
+        with device:
+            if program.runner is None:
+                program.runner = self.stage.runner(program, self.x.device)
+            torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize(self.x.device)
-        with torch.cuda.device(self.x.device), torch.cuda.graph(graph, pool=self._pool):
+        # other threads may go on: a loader's, NCCL's
+        mode = dict(pool=self._pool, capture_error_mode="thread_local")
+        with device, torch.cuda.graph(graph, **mode):
             # in the pool: graphs that do not run at once share it
             workspace = torch.empty(
                 program.workspace, dtype=torch.uint8, device=self.x.device
@@ -203,6 +240,7 @@ class _Replayed(torch.autograd.Function):
     def forward(ctx, graph, given, x, *_):
         out, normed = graph.forward(x, given)
         ctx.graph, ctx.given, ctx.versions = graph, given, versions(given)
+        ctx.run = graph.runs
         ctx.set_materialize_grads(False)
         graph.wait_for(ctx)
         return out.detach(), normed
@@ -215,6 +253,7 @@ class _Replayed(torch.autograd.Function):
         if g is None and g_normed is None:
             return (None,) * (3 + len(given.parameters))
         check_versions(given, ctx.versions)
+        ctx.graph.check(ctx.run, Given.of(given.parameters))
         wanted = ctx.needs_input_grad[2:]
         dx, grads = ctx.graph.backward(wanted, g, g_normed)
         views = gradients(stage.kind, stage.types, grads, given.parameters, wanted[1:])

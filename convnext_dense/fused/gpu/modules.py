@@ -39,6 +39,8 @@ class StageModules(NamedTuple):
 def kind_of(modules: StageModules, x: Tensor) -> StageKind | None:
     """What the modules are; None for an input that no kernel takes."""
     entrance, blocks, norm = modules
+    if x.dim() != 4 or not x.numel():
+        return None
     first = blocks[0]
     name, before = NONE, x.shape[1]
     if entrance is not None:
@@ -67,7 +69,10 @@ def types_of(kind: StageKind, parameters: Sequence[Tensor], x: Tensor) -> Types 
     dtype = parameters[0].dtype
     device = x.device.type
     if any(
-        p.dtype != dtype or p.device != x.device or type(p) not in _TENSORS
+        p.dtype != dtype
+        or p.device != x.device
+        or type(p) not in _TENSORS
+        or not (p.is_contiguous() or _is_channels_last(p))
         for p in parameters
     ):
         return None
@@ -75,7 +80,7 @@ def types_of(kind: StageKind, parameters: Sequence[Tensor], x: Tensor) -> Types 
         if dtype not in _FLOATS or x.dtype != dtype:
             return None
         precision = "ieee"
-        if dtype == torch.float32 and torch.backends.cudnn.allow_tf32:
+        if dtype == torch.float32 and _allows_tf32():
             precision = "tf32"  # as PyTorch's own convolutions
         return Types(dtype, dtype, dtype, precision)
     work = torch.get_autocast_dtype(device)
@@ -138,19 +143,47 @@ def mode_of(x: Tensor):
     device = x.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
-    return torch.backends.cudnn.allow_tf32
+    return _allows_tf32()
+
+
+def _allows_tf32() -> bool:
+    """Whether PyTorch's own convolutions may use TF32. One of its two settings cannot
+    be read once the other was used."""
+    convolution = getattr(torch.backends.cudnn, "conv", None)
+    precision = getattr(convolution, "fp32_precision", None)
+    if precision is None:  # before PyTorch 2.9
+        return torch.backends.cudnn.allow_tf32
+    return precision == "tf32"
+
+
+def _is_channels_last(parameter: Tensor) -> bool:
+    return parameter.dim() == 4 and parameter.is_contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def is_standard(modules: StageModules) -> bool:
     from ...block import Block, LayerNorm2d  # which imports this package
 
     entrance, blocks, norm = modules
-    if any(getattr(torch_module, f"_global{name}") for name in HOOKS):
+    if isinstance(blocks, nn.Module) and type(blocks) is not nn.Sequential:
+        return False
+    if not len(blocks) or any(
+        getattr(torch_module, f"_global{name}") for name in HOOKS
+    ):
         return False
     ends = [*(entrance or ()), *([norm] if norm is not None else [])]
     if any(
         type(m) not in (PatchConv2d, LayerNorm2d) or m.bias is None or _is_heard(m)
         for m in ends
+    ):
+        return False
+    eps = {m.eps for m in ends if isinstance(m, LayerNorm2d)}
+    eps |= {b.norm.eps for b in blocks if type(b) is Block}
+    if len(eps) > 1 or any(
+        (m.stride, m.padding, m.dilation) != (m.kernel_size, (0, 0), (1, 1))
+        for m in ends
+        if isinstance(m, PatchConv2d)
     ):
         return False
     containers = [m for m in (entrance, blocks) if isinstance(m, nn.Module)]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .nvrtc import Unavailable
 from .program import (
     SIZE,
     ConvolutionLaunch,
@@ -29,20 +30,32 @@ class PlainRun:
         named = dict(zip(self._program.bases, tensors, strict=True))
         named["jobs"] = self._jobs
         bases = {name: _bytes(t) for name, t in named.items() if t is not None}
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            self._launch_all(bases)
+
+    def _launch_all(self, bases: dict[str, Tensor]) -> None:
         for launch in self._program.launches:
             if isinstance(launch, TritonLaunch):
-                launch.kernel[launch.grid](
-                    *[_numbers(bases, a) for a in launch.arguments],
-                    *launch.constants,
-                    num_warps=launch.warps,
-                    num_stages=launch.stages,
-                )
+                _launch(bases, launch)
             elif isinstance(launch, ConvolutionLaunch):
                 _convolve(bases, launch)
             elif isinstance(launch, WeightGradientLaunch):
                 _weight_gradient(bases, launch)
             else:
                 _multiply(bases, launch)
+
+
+def _launch(bases: dict[str, Tensor], launch: TritonLaunch) -> None:
+    try:
+        launch.kernel[launch.grid](
+            *[_numbers(bases, a) for a in launch.arguments],
+            *launch.constants,
+            num_warps=launch.warps,
+            num_stages=launch.stages,
+        )
+    except Exception as error:  # whatever Triton's compiler can raise
+        name = launch.kernel.__name__
+        raise Unavailable(f"Triton cannot run {name}: {error}") from error
 
 
 def _bytes(tensor: Tensor) -> Tensor:

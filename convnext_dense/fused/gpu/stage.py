@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from . import native
@@ -27,6 +28,7 @@ from .program import Program, f32
 if TYPE_CHECKING:
     from .autograd import Given
 
+_MOST_TABLES = 64  # models of one kind, or places that their parameters had
 _MOST_PROGRAMS = 256  # shapes come and go: each takes some hundred KB of host memory
 
 
@@ -51,10 +53,9 @@ class Stage:
         self.device = device
         self.multiprocessors = device_of(device).multiprocessors
         self.places = Places(kind, types, plan, strides, self.multiprocessors)
-        self.sizes = self.places.sizes
         self._programs: dict[tuple, Program] = {}
-        self._pointers: list[int] = []
-        self._table: Tensor | None = None
+        self._tables: dict[tuple[int, ...], Tensor] = {}
+        self._recorded: list = []
 
     def shape_of(self, x: Tensor, drops: bool, normed: torch.dtype | None) -> Shape:
         """What decides the programs for an input.
@@ -162,12 +163,15 @@ class Stage:
         self, program: Program, tensors: Sequence[Tensor | None], given: "Given"
     ) -> None:
         """Launch a program. ``tensors``: for ``places.BASES``, but the last."""
-        if program.runner is None:
-            program.runner = self.runner(program, tensors[0].device)
-        if isinstance(program.runner, PlainRun):
-            program.runner([*tensors, None, *given.parameters])
-            return
         with _on(self.device):
+            if program.runner is None:
+                program.runner = self.runner(program, tensors[0].device)
+            if isinstance(program.runner, PlainRun):
+                program.runner([*tensors, None, *given.parameters])
+                return
+            if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+                # somebody's CUDA graph has their addresses from now on
+                self._recorded += [program, tensors[5]]
             pointers = [0 if t is None else t.data_ptr() for t in tensors]
             program.runner(pointers, given.addresses)
 
@@ -182,12 +186,15 @@ class Stage:
             return PlainRun(program, jobs)
         try:
             return NativeRun(program, self.device or 0, self.multiprocessors, jobs)
-        except native.NoDriver:
+        except native.NoDriver as error:
+            _tell(f"ConvNeXt's kernels are launched by Triton, not directly: {error}")
             return PlainRun(program, jobs)
 
     def table(self, given: "Given", device: torch.device) -> Tensor:
-        """The table of ``kernels.parameters``; made anew when a parameter has moved."""
-        if given.addresses != self._pointers:
+        """The table of ``kernels.parameters`` for these parameters."""
+        key = tuple(given.addresses)
+        table = self._tables.get(key)
+        if table is None:
             rows = []
             for block in range(self.kind.blocks):
                 first = self.places.of_block(block, 0)
@@ -195,9 +202,16 @@ class Stage:
                 for index, column in enumerate(self.kind.columns):
                     row[column] = given.addresses[first + index]
                 rows.append(row)
-            self._table = torch.tensor(rows, dtype=torch.int64).to(device)
-            self._pointers = given.addresses
-        return self._table
+            table = torch.tensor(rows, dtype=torch.int64).to(device)
+            if len(self._tables) >= _MOST_TABLES:
+                self._tables.pop(next(iter(self._tables)))
+            self._tables[key] = table
+        return table
+
+
+@functools.cache  # once
+def _tell(message: str) -> None:
+    print_log(message, "current")
 
 
 @functools.lru_cache(maxsize=256)

@@ -40,7 +40,9 @@ def times(stage: Stage, rows: int, width: int, train: bool) -> list[float] | Non
         )
         shape = stage.shape_of(x, False, types.stream if kind.norm else None)
         given = Given.of(parameters)
-        half = torch.autocast("cuda", types.work, enabled=types.split)
+        half = torch.autocast(
+            "cuda", types.work, enabled=types.work != types.parameters or types.split
+        )
 
         def mine():
             with torch.autocast("cuda", enabled=False):
