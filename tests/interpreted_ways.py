@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from convnext_dense import ConvNeXt
 from convnext_dense.errors import InputError
 from convnext_dense.fused.gpu import backward, forward, proof, timing, ways
 from convnext_dense.fused.gpu.description import DOWNSAMPLE, StageKind, Types
@@ -96,3 +97,14 @@ def test_what_is_slower_than_pytorch_is_not_taken(mine, way, monkeypatch):
     assert len(timed) == 1
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     assert ways._unless_slower(ways.TRITON, stage, USE).way == ways.TRITON
+
+
+def test_kernels_prove_themselves_under_torch_compile(fresh):
+    """Whose operator runs below autograd, where nothing goes back."""
+    torch._dynamo.reset()
+    arch = dict(depths=[1] * 4, channels=[8] * 4)
+    model = ConvNeXt(arch, layer_scale_init_value=1.0, out_indices=(0,))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled(torch.randn(2, 3, 32, 32))[0].sum().backward()
+    assert [choice.way for choice in ways._choices.values()] == [ways.TRITON]
+    assert not fresh

@@ -72,8 +72,8 @@ def run_stage(
     """A stage by a GPU's kernels; see ``gpu.dispatch.run_stage``.
 
     Returns:
-        the residual stream and the normed map (None without ``norm``); None for both
-        where ``x`` is on no GPU or the modules have to be called.
+        the residual stream and the normed map (None without ``norm``); just None where
+        ``x`` is on no GPU or the modules have to be called.
     """
     if not (x.is_cuda or _INTERPRETED) or not _HAS_TRITON or not takes(x):
         return None

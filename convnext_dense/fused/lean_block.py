@@ -26,6 +26,7 @@ from . import depthwise, gelu
 
 GRN_EPS = 1e-6
 _PIECE = 2**21  # elements of a widened piece: 8 MB of fp32, a share of the last cache
+_LARGE_PIECE = 2**24
 _MIN_ROWS = 1024  # fewer are slower to multiply
 
 
@@ -80,7 +81,9 @@ def forward(
     # the residual would be rounded to each other first.
     adds = out.dtype == work and work in (torch.float32, torch.float64)
     adds &= fold or factor is None
-    pieces = _pieces(x, weights)
+    # Products in half precision want many rows; GELU's input, if kept, wants the cache.
+    few = hidden is None and work in (torch.bfloat16, torch.float16)
+    pieces = _pieces(x, weights, _LARGE_PIECE if few else _PIECE)
     room = _room(pieces, rows, len(b1), work)
     for piece in pieces:
         inside = rows[piece]
@@ -143,7 +146,7 @@ def backward(
     along = grad_w1 = grad_b1 = grad_grn_gamma = grad_grn_beta = None
     exact = torch.promote_types(work, torch.float32)
     grad_normed = torch.empty_like(outer)
-    pieces = _pieces(x, weights)
+    pieces = _pieces(x, weights, _PIECE)
     room, inner_room = (_room(pieces, outer, len(b1), work) for _ in range(2))
     for piece in pieces if of_wide or of_second else ():
         outside = outer[piece]
@@ -239,10 +242,10 @@ def _images(rows: Tensor, like: Tensor) -> Tensor:
     return rows.view(len(rows) // size, size, rows.shape[1])
 
 
-def _pieces(x: Tensor, weights: Weights) -> list[slice]:
+def _pieces(x: Tensor, weights: Weights, elements: int) -> list[slice]:
     """The rows in pieces, the first the largest; whole images where GRN sums them."""
     n, c, h, w = x.shape
-    size = max(_PIECE // (4 * c), _MIN_ROWS)
+    size = max(elements // (4 * c), _MIN_ROWS)
     if weights.grn_gamma is not None:
         size = max(size // (h * w), 1) * h * w
     return [slice(start, start + size) for start in range(0, max(n * h * w, 1), size)]

@@ -30,7 +30,8 @@ class PatchConv2d(nn.Conv2d):
         kept, work = precision_of(x)
         x = x[:, :, : height * size, : width * size]
         patches = x.permute(0, 2, 3, 1).reshape(n, height, size, width, size, channels)
-        rows = patches.transpose(2, 3).reshape(n, height, width, -1).to(work)
+        width_of_row = size * size * channels  # not -1: there may be no image
+        rows = patches.transpose(2, 3).reshape(n, height, width, width_of_row).to(work)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
         with torch.autocast("cpu", enabled=False):
             y = F.linear(rows, weight.to(work), self.bias.to(work))

@@ -1,12 +1,14 @@
 """A stage as an operator for ``torch.compile``, which would otherwise look into it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from . import autograd, reference
 from .description import DOWNSAMPLE, STEM, StageKind, Types
+from .modules import precision_of
 from .places import kept_bytes
 from .stage import as_map
 
@@ -23,7 +25,8 @@ def apply_stage(
     train = torch.is_grad_enabled() and (
         x.requires_grad or any(p.requires_grad for p in parameters)
     )
-    out, map_, _ = _stage(x, list(parameters), drop, *kind, *types, normed, train)
+    described = *kind, *types[:-1]
+    out, map_, _ = _stage(x, list(parameters), drop, *described, normed, train)
     return out, None if normed is None else map_
 
 
@@ -48,14 +51,13 @@ def _stage(
     work: torch.dtype,
     stream: torch.dtype,
     parameter_type: torch.dtype,
-    precision: str,
     normed: torch.dtype | None,
     train: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The stream, the normed map and what is kept for the backward pass; the last two
     are empty where there is none."""
     kind = StageKind(entrance, before, channels, blocks, layer_scale, grn, norm, eps)
-    types = Types(work, stream, parameter_type, precision)
+    types = Types(work, stream, parameter_type, precision_of(work))
     x = _as_read(kind, x)
     stage = _stage_for(kind, types, x, parameters, drop, normed, train)
     if stage is not None:
@@ -99,12 +101,11 @@ def _stage_backward(
     work: torch.dtype,
     stream: torch.dtype,
     parameter_type: torch.dtype,
-    precision: str,
     normed: torch.dtype | None,
 ) -> tuple[Tensor, Tensor]:
     """The gradient of x, empty if not wanted, and those of all parameters in one."""
     kind = StageKind(entrance, before, channels, blocks, layer_scale, grn, norm, eps)
-    types = Types(work, stream, parameter_type, precision)
+    types = Types(work, stream, parameter_type, precision_of(work))
     x = _as_read(kind, x)
     stage = _stage_for(kind, types, x, parameters, drop, normed, True)
     if stage is not None:
@@ -115,8 +116,9 @@ def _stage_backward(
             x, out, kept, given, shape, tuple(wanted), g, g_normed
         )
     else:
-        dx, grads = _plain_backward(
-            kind, types, x, parameters, drop, normed, wanted, g, g_normed
+        arguments = parameters, drop, normed, wanted, g, g_normed
+        dx, grads = _with_autograd(
+            lambda: _plain_backward(kind, types, x, *arguments), x
         )
     return _empty(x) if dx is None else dx, grads
 
@@ -167,8 +169,32 @@ def _described(arguments: Sequence) -> tuple[StageKind, Types]:
 def _stage_for(kind, types, x, parameters, drop, normed, train):
     from .dispatch import stage_for  # which imports this module
 
-    with torch.set_grad_enabled(train):
-        return stage_for(kind, types, x, parameters, drop is not None, normed)
+    def find():
+        with torch.set_grad_enabled(train):
+            return stage_for(kind, types, x, parameters, drop is not None, normed)
+
+    asked = kind, types, x.shape, x.device, drop is None, normed, train
+    if asked in _asked:
+        return find()
+    stage = _with_autograd(find, x)  # kernels prove themselves, also back
+    _asked.add(asked)
+    return stage
+
+
+_asked: set[tuple] = set()
+
+
+def _with_autograd(call: Callable, x: Tensor):
+    """What ``call`` returns. An operator's own code runs below autograd, where nothing
+    goes back; another thread does not."""
+    stream = torch.cuda.current_stream(x.device) if x.is_cuda else None
+
+    def run():
+        with torch.cuda.stream(stream):
+            return call()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
 
 
 def _as_read(kind: StageKind, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from . import depthwise_cuda, native
-from .nvrtc import Unavailable
+from .nvrtc import NoConvolution, Unavailable
 from .program import (
     ConvolutionLaunch,
     Product,
@@ -200,6 +200,13 @@ def _finished(launch: TritonLaunch, kernel) -> Function:
 
 
 def _compile_cuda(launch, capability) -> depthwise_cuda.Binary:
+    try:
+        return _compile_convolution(launch, capability)
+    except Unavailable as error:
+        raise NoConvolution(str(error)) from error
+
+
+def _compile_convolution(launch, capability) -> depthwise_cuda.Binary:
     half, width = launch.x.dtype, launch.shape[2]
     architecture = depthwise_cuda.architecture(capability)
     if isinstance(launch, WeightGradientLaunch):

@@ -52,6 +52,11 @@ class StageKind(NamedTuple):
         return 8 + self.layer_scale + 2 * self.grn
 
     @property
+    def grn_gamma(self) -> int:
+        """The number of GRN's gamma among a block's parameters."""
+        return 8 + self.layer_scale
+
+    @property
     def columns(self) -> list[int]:
         """The column of each block parameter in the table of ``kernels.parameters``."""
         columns = list(range(8))

@@ -213,7 +213,7 @@ class _Branch:
         )
         if grn_on:
             scale = ws.take(groups * 4 * c, f32)
-            gamma = places.parameter(places.of_block(self.block, _grn(places)))
+            gamma = places.parameter(places.of_block(self.block, places.kind.grn_gamma))
             constants = (4 * c, min(512, padded(4 * c)), grn.EPS)
             p.triton(
                 grn.grn_scale, (groups,), [squares, gamma, scale, splits], constants
@@ -225,11 +225,6 @@ class _Branch:
                 (4 * c, 32, HIDDEN_CHANNELS),
             )
         ws.used = mark
-
-
-def _grn(places: Places) -> int:
-    """The number of GRN's gamma among a block's parameters."""
-    return 8 + places.kind.layer_scale
 
 
 def add_residual(p, c, branch, bias, x, out, narrow, drop, m, pixels):

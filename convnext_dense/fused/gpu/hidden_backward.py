@@ -177,14 +177,10 @@ class HiddenBackward:
         if need.b1:
             wanted.append(Sum(parts_b1, self.of_b1, done, 4 * c, 4 * c))
         if of_gamma is not None and need.grn:
-            index = self.places.of_block(self.block, self._grn)
+            index = self.places.of_block(self.block, self.places.kind.grn_gamma)
             target = self.places.gradient(index)
             wanted.append(Sum(of_gamma, target, self.images, 4 * c, 4 * c))
         return wanted
-
-    @property
-    def _grn(self) -> int:
-        return 8 + self.places.kind.layer_scale
 
     def _parts_of(self, count: int, tiled: bool) -> int:
         """Partial sums of b1's gradient that a piece makes."""
@@ -229,7 +225,7 @@ class HiddenBackward:
                 [a, d, self.b1, squares, along, drop, size, splits],
                 (wide, *tile, exact, self._drops),
             )
-            index = self.places.of_block(self.block, self._grn)
+            index = self.places.of_block(self.block, self.places.kind.grn_gamma)
             p.triton(
                 grn.grn_slopes,
                 (groups,),

@@ -79,10 +79,9 @@ def types_of(kind: StageKind, parameters: Sequence[Tensor], x: Tensor) -> Types 
     if not _under_autocast(x):
         if dtype not in _FLOATS or x.dtype != dtype:
             return None
-        precision = "ieee"
-        if dtype == torch.float32 and _allows_tf32():
-            precision = "tf32"  # as PyTorch's own convolutions
-        return Types(dtype, dtype, dtype, precision)
+        if torch.compiler.is_compiling():  # which cannot ask; its operator does
+            return Types(dtype, dtype, dtype)
+        return Types(dtype, dtype, dtype, precision_of(dtype))
     work = torch.get_autocast_dtype(device)
     if work not in _FLOATS[1:] or dtype not in _FLOATS or x.dtype not in _FLOATS:
         return None
@@ -144,6 +143,11 @@ def mode_of(x: Tensor):
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return _allows_tf32()
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """Of products in the stem, as PyTorch's own convolutions: "tf32" or "ieee"."""
+    return "tf32" if dtype == torch.float32 and _allows_tf32() else "ieee"
 
 
 def _allows_tf32() -> bool:

@@ -12,6 +12,10 @@ class Unavailable(RuntimeError):
     """A kernel cannot be had this way; the message says why."""
 
 
+class NoConvolution(Unavailable):
+    """The convolution in CUDA C++ cannot be had, whatever the rest of a plan is."""
+
+
 def compile(source: str, defines: dict[str, int | str], architecture: str) -> bytes:
     """Compile CUDA C++, or take what an earlier run compiled from the disk cache.
 

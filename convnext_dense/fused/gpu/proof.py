@@ -20,7 +20,7 @@ class Failed(RuntimeError):
     """A kernel computed something else than PyTorch."""
 
 
-@torch.inference_mode(False)  # in which nothing goes back
+@torch.inference_mode(False)  # inference mode would allow no backward pass
 def prove(stage: Stage, width: int, drop: bool, normed: torch.dtype | None) -> None:
     """Compare a stage's kernels with plain PyTorch on a small input.
 

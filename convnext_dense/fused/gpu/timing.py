@@ -13,7 +13,7 @@ from .stage import Stage
 _WARM_UP, _CALLS = 3, 10
 
 
-@torch.inference_mode(False)  # in which nothing goes back
+@torch.inference_mode(False)  # inference mode would allow no backward pass
 def times(stage: Stage, rows: int, width: int, train: bool) -> list[float] | None:
     """Milliseconds of a call of the stage, and of the same in plain PyTorch.
 

@@ -23,7 +23,7 @@ from ...errors import InputError
 from . import depthwise_cuda, disk_cache, proof, timing
 from .description import StageKind, Types
 from .device import INTERPRETED, device_of
-from .nvrtc import Unavailable
+from .nvrtc import NoConvolution, Unavailable
 from .plan import Plan, plans_for
 from .stage import Stage, stage_of
 
@@ -145,10 +145,11 @@ def _choose(kind, types, strides, device, use: Use) -> Choice:
             stage = stage_of(kind._replace(blocks=1), types, plan, strides, device)
             try:
                 proof.prove(stage, use.width, use.drop, use.normed)
+            except NoConvolution as error:
+                _say(f"ConvNeXt on {_name(device)}: {way} not taken: {error}")
+                break  # every plan of this way has the same
             except Unavailable as error:
                 _say(f"ConvNeXt on {_name(device)}: {way} not taken: {error}")
-                if way == TENSOR_CORES and "Triton" not in str(error):
-                    break  # every plan of this way has the same convolution
                 continue
             except torch.cuda.OutOfMemoryError:
                 raise  # no reason to think less of a kernel
