@@ -4,10 +4,13 @@ be written."""
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from convnext_dense.fused.gpu import disk_cache, nvrtc
+
+from .conftest import shell
 
 SOURCE = 'extern "C" __global__ void fill(float* y) { y[threadIdx.x] = VALUE; }'
 
@@ -169,3 +172,19 @@ def test_compilation(folder):
     with pytest.raises(nvrtc.Unavailable, match="gpu-architecture"):
         nvrtc.compile(SOURCE, {"VALUE": 1}, "sm_1")
     assert nvrtc.compile(SOURCE, {"VALUE": 1}, "sm_90") == cubin
+
+
+def test_triton_keeps_its_kernels_where_home_cannot_be_written():
+    """In a folder that goes with the process; it would compile nothing otherwise."""
+    pytest.importorskip("triton")
+    code = (
+        "import os, pathlib\n"
+        "from convnext_dense.fused.gpu import compiled\n"
+        "compiled._let_triton_keep_kernels()\n"
+        "folder = pathlib.Path(os.environ['TRITON_CACHE_DIR'])\n"
+        "assert folder.is_dir() and os.access(folder, os.W_OK)\n"
+        "print(folder)\n"
+    )
+    done = shell("-c", code, HOME="/proc/nowhere", TRITON_HOME="")
+    assert done.returncode == 0, done.stderr
+    assert not Path(done.stdout.splitlines()[-1]).exists()
