@@ -132,7 +132,6 @@ class _Graph:
         self.given = given._replace(drop=self.drop)
         self.out, self.normed, self.kept = stage.empty_outputs(x, shape, train)
         self._table = stage.table(given, x.device)
-        self._workspaces: dict = {}
         self._backward: dict = {}
         self._waiting: weakref.ref | None = None
         self._programs: list = []  # whose tables the graphs read
