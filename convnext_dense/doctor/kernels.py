@@ -22,8 +22,8 @@ def kernels() -> Iterator[Finding]:
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
-        found = "plain PyTorch: Triton is not installed"
-        yield Finding(WARNING, WHAT, found, remedies.TRITON)
+        seen = "plain PyTorch: Triton is not installed"
+        yield Finding(WARNING, WHAT, seen, remedies.TRITON)
         return
     from convnext_dense.errors import InputError
     from convnext_dense.fused.gpu import ways
@@ -58,23 +58,23 @@ def _taken(index: int, gpu: str) -> Finding:
         types.setdefault(way.way, []).append(names[work])
     order = sorted(types, key=ways.WAYS.index)
     words = [f"{WORDS[way]} in {' and '.join(types[way])}" for way in order]
-    found = f"{', '.join(words) if words[1:] else WORDS[order[0]]} ({gpu})"
+    seen = f"{', '.join(words) if words[1:] else WORDS[order[0]]} ({gpu})"
 
     mendable = [way.why for way in by_type.values() if way.mendable]
     plain = [way.why for way in by_type.values() if way.way == ways.PLAIN]
     if ways.forced():
-        found += f": {ways.VARIABLE}={ways.forced()} is set"
+        seen += f": {ways.VARIABLE}={ways.forced()} is set"
         remedy = f"unset {ways.VARIABLE}, unless you look for an error in a way"
-        return Finding(WARNING, WHAT, found, remedy)
+        return Finding(WARNING, WHAT, seen, remedy)
     if mendable:
         remedy = (
             f"pip install 'cuda-bindings~={torch.version.cuda}'   (of this torch's "
             "CUDA)\nif it is installed: update torch"
         )
-        return Finding(WARNING, WHAT, f"{found}: {mendable[0]}", remedy)
+        return Finding(WARNING, WHAT, f"{seen}: {mendable[0]}", remedy)
     if plain:
-        found += f": {plain[0]}"
-    return Finding(INFO if order == [ways.PLAIN] else OK, WHAT, found)
+        seen += f": {plain[0]}"
+    return Finding(INFO if order == [ways.PLAIN] else OK, WHAT, seen)
 
 
 def _measured(index: int) -> Iterator[Finding]:
@@ -84,13 +84,13 @@ def _measured(index: int) -> Iterator[Finding]:
     if times is None:
         return
     least, most = times.ratios
-    found = (
+    seen = (
         f"stages timed here: {times.stages}; kernels take {least:.2f} to {most:.2f} of "
         "plain PyTorch's time"
     )
     if times.plain:
-        found += f"; plain PyTorch is taken for {times.plain}"
-    yield Finding(INFO, WHAT, found)
+        seen += f"; plain PyTorch is taken for {times.plain}"
+    yield Finding(INFO, WHAT, seen)
 
 
 def _kept() -> Finding:
