@@ -1,0 +1,129 @@
+"""How programs are launched by the driver, with a driver that does nothing: which calls
+are made, and what is taken where the driver or a kernel cannot be had."""
+
+import contextlib
+import ctypes
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from convnext_dense.fused.gpu import (
+    compiled,
+    native,
+    proof,
+    reference,
+    stage,
+    ways,
+)
+from convnext_dense.fused.gpu.autograd import Given, apply_stage
+from convnext_dense.fused.gpu.depthwise_cuda import Binary
+from convnext_dense.fused.gpu.description import (
+    DOWNSAMPLE,
+    StageKind,
+    Types,
+)
+from convnext_dense.fused.gpu.device import Device
+from convnext_dense.fused.gpu.nvrtc import NoConvolution
+from convnext_dense.fused.gpu.plain_run import PlainRun
+from convnext_dense.fused.gpu.plan import plans_for
+
+KIND = StageKind(DOWNSAMPLE, 16, 32, 2, True, False, True, 1e-6)
+TYPES = Types(torch.bfloat16, torch.float32, torch.float32)
+STRIDES = (64, 4, 2, 1)
+CARD = Device("a card", (9, 0), 132, 227 * 1024)
+
+
+@pytest.fixture(autouse=True)
+def driver(monkeypatch):
+    """A card whose driver counts what it is asked for."""
+    calls = []
+
+    def call(*arguments):
+        calls.append(arguments)
+        return 0
+
+    fake = SimpleNamespace(
+        launch=call,
+        gemm=call,
+        stream=lambda device: 0,
+        blas=lambda device: 0,
+        load=lambda binary: ctypes.c_void_p(1),
+        parameters=lambda function: None,
+    )
+
+    def compile_triton(launch):
+        count = len(launch.arguments)
+        names = [parameter.name for parameter in launch.kernel.params]
+        kinds = {n: "*" if i < count else "constexpr" for i, n in enumerate(names)}
+        return SimpleNamespace(
+            src=SimpleNamespace(signature=kinds),
+            metadata=SimpleNamespace(shared=0),
+            function=1,
+            _init_handles=lambda: None,
+        )
+
+    binary = Binary(b"", "convolution", 256, 0, 2)
+    monkeypatch.setattr(native, "_native", lambda: fake)
+    monkeypatch.setattr(compiled, "_compile_triton", compile_triton)
+    monkeypatch.setattr(compiled, "_compile_convolution", lambda *args: binary)
+    monkeypatch.setattr(compiled, "_functions", {})
+    monkeypatch.setattr(stage, "device_of", lambda index: CARD)
+    monkeypatch.setattr(ways, "device_of", lambda index: CARD)
+    monkeypatch.setattr(torch.cuda, "device", lambda i: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *args: (9, 0))
+    return calls
+
+
+def stage_on_card():
+    plan = plans_for(KIND.channels, TYPES.work, False, "cuda")[0]
+    return stage.Stage(KIND, TYPES, plan, STRIDES, 0)
+
+
+def test_every_launch_of_a_program_is_made(driver):
+    made = stage_on_card()
+    parameters = reference.random_parameters(
+        KIND, torch.float32, torch.device("cpu"), STRIDES
+    )
+    x = torch.rand(2, 16, 20, 20).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    shape = made.shape_of(x, False, torch.float32)
+    programs = proof.programs(made, shape, True)
+    compiled.compile_all(programs, 0)
+    given = Given.of(parameters)
+    outs = apply_stage(made, shape, x, given)
+    assert len(driver) == len(programs[0].launches)
+    grads = [torch.zeros_like(out) for out in outs]
+    torch.autograd.grad(outs, [x, *parameters], grads)
+    assert len(driver) == len(programs[0].launches) + len(programs[1].launches)
+
+
+def test_without_a_driver_triton_launches(monkeypatch):
+    def no_driver():
+        raise native.NoDriver("CUDA's driver cannot be loaded")
+
+    monkeypatch.setattr(native, "_native", no_driver)
+    made = stage_on_card()
+    x = torch.rand(1, 16, 8, 8)
+    program = made.program(made.shape_of(x, False, torch.float32), True)
+    assert isinstance(made.runner(program, x.device), PlainRun)
+
+
+def test_without_the_convolution_triton_is_taken(monkeypatch):
+    tried, said = [], []
+
+    def prove(made, *args):
+        tried.append(made.plan.depthwise)
+        if made.plan.depthwise == "cuda":
+            raise NoConvolution("NVRTC cannot be loaded")
+
+    monkeypatch.setattr(proof, "prove", prove)
+    monkeypatch.setattr(ways, "_say", said.append)
+    monkeypatch.setattr(ways, "_unless_slower", lambda way, *args: way)
+    use = ways.Use(100, 10, False, torch.float32, True)
+    assert ways._choose(KIND, TYPES, STRIDES, 0, use) == ways.TRITON
+    assert tried == ["cuda", "triton"]  # no other plan with that convolution
+    assert "NVRTC cannot be loaded" in said[0]
