@@ -30,11 +30,6 @@ def apply_stage(
     return out, None if normed is None else map_
 
 
-def _described(arguments: Sequence) -> tuple[StageKind, Types]:
-    count = len(StageKind._fields)
-    return StageKind(*arguments[:count]), Types(*arguments[count:])
-
-
 @torch.library.custom_op("convnext_dense::stage", mutates_args=())
 def _stage(
     x: Tensor,

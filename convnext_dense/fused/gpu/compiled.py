@@ -27,12 +27,13 @@ from .program import (
 
 
 class Function(NamedTuple):
-    """``handle``: the driver's; ``passed``: which arguments the kernel takes."""
+    """``handle``: the driver's; ``shared``: bytes of dynamic shared memory;
+    ``passed``: which of its arguments a Triton kernel takes."""
 
     handle: ctypes.c_void_p
     threads: int
     shared: int
-    passed: tuple[bool, ...]
+    passed: tuple[bool, ...] = ()
 
 
 class _Pointer:
@@ -63,10 +64,7 @@ def function_of(launch, device: int) -> Function:
             else:
                 binary = _compile_cuda(launch, torch.cuda.get_device_capability())
                 handle = native.current().load(binary)
-                passed = (True,) * 14
-                _functions[key] = Function(
-                    handle, binary.threads, binary.shared, passed
-                )
+                _functions[key] = Function(handle, binary.threads, binary.shared)
     return _functions[key]
 
 
