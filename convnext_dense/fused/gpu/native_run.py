@@ -90,7 +90,9 @@ class NativeRun:
                 code = function(*arguments)
                 if code:
                     raise RuntimeError(
-                        f"CUDA error {code} where ConvNeXt's kernels are launched"
+                        f"a launch of ConvNeXt's kernels ended with code {code} of "
+                        "CUDA's driver or cuBLAS. CONVNEXT_DENSE_GPU=plain computes "
+                        "without these kernels"
                     )
 
     def _plan(self, launch):
