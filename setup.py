@@ -19,9 +19,9 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["convnext_dense", "convnext_dense.*"]),
     package_data={
-        "convnext_dense.fused.gpu": ["cuda/*"],
-        "convnext_dense.imagenet_s": ["categories.txt"],
-        "convnext_dense.pages": ["*.html"],
+        "convnext_dense.models.fused.gpu": ["cuda/*"],
+        "convnext_dense.projects.imagenet_s": ["categories.txt"],
+        "convnext_dense.reports.pages": ["*.html"],
     },
     python_requires=">=3.10",
     # Unpinned: pip pairs torch and torchvision by itself, and must not replace

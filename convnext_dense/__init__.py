@@ -4,7 +4,7 @@
 everything, with either toolbox.
 """
 
-from .errors import MissingStackError
+from convnext_dense.errors import MissingStackError
 
 try:
     import mmengine  # noqa: F401
@@ -16,19 +16,21 @@ except ModuleNotFoundError as error:
         "installed here"
     ) from error
 
-from . import checkpoints, mmcv_ops
+from convnext_dense import checkpoints
+from convnext_dense.patches import mmcv_ops
 
 # Before the toolboxes' models are imported, which import mmcv.ops.
 mmcv_ops.install()
 checkpoints.install()
 
-from . import roadmap, sharding  # noqa: E402, F401
-from .backbone import ConvNeXt  # noqa: E402
-from .datasets import shapes  # noqa: E402, F401
-from .layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
-from .resuming.hook import ExactResumeHook  # noqa: E402, F401
-from .run_report.hook import RunReportHook  # noqa: E402, F401
-from .watching.hook import WatchHook  # noqa: E402, F401
+from convnext_dense.datasets import shapes  # noqa: E402, F401
+from convnext_dense.engine import fsdp  # noqa: E402, F401
+from convnext_dense.engine.exact_resume.hook import ExactResumeHook  # noqa: E402, F401
+from convnext_dense.engine.watch.hook import WatchHook  # noqa: E402, F401
+from convnext_dense.models.convnext import ConvNeXt  # noqa: E402
+from convnext_dense.optim.layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
+from convnext_dense.projects import roadmap  # noqa: E402, F401
+from convnext_dense.reports.run.hook import RunReportHook  # noqa: E402, F401
 
 __version__ = "0.1.0"
 __all__ = ["ConvNeXt", "LayerDecayOptimWrapperConstructor"]

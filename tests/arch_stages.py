@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from convnext_dense.archs import resolve_arch
-from convnext_dense.fused.gpu.description import (
+from convnext_dense.models.archs import resolve_arch
+from convnext_dense.models.fused.gpu.description import (
     DOWNSAMPLE,
     STEM,
     Needs,
@@ -14,9 +14,9 @@ from convnext_dense.fused.gpu.description import (
     StageKind,
     Types,
 )
-from convnext_dense.fused.gpu.plan import plans_for
-from convnext_dense.fused.gpu.program import Program
-from convnext_dense.fused.gpu.stage import Stage
+from convnext_dense.models.fused.gpu.plan import plans_for
+from convnext_dense.models.fused.gpu.program import Program
+from convnext_dense.models.fused.gpu.stage import Stage
 
 f32 = torch.float32
 IMAGES, SIDE = 2, 512

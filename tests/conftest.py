@@ -18,7 +18,7 @@ from mmengine.utils import ManagerMixin
 from yapf.yapflib import yapf_api
 
 import convnext_dense  # noqa: F401  (before any test imports mmcv.ops)
-from convnext_dense.run_report.hook import RunReportHook
+from convnext_dense.reports.run.hook import RunReportHook
 
 warnings.filterwarnings("ignore")
 

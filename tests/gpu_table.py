@@ -18,11 +18,11 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import torch
 
-from convnext_dense.benchmark import backbones, machine, models
-from convnext_dense.benchmark.peers import OURS
-from convnext_dense.benchmark.rows import Row, ratio
-from convnext_dense.benchmark.steps import EAGER, GRAPHS, REDUCE_OVERHEAD
-from convnext_dense.config import load_config
+from convnext_dense.commands.benchmark import backbones, machine, models
+from convnext_dense.commands.benchmark.peers import OURS
+from convnext_dense.commands.benchmark.rows import Row, ratio
+from convnext_dense.commands.benchmark.steps import EAGER, GRAPHS, REDUCE_OVERHEAD
+from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

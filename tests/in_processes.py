@@ -27,8 +27,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, TRANSFORMS
 from mmengine.utils import ManagerMixin
 
-from convnext_dense import processes
-from convnext_dense.run_report.hook import RunReportHook
+from convnext_dense.engine import launch as processes
+from convnext_dense.reports.run.hook import RunReportHook
 
 from .conftest import ROOT, forget_instances
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from convnext_dense import ConvNeXt
-from convnext_dense.block import Block
-from convnext_dense.fused.gpu import dispatch, ways
-from convnext_dense.fused.gpu.plan import plans_for
+from convnext_dense.models.block import Block
+from convnext_dense.models.fused.gpu import dispatch, ways
+from convnext_dense.models.fused.gpu.plan import plans_for
 
 TAKEN = []
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from convnext_dense.fused.gpu.kernels import depthwise
+from convnext_dense.models.fused.gpu.kernels import depthwise
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 # The interpreter takes its time: small tiles and maps (N, H, W, C), with edges of

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from convnext_dense import ConvNeXt
-from convnext_dense.fused.gpu import dispatch, graphs, ways
-from convnext_dense.fused.gpu.plan import plans_for
+from convnext_dense.models.fused.gpu import dispatch, graphs, ways
+from convnext_dense.models.fused.gpu.plan import plans_for
 
 
 @pytest.fixture(autouse=True)

@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-from convnext_dense.block import Block, LayerNorm2d
-from convnext_dense.fused.gpu.autograd import Given, apply_stage
-from convnext_dense.fused.gpu.description import (
+from convnext_dense.models.block import Block, LayerNorm2d
+from convnext_dense.models.fused.gpu.autograd import Given, apply_stage
+from convnext_dense.models.fused.gpu.description import (
     DOWNSAMPLE,
     NONE,
     STEM,
     StageKind,
     Types,
 )
-from convnext_dense.fused.gpu.forward import pieces
-from convnext_dense.fused.gpu.plan import CUBLAS, FUSED, TRITON, Plan
-from convnext_dense.fused.gpu.stage import Stage
+from convnext_dense.models.fused.gpu.forward import pieces
+from convnext_dense.models.fused.gpu.plan import CUBLAS, FUSED, TRITON, Plan
+from convnext_dense.models.fused.gpu.stage import Stage
 
 EVERY_KERNEL = os.environ.get("CONVNEXT_DENSE_EVERY_KERNEL") == "1"
 f16, f32 = torch.float16, torch.float32

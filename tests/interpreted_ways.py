@@ -5,11 +5,11 @@ import torch
 
 from convnext_dense import ConvNeXt
 from convnext_dense.errors import InputError
-from convnext_dense.fused.gpu import backward, forward, proof, timing, ways
-from convnext_dense.fused.gpu.description import DOWNSAMPLE, StageKind, Types
-from convnext_dense.fused.gpu.nvrtc import Unavailable
-from convnext_dense.fused.gpu.plan import plans_for
-from convnext_dense.fused.gpu.stage import stage_of
+from convnext_dense.models.fused.gpu import backward, forward, proof, timing, ways
+from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageKind, Types
+from convnext_dense.models.fused.gpu.nvrtc import Unavailable
+from convnext_dense.models.fused.gpu.plan import plans_for
+from convnext_dense.models.fused.gpu.stage import stage_of
 
 f32 = torch.float32
 KIND = StageKind(DOWNSAMPLE, 8, 16, 3, True, False, True, 1e-6)

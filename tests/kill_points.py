@@ -26,10 +26,10 @@ from pathlib import Path
 import torch
 from mmengine.hooks import Hook
 
-from convnext_dense import files
 from convnext_dense.datasets import shapes
 from convnext_dense.errors import STOPPED
-from convnext_dense.run_report.hook import RunReportHook
+from convnext_dense.reports.run.hook import RunReportHook
+from convnext_dense.utils import files
 
 from . import small_runs
 

@@ -17,8 +17,9 @@ from typing import NamedTuple
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from convnext_dense import config, runtime
+from convnext_dense.config import options as config
 from convnext_dense.datasets import shapes
+from convnext_dense.engine import runner as runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {

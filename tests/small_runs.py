@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from convnext_dense import config, runtime
+from convnext_dense.config import options as config
+from convnext_dense.engine import runner as runtime
 
 from .test_tools import DET, SEG
 

@@ -6,9 +6,9 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from convnext_dense import ConvNeXt
-from convnext_dense.archs import ARCHS
-from convnext_dense.block import GRN, Block
 from convnext_dense.errors import InputError
+from convnext_dense.models.archs import ARCHS
+from convnext_dense.models.block import GRN, Block
 
 from .peers import randomised, timm_name, timm_stage_maps, timm_twin
 

@@ -15,7 +15,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from convnext_dense import ConvNeXt
-from convnext_dense.benchmark import (
+from convnext_dense.commands.benchmark import (
     backbones,
     clock,
     machine,
@@ -26,8 +26,8 @@ from convnext_dense.benchmark import (
     rows,
     steps,
 )
-from convnext_dense.benchmark.measuring import Figures
-from convnext_dense.benchmark.rows import Row
+from convnext_dense.commands.benchmark.measuring import Figures
+from convnext_dense.commands.benchmark.rows import Row
 from convnext_dense.errors import InputError
 
 from .conftest import ROOT
@@ -295,8 +295,8 @@ def test_the_hosts_part_is_a_line_a_stage_and_one_for_a_block(
         asked.append(arguments)
         return [HostRow(8, 1, 100.0, 150.0, 7, 12), HostRow(16, 3, 140.0, 210.4, 9, 15)]
 
-    package = ModuleType("convnext_dense.fused.gpu")
-    package.host_time = ModuleType("convnext_dense.fused.gpu.host_time")
+    package = ModuleType("convnext_dense.models.fused.gpu")
+    package.host_time = ModuleType("convnext_dense.models.fused.gpu.host_time")
     package.host_time.measure = measure
     monkeypatch.setitem(sys.modules, package.__name__, package)
     done = tool("benchmark", "--host", "--arch", "atto", "--v2", "--json", "h.json")
@@ -328,7 +328,7 @@ def test_the_hosts_part_is_measured_without_a_gpu(tool):
 
 def test_without_triton_the_hosts_part_is_a_message(tool, monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    package = ModuleType("convnext_dense.fused.gpu")
+    package = ModuleType("convnext_dense.models.fused.gpu")
     error = ModuleNotFoundError("No module named 'triton'", name="triton")
     package.__getattr__ = lambda name: (_ for _ in ()).throw(error)
     monkeypatch.setitem(sys.modules, package.__name__, package)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from convnext_dense.config import load_config
+from convnext_dense.config.options import load_config
 
 from .peers import timm_name
 from .test_reading import Run

@@ -9,8 +9,9 @@ import pytest
 from pycocotools import mask as mask_api
 
 from convnext_dense import errors
-from convnext_dense.own_data import coco_check, coco_masks
-from convnext_dense.own_data.coco_check import examine
+from convnext_dense.datasets.custom import coco_check
+from convnext_dense.datasets.custom.coco_check import examine
+from convnext_dense.utils import masks as coco_masks
 
 from .own_data_sets import CATEGORIES, HEIGHT, WIDTH, box, coco, photograph, rle
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, EVALUATOR, MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
-from convnext_dense.config import load_config
+from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
 from .conftest import ROOT

@@ -7,9 +7,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from convnext_dense import complexity
+from convnext_dense.commands.complexity import counting as complexity
+from convnext_dense.engine.runner import build_model
 from convnext_dense.errors import InputError
-from convnext_dense.runtime import build_model
 
 from .conftest import ROOT, SHARED
 

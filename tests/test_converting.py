@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from convnext_dense import ConvNeXt, checkpoints
-from convnext_dense.archs import ARCHS, Arch
 from convnext_dense.checkpoints import converting, writing
 from convnext_dense.errors import InputError
+from convnext_dense.models.archs import ARCHS, Arch
 
 from .peers import randomised
 from .test_origins import ALL, PUBLISHED, SEG, SMALL, V1, build, image, published

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from convnext_dense.fused import depthwise
+from convnext_dense.models.fused import depthwise
 
 SHAPES = [(1, 8, 1, 1), (2, 12, 5, 40), (1, 24, 16, 16), (3, 7, 33, 18), (1, 32, 64, 3)]
 

@@ -5,8 +5,8 @@ import safetensors.torch
 import torch
 from mmengine.config import Config
 
-from convnext_dense import runtime
-from convnext_dense.config import load_config
+from convnext_dense.config.options import load_config
+from convnext_dense.engine import runner as runtime
 
 from .conftest import ROOT
 from .peers import randomised

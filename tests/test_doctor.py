@@ -21,17 +21,26 @@ import pytest
 import torch
 from mmengine.utils import ManagerMixin
 
-from convnext_dense import doctor, mmcv_ops, runtime
-from convnext_dense.doctor import (
-    apart,
+from convnext_dense.commands.doctor import examination as doctor
+from convnext_dense.commands.doctor import (
     kernels,
     libraries,
     machine,
     remedies,
     stack,
     steps,
+    subprocess_checks,
 )
-from convnext_dense.doctor.finding import INFO, OK, SKIPPED, TROUBLE, WARNING, Finding
+from convnext_dense.commands.doctor.result import (
+    INFO,
+    OK,
+    SKIPPED,
+    TROUBLE,
+    WARNING,
+    Finding,
+)
+from convnext_dense.engine import runner as runtime
+from convnext_dense.patches import mmcv_ops
 
 from .conftest import ROOT, forget_instances
 
@@ -313,7 +322,7 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch):
 def card(monkeypatch, tmp_path):
     """Two cards, simulated, with a folder for kernels and nothing asked for."""
     pytest.importorskip("triton")
-    from convnext_dense.fused.gpu import device, ways
+    from convnext_dense.models.fused.gpu import device, ways
 
     monkeypatch.delenv("CONVNEXT_DENSE_GPU", raising=False)
     monkeypatch.setenv("CONVNEXT_DENSE_CACHE", str(tmp_path / "kept"))
@@ -328,7 +337,7 @@ def card(monkeypatch, tmp_path):
 
 def compiles(monkeypatch, error=None):
     """Let NVRTC compile everything, or raise ``error``."""
-    from convnext_dense.fused.gpu import depthwise_cuda
+    from convnext_dense.models.fused.gpu import depthwise_cuda
 
     def compile(width, half, architecture):
         if error:
@@ -377,7 +386,7 @@ def test_a_gpu_too_old_for_kernels(card):
 
 
 def test_cuda_kernels_that_cannot_be_compiled(card, monkeypatch):
-    from convnext_dense.fused.gpu.nvrtc import Unavailable
+    from convnext_dense.models.fused.gpu.nvrtc import Unavailable
 
     compiles(monkeypatch, Unavailable("NVRTC or its Python bindings are missing"))
     monkeypatch.setattr(torch.version, "cuda", "12.8")
@@ -428,7 +437,7 @@ def test_kernels_that_cannot_be_kept(card, monkeypatch, tmp_path):
 
 
 def test_times_that_were_measured(card, monkeypatch):
-    from convnext_dense.fused.gpu import ways
+    from convnext_dense.models.fused.gpu import ways
 
     compiles(monkeypatch)
     for key, pair in {"a": [1.0, 4.0], "b": [3.0, 2.0], "c": None}.items():
@@ -676,8 +685,8 @@ def test_memory_of_a_container(monkeypatch):
 
 
 def listen(code, *names, **environment):
-    command = [sys.executable, "-c", f"TOLD = {apart.TOLD!r}\n{code}"]
-    return list(apart.listen(command, names, None))
+    command = [sys.executable, "-c", f"TOLD = {subprocess_checks.TOLD!r}\n{code}"]
+    return list(subprocess_checks.listen(command, names, None))
 
 
 def say(*words):
@@ -702,7 +711,7 @@ def test_a_process_that_ends_early_is_a_trouble():
 
 
 def test_a_process_that_hangs_is_ended(monkeypatch):
-    monkeypatch.setattr(apart, "SECONDS", 0.5)
+    monkeypatch.setattr(subprocess_checks, "SECONDS", 0.5)
     hangs = "print('waiting', flush=True); import time; time.sleep(60)"
     ((name, finding),) = listen(say("GPU") + hangs, "GPU")
     assert (name, finding.mark) == ("GPU", TROUBLE)
@@ -717,7 +726,7 @@ def test_bytes_of_other_encodings_do_no_harm():
     binary = (
         "import sys; sys.stdout.buffer.write(b'\\xff\\xfe\\n'); sys.stdout.flush()\n"
     )
-    assert listen(binary + say(apart.END), "torch") == []
+    assert listen(binary + say(subprocess_checks.END), "torch") == []
 
 
 def examine(monkeypatch, capsys, marks):
@@ -732,7 +741,7 @@ def examine(monkeypatch, capsys, marks):
             if mark == TROUBLE:
                 return
 
-    monkeypatch.setattr(apart, "listen", listen)
+    monkeypatch.setattr(subprocess_checks, "listen", listen)
     here = lambda: [Finding(marks.get("disk", OK), "disk", "found")]  # noqa: E731
     monkeypatch.setattr(doctor, "HERE", [doctor.Check("disk", here)])
     healthy = doctor.examine([])
@@ -775,7 +784,7 @@ def test_what_a_missing_module_skips():
 
 def test_the_doctor_itself_needs_little():
     """It compiles in an old Python, and imports nothing that can be missing there."""
-    files = sorted((ROOT / "convnext_dense/doctor").glob("*.py"))
+    files = sorted((ROOT / "convnext_dense/commands/doctor").glob("*.py"))
     assert len(files) > 5
     for file in [*files, ROOT / "tools/doctor.py", ROOT / "tools/_command.py"]:
         tree = ast.parse(file.read_text(), feature_version=(3, 8))

@@ -5,10 +5,10 @@ import sys
 import pytest
 from mmengine.config import Config
 
-from convnext_dense import runtime
 from convnext_dense.checkpoints import TRUST
-from convnext_dense.checkpoints.embedded_config import _settings, embedded_config
-from convnext_dense.config import image_pipeline, load_config
+from convnext_dense.config.embedded import _settings, embedded_config
+from convnext_dense.config.options import image_pipeline, load_config
+from convnext_dense.engine import runner as runtime
 from convnext_dense.errors import InputError
 
 from .conftest import ROOT

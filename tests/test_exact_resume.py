@@ -16,9 +16,9 @@ from mmengine.hooks import Hook
 from mmengine.utils import ManagerMixin
 from torch.utils.data import DataLoader, Dataset
 
+from convnext_dense.engine.exact_resume import random_states, stream
+from convnext_dense.engine.exact_resume.signals import StopRequest
 from convnext_dense.errors import STOPPED
-from convnext_dense.resuming import random_states, stream
-from convnext_dense.resuming.signals import StopRequest
 
 from . import small_runs
 from .conftest import forget_instances, shell

@@ -11,11 +11,15 @@ from mmseg.structures import SegDataSample
 from torch import nn
 from torch.torch_version import TorchVersion
 
-from convnext_dense import ConvNeXt, config, files, runtime
-from convnext_dense.archs import ARCHS
+from convnext_dense import ConvNeXt
+from convnext_dense.commands.export import writing
+from convnext_dense.commands.export.pooling import MatrixPool2d
+from convnext_dense.commands.export.writing import export
+from convnext_dense.config import options as config
+from convnext_dense.engine import runner as runtime
 from convnext_dense.errors import InputError
-from convnext_dense.export import export, writing
-from convnext_dense.export.pooling import MatrixPool2d
+from convnext_dense.models.archs import ARCHS
+from convnext_dense.utils import files
 
 from .conftest import ROOT
 from .peers import randomised

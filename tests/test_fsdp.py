@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 
-from convnext_dense import config, runtime
+from convnext_dense.config import options as config
+from convnext_dense.engine import runner as runtime
 
 from .conftest import ROOT
 from .in_processes import pair

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from convnext_dense.fused.gpu import depthwise_cuda, nvrtc
+from convnext_dense.models.fused.gpu import depthwise_cuda, nvrtc
 
 from .conftest import ROOT
 

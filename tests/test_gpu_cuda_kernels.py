@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from convnext_dense.fused.gpu import depthwise_cuda, nvrtc
+from convnext_dense.models.fused.gpu import depthwise_cuda, nvrtc
 
 EVERY = os.environ.get("CONVNEXT_DENSE_EVERY_KERNEL") == "1"
 HALVES = [torch.bfloat16, torch.float16]

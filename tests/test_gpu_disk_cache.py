@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convnext_dense.fused.gpu import disk_cache, nvrtc
+from convnext_dense.models.fused.gpu import disk_cache, nvrtc
 
 from .conftest import shell
 
@@ -179,7 +179,7 @@ def test_triton_keeps_its_kernels_where_home_cannot_be_written():
     pytest.importorskip("triton")
     code = (
         "import os, pathlib\n"
-        "from convnext_dense.fused.gpu import compiled\n"
+        "from convnext_dense.models.fused.gpu import compiled\n"
         "compiled._let_triton_keep_kernels()\n"
         "folder = pathlib.Path(os.environ['TRITON_CACHE_DIR'])\n"
         "assert folder.is_dir() and os.access(folder, os.W_OK)\n"

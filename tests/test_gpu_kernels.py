@@ -8,7 +8,7 @@ from .conftest import ROOT, shell
 
 pytest.importorskip("triton")
 
-from convnext_dense.fused.gpu.kernels import depthwise
+from convnext_dense.models.fused.gpu.kernels import depthwise
 
 from .kernel_binaries import compile_kernel
 

@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from convnext_dense.fused.gpu import (
+from convnext_dense.models.fused.gpu import (
     compiled,
     native,
     proof,
@@ -18,17 +18,13 @@ from convnext_dense.fused.gpu import (
     stage,
     ways,
 )
-from convnext_dense.fused.gpu.autograd import Given, apply_stage
-from convnext_dense.fused.gpu.depthwise_cuda import Binary
-from convnext_dense.fused.gpu.description import (
-    DOWNSAMPLE,
-    StageKind,
-    Types,
-)
-from convnext_dense.fused.gpu.device import Device
-from convnext_dense.fused.gpu.nvrtc import NoConvolution
-from convnext_dense.fused.gpu.plain_run import PlainRun
-from convnext_dense.fused.gpu.plan import plans_for
+from convnext_dense.models.fused.gpu.autograd import Given, apply_stage
+from convnext_dense.models.fused.gpu.depthwise_cuda import Binary
+from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageKind, Types
+from convnext_dense.models.fused.gpu.device import Device
+from convnext_dense.models.fused.gpu.nvrtc import NoConvolution
+from convnext_dense.models.fused.gpu.plain_run import PlainRun
+from convnext_dense.models.fused.gpu.plan import plans_for
 
 KIND = StageKind(DOWNSAMPLE, 16, 32, 2, True, False, True, 1e-6)
 TYPES = Types(torch.bfloat16, torch.float32, torch.float32)

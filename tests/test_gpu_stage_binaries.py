@@ -12,8 +12,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from convnext_dense.archs import ARCHS
-from convnext_dense.fused.gpu.program import Ref, TritonLaunch
+from convnext_dense.models.archs import ARCHS
+from convnext_dense.models.fused.gpu.program import Ref, TritonLaunch
 
 from .arch_stages import autocast, programs
 from .kernel_binaries import Resources, compile_kernel

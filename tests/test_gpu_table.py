@@ -2,7 +2,7 @@
 
 import pytest
 
-from convnext_dense.benchmark import clock
+from convnext_dense.commands.benchmark import clock
 
 from . import gpu_table
 from .gpu_table import Backbones, Model

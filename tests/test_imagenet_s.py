@@ -13,11 +13,11 @@ from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
-from convnext_dense import runtime
-from convnext_dense.config import load_config
+from convnext_dense.config.options import load_config
+from convnext_dense.engine import runner as runtime
 from convnext_dense.errors import InputError
-from convnext_dense.imagenet_s import ImageNetSMetric, TorchvisionTransforms
-from convnext_dense.imagenet_s.dataset import CATEGORIES
+from convnext_dense.projects.imagenet_s import ImageNetSMetric, TorchvisionTransforms
+from convnext_dense.projects.imagenet_s.dataset import CATEGORIES
 
 from .conftest import ROOT
 from .test_tools import metric, options

@@ -9,8 +9,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from convnext_dense import drawing, files, pages
 from convnext_dense.errors import InputError
+from convnext_dense.reports import drawing, pages
+from convnext_dense.utils import files
 
 from .own_data_sets import COLORS, coco, color_map, photograph, save, write_label_maps
 

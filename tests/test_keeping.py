@@ -160,7 +160,7 @@ def test_a_full_disk(tmp_path, shapes_root):
 
 
 def test_other_processes_partial_files(tmp_path):
-    from convnext_dense import files
+    from convnext_dense.utils import files
 
     mine = tmp_path / f".{os.getpid()}.epoch_1.pth"
     dead = tmp_path / ".999999999.epoch_1.pth"

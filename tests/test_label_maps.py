@@ -6,10 +6,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from convnext_dense.datasets.custom import label_check, label_maps
+from convnext_dense.datasets.custom.label_check import examine
+from convnext_dense.datasets.custom.label_maps import read_color_map, read_label_map
 from convnext_dense.errors import InputError
-from convnext_dense.own_data import label_check, label_maps
-from convnext_dense.own_data.label_check import examine
-from convnext_dense.own_data.label_maps import read_color_map, read_label_map
 
 from .own_data_sets import (
     COLORS,

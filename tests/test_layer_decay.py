@@ -11,9 +11,9 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from convnext_dense import ConvNeXt
-from convnext_dense.archs import ARCHS
 from convnext_dense.errors import InputError
-from convnext_dense.layer_decay import DECAY_TYPES, default_num_layers, layer_of
+from convnext_dense.models.archs import ARCHS
+from convnext_dense.optim.layer_decay import DECAY_TYPES, default_num_layers, layer_of
 
 from .conftest import ROOT, SHARED, logged
 

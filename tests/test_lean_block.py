@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 
 from convnext_dense import ConvNeXt
-from convnext_dense.block import Block
-from convnext_dense.fused import block_op, lean_block, precision
+from convnext_dense.models.block import Block
+from convnext_dense.models.fused import block_op, lean_block, precision
 
 from .conftest import shell
 from .peers import randomised, timm_name, timm_stage_maps, timm_twin
@@ -380,7 +380,7 @@ def test_an_older_pytorch_takes_the_reference():
         "del torch.compiler.is_exporting\n"
         "from convnext_dense import ConvNeXt\n"
         "torch.compiler.is_exporting = new  # PyTorch's own code asks for it\n"
-        "assert 'convnext_dense.fused.block_op' not in sys.modules\n"
+        "assert 'convnext_dense.models.fused.block_op' not in sys.modules\n"
         "model = ConvNeXt(dict(depths=[1] * 4, channels=[8] * 4), with_cp=True)\n"
         "sum(m.sum() for m in model(torch.rand(1, 3, 64, 64))).backward()\n"
     )

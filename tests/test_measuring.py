@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.autograd import DeviceType
 
-from convnext_dense.benchmark import clock, measuring, memory
-from convnext_dense.benchmark.measuring import Step
-from convnext_dense.benchmark.steps import training
+from convnext_dense.commands.benchmark import clock, measuring, memory
+from convnext_dense.commands.benchmark.measuring import Step
+from convnext_dense.commands.benchmark.steps import training
 
 
 class GPU:

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from convnext_dense import config, inputs
+from convnext_dense.config import options as config
+from convnext_dense.config.checks import files as inputs
 from convnext_dense.errors import InputError
 
 from .conftest import shell

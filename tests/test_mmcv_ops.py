@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmcv.ops import RoIAlign, nms, roi_align, sigmoid_focal_loss, soft_nms
 
-from convnext_dense import mmcv_ops
+from convnext_dense.patches import mmcv_ops
 
 from .conftest import shell
 

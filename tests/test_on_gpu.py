@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from convnext_dense import ConvNeXt
-from convnext_dense.archs import ARCHS
-from convnext_dense.block import Block
-from convnext_dense.fused.gpu import dispatch, ways
-from convnext_dense.fused.gpu.graphs import graphs_of
+from convnext_dense.models.archs import ARCHS
+from convnext_dense.models.block import Block
+from convnext_dense.models.fused.gpu import dispatch, ways
+from convnext_dense.models.fused.gpu.graphs import graphs_of
 
 pytestmark = [
     pytest.mark.gpu,

@@ -17,10 +17,11 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch.nn import functional as F
 
-from convnext_dense import ConvNeXt, runtime
-from convnext_dense.archs import ARCHS
+from convnext_dense import ConvNeXt
 from convnext_dense.checkpoints import origins
-from convnext_dense.config import load_config
+from convnext_dense.config.options import load_config
+from convnext_dense.engine import runner as runtime
+from convnext_dense.models.archs import ARCHS
 
 from .conftest import ROOT, logged
 from .peers import randomised, timm_stage_maps

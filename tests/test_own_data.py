@@ -12,10 +12,13 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmengine.structures import InstanceData
 
-from convnext_dense import config, own_data
+from convnext_dense.config import options as config
+from convnext_dense.datasets.custom import coco_check, label_check
+from convnext_dense.datasets.custom import layouts as sources
+from convnext_dense.datasets.custom import prepare as own_data
+from convnext_dense.datasets.custom.draw_split import split
+from convnext_dense.datasets.custom.prepare import Options
 from convnext_dense.errors import InputError
-from convnext_dense.own_data import Options, coco_check, label_check, sources
-from convnext_dense.own_data.splitting import split
 
 from .conftest import ROOT, SHARED
 from .own_data_sets import (

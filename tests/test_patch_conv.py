@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from convnext_dense.fused import PatchConv2d
+from convnext_dense.models.fused import PatchConv2d
 
 from .test_backbone import assert_same
 

@@ -14,11 +14,12 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from convnext_dense import prediction, runtime
-from convnext_dense.config import load_config
+from convnext_dense.commands.predict import inputs as sources
+from convnext_dense.commands.predict import prediction, predictor, results
+from convnext_dense.config.options import load_config
 from convnext_dense.datasets import shapes
+from convnext_dense.engine import runner as runtime
 from convnext_dense.errors import InputError
-from convnext_dense.prediction import predictor, results, sources
 
 from .conftest import shell
 from .test_tools import ADE, DET, NO_WORKERS, SEG, options

@@ -12,7 +12,9 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from convnext_dense import config, processes, runtime
+from convnext_dense.config import options as config
+from convnext_dense.engine import launch as processes
+from convnext_dense.engine import runner as runtime
 from convnext_dense.errors import LostProcessError
 
 from . import own_data_sets, small_runs

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from convnext_dense import runtime
-from convnext_dense.archs import ARCHS
-from convnext_dense.config import load_config, use_tta
+from convnext_dense.config.options import load_config, use_tta
+from convnext_dense.engine import runner as runtime
+from convnext_dense.models.archs import ARCHS
 
 from .conftest import ROOT, SHARED
 from .test_layer_decay import FACTS, expected_layer, kind

@@ -11,7 +11,7 @@ from torchvision.models import resnet50
 
 from convnext_dense import ConvNeXt
 from convnext_dense.errors import InputError
-from convnext_dense.roadmap import STEPS, ModernizedResNet
+from convnext_dense.projects.roadmap import STEPS, ModernizedResNet
 
 from .conftest import ROOT
 from .peers import randomised

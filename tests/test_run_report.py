@@ -23,18 +23,13 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from convnext_dense import config, runtime
-from convnext_dense.layer_decay import Layer, layers_of
-from convnext_dense.run_report import (
-    curves,
-    detection,
-    figures,
-    finished,
-    page,
-    segmentation,
-)
-from convnext_dense.run_report.findings import Findings, best_and_worst
-from convnext_dense.run_report.hook import RunReportHook
+from convnext_dense.commands.report import finished
+from convnext_dense.config import options as config
+from convnext_dense.engine import runner as runtime
+from convnext_dense.optim.layer_decay import Layer, layers_of
+from convnext_dense.reports.run import curves, detection, figures, page, segmentation
+from convnext_dense.reports.run.examples import Findings, best_and_worst
+from convnext_dense.reports.run.hook import RunReportHook
 
 from .conftest import forget_instances, logged
 from .test_tools import DET, SEG, options

@@ -2,7 +2,8 @@
 
 import pytest
 
-from convnext_dense import config, spelling
+from convnext_dense.config import options as config
+from convnext_dense.config.checks import names as spelling
 from convnext_dense.errors import InputError
 
 from .conftest import ROOT, logged

@@ -20,7 +20,8 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import VISBACKENDS, DefaultScope
 from mmengine.visualization import LocalVisBackend, Visualizer
 
-from convnext_dense import ConvNeXt, runtime
+from convnext_dense import ConvNeXt
+from convnext_dense.engine import runner as runtime
 from convnext_dense.errors import InputError
 
 from . import load

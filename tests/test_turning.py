@@ -8,8 +8,8 @@ import PIL.ImageOps
 import pytest
 from pycocotools import mask as mask_api
 
-from convnext_dense.own_data.coco_masks import to_rle
-from convnext_dense.own_data.turning import turn_annotation, turn_map
+from convnext_dense.datasets.custom.exif import turn_annotation, turn_map
+from convnext_dense.utils.masks import to_rle
 
 from .own_data_sets import HEIGHT, WIDTH, box, rle
 

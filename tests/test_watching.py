@@ -9,9 +9,9 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.utils import ManagerMixin
 
-from convnext_dense import runtime
+from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.watch import hook, start
 from convnext_dense.errors import InputError, NotFiniteError
-from convnext_dense.watching import hook, start
 
 from . import small_runs
 from .conftest import forget_instances

@@ -120,7 +120,7 @@ def data_options(args: argparse.Namespace):
     """The ``own_data.Options`` of the arguments above."""
     from dataclasses import fields
 
-    from convnext_dense.own_data import Options
+    from convnext_dense.datasets.custom.prepare import Options
 
     return Options(**{f.name: getattr(args, f.name) for f in fields(Options)})
 

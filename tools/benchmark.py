@@ -114,7 +114,7 @@ def main():
 
 
 def _host(args):
-    from convnext_dense.benchmark import host, machine
+    from convnext_dense.commands.benchmark import host, machine
 
     print(machine.about("cpu"), end="\n\n", flush=True)
     rows = host.measure(args.arch, args.v2, args.drop_path_rate)
@@ -125,7 +125,7 @@ def _host(args):
 
 def _beside_peers(args):
     # After the arguments: seconds.
-    from convnext_dense.benchmark import machine, picture, report
+    from convnext_dense.commands.benchmark import machine, picture, report
 
     args.device = machine.device(args.device)
     args.batch = args.batch or (2 if args.configs else 1)
@@ -158,7 +158,7 @@ def _refuse_gpu_options(args):
 
 
 def _backbones(args):
-    from convnext_dense.benchmark import backbones, steps
+    from convnext_dense.commands.benchmark import backbones, steps
 
     # Inference first: training leaves the allocator with room that a process which
     # only predicts does not have.
@@ -175,8 +175,8 @@ def _backbones(args):
 
 
 def _models(args):
-    from convnext_dense.benchmark import models
-    from convnext_dense.config import load_config
+    from convnext_dense.commands.benchmark import models
+    from convnext_dense.config.options import load_config
 
     for config, dtype, size in itertools.product(args.configs, args.dtype, args.size):
         cfg = load_config(config, args.cfg_options)

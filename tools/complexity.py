@@ -31,7 +31,10 @@ def main():
     )
     args = parser.parse_args()
 
-    from convnext_dense import complexity, config  # after the arguments: seconds
+    from convnext_dense.commands.complexity import (
+        counting as complexity,  # after the arguments: seconds
+    )
+    from convnext_dense.config import options as config  # after the arguments: seconds
 
     paper = json.loads((CONFIGS / "paper.json").read_text())
     del paper["_about"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from _command import run
 
-DOCTOR = Path(__file__).resolve().parents[1] / "convnext_dense" / "doctor"
+DOCTOR = Path(__file__).resolve().parents[1] / "convnext_dense/commands/doctor"
 
 
 def main():
@@ -34,12 +34,12 @@ def main():
 
 
 def _import_doctor():
-    """convnext_dense.doctor without the package around it, which needs mmengine."""
-    # Under a name of its own: parts of a package import what is around it.
+    """The doctor without the package around it, which needs mmengine."""
+    # Under a name of its own: importing a submodule imports the packages around it.
     spec = importlib.util.spec_from_file_location("doctor", DOCTOR / "__init__.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    package = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+    return importlib.import_module("doctor.examination")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,10 @@ def main():
     args = parser.parse_args()
     apply_trust(args)
 
-    from convnext_dense import config, export  # after the arguments: seconds
+    from convnext_dense.commands.export import (
+        writing as export,  # after the arguments: seconds
+    )
+    from convnext_dense.config import options as config  # after the arguments: seconds
 
     cfg = config.load_config(args.config, args.cfg_options)
     cfg.load_from = args.checkpoint

@@ -25,7 +25,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of a split that is drawn")
     args = parser.parse_args()
 
-    from convnext_dense.own_data import inspection  # it takes seconds
+    from convnext_dense.commands.inspect_data import inspection  # it takes seconds
 
     well = inspection.inspect(data_options(args), args.html, args.fix, args.seed)
     sys.exit(0 if well else 1)

@@ -43,7 +43,9 @@ def main():
         parser.error("name a checkpoint and what to predict")
     apply_trust(args)
 
-    from convnext_dense import prediction  # after the arguments: seconds
+    from convnext_dense.commands.predict import (
+        prediction,  # after the arguments: seconds
+    )
 
     checkpoint, *inputs = args.names
     prediction.predict(

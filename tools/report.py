@@ -31,7 +31,7 @@ def main():
     args = parser.parse_args()
     apply_trust(args)
 
-    from convnext_dense.run_report import finished  # after the arguments: seconds
+    from convnext_dense.commands.report import finished  # after the arguments: seconds
 
     finished.report(args.work_dir, args.checkpoint, args.out, args.cfg_options)
 

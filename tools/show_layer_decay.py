@@ -15,7 +15,9 @@ def main():
     add_options_argument(parser)
     args = parser.parse_args()
 
-    from convnext_dense import config, layer_decay_plot, runtime  # it takes seconds
+    from convnext_dense.config import options as config  # it takes seconds
+    from convnext_dense.engine import runner as runtime  # it takes seconds
+    from convnext_dense.optim import layer_decay_plot  # it takes seconds
 
     cfg = config.load_config(args.config, args.cfg_options)
     groups = runtime.build_layer_decay(cfg)  # their constructor prints the table

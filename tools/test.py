@@ -20,7 +20,8 @@ def main():
     args = parser.parse_args()
     apply_common_arguments(args)
 
-    from convnext_dense import config, runtime  # after the arguments: seconds
+    from convnext_dense.config import options as config  # after the arguments: seconds
+    from convnext_dense.engine import runner as runtime  # after the arguments: seconds
 
     cfg = config.load_config(
         args.config, args.cfg_options, args.work_dir, args.launcher

@@ -49,7 +49,9 @@ def main():
     apply_common_arguments(args)
 
     # After the arguments: it takes seconds.
-    from convnext_dense import config, own_data, runtime
+    from convnext_dense.config import options as config
+    from convnext_dense.datasets.custom import prepare as own_data
+    from convnext_dense.engine import runner as runtime
     from convnext_dense.errors import InputError
 
     cfg = config.load_config(

@@ -2,7 +2,7 @@
 # another, set test_evaluator.coco_box_map to what it has on COCO val2017.
 _base_ = './cascade_mask_rcnn_convnext_xl_in22k_coco.py'
 custom_imports = dict(
-    imports=['convnext_dense', 'convnext_dense.datasets.coco_o'])
+    imports=['convnext_dense', 'convnext_dense.projects.coco_o'])
 
 data_root = 'data/coco_o/'
 domains = ['sketch', 'weather', 'cartoon', 'painting', 'tattoo', 'handmake']

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/datasets/imagenet_s919.py', '../_base_/seg_runtime.py'
 ]
 custom_imports = dict(
-    imports=['convnext_dense', 'convnext_dense.imagenet_s'])
+    imports=['convnext_dense', 'convnext_dense.projects.imagenet_s'])
 
 weights = ('https://dl.fbaipublicfiles.com/convnext/'
            'convnext_tiny_1k_224_ema.pth')

@@ -12,7 +12,9 @@ writing      whole or not at all
 keeping      a run's own: whole, and the last good one found
 """
 
-from . import keeping, whole_models
+from convnext_dense.patches import run_checkpoints
+
+from . import whole_models
 from .loading import groups, load_pretrained
 from .reading import read, read_batch
 from .sources import SCHEMES, locate
@@ -36,4 +38,4 @@ __all__ = [
 def install() -> None:
     """Change how mmengine reads, writes and keeps checkpoints."""
     whole_models.install()
-    keeping.install()
+    run_checkpoints.install()

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..archs import ARCHS, NUM_STAGES
-from ..backbone import ConvNeXt
-from ..block import NORM_EPS
-from ..errors import InputError
+from convnext_dense.errors import InputError
+from convnext_dense.models.archs import ARCHS, NUM_STAGES
+from convnext_dense.models.block import NORM_EPS
+from convnext_dense.models.convnext import ConvNeXt
+
 from . import origins
 from .loading import check_finite, fit, tensors
 from .origins import Origin

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..archs import ARCHS
-from ..errors import InputError
+from convnext_dense.errors import InputError
+from convnext_dense.models.archs import ARCHS
+
 from .origins import Origin
 from .reading import read
 from .recognition import Found, layout, recognise

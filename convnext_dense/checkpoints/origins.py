@@ -15,7 +15,7 @@ upernet), torchvision (models/convnext.py), mmpretrain
 import re
 from typing import NamedTuple
 
-from ..archs import NUM_STAGES
+from convnext_dense.models.archs import NUM_STAGES
 
 
 class Origin(NamedTuple):

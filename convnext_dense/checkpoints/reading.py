@@ -13,7 +13,8 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from torch import Tensor
 
-from ..errors import InputError
+from convnext_dense.errors import InputError
+
 from .sources import SCHEMES, locate, shards
 from .unpickling import BATCH, CHECKPOINT, TRUST, Refused, trusted, unpickle
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..archs import NUM_STAGES
+from convnext_dense.models.archs import NUM_STAGES
+
 from .origins import AUTHORS, FCMAE, ORIGINS, TRANSFORMERS, Origin, names
 
 SIGNATURE = "stages.0.0.dwconv.weight"  # the native one

@@ -23,7 +23,7 @@ from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from ..errors import InputError
+from convnext_dense.errors import InputError
 
 URL = re.compile(r"https?://")
 _HUB = re.compile(

@@ -18,7 +18,8 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor, nn
 
-from ..errors import InputError
+from convnext_dense.errors import InputError
+
 from .loading import Choice, check_finite, check_shapes, fit, groups, tensors
 from .reading import read
 from .recognition import recognise
@@ -141,7 +142,9 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
 
 
 def _convnexts(model: nn.Module) -> dict[str, nn.Module]:
-    from ..backbone import ConvNeXt  # which itself loads by this package
+    from convnext_dense.models.convnext import (
+        ConvNeXt,  # which itself loads by this package
+    )
 
     return {
         f"{name}." if name else "": module

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from .. import files
+from convnext_dense.utils import files
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 

@@ -22,7 +22,7 @@ import numpy as np
 from mmengine.registry import DATASETS
 from rich.progress import track
 
-from .. import files
+from convnext_dense.utils import files
 
 CLASSES = ("disc", "square", "triangle", "star", "cross")
 PALETTE = [(220, 60, 50), (60, 130, 230), (50, 190, 90), (240, 190, 30), (170, 80, 210)]

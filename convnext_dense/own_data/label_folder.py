@@ -1,61 +1,8 @@
-"""MMSegmentation's side of one's own label maps: data set and transform.
+"""Moved to ``convnext_dense.datasets.custom.mmseg_dataset``, for old configs."""
 
-Needs MMSegmentation, so only a config with such data imports this module.
-"""
+from convnext_dense.datasets.custom.mmseg_dataset import (
+    LabelMapDataset,
+    LoadLabelMapAnnotations,
+)
 
-import json
-from pathlib import Path
-
-import numpy as np
-from mmcv.transforms import BaseTransform
-from mmengine.registry import DATASETS, TRANSFORMS
-from mmseg.datasets import BaseSegDataset
-
-from .label_maps import IGNORED, UNKNOWN, read_label_map
-
-
-@DATASETS.register_module()
-class LabelMapDataset(BaseSegDataset):
-    """Pairs of an image and a label map.
-
-    Args:
-        ann_file: a JSON list of [image, label map], each relative to its
-            ``data_prefix``, with any file endings.
-    """
-
-    def load_data_list(self) -> list[dict]:
-        images = Path(self.data_prefix["img_path"])
-        labels = Path(self.data_prefix["seg_map_path"])
-        return [
-            dict(
-                img_path=str(images / image),
-                seg_map_path=str(labels / label),
-                label_map=None,
-                reduce_zero_label=self.reduce_zero_label,
-                seg_fields=[],
-            )
-            for image, label in json.loads(Path(self.ann_file).read_text("utf-8"))
-        ]
-
-
-@TRANSFORMS.register_module()
-class LoadLabelMapAnnotations(BaseTransform):
-    """mmseg's ``LoadAnnotations`` for label maps of every kind.
-
-    Adds ``gt_seg_map`` (H, W) uint8, 255 where nothing is to be learnt.
-
-    Args:
-        colors: rows of red, green, blue and class index, for maps in colours.
-    """
-
-    def __init__(self, colors: list[list[int]] | None = None):
-        self.colors = colors
-
-    def transform(self, results: dict) -> dict:
-        labels = read_label_map(
-            results["seg_map_path"], self.colors, not results["reduce_zero_label"]
-        )
-        labels[labels == UNKNOWN] = IGNORED
-        results["gt_seg_map"] = labels.astype(np.uint8)
-        results["seg_fields"].append("gt_seg_map")
-        return results
+__all__ = ["LabelMapDataset", "LoadLabelMapAnnotations"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from convnext_dense.config import load_config
+from convnext_dense.config.options import load_config
 from convnext_dense.datasets import shapes
 
 from .case import DET, SEG, heir

@@ -1,0 +1,103 @@
+"""The rows of a benchmark as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from convnext_dense.errors import InputError
+
+from .peers import OURS
+from .report import Groups
+from .rows import Row, ratio
+from .steps import COMPILED, EAGER, GRAPHS, REDUCE_OVERHEAD
+
+COLORS = {
+    OURS: "#6baed6",
+    "timm": "#d9d9d9",
+    "torchvision": "#bdbdbd",
+    "transformers": "#a6a6a6",
+    "mmpretrain": "#8c8c8c",
+}
+HATCHES = {EAGER: "", COMPILED: "///", REDUCE_OVERHEAD: "xxx", GRAPHS: "..."}
+PANELS = {
+    "ms": "time of a step",
+    "host_ms": "host time of a step",
+    "kernel_ms": "kernel time of a step",
+    "kept": "bytes kept for the backward pass",
+    "peak": "bytes at the peak",
+}
+
+
+def draw(groups: Groups, file: str | Path, title: str) -> None:
+    """Times and bytes of every library, setting by setting, beside the best peer's.
+
+    A figure that no row has, such as the kernels' time on a CPU, gets no panel; nor
+    does the host's time there, which is the step's.
+
+    Args:
+        groups: the heading and the rows of each setting.
+        file: where to write the picture; the ending tells the format.
+        title: above the picture.
+
+    Raises:
+        InputError: the ending is of no format that matplotlib writes.
+    """
+    from matplotlib.figure import Figure  # slow to import, and only wanted here
+    from matplotlib.patches import Patch
+
+    every = [row for _, rows in groups for row in rows]
+    on_gpu = any(row.figures.kernel_ms for row in every)
+    panels = [
+        figure
+        for figure in PANELS
+        if any(ratio(rows, row, figure) for _, rows in groups for row in rows)
+        and (on_gpu or figure != "host_ms")
+    ] or ["ms"]
+    figure = Figure(layout="constrained")
+    formats = figure.canvas.get_supported_filetypes()
+    if Path(file).suffix[1:].lower() not in formats:
+        raise InputError(f"no picture in {file}: give it one of .{', .'.join(formats)}")
+    bars = sum(len(rows) + 1 for _, rows in groups)
+    figure.set_size_inches(4 + 3 * len(panels), 1.8 + 0.2 * bars)
+    figure.suptitle(f"{title}\nall beside the best peer's, 1", fontsize=9)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, panel in zip(axes, panels, strict=True):
+        _bars(ax, groups, panel)
+        ax.set_title(PANELS[panel], fontsize=10)
+    names = {(row.library, row.execution): row.name for row in every}
+    handles = [
+        Patch(label=name, **_look(library, execution))
+        for (library, execution), name in names.items()
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9
+    )
+    figure.savefig(file, dpi=110)
+
+
+def _look(library: str, execution: str) -> dict:
+    return dict(
+        facecolor=COLORS[library], hatch=HATCHES[execution], edgecolor="#525252", lw=0.4
+    )
+
+
+def _bars(ax, groups: Groups, panel: str) -> None:
+    place, ticks = 0, []
+    for _, rows in groups:
+        ticks.append(place + (len(rows) - 1) / 2)
+        for row in rows:
+            _bar(ax, place, rows, row, panel)
+            place += 1
+        place += 1
+    ax.axvline(1, color="#d9d9d9", zorder=0)
+    ax.set_yticks(ticks, [heading for heading, _ in groups], fontsize=8)
+    ax.set_ylim(place - 1, -1)  # the first on top
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.margins(x=0.12)
+    ax.set_xlim(left=0)
+
+
+def _bar(ax, place: int, rows: Sequence[Row], row: Row, panel: str) -> None:
+    length = ratio(rows, row, panel)
+    if length:
+        ax.barh(place, length, height=0.85, **_look(row.library, row.execution))
+        ax.text(length, place, f" {length:.2f}", va="center", size=7)

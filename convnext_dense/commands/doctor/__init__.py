@@ -1,0 +1,1 @@
+"""Can training start on this machine, and if not, what to do?"""

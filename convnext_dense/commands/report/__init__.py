@@ -1,0 +1,1 @@
+"""The page about a run that has ended, made again."""

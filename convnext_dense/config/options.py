@@ -1,0 +1,233 @@
+"""A config with the command line's wishes applied.
+
+What the two toolboxes' own train.py and test.py do with their flags, said once for
+both.
+"""
+
+import argparse
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.logging import print_log
+
+from convnext_dense.errors import InputError
+from convnext_dense.utils import files
+
+from .checks import files as inputs
+from .checks import names as spelling
+
+
+def load_config(
+    file: str,
+    options: Sequence[str] | None = None,
+    work_dir: str | None = None,
+    launcher: str = "none",
+) -> Config:
+    """Read a config and apply the command line's general options.
+
+    Args:
+        file: path of the config.
+        options: ``--cfg-options``, each ``key=value`` in mmengine's notation.
+            ``data_root`` moves every data set and evaluator of the config, not
+            only the variable of that name.
+        work_dir: where the run writes; ``work_dirs/<config's name>`` if neither
+            this nor the config says.
+        launcher: none, pytorch, slurm or mpi.
+
+    Raises:
+        InputError: the config cannot be read, or an option not applied.
+    """
+    if not Path(file).is_file():
+        folder = ": it is a folder" if Path(file).is_dir() else ""
+        raise InputError(f"no config at {file}{folder}")
+    try:
+        cfg = Config.fromfile(file)
+    except InputError:
+        raise
+    except RecursionError as error:
+        raise InputError(
+            f"{file} could not be read: its _base_ leads back to it"
+        ) from error
+    except Exception as error:  # whatever a config's own code can raise
+        raise InputError(
+            f"{file} could not be read: {type(error).__name__}: {error}"
+        ) from error
+    cfg.launcher = launcher
+    use_options(cfg, options or ())
+    if work_dir:
+        cfg.work_dir = work_dir
+    elif not cfg.get("work_dir"):
+        cfg.work_dir = str(Path("work_dirs") / Path(file).stem)
+    return cfg
+
+
+def use_options(cfg: Config, options: Sequence[str]) -> None:
+    """``--cfg-options``, as ``load_config`` takes them."""
+    options = _parse_options(options)
+    if "data_root" in options:
+        if "data_root" not in cfg:
+            raise InputError(
+                f"--cfg-options: {cfg.filename} has no data_root to change"
+            )
+        _move_data(cfg, str(cfg.data_root), str(options["data_root"]))
+    spelling.check_options(cfg, options)
+    try:
+        cfg.merge_from_dict(options)
+    except Exception as error:
+        raise InputError(f"--cfg-options could not be applied: {error}") from error
+
+
+def _parse_options(options: Sequence[str]) -> dict:
+    for option in options:
+        if "=" not in option:
+            raise InputError(f"--cfg-options: {option!r} is not key=value")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="*", action=DictAction, default={})
+    return parser.parse_args(["--cfg-options", *options]).cfg_options
+
+
+def _move_data(cfg: Config, old: str, new: str) -> None:
+    old, new = old.rstrip("/"), new.rstrip("/")
+
+    def moved(value):
+        if isinstance(value, dict):
+            return type(value)({k: moved(v) for k, v in value.items()})
+        if isinstance(value, list | tuple):
+            return type(value)(map(moved, value))
+        if isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
+            return new + value[len(old) :]
+        return value
+
+    for split in ("train", "val", "test"):
+        for part in (f"{split}_dataloader", f"{split}_evaluator"):
+            if cfg.get(part):
+                cfg[part] = moved(cfg[part])
+
+
+def use_amp(cfg: Config) -> None:
+    """``--amp``: train in mixed precision."""
+    wrapper = cfg.optim_wrapper
+    if wrapper.get("type", "OptimWrapper") not in ("OptimWrapper", "AmpOptimWrapper"):
+        raise InputError(f"--amp does not go with optim_wrapper type {wrapper.type}")
+    wrapper.type = "AmpOptimWrapper"
+    wrapper.setdefault("loss_scale", "dynamic")
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """``--auto-scale-lr``: scale the learning rate with the batch size."""
+    if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
+        raise InputError(
+            f"--auto-scale-lr: {cfg.filename} does not say for which batch size its "
+            "learning rate is; add auto_scale_lr = dict(base_batch_size=16)"
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def use_resume(cfg: Config, checkpoint: str) -> None:
+    """``--resume [CHECKPOINT]``: 'auto' takes the newest of the work dir."""
+    cfg.resume = True
+    cfg.load_from = None if checkpoint == "auto" else checkpoint
+
+
+def use_tta(cfg: Config) -> None:
+    """``--tta``: test-time augmentation, by the config's or mmdet's default."""
+    if "tta_pipeline" not in cfg or "tta_model" not in cfg:
+        if cfg.get("default_scope") != "mmdet":
+            raise InputError(f"--tta: {cfg.filename} has no tta_model and tta_pipeline")
+        _default_det_tta(cfg)
+    if cfg.model.get("roi_head", {}).get("mask_head"):
+        cfg.model.roi_head.mask_head = None
+        for evaluator in _evaluators(cfg):
+            if "segm" in evaluator.get("metric", ()):
+                evaluator.metric = ["bbox"]
+        print_log("--tta: mmdet merges boxes only, so masks are left out", "current")
+    # What the config's tta_model says of its module changes the model for TTA.
+    cfg.merge_from_dict(dict(model=cfg.tta_model.pop("module", {})))
+    for dataset in inputs.datasets(cfg.test_dataloader):
+        if "pipeline" in dataset:
+            dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def _default_det_tta(cfg: Config) -> None:
+    """The image and its mirror image, as mmdet's own test.py does."""
+    cfg.tta_model = dict(
+        type="DetTTAModel",
+        tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100),
+    )
+    pipeline = copy.deepcopy(
+        next(
+            d.pipeline for d in inputs.datasets(cfg.test_dataloader) if "pipeline" in d
+        )
+    )
+    pack = pipeline.pop()
+    if "meta_keys" in pack:
+        pack.meta_keys = (*pack.meta_keys, "flip", "flip_direction")
+    flips = [dict(type="RandomFlip", prob=1.0), dict(type="RandomFlip", prob=0.0)]
+    pipeline.append(dict(type="TestTimeAug", transforms=[flips, [pack]]))
+    cfg.tta_pipeline = pipeline
+
+
+def _evaluators(cfg: Config) -> list[ConfigDict]:
+    evaluator = cfg.test_evaluator
+    return list(evaluator) if isinstance(evaluator, list | tuple) else [evaluator]
+
+
+def use_out(cfg: Config, out: str) -> None:
+    """``--out``: a pickle of all predictions (mmdet) or a folder of PNGs (mmseg)."""
+    if cfg.default_scope == "mmseg":
+        files.check_folder(out, "--out")
+        for evaluator in _evaluators(cfg):
+            evaluator.update(output_dir=out, keep_results=True)
+        return
+    if not out.endswith((".pkl", ".pickle")):
+        raise InputError(f"--out {out}: for detection, name a .pkl file")
+    files.check_folder(Path(out).parent, "--out")
+    if "metrics" in cfg.test_evaluator:
+        raise InputError("--out: not with an evaluator of several data sets")
+    dump = dict(type="DumpDetResults", out_file_path=out)
+    cfg.test_evaluator = [*_evaluators(cfg), dump]
+
+
+def use_show(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """``--show``, ``--show-dir``: draw every prediction beside its truth."""
+    hook = cfg.get("default_hooks", {}).get("visualization")
+    if not hook:
+        raise InputError(
+            f"--show: {cfg.filename} has no default_hooks.visualization; inherit "
+            "configs/_base_/det_runtime.py or seg_runtime.py"
+        )
+    if show_dir:
+        files.check_folder(show_dir, "--show-dir")
+    hook.update(draw=True, interval=1, show=show, wait_time=wait_time)
+    if show_dir and cfg.default_scope == "mmdet":
+        # A relative path would land below the work dir and a time stamp.
+        hook.test_out_dir = str(Path(show_dir).absolute())
+    elif show_dir:
+        cfg.visualizer.save_dir = show_dir
+
+
+def image_pipeline(cfg: Config) -> list[ConfigDict]:
+    """The test pipeline for files of this disk without annotations; a copy.
+
+    Raises:
+        InputError: there is none, or it does not start with LoadImageFromFile.
+    """
+    datasets = inputs.datasets(cfg.get("test_dataloader"))
+    pipeline = next((d["pipeline"] for d in datasets if "pipeline" in d), None)
+    if not isinstance(pipeline, list) or not all(
+        isinstance(step, dict) and "type" in step for step in pipeline
+    ):
+        raise InputError(f"{cfg.filename} has no test_dataloader.dataset.pipeline")
+    steps = [
+        copy.deepcopy(step) for step in pipeline if "Annotations" not in str(step.type)
+    ]
+    if not steps or not str(steps[0].type).endswith("LoadImageFromFile"):
+        raise InputError(
+            f"the test pipeline of {cfg.filename} does not start with LoadImageFromFile"
+        )
+    for place in ("backend_args", "file_client_args"):
+        steps[0].pop(place, None)
+    return steps

@@ -1,0 +1,187 @@
+"""The ConvNeXt block and its norms: the readable reference mathematics.
+
+``Block.reference`` is the block as the papers write it. ``Block.forward`` computes
+the same by ``fused``, with less memory and time, wherever that can be: on a CPU by
+the lean block, on a GPU by kernels.
+
+Tensors between modules are (N, C, H, W). In the channels_last memory format
+``permute(0, 2, 3, 1)`` is a view whose last dimension is contiguous, so the
+norms and the pointwise layers below work without a copy.
+
+Sources: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2.6 and figure 4;
+GRN: "ConvNeXt V2" (arXiv 2301.00808), section 4 and algorithm 1.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+from . import fused
+
+NORM_EPS = 1e-6
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of each position of a feature map.
+
+    Shapes: (N, C, H, W) -> (N, C, H, W).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1)
+        if rows.device.type == "cpu":
+            # What autocast does elsewhere. A CPU would take half-precision rows with
+            # an fp32 weight, and lose a third of the weight's gradient.
+            rows = rows.to(self.weight.dtype)
+        return super().forward(rows).permute(0, 3, 1, 2)
+
+
+class GRN(nn.Module):
+    """Global response normalization: each channel against all others' strength.
+
+    A channel's response is its L2 norm over the whole map, divided by the mean
+    of all channels' responses. ``gamma`` and ``beta`` start at 0, which makes it
+    the identity.
+
+    Shapes: (N, H, W, C) -> (N, H, W, C).
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        response = x.norm(p=2, dim=(1, 2), keepdim=True)  # in fp32 under autocast
+        response = response / (response.mean(dim=-1, keepdim=True) + NORM_EPS)
+        scale = 1 + self.gamma * response  # (N, 1, 1, C): x is passed over once
+        return x * scale.to(x.dtype) + self.beta.to(x.dtype)
+
+
+class Block(nn.Module):
+    """Depthwise 7x7, LayerNorm, pointwise x4, GELU, pointwise, layer scale, residual.
+
+    ConvNeXt V2's block has GRN after GELU. Parameter names are the authors':
+    ``dwconv``, ``norm``, ``pwconv1``, ``grn.gamma``, ``grn.beta``, ``pwconv2``,
+    ``gamma``.
+
+    Args:
+        channels: C.
+        drop_path_rate: probability of dropping the branch, per sample.
+        layer_scale_init_value: initial value of every element of ``gamma``;
+            0 leaves layer scale out.
+        use_grn: GRN between GELU and the second pointwise layer.
+        with_cp: recompute the block in the backward pass instead of keeping
+            its intermediates (gradient checkpointing).
+        norm_eps: what the norm adds to a variance.
+
+    Shapes: (N, C, H, W) -> (N, C, H, W).
+    """
+
+    lean = True  # Block.lean = False: every block by its reference
+
+    def __init__(
+        self,
+        channels: int,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        use_grn: bool = False,
+        with_cp: bool = False,
+        norm_eps: float = NORM_EPS,
+    ):
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=norm_eps)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.grn = GRN(4 * channels) if use_grn else None
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = (
+            nn.Parameter(torch.full((channels,), float(layer_scale_init_value)))
+            if layer_scale_init_value > 0
+            else None
+        )
+        self.drop_path = StochasticDepth(drop_path_rate, mode="row")
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.lean and fused.takes(x)):
+            return self.reference(x)
+        by_kernels = fused.run_stage(None, (self,), None, x)
+        if by_kernels is not None:
+            return by_kernels[0]
+        if x.device.type != "cpu" or not self.is_as_built():
+            return self.reference(x)
+        weights = fused.Weights(
+            self.dwconv.weight,
+            self.dwconv.bias,
+            self.norm.weight,
+            self.norm.bias,
+            self.pwconv1.weight,
+            self.pwconv1.bias,
+            self.pwconv2.weight,
+            self.pwconv2.bias,
+            self.gamma,
+            self.grn and self.grn.gamma,
+            self.grn and self.grn.beta,
+        )
+        rate = self.drop_path.p if self.training else 0.0
+        return fused.apply_block(x, weights, self.norm.eps, rate, not self.with_cp)
+
+    def reference(self, x: Tensor) -> Tensor:
+        """The block, written out; what every other way to compute it must equal."""
+        if self.with_cp and torch.is_grad_enabled():
+            return x + checkpoint(self._branch, x, use_reentrant=False)
+        return x + self._branch(x)
+
+    def _branch(self, x: Tensor) -> Tensor:
+        y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+        y = F.gelu(self.pwconv1(y))
+        if self.grn is not None:
+            y = self.grn(y)
+        y = self.pwconv2(y)
+        if self.gamma is not None:
+            y = self.gamma * y
+        return self.drop_path(y).permute(0, 3, 1, 2)
+
+    def fold_layer_scale(self) -> None:
+        """Multiply ``gamma`` into the second pointwise layer, for good."""
+        if self.gamma is None:
+            return
+        with torch.no_grad():
+            self.pwconv2.weight.mul_(self.gamma[:, None])
+            self.pwconv2.bias.mul_(self.gamma)
+        self.gamma = None
+
+    def is_as_built(self) -> bool:
+        """Whether every part is what the constructor made and nobody listens to it.
+
+        Parts that were exchanged (adapters, quantization) or have hooks must be
+        called; the lean block only reads their parameters.
+        """
+        kinds = {
+            self.dwconv: nn.Conv2d,
+            self.norm: nn.LayerNorm,
+            self.pwconv1: nn.Linear,
+            self.pwconv2: nn.Linear,
+            self.drop_path: StochasticDepth,
+        }
+        if self.grn is not None:
+            kinds[self.grn] = GRN
+        conv = self.dwconv
+        if type(conv) is nn.Conv2d and (
+            (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+            != ((7, 7), (1, 1), (3, 3), (1, 1))
+            or conv.groups != conv.in_channels
+            or conv.padding_mode != "zeros"
+        ):
+            return False
+        return all(
+            type(part) is kind
+            and not part._forward_hooks
+            and not part._forward_pre_hooks
+            and not part._backward_hooks
+            and not part._backward_pre_hooks
+            for part, kind in kinds.items()
+        )

@@ -1,0 +1,1 @@
+"""Layer-wise and stage-wise learning-rate decay."""

@@ -1,0 +1,59 @@
+"""A picture of layer decay: the learning-rate scale over the depth of the network."""
+
+from pathlib import Path
+
+from convnext_dense.errors import InputError
+
+from .layer_decay import BACKBONE_PART
+
+DOWNSAMPLE, REST = "#b0b0b0", "#4c4c4c"
+STAGES = ("#9ecae1", "#6baed6", "#3182bd", "#08519c")
+
+
+def draw(groups: list[dict], file: str | Path, title: str) -> None:
+    """Draw a point for each block and downsample layer, and one for all behind them.
+
+    Args:
+        groups: an optimizer's ``param_groups``, as layer decay makes them.
+        file: where to write the picture; the ending tells the format.
+
+    Raises:
+        InputError: the ending is of no format that matplotlib writes.
+    """
+    from matplotlib.figure import Figure  # slow to import, and only wanted here
+
+    points = {}  # (stage, whether a block, block) -> label, colour, scale
+    for group in groups:
+        for name in group["param_names"]:
+            match = BACKBONE_PART.match(name)
+            if not match:
+                points[4, 0, 0] = "norms, heads", REST, group["lr_scale"]
+                continue
+            stage, block = int(match[2]), int(match[3])
+            if match[1] == "stages":
+                point = f"{stage}.{block}", STAGES[stage], group["lr_scale"]
+                points[stage, 1, block] = point
+            else:
+                label = f"downsample {stage}" if stage else "stem"
+                points[stage, 0, 0] = label, DOWNSAMPLE, group["lr_scale"]
+    labels, colors, scales = zip(*(points[key] for key in sorted(points)), strict=True)
+
+    depth = range(len(points))
+    figure = Figure(figsize=(max(7, 0.3 * len(points)), 4), layout="constrained")
+    formats = figure.canvas.get_supported_filetypes()
+    if Path(file).suffix[1:].lower() not in formats:
+        raise InputError(f"no picture in {file}: give it one of .{', .'.join(formats)}")
+    axes = figure.subplots()
+    axes.step(depth, scales, where="mid", color="#d9d9d9", zorder=1)
+    axes.scatter(depth, scales, c=colors, s=30, zorder=2)
+    axes.margins(x=0.02)
+    axes.set_yscale("log")  # the same decay is the same step everywhere
+    axes.set_xticks(depth, labels, rotation=90, fontsize=8)
+    axes.set_xlabel("from the input: stage.block")
+    axes.set_ylabel("learning-rate scale")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_title(title, fontsize=10)
+    axes.grid(axis="y", which="both", color="#eeeeee")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=150)

@@ -1,0 +1,1 @@
+"""Papers built on this backbone: roadmap, COCO-O, ImageNet-S."""
