@@ -59,6 +59,22 @@ def written_out(model, x, monkeypatch):
         return gradients(copy.deepcopy(model), x)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [dict(layer_scale_init_value=0.0), dict(layer_scale_init_value=0.0, use_grn=True)],
+)
+def test_blocks_without_layer_scale_pass_twice(monkeypatch, arguments):
+    """Such a block has no parameter named gamma, not one that is None."""
+    model = model_of(**arguments)
+    expected = written_out(model, image(), monkeypatch)
+    for _ in range(3):
+        actual = gradients(model, image())
+        for value, right in zip(actual, expected, strict=True):
+            torch.testing.assert_close(value, right, rtol=1e-3, atol=1e-4)
+    assert TAKEN
+
+
+
 def assert_same(mine, theirs):
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

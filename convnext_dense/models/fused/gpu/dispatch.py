@@ -216,7 +216,7 @@ class _Known:
             and all(now == then for now, then in self._children)
             and (
                 not self.standard
-                or all((own["gamma"] is None) == no for own, no in self._folded)
+                or all((own.get("gamma") is None) == no for own, no in self._folded)
             )
         )
 
