@@ -16,21 +16,20 @@ except ModuleNotFoundError as error:
         "installed here"
     ) from error
 
-from convnext_dense import checkpoints
-from convnext_dense.patches import mmcv_ops
+from . import patches
 
 # Before the toolboxes' models are imported, which import mmcv.ops.
-mmcv_ops.install()
-checkpoints.install()
+patches.install()
 
-from convnext_dense.datasets import shapes  # noqa: E402, F401
-from convnext_dense.engine import fsdp  # noqa: E402, F401
-from convnext_dense.engine.exact_resume.hook import ExactResumeHook  # noqa: E402, F401
-from convnext_dense.engine.watch.hook import WatchHook  # noqa: E402, F401
-from convnext_dense.models.convnext import ConvNeXt  # noqa: E402
-from convnext_dense.optim.layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
-from convnext_dense.projects import roadmap  # noqa: E402, F401
-from convnext_dense.reports.run.hook import RunReportHook  # noqa: E402, F401
+# Importing these registers their types.
+from .datasets import shapes  # noqa: E402, F401
+from .engine import fsdp  # noqa: E402, F401
+from .engine.exact_resume.hook import ExactResumeHook  # noqa: E402, F401
+from .engine.watch.hook import WatchHook  # noqa: E402, F401
+from .models.convnext import ConvNeXt  # noqa: E402
+from .optim.layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
+from .projects import roadmap  # noqa: E402, F401
+from .reports.run.hook import RunReportHook  # noqa: E402, F401
 
 __version__ = "0.1.0"
 __all__ = ["ConvNeXt", "LayerDecayOptimWrapperConstructor"]

@@ -27,7 +27,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, TRANSFORMS
 from mmengine.utils import ManagerMixin
 
-from convnext_dense.engine import launch as processes
+from convnext_dense.engine.launch import joined
 from convnext_dense.reports.run.hook import RunReportHook
 
 from .conftest import ROOT, forget_instances
@@ -145,7 +145,7 @@ def _run(environment, commands, cwd, file):
     torch.set_num_threads(1)
     sys.path.insert(0, str(ROOT / "tools"))
     write = RunReportHook.after_train
-    with processes.joined(Config(dict(launcher="pytorch"))):
+    with joined(Config(dict(launcher="pytorch"))):
         for name, *arguments in commands:
             sys.argv = [name, *arguments, "--launcher", "pytorch"]
             forget_instances(ManagerMixin)

@@ -74,7 +74,6 @@ def test_blocks_without_layer_scale_pass_twice(monkeypatch, arguments):
     assert TAKEN
 
 
-
 def assert_same(mine, theirs):
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

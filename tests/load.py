@@ -17,9 +17,9 @@ from typing import NamedTuple
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from convnext_dense.config import options as config
+from convnext_dense.config.options import load_config
 from convnext_dense.datasets import shapes
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.runner import run
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
@@ -122,7 +122,7 @@ def small_config(task: str, data: Path, work_dir: Path, *options: str) -> Config
     if task == "segmentation":
         settings.append("model.data_preprocessor.size=(64,64)")
     settings += options
-    return config.load_config(str(CONFIGS[task]), settings, str(work_dir))
+    return load_config(str(CONFIGS[task]), settings, str(work_dir))
 
 
 def train(
@@ -165,7 +165,7 @@ def train(
         ]
     watch = Watch(length, warm_up)
     cfg = small_config(task, data, work_dir, *settings, *options)
-    runtime.run(cfg, "train", hooks=[watch, *hooks])
+    run(cfg, "train", hooks=[watch, *hooks])
     return watch.notes[warm_up:]
 
 

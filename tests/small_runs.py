@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from convnext_dense.config import options as config
-from convnext_dense.engine import runner as runtime
+from convnext_dense.config.options import load_config, use_resume
+from convnext_dense.engine.runner import run
 
 from .test_tools import DET, SEG
 
@@ -44,7 +44,7 @@ def small(kind, work_dir, data, workers=0, options=(), ema=False, launcher="none
             "default_hooks.checkpoint.interval=3",
             f"model.data_preprocessor.size=({SIDE},{SIDE})",
         ]
-    cfg = config.load_config(
+    cfg = load_config(
         str(DET if kind == "epochs" else SEG),
         [*common, *own, *options],
         str(work_dir),
@@ -75,11 +75,11 @@ def _shrink(model):
 def train(cfg, resume=False, **more):
     """Train, or go on, in one thread: more have nothing to do."""
     if resume:
-        config.use_resume(cfg, "auto")
+        use_resume(cfg, "auto")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return runtime.run(cfg, "train", **more)
+        return run(cfg, "train", **more)
     finally:
         torch.set_num_threads(threads)
 

@@ -11,7 +11,7 @@ from pycocotools import mask as mask_api
 from convnext_dense import errors
 from convnext_dense.datasets.custom import coco_check
 from convnext_dense.datasets.custom.coco_check import examine
-from convnext_dense.utils import masks as coco_masks
+from convnext_dense.utils.masks import read_mask
 
 from .own_data_sets import CATEGORIES, HEIGHT, WIDTH, box, coco, photograph, rle
 
@@ -322,11 +322,11 @@ def test_compressed_runs_are_checked_as_pycocotools_reads_them():
         height, width = rng.integers(1, 40, 2)
         mask = (rng.random((height, width)) < rng.random()).astype(np.uint8)
         counts = mask_api.encode(np.asfortranarray(mask))["counts"].decode()
-        found, read = coco_masks.read_mask(
+        found, read = read_mask(
             dict(size=[int(height), int(width)], counts=counts), width, height
         )
         assert (mask_api.decode(read) == mask).all()
         assert found["counts"] == counts
         for wrong in (counts[:-1], counts + "0P", "", "é"):
             other = dict(size=[int(height), int(width)], counts=wrong)
-            assert coco_masks.read_mask(other, width, height) == (None, None)
+            assert read_mask(other, width, height) == (None, None)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from convnext_dense.commands.complexity import counting as complexity
+from convnext_dense.commands.complexity.counting import measure
 from convnext_dense.engine.runner import build_model
 from convnext_dense.errors import InputError
 
@@ -66,7 +66,7 @@ def test_counts_by_hand():
         macs += depth * area * (49 * width + 8 * width**2)
         if stage:
             macs += area * 4 * (width // 2) * width
-    assert complexity.measure(cfg, (64, 64)).macs == macs
+    assert measure(cfg, (64, 64)).macs == macs
 
 
 def test_other_configs_and_shapes(tool):
@@ -103,14 +103,14 @@ def test_a_difference_is_reported(tool, tmp_path):
 def test_impossible_shapes(shape, says):
     cfg = Config.fromfile(ROOT / "configs/seg/upernet_convnext_atto_shapes.py")
     with pytest.raises(InputError, match=says):
-        complexity.measure(cfg, shape)
+        measure(cfg, shape)
 
 
 def test_a_model_that_cannot_be_built():
     cfg = Config.fromfile(ROOT / "configs/seg/upernet_convnext_atto_shapes.py")
     cfg.model.decode_head.type = "NoSuchHead"
     with pytest.raises(InputError, match=r"NoSuchHead.*is not known"):
-        complexity.measure(cfg)
+        measure(cfg)
 
 
 def test_nothing_is_allocated():

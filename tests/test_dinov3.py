@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 
 from convnext_dense.config.options import load_config
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.runner import run
 
 from .conftest import ROOT
 from .peers import randomised
@@ -77,7 +77,7 @@ def test_trains_a_step(name, weights, shapes_root, tmp_path, capfd):
             stage.sampler.num = 16
     cfg.model.backbone.init_cfg.checkpoint = str(weights)
     cfg.work_dir = str(tmp_path)
-    runtime.run(cfg, "train")
+    run(cfg, "train")
     said = capfd.readouterr().out
     assert "model.safetensors: timm, " in said
     assert "left there: nothing" in said

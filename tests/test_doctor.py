@@ -21,8 +21,8 @@ import pytest
 import torch
 from mmengine.utils import ManagerMixin
 
-from convnext_dense.commands.doctor import examination as doctor
 from convnext_dense.commands.doctor import (
+    examination,
     kernels,
     libraries,
     machine,
@@ -39,7 +39,7 @@ from convnext_dense.commands.doctor.result import (
     WARNING,
     Finding,
 )
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine import runner as engine_runner
 from convnext_dense.patches import mmcv_ops
 
 from .conftest import ROOT, forget_instances
@@ -209,7 +209,7 @@ def test_a_loss_or_a_weight_that_is_not_a_number(monkeypatch, tmp_path, amp):
         get_scalar=lambda name: types.SimpleNamespace(current=lambda: loss)
     )
     runner = types.SimpleNamespace(train=list, message_hub=hub, model=model)
-    monkeypatch.setattr(runtime, "build_runner", lambda cfg, mode: runner)
+    monkeypatch.setattr(engine_runner, "build_runner", lambda cfg, mode: runner)
     step = "segmentation", "seg/upernet_convnext_atto_shapes.py", tmp_path, amp
     assert steps._step(*step).mark == OK
     loss = float("nan")
@@ -235,7 +235,7 @@ def test_compiled_ops_for_another_torch(monkeypatch, tmp_path):
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(mmcv, "ops", raising=False)
-    (finding,) = doctor.Check("mmcv ops", libraries.mmcv_ops).findings()
+    (finding,) = examination.Check("mmcv ops", libraries.mmcv_ops).findings()
     assert finding.mark == TROUBLE
     assert "undefined symbol" in finding.found
     assert "compiled for another torch" in finding.remedy
@@ -472,7 +472,7 @@ def test_torch_compiled_for_another_numpy(monkeypatch):
         raise RuntimeError("Numpy is not available")
 
     monkeypatch.setattr(torch, "from_numpy", fail)
-    fine, finding = doctor.Check("torch", libraries.torch).findings()
+    fine, finding = examination.Check("torch", libraries.torch).findings()
     assert (fine.mark, finding.mark) == (OK, TROUBLE)
     assert "pip install 'numpy<2'" in finding.remedy
 
@@ -743,8 +743,8 @@ def examine(monkeypatch, capsys, marks):
 
     monkeypatch.setattr(subprocess_checks, "listen", listen)
     here = lambda: [Finding(marks.get("disk", OK), "disk", "found")]  # noqa: E731
-    monkeypatch.setattr(doctor, "HERE", [doctor.Check("disk", here)])
-    healthy = doctor.examine([])
+    monkeypatch.setattr(examination, "HERE", [examination.Check("disk", here)])
+    healthy = examination.examine([])
     *table, verdict = capsys.readouterr().out.splitlines()
     return healthy, verdict, table, asked
 
@@ -775,7 +775,7 @@ def test_verdicts(monkeypatch, capsys):
 
 
 def test_what_a_missing_module_skips():
-    check = doctor.Check("x", list, ("a",), ("no_such_module",))
+    check = examination.Check("x", list, ("a",), ("no_such_module",))
     assert check.lacks({}) == "no_such_module is not installed"
     assert check.lacks({"a": {OK, TROUBLE}}) == "needs a"
     assert check.lacks({"a": {SKIPPED}}) == "needs a"

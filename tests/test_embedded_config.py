@@ -8,7 +8,7 @@ from mmengine.config import Config
 from convnext_dense.checkpoints import TRUST
 from convnext_dense.config.embedded import _settings, embedded_config
 from convnext_dense.config.options import image_pipeline, load_config
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 
 from .conftest import ROOT
@@ -201,7 +201,7 @@ def test_they_would_run_and_do_so_when_trusted(case, segmentor, tmp_path, monkey
     monkeypatch.setenv(TRUST, "1")
     (tmp_path / "evil_module.py").write_text("import os; os.mkdir('MARK')")
     cfg = embedded_config(checkpoint(HOSTILE[case][0](segmentor)), "x.pth")
-    runtime.build_model(cfg, "cpu")
+    build_model(cfg, "cpu")
     sys.modules.pop("evil_module", None)
     assert (tmp_path / "MARK").exists()
 

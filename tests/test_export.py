@@ -15,8 +15,8 @@ from convnext_dense import ConvNeXt
 from convnext_dense.commands.export import writing
 from convnext_dense.commands.export.pooling import MatrixPool2d
 from convnext_dense.commands.export.writing import export
-from convnext_dense.config import options as config
-from convnext_dense.engine import runner as runtime
+from convnext_dense.config.options import load_config
+from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 from convnext_dense.models.archs import ARCHS
 from convnext_dense.utils import files
@@ -51,7 +51,7 @@ CLASSES = ("wall", "straße", "sky", "tree", "person", "car")
 
 
 def load(*options, config_file=SEG, checkpoint=None):
-    cfg = config.load_config(str(config_file), config_options(options))
+    cfg = load_config(str(config_file), config_options(options))
     cfg.load_from = checkpoint
     return cfg
 
@@ -63,7 +63,7 @@ def config_options(options):
 
 def checkpoint(cfg, path):
     """Noise for every weight of a model, as a run would have saved it."""
-    model = randomised(lambda: runtime.build_model(cfg))
+    model = randomised(lambda: build_model(cfg))
     for name, values in model.state_dict().items():
         if values.ndim > 1:  # what the image has must reach the logits
             values.mul_(50 * values[0].numel() ** -0.5)
@@ -77,7 +77,7 @@ def checkpoint(cfg, path):
 
 def by_mmseg(cfg, path, images):
     """The logits that mmseg has when it tests on ``images``, (N, 3, H, W) in RGB."""
-    model = runtime.build_model(cfg, "cpu").eval()
+    model = build_model(cfg, "cpu").eval()
     model.load_state_dict(torch.load(path)["state_dict"])
     sizes = dict.fromkeys(("ori_shape", "img_shape", "pad_shape"), images.shape[2:])
     samples = [SegDataSample(metainfo=sizes) for _ in images]
@@ -214,7 +214,7 @@ def test_every_architecture(tmp_path, monkeypatch, arch):
         model = nn.Module()
         build = functools.partial(ConvNeXt, arch, use_grn=use_grn)
         model.backbone = randomised(build)
-        monkeypatch.setattr(runtime, "build_model", lambda *_, model=model: model)
+        monkeypatch.setattr(networks, "build_model", lambda *_, model=model: model)
         export(load(), tmp_path / f"maps{suffix}", backbone=True)
 
 

@@ -6,8 +6,9 @@ import re
 import pytest
 import torch
 
-from convnext_dense.config import options as config
-from convnext_dense.engine import runner as runtime
+from convnext_dense.config.options import load_config
+from convnext_dense.engine.build import build_model
+from convnext_dense.engine.machine import fit_to_machine
 
 from .conftest import ROOT
 from .in_processes import pair
@@ -59,7 +60,7 @@ def runs(tmp_path_factory, shapes_root):
     plain.write_text(CONFIG.format(base=str(SEG)))
     sharded.write_text(f"_base_ = ['plain.py', '{ROOT / 'configs/_base_/fsdp.py'}']\n")
     torch.manual_seed(0)
-    model = runtime.build_model(config.load_config(str(plain)), "cpu")
+    model = build_model(load_config(str(plain)), "cpu")
     torch.save(model.state_dict(), folder / "start.pth")
     options = ["--cfg-options", *NO_WORKERS, f"data_root={shapes_root}"]
     same = f"load_from={folder / 'start.pth'}"
@@ -146,7 +147,7 @@ def test_the_page_counts_whole_parameters(runs):
     folder, _ = runs
     page = (folder / "page/report.html").read_text()
     torch.manual_seed(0)
-    model = runtime.build_model(config.load_config(str(folder / "plain.py")))
+    model = build_model(load_config(str(folder / "plain.py")))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert f"<b>{parameters / 1e6:.1f} M</b>parameters" in page
     assert not (folder / "ddp/report.html").exists()
@@ -155,11 +156,11 @@ def test_the_page_counts_whole_parameters(runs):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_recipes_are_the_rows(path):
     """FSDP changes nothing but how the model is divided."""
-    row = config.load_config(str(path).replace("_fsdp", ""))
-    cfg = config.load_config(str(path))
+    row = load_config(str(path).replace("_fsdp", ""))
+    cfg = load_config(str(path))
     assert cfg.strategy.type == "ConvNeXtFSDPStrategy"
-    runtime.fit_to_machine(cfg)
-    runtime.fit_to_machine(row)
+    fit_to_machine(cfg)
+    fit_to_machine(row)
     changed = {key for key in {*cfg, *row} if cfg.get(key) != row.get(key)}
     assert changed == {"work_dir"}
 

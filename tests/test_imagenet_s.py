@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
 from convnext_dense.config.options import load_config
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.build import build_layer_decay
 from convnext_dense.errors import InputError
 from convnext_dense.projects.imagenet_s import ImageNetSMetric, TorchvisionTransforms
 from convnext_dense.projects.imagenet_s.dataset import CATEGORIES
@@ -214,7 +214,7 @@ def test_is_the_recipe():
     assert (crop.size, crop.scale) == ((224, 224), (0.14, 1.0))
     assert (flip.p, jitter.p, gray.p, blur.p) == (0.5, 0.8, 0.2, 0.5)
     assert cfg.test_pipeline[1].transforms[0].size == 256
-    groups = runtime.build_layer_decay(cfg)
+    groups = build_layer_decay(cfg)
     assert {g["layer"] for g in groups} == set(range(23))
     for group in groups:
         assert group["lr"] == pytest.approx(2.5e-4 * 0.6 ** (22 - group["layer"]))

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from convnext_dense.config import options as config
-from convnext_dense.config.checks import files as inputs
+from convnext_dense.config.checks import check, requirements
+from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
 from .conftest import shell
@@ -43,7 +43,7 @@ EXTRAS = r"(?s)pip install -e '\.\[onedl\]'.*pip install -e '\.\[openmmlab\]'"
 
 
 def test_a_missing_toolbox_names_the_extras(tool, monkeypatch):
-    monkeypatch.setattr(inputs, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
     done = tool("train", DET)
     assert done.code == 2
     assert "is a config of MMDetection, which is not installed" in done.err
@@ -67,10 +67,12 @@ def test_a_missing_stack_names_the_extras(tmp_path):
 
 
 def test_tensorboard_that_is_not_installed(monkeypatch):
-    cfg = config.load_config(str(DET))
+    cfg = load_config(str(DET))
     cfg.visualizer.vis_backends.append(dict(type="TensorboardVisBackend"))
-    monkeypatch.setattr(inputs, "find_spec", lambda name: name != "tensorboard" or None)
+    monkeypatch.setattr(
+        requirements, "find_spec", lambda name: name != "tensorboard" or None
+    )
     with pytest.raises(InputError, match="not installed: pip install tensorboard"):
-        inputs.check(cfg, ())
-    monkeypatch.setattr(inputs, "find_spec", lambda name: name)
-    inputs.check(cfg, ())
+        check(cfg, ())
+    monkeypatch.setattr(requirements, "find_spec", lambda name: name)
+    check(cfg, ())

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from convnext_dense import ConvNeXt
 from convnext_dense.checkpoints import origins
 from convnext_dense.config.options import load_config
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.machine import fit_to_machine
 from convnext_dense.models.archs import ARCHS
 
 from .conftest import ROOT, logged
@@ -402,7 +402,7 @@ def build(name, **backbone):
     else:
         cfg.model.decode_head.update(in_channels=list(CHANNELS), channels=16)
         cfg.model.auxiliary_head.update(in_channels=CHANNELS[2], channels=8)
-    runtime.fit_to_machine(cfg)
+    fit_to_machine(cfg)
     cfg.model.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return MODELS.build(cfg.model).eval()

@@ -12,12 +12,11 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmengine.structures import InstanceData
 
-from convnext_dense.config import options as config
+from convnext_dense.config.options import load_config
 from convnext_dense.datasets.custom import coco_check, label_check
-from convnext_dense.datasets.custom import layouts as sources
-from convnext_dense.datasets.custom import prepare as own_data
 from convnext_dense.datasets.custom.draw_split import split
-from convnext_dense.datasets.custom.prepare import Options
+from convnext_dense.datasets.custom.layouts import find
+from convnext_dense.datasets.custom.prepare import IN_BOTH, Options, examine, prepare
 from convnext_dense.errors import InputError
 
 from .conftest import ROOT, SHARED
@@ -69,8 +68,8 @@ def coco_options(root, **more):
 
 
 def turned(file, given, work_dir, epochs=2):
-    cfg = config.load_config(str(file), work_dir=str(work_dir))
-    own_data.prepare(cfg, given, epochs)
+    cfg = load_config(str(file), work_dir=str(work_dir))
+    prepare(cfg, given, epochs)
     return cfg
 
 
@@ -182,10 +181,10 @@ def test_reduce_zero_label(tmp_path):
 
 
 def test_the_split_is_seeded_and_whole(detection, tmp_path):
-    part = own_data.examine(coco_options(detection))
-    again = own_data.examine(coco_options(detection))
+    part = examine(coco_options(detection))
+    again = examine(coco_options(detection))
     assert [p.files for p in part] == [p.files for p in again]
-    other = own_data.examine(coco_options(detection), seed=3)
+    other = examine(coco_options(detection), seed=3)
     assert [p.files for p in part] != [p.files for p in other]
     assert set(part[0].files).isdisjoint(part[1].files)
     assert len(part[0].files) + len(part[1].files) == 6
@@ -225,10 +224,10 @@ def test_images_in_both_splits_are_named(detection, tmp_path):
         categories=[dict(id=1, name="ant <b>"), dict(id=7, name="Käfer")],
     )
     save(content, tmp_path / "val.json")
-    _, val = own_data.examine(
+    _, val = examine(
         coco_options(detection, val_json=tmp_path / "val.json", val_images=tmp_path)
     )
-    assert dict(val.findings)[own_data.IN_BOTH] == ["copy.jpg"]
+    assert dict(val.findings)[IN_BOTH] == ["copy.jpg"]
 
 
 def test_detection_trains_without_masks_and_goes_on(tool, detection, tmp_path):
@@ -339,7 +338,7 @@ def test_layouts_of_coco_files(tmp_path, layout):
         photograph(tmp_path / folder / f"{i}.jpg")
         content = dict(images=[dict(id=1, file_name=f"{i}.jpg")])
         save(content, tmp_path / file)
-    scope, found = sources.find(tmp_path)
+    scope, found = find(tmp_path)
     assert scope == "mmdet"
     assert list(found) == ["train", "val"][: len(files)]
     for source, file, folder in zip(found.values(), files, folders, strict=True):
@@ -364,7 +363,7 @@ def test_layouts_of_label_maps(tmp_path, layout):
     for images, labels in LABEL_LAYOUTS[layout]:
         photograph(tmp_path / images / "a.jpg")
         save_labels(label_array(), tmp_path / labels / "a.png")
-    scope, found = sources.find(tmp_path)
+    scope, found = find(tmp_path)
     assert scope == "mmseg"
     assert [
         (str(s.images.relative_to(tmp_path)), str(s.annotations.relative_to(tmp_path)))
@@ -376,34 +375,34 @@ def test_which_of_several_files_is_asked(tmp_path):
     for name in ("train_a.json", "train_b.json"):
         save({}, tmp_path / name)
     with pytest.raises(InputError, match=r"2 files for train: train_a.json, train_b"):
-        sources.find(tmp_path)
+        find(tmp_path)
 
 
 def test_classes_of_the_command_line(tmp_path):
     write_label_maps(tmp_path, 3)
     given = folder_options(tmp_path, color_map="")
     given.classes = ["ground", "beetle", "ant", "wasp"]
-    part, _ = own_data.examine(given)
+    part, _ = examine(given)
     assert part.classes == ("ground", "beetle", "ant", "wasp")
     assert dict(part.findings) == {label_check.UNUSED: ["wasp"]}
     (tmp_path / "names.txt").write_text("ground\nbeetle\n\nant\n")
     given.classes = [str(tmp_path / "names.txt")]
-    assert own_data.examine(given)[0].classes == ("ground", "beetle", "ant")
+    assert examine(given)[0].classes == ("ground", "beetle", "ant")
     given.classes = ["ground", "ground"]
     with pytest.raises(InputError, match="given twice"):
-        own_data.examine(given)
+        examine(given)
     given.color_map = str(color_map(tmp_path / "colors.txt"))
     given.classes = ["a", "b"]
     with pytest.raises(InputError, match="both name the classes"):
-        own_data.examine(given)
+        examine(given)
 
 
 def test_a_config_without_heads(detection, tmp_path):
-    cfg = config.load_config(str(DET), work_dir=str(tmp_path))
+    cfg = load_config(str(DET), work_dir=str(tmp_path))
     cfg.model = Config(dict(type="X", data_preprocessor=dict(num_classes=3)))
     cfg.val_evaluator.metric = "bbox"
     with pytest.raises(InputError, match="no num_classes in its model"):
-        own_data.prepare(cfg, coco_options(detection), 1)
+        prepare(cfg, coco_options(detection), 1)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real samples are not here")

@@ -14,11 +14,11 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from convnext_dense.commands.predict import inputs as sources
 from convnext_dense.commands.predict import prediction, predictor, results
+from convnext_dense.commands.predict.inputs import _named, find
 from convnext_dense.config.options import load_config
 from convnext_dense.datasets import shapes
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
 
 from .conftest import shell
@@ -66,7 +66,7 @@ def seg(tmp_path_factory, shapes_root):
         *("train_cfg.max_iters=2", "train_cfg.val_interval=3"),
         "default_hooks.checkpoint.interval=2",
     ]
-    runtime.run(load_config(str(config), settings, str(folder)), "train")
+    run(load_config(str(config), settings, str(folder)), "train")
     return config, folder / "iter_2.pth"
 
 
@@ -323,7 +323,7 @@ def test_sources(tmp_path, monkeypatch):
     out = tmp_path / "out"
 
     def found(*given):
-        return [(one.file_name, one.picture) for one in sources.find(given, out)]
+        return [(one.file_name, one.picture) for one in find(given, out)]
 
     x = ("x.jpg", "pictures/x.jpg")
     assert found("in/a/x.jpg", f"{tmp_path}/in/a/../a/x.jpg") == [x]
@@ -385,7 +385,7 @@ def test_label_files(tmp_path, classes, meta, wanted):
     """Numbered as the data's own; more than 8 bits hold are 16 bits."""
     meta = dict(classes=tuple(map(str, range(classes + 1 * bool(meta)))), **meta)
     writer = results.Results(tmp_path, "mmseg", meta, 0.3)
-    (source,) = sources._named([Path("/a.png")])
+    (source,) = _named([Path("/a.png")])
     image = np.zeros((1, 2, 3), np.uint8)
     writer.image(source, 1, image, sample_of([[0, 255]]))
     labels = cv2.imread(str(tmp_path / "labels/a.png"), cv2.IMREAD_UNCHANGED)
@@ -395,7 +395,7 @@ def test_label_files(tmp_path, classes, meta, wanted):
 
 def test_classes_that_the_data_has_not(tmp_path):
     writer = results.Results(tmp_path, "mmseg", dict(classes=("a", "b")), 0.3)
-    (source,) = sources._named([Path("/a.png")])
+    (source,) = _named([Path("/a.png")])
     with pytest.raises(
         InputError, match="predicts class 2, from 0, and the data has 2"
     ):

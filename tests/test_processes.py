@@ -12,9 +12,10 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from convnext_dense.config import options as config
-from convnext_dense.engine import launch as processes
-from convnext_dense.engine import runner as runtime
+from convnext_dense.config.options import load_config
+from convnext_dense.engine.launch import _share_cores, fit_to_cpu, joined
+from convnext_dense.engine.machine import fit_to_machine
+from convnext_dense.engine.runner import run
 from convnext_dense.errors import LostProcessError
 
 from . import own_data_sets, small_runs
@@ -93,7 +94,7 @@ def write_config(folder, text, base):
     """A config of the text above that neither draws nor flips."""
     file = folder / f"{base.stem}.py"
     file.write_text(text.format(base=str(base)))
-    pipeline = config.load_config(str(base)).train_dataloader.dataset.pipeline
+    pipeline = load_config(str(base)).train_dataloader.dataset.pipeline
     still = [dict(step) for step in pipeline if step.type != "RandomFlip"]
     assert len(still) == len(pipeline) - 1
     with file.open("a") as end:
@@ -312,15 +313,15 @@ class EndsTheLoader(Hook):
 def test_a_data_loader_worker_that_is_killed(shapes_root, tmp_path):
     options = [f"data_root={shapes_root}", "val_cfg=None", "val_evaluator=None"]
     options += ["val_dataloader=None", "train_dataloader.persistent_workers=False"]
-    cfg = config.load_config(str(SEG), options, str(tmp_path / "run"))
+    cfg = load_config(str(SEG), options, str(tmp_path / "run"))
     with pytest.raises(LostProcessError, match=r"data-loader worker.*--resume"):
-        runtime.run(cfg, "train", hooks=[EndsTheLoader()])
+        run(cfg, "train", hooks=[EndsTheLoader()])
 
 
 @pytest.mark.parametrize("flexible", [False, True])
 def test_the_models_wrapper_keeps_what_the_config_says(flexible):
     """Of a config that the dump of an earlier run may be."""
-    cfg = config.load_config(str(SEG), launcher="pytorch")
+    cfg = load_config(str(SEG), launcher="pytorch")
     cfg.find_unused_parameters = True
     given = dict(static_graph=True, device_ids=[0])
     if flexible:
@@ -328,8 +329,8 @@ def test_the_models_wrapper_keeps_what_the_config_says(flexible):
         cfg.strategy = dict(type="DDPStrategy", sync_bn="torch", model_wrapper=given)
     else:
         cfg.model_wrapper_cfg = given
-    runtime.fit_to_machine(cfg)
-    assert not processes.fit_to_cpu(cfg)
+    fit_to_machine(cfg)
+    assert not fit_to_cpu(cfg)
     found = cfg.strategy.model_wrapper if flexible else cfg.model_wrapper_cfg
     assert found == dict(
         type="MMDistributedDataParallel",
@@ -346,21 +347,21 @@ def test_cores_are_shared(monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", given.append)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12))
     monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "1"})
-    processes._share_cores()
+    _share_cores()
     assert given == []  # Slurm binds processes to their own
     monkeypatch.setitem(os.environ, "LOCAL_WORLD_SIZE", "5")
-    processes._share_cores()
+    _share_cores()
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "3")  # the user's wish
-    processes._share_cores()
+    _share_cores()
     assert given == [2]
 
 
 def test_other_errors_stay_what_they_are():
     """A process alone has lost no other, whatever a message says."""
-    cfg = config.load_config(str(SEG))
+    cfg = load_config(str(SEG))
     with (
         pytest.raises(RuntimeError, match=r"^Connection closed") as raised,
-        processes.joined(cfg),
+        joined(cfg),
     ):
         raise RuntimeError("Connection closed by peer")
     assert type(raised.value) is RuntimeError

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from convnext_dense.config.options import load_config, use_tta
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.build import build_layer_decay
 from convnext_dense.models.archs import ARCHS
 
 from .conftest import ROOT, SHARED
@@ -75,7 +75,7 @@ def test_layer_decay_parameter_by_parameter(row):
     recipe, cfg = row
     facts = FACTS["recipes"][recipe["layer_decay"]]
     found = {}
-    for group in runtime.build_layer_decay(cfg):
+    for group in build_layer_decay(cfg):
         for name in group["param_names"]:
             assert name not in found
             found[name] = group

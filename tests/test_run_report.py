@@ -24,8 +24,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from convnext_dense.commands.report import finished
-from convnext_dense.config import options as config
-from convnext_dense.engine import runner as runtime
+from convnext_dense.config.options import load_config
+from convnext_dense.engine import runner as engine_runner
+from convnext_dense.engine.runner import run
 from convnext_dense.optim.layer_decay import Layer, layers_of
 from convnext_dense.reports.run import curves, detection, figures, page, segmentation
 from convnext_dense.reports.run.examples import Findings, best_and_worst
@@ -576,13 +577,13 @@ def test_a_page_of_many_classes_is_small_and_names_the_confused(tmp_path):
 
 def train(file, work_dir, data_root, *more, change=None):
     forget_instances(ManagerMixin)
-    cfg = config.load_config(
+    cfg = load_config(
         str(file), [*options(f"data_root={data_root}", *more)[1:]], str(work_dir)
     )
     if change:
         change(cfg)
     with logged() as messages:
-        return runtime.run(cfg, "train"), messages
+        return run(cfg, "train"), messages
 
 
 @pytest.fixture(scope="module")
@@ -780,8 +781,10 @@ def test_only_one_hook_writes_the_page():
             test=lambda: None,
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runtime, "build_runner", lambda *_, runner=runner: runner)
-            runtime.run(cfg, "train")
+            patch.setattr(
+                engine_runner, "build_runner", lambda *_, runner=runner: runner
+            )
+            run(cfg, "train")
         assert sum(isinstance(hook, RunReportHook) for hook in hooks) == count
 
 

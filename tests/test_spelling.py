@@ -2,8 +2,8 @@
 
 import pytest
 
-from convnext_dense.config import options as config
-from convnext_dense.config.checks import names as spelling
+from convnext_dense.config.checks.names import check_names, check_options
+from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
 from .conftest import ROOT, logged
@@ -48,7 +48,7 @@ NEW = [  # none of them is in the config
 
 @pytest.mark.parametrize("options", NEW)
 def test_new_settings_are_taken(options):
-    cfg = config.load_config(str(DET), options.split())
+    cfg = load_config(str(DET), options.split())
     name, _, _ = options.split()[-1].partition("=")
     node = cfg
     for key in name.split("."):
@@ -58,25 +58,25 @@ def test_new_settings_are_taken(options):
 def test_what_only_the_config_file_reads_is_told():
     """``max_epochs = 4`` at the top of a config is read when the file is."""
     with logged() as messages:
-        config.load_config(str(DET), ["max_epochs=2"])
+        load_config(str(DET), ["max_epochs=2"])
     assert any("max_epochs: nothing but the config file" in m for m in messages)
     with logged() as messages:
-        config.load_config(str(DET), ["train_cfg.max_epochs=2", "data_root=x"])
+        load_config(str(DET), ["train_cfg.max_epochs=2", "data_root=x"])
     assert messages == []
 
 
 def test_no_config_has_a_name_that_is_taken_for_a_slip():
     for file in (*ROOT.glob("configs/det/*.py"), *ROOT.glob("configs/seg/*.py")):
-        spelling.check_names(config.load_config(str(file)), ("train", "val", "test"))
+        check_names(load_config(str(file)), ("train", "val", "test"))
 
 
 def test_near_names():
-    cfg = config.load_config(str(COCO))
+    cfg = load_config(str(COCO))
     with pytest.raises(
         InputError, match=r"nothing reads val_datalaoder.*val_dataloader"
     ):
-        spelling.check_options(cfg, {"val_datalaoder.batch_size": 1})
-    spelling.check_options(cfg, {"model.test_cfg.rcnn.score_thr": 0.1})
-    cfg = config.load_config(str(SEG))
+        check_options(cfg, {"val_datalaoder.batch_size": 1})
+    check_options(cfg, {"model.test_cfg.rcnn.score_thr": 0.1})
+    cfg = load_config(str(SEG))
     with pytest.raises(InputError, match=r"did you mean model.decode_head.channels"):
-        spelling.check_options(cfg, {"model.decode_head.chanels": 1})
+        check_options(cfg, {"model.decode_head.chanels": 1})

@@ -21,7 +21,7 @@ from mmengine.registry import VISBACKENDS, DefaultScope
 from mmengine.visualization import LocalVisBackend, Visualizer
 
 from convnext_dense import ConvNeXt
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
 
 from . import load
@@ -79,13 +79,13 @@ def test_runs_leave_nothing_in_their_process(task, shapes_root, tmp_path):
     for number in range(rounds):
         work_dir = tmp_path / str(number)
         cfg = short_config(task, shapes_root, work_dir)
-        runner = runtime.run(cfg, "train")
+        runner = run(cfg, "train")
         assert load.taken().processes == processes  # though the Runner is still there
         models.append(weakref.ref(runner.model))
         cfg.load_from = (work_dir / "last_checkpoint").read_text()
         if LONG or number == rounds - 1:
             for mode in ("val", "test"):
-                runner = runtime.run(cfg, mode)
+                runner = run(cfg, mode)
         del runner
         after.append(left())
         memory.append(load.taken().memory)
@@ -120,7 +120,7 @@ def test_a_run_that_fails_leaves_nothing(persistent, shapes_root, tmp_path):
     MMLogger.get_current_instance()
     before, fail = (instances(), left()), Fail()
     with pytest.raises(RuntimeError, match="on purpose"):
-        runtime.run(cfg, "train", hooks=[fail])
+        run(cfg, "train", hooks=[fail])
     assert fail.visualizer._vis_backends["OpenVisBackend"].file.closed
     del fail
     assert (instances(), left()) == before
@@ -132,10 +132,10 @@ def test_a_run_in_a_thread(shapes_root, tmp_path):
     wrong = copy.deepcopy(cfg)
     wrong.visualizer.vis_backends = [dict(type="NoVisBackend")]
     with pytest.raises(InputError, match="NoVisBackend"):
-        runtime.run(wrong, "train")
+        run(wrong, "train")
     done, processes = [], load.taken().processes
     thread = threading.Thread(
-        target=lambda: done.append(runtime.run(cfg, "train")), daemon=True
+        target=lambda: done.append(run(cfg, "train")), daemon=True
     )
     thread.start()
     thread.join(timeout=60)
@@ -188,19 +188,21 @@ def test_many_sizes_of_images_fill_no_memory():
 
 TOOL = """
 import ctypes, sys, threading
-sys.path.insert(0, "tools")
-from _command import run
+from convnext_dense import commands
 
 def waiting():
     threading.Event().wait()
 
-def main():
+def main(args):
     threading.Thread(target=waiting, daemon=True).start()
     print("ready", flush=True)
     {}
     print("goes on")
 
-run(main)
+commands.slow = type(sys)("convnext_dense.commands.slow")
+commands.slow.main, commands.slow.add_arguments = main, lambda parser: None
+sys.modules[commands.slow.__name__] = commands.slow
+commands.run("slow")
 """
 
 

@@ -9,7 +9,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.utils import ManagerMixin
 
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.runner import replay
 from convnext_dense.engine.watch import hook, start
 from convnext_dense.errors import InputError, NotFiniteError
 
@@ -130,7 +130,7 @@ def test_the_batch_is_run_again(cfg, tmp_path, capsys):
     small_runs.train(cfg, hooks=[Poison({2}), Poison({4}, GRADIENT)])
     folder = tmp_path / "run/not_finite"
     with pytest.raises(NotFiniteError) as error:
-        runtime.replay(cfg, folder / "iter_2.pth")
+        replay(cfg, folder / "iter_2.pth")
     said = str(error.value)
     assert "iteration 2:" in said
     assert said.count(".jpg") == 2
@@ -138,7 +138,7 @@ def test_the_batch_is_run_again(cfg, tmp_path, capsys):
     assert "the first that is not finite comes out of data_preprocessor" in said
     assert said.endswith("not finite again")
     # The other's images were well: what made it is not in the file.
-    runtime.replay(cfg, folder / "iter_4.pth")
+    replay(cfg, folder / "iter_4.pth")
     assert capsys.readouterr().out.endswith("all is finite here\n")
 
 
@@ -155,7 +155,7 @@ def test_a_replay_is_the_step_itself(tmp_path, shapes_root, kind, capsys):
     losses = Losses()
     small_runs.train(cfg, hooks=[Poison({2}, parameter), losses])
     capsys.readouterr()
-    runtime.replay(cfg, tmp_path / "run/not_finite/iter_2.pth")
+    replay(cfg, tmp_path / "run/not_finite/iter_2.pth")
     lines = capsys.readouterr().out.splitlines()
     again = dict(line.split(": ") for line in lines if line.count(": "))
     assert len(losses.found[2]) > 2

@@ -1,153 +1,19 @@
-"""What the tools share: common arguments, and errors as messages."""
+"""Run a command of this checkout, whether the package is installed or not."""
 
-import argparse
-import faulthandler
-import os
-import signal
+import importlib.util
 import sys
-import time
 from pathlib import Path
 
-# The checkout's own package, also where it was not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-def run(main) -> None:
-    """Run a tool; a user's mistake ends in its message and exit code 2.
+def run(name: str) -> None:
+    """Run ``convnext_dense.commands.NAME``."""
+    if "convnext_dense" not in sys.modules:
+        # Without running its __init__.py, which imports torch and mmengine: --help
+        # shall be fast, and the doctor works without them. See load_package there.
+        spec = importlib.util.find_spec("convnext_dense")
+        sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    from convnext_dense import commands
 
-    ``convnext_dense.errors`` has the other codes. ``CONVNEXT_DENSE_DEBUG=1`` shows the
-    Python stack as well. A crash in native code and the signal USR1, after which the
-    tool goes on, show the stacks of all threads.
-    """
-    if sys.stderr:  # it may have been closed
-        faulthandler.enable()
-        if hasattr(faulthandler, "register"):  # not on Windows
-            faulthandler.register(signal.SIGUSR1)
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)  # as shells say it
-    except Exception as error:
-        exit_code = getattr(error, "exit_code", None)  # InputError has one
-        if exit_code is None or os.environ.get("CONVNEXT_DENSE_DEBUG") == "1":
-            raise
-        print(f"error: {_leave_to_the_first(exit_code)}{error}", file=sys.stderr)
-        sys.exit(exit_code)
-
-
-def _leave_to_the_first(exit_code: int) -> str:
-    """Of many processes that find the same mistake, let the first one say it.
-
-    Its end ends the others, if their launcher does not leave them alone. One that is
-    still here then has a mistake of its own; returns how to begin its message.
-    """
-    ranks = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
-    rank = next((os.environ[name] for name in ranks if name in os.environ), "0")
-    if rank == "0" or exit_code != 2:
-        return ""
-    time.sleep(10)
-    return f"rank {rank}: "
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments both toolboxes' train.py and test.py have."""
-    parser.add_argument("--work-dir", help="where the run writes its files")
-    add_options_argument(parser)
-    parser.add_argument(
-        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none"
-    )
-    add_trust_argument(parser)
-    # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
-
-
-def output_file(path: str) -> str:
-    """An argument's type: a file that can be written later."""
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {folder}")
-    if Path(path).is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder")
-    return path
-
-
-def positive(text: str) -> int:
-    """An argument's type: a whole number from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def add_data_arguments(parser: argparse.ArgumentParser):
-    """One's own data; ``own_data.Options`` has the same names. Returns their group."""
-    group = parser.add_argument_group(
-        "your own data",
-        "a COCO file, or folders of images and of label maps (PNG); without a "
-        "validation split a fifth of the images, drawn by seed, is one",
-    )
-    group.add_argument("--data", metavar="DIR", help="both splits, by their layout")
-    for split in ("train", "val"):
-        group.add_argument(f"--{split}-json", metavar="FILE", help="COCO annotations")
-        group.add_argument(f"--{split}-images", metavar="DIR")
-        group.add_argument(f"--{split}-labels", metavar="DIR", help="label maps")
-    group.add_argument(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        help="of the labels 0, 1, ..., or a file with a name a line; counted if not "
-        "given",
-    )
-    group.add_argument(
-        "--color-map",
-        metavar="FILE",
-        help='for label maps in colours: a line such as "128 64 128 road" for each '
-        "class; those of the name ignore are not trained on",
-    )
-    group.add_argument(
-        "--reduce-zero-label",
-        action="store_true",
-        help="label 0 is not a class but ignored, as 255 is; 1 is the first class",
-    )
-    group.add_argument(
-        "--boxes-only", action="store_true", help="take no notice of masks"
-    )
-    return group
-
-
-def data_options(args: argparse.Namespace):
-    """The ``own_data.Options`` of the arguments above."""
-    from dataclasses import fields
-
-    from convnext_dense.datasets.custom.prepare import Options
-
-    return Options(**{f.name: getattr(args, f.name) for f in fields(Options)})
-
-
-def add_options_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        metavar="KEY=VALUE",
-        help="override settings of the config; data_root=FOLDER moves every data set",
-    )
-
-
-def add_trust_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help="let checkpoint files run code, for those who must",
-    )
-
-
-def apply_common_arguments(args: argparse.Namespace) -> None:
-    """Those that go into the environment."""
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    apply_trust(args)
-
-
-def apply_trust(args: argparse.Namespace) -> None:
-    if args.trust_checkpoint:
-        os.environ["CONVNEXT_DENSE_TRUST_CHECKPOINT"] = "1"
+    commands.run(name)

@@ -1,57 +1,6 @@
-"""Write a segmentor or a backbone to ONNX or torch.export:
-tools/export.py CONFIG [CHECKPOINT] --out FILE.onnx|FILE.pt2."""
+"""Write a segmentor or a backbone to ONNX or torch.export; see --help."""
 
-import argparse
-
-from _command import (
-    add_options_argument,
-    add_trust_argument,
-    apply_trust,
-    output_file,
-    run,
-)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file of either toolbox")
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        help="path, URL, timm://NAME or hf://OWNER/NAME; random weights if left out",
-    )
-    parser.add_argument(
-        "--out",
-        type=output_file,
-        required=True,
-        metavar="FILE",
-        help="ends in .onnx or .pt2 (torch.export)",
-    )
-    parser.add_argument(
-        "--backbone", action="store_true", help="only the backbone and its maps"
-    )
-    parser.add_argument(
-        "--shape",
-        nargs=2,
-        type=int,
-        default=(128, 160),
-        metavar=("H", "W"),
-        help="image size to trace it at; the file takes others too",
-    )
-    add_options_argument(parser)
-    add_trust_argument(parser)
-    args = parser.parse_args()
-    apply_trust(args)
-
-    from convnext_dense.commands.export import (
-        writing as export,  # after the arguments: seconds
-    )
-    from convnext_dense.config import options as config  # after the arguments: seconds
-
-    cfg = config.load_config(args.config, args.cfg_options)
-    cfg.load_from = args.checkpoint
-    export.export(cfg, args.out, args.backbone, tuple(args.shape))
-
+from _command import run
 
 if __name__ == "__main__":
-    run(main)
+    run("export")

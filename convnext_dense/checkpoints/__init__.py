@@ -4,17 +4,13 @@ sources      what a user names -> a file on this disk
 unpickling   without running code
 reading      file -> its content
 origins      how each library names a ConvNeXt's parameters
-recognition  whose names a checkpoint has; tensors under native names
+recognition  a checkpoint's origin, from its keys; tensors under native names
 loading      into a backbone, with a word on what was used
 whole_models the same for mmengine's detectors and segmentors
 converting   the other way: under another library's names
 writing      whole or not at all
-keeping      a run's own: whole, and the last good one found
 """
 
-from convnext_dense.patches import run_checkpoints
-
-from . import whole_models
 from .loading import groups, load_pretrained
 from .reading import read, read_batch
 from .sources import SCHEMES, locate
@@ -25,7 +21,6 @@ __all__ = [
     "SCHEMES",
     "TRUST",
     "groups",
-    "install",
     "load_pretrained",
     "locate",
     "read",
@@ -33,9 +28,3 @@ __all__ = [
     "require_whole",
     "source_of",
 ]
-
-
-def install() -> None:
-    """Change how mmengine reads, writes and keeps checkpoints."""
-    whole_models.install()
-    run_checkpoints.install()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mmengine.logging import print_log
+from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from convnext_dense.errors import InputError
@@ -57,6 +58,22 @@ def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -
     choice = fit(module, found[0] if found else own, source)
     module.load_state_dict(choice.used, strict=False)
     choice.report()
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class ConvNeXtPretrained:
+    """``load_pretrained`` as one of mmengine's weight initializers.
+
+    ``init_cfg=dict(type='Pretrained', checkpoint=SOURCE)`` of a backbone is built as
+    this class.
+    """
+
+    def __init__(self, checkpoint: str, prefix: str | None = None):
+        self.checkpoint = checkpoint
+        self.prefix = prefix
+
+    def __call__(self, module: nn.Module) -> None:
+        load_pretrained(module, self.checkpoint, self.prefix)
 
 
 class Choice(NamedTuple):

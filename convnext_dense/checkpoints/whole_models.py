@@ -1,70 +1,22 @@
-"""Let mmengine load any checkpoint into a detector or segmentor with a ConvNeXt.
+"""Fit a checkpoint's tensors to a whole detector or segmentor with a ConvNeXt."""
 
-``load_from``, ``--resume``, a tool's CHECKPOINT argument and the toolboxes' own
-inference all come through two functions of mmengine: one reads the file, one puts
-a state dict into a model. ``install`` makes the first read safely, and lets the
-second see the backbone's tensors under their native names. A model without this
-package's ConvNeXt is loaded as ever.
-"""
-
-import functools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from mmengine import runner as mmengine_runner
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor, nn
 
 from convnext_dense.errors import InputError
+from convnext_dense.models.convnext import ConvNeXt
 
 from .loading import Choice, check_finite, check_shapes, fit, groups, tensors
-from .reading import read
 from .recognition import recognise
 
-# mmengine's patterns, with all that it would unpickle by itself; "" is for the rest.
-_SCHEMES = (
-    *("", "http://", "https://", "modelzoo://", "torchvision://", "open-mmlab://"),
-    *("openmmlab://", "mmcls://", "pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"),
-)
 _SOURCE = "convnext_dense.source"  # a key of the state dict's metadata
 
 
-def install() -> None:
-    """Make mmengine read every checkpoint by ``read`` and know all origins."""
-    CheckpointLoader.register_scheme(_SCHEMES, _load, force=True)
-    plain = mmengine_checkpoint.load_state_dict
-    if hasattr(plain, "__wrapped__"):  # installed already
-        return
-
-    @functools.wraps(plain)
-    def load_state_dict(module, state_dict, strict=False, logger=None):
-        matched = match(module, state_dict)
-        for choice in matched.choices:
-            choice.report()
-        if matched.alone and not strict:  # else all that is new would be warned of
-            matched.model.load_state_dict(matched.weights, strict=False)
-        else:
-            plain(module, matched.weights, strict=strict, logger=logger)
-
-    mmengine_checkpoint.load_state_dict = load_state_dict
-    mmengine_runner.load_state_dict = load_state_dict
-
-
-def _load(filename, map_location=None):
-    content = read(filename, map_location)
-    if str(filename).startswith("mmcls://"):
-        content = mmengine_checkpoint._process_mmcls_checkpoint(content)
-    if not isinstance(content, Mapping):
-        return content
-    if isinstance(content.get("state_dict"), Mapping):
-        return {**content, "state_dict": _named(content["state_dict"], filename)}
-    return _named(content, filename)
-
-
-def _named(weights: Mapping, source) -> OrderedDict:
+def with_source(weights: Mapping, source) -> OrderedDict:
     """The same with its source in the metadata, which is all that mmengine keeps of
     a state dict beside the tensors."""
     named = OrderedDict(weights)
@@ -99,7 +51,7 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
             there for it does not fit.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        # FSDP's has but a part of each parameter; see sharding.py.
+        # FSDP's has but a part of each parameter; see engine/fsdp.py.
         model = getattr(model, "unsharded", None) or model.module
     backbones = _convnexts(model)
     if not backbones:
@@ -142,10 +94,6 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
 
 
 def _convnexts(model: nn.Module) -> dict[str, nn.Module]:
-    from convnext_dense.models.convnext import (
-        ConvNeXt,  # which itself loads by this package
-    )
-
     return {
         f"{name}." if name else "": module
         for name, module in model.named_modules()

@@ -19,7 +19,7 @@ from mmengine.utils import import_modules_from_strings
 from convnext_dense.checkpoints.unpickling import trusted
 from convnext_dense.errors import InputError
 
-from .checks import files as inputs
+from .checks.requirements import check_toolbox
 from .options import image_pipeline
 
 _NEEDED = {
@@ -63,7 +63,7 @@ def embedded_config(checkpoint: Mapping, source: str) -> Config:
         )
     try:
         cfg = Config(_settings(text), text, filename=f"the config in {source}")
-        inputs.check(cfg, ())
+        check_toolbox(cfg)
         cfg.model = _without_starts(cfg.model.to_dict())
         imports = cfg.get("custom_imports", {}).get("imports") or []
         imports = [imports] if isinstance(imports, str) else list(imports)

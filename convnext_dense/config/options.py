@@ -15,8 +15,8 @@ from mmengine.logging import print_log
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
 
-from .checks import files as inputs
-from .checks import names as spelling
+from .checks import names
+from .sections import dataset_configs
 
 
 def load_config(
@@ -72,7 +72,7 @@ def use_options(cfg: Config, options: Sequence[str]) -> None:
                 f"--cfg-options: {cfg.filename} has no data_root to change"
             )
         _move_data(cfg, str(cfg.data_root), str(options["data_root"]))
-    spelling.check_options(cfg, options)
+    names.check_options(cfg, options)
     try:
         cfg.merge_from_dict(options)
     except Exception as error:
@@ -145,7 +145,7 @@ def use_tta(cfg: Config) -> None:
         print_log("--tta: mmdet merges boxes only, so masks are left out", "current")
     # What the config's tta_model says of its module changes the model for TTA.
     cfg.merge_from_dict(dict(model=cfg.tta_model.pop("module", {})))
-    for dataset in inputs.datasets(cfg.test_dataloader):
+    for dataset in dataset_configs(cfg.test_dataloader):
         if "pipeline" in dataset:
             dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
@@ -159,7 +159,7 @@ def _default_det_tta(cfg: Config) -> None:
     )
     pipeline = copy.deepcopy(
         next(
-            d.pipeline for d in inputs.datasets(cfg.test_dataloader) if "pipeline" in d
+            d.pipeline for d in dataset_configs(cfg.test_dataloader) if "pipeline" in d
         )
     )
     pack = pipeline.pop()
@@ -215,7 +215,7 @@ def image_pipeline(cfg: Config) -> list[ConfigDict]:
     Raises:
         InputError: there is none, or it does not start with LoadImageFromFile.
     """
-    datasets = inputs.datasets(cfg.get("test_dataloader"))
+    datasets = dataset_configs(cfg.get("test_dataloader"))
     pipeline = next((d["pipeline"] for d in datasets if "pipeline" in d), None)
     if not isinstance(pipeline, list) or not all(
         isinstance(step, dict) and "type" in step for step in pipeline

@@ -7,28 +7,22 @@ they meet over gloo.
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import (
-    broadcast_object_list,
     get_dist_info,
     init_dist,
     is_distributed,
-    is_main_process,
 )
-from mmengine.model import is_model_wrapper
 from mmengine.utils.dl_utils import set_multi_processing
-from torch import distributed, nn
+from torch import distributed
 
 from convnext_dense.errors import InputError, LostProcessError
-
-T = TypeVar("T")
 
 # Where each launcher tells a process its rank, how many there are, and its rank among
 # those of its machine.
@@ -75,25 +69,6 @@ def joined(cfg: Config) -> Iterator[None]:
         raise
     if joins:
         distributed.destroy_process_group()
-
-
-def on_main(work: Callable[[], T]) -> T:
-    """What ``work()`` returns on rank 0, or its InputError, on every rank."""
-    outcome = [None]
-    if is_main_process():
-        try:
-            outcome = [work()]
-        except InputError as error:
-            outcome = [error]
-    broadcast_object_list(outcome)
-    if isinstance(outcome[0], InputError):
-        raise outcome[0]
-    return outcome[0]
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The model within the wrapper that many processes give it, DDP's or FSDP's."""
-    return model.module if is_model_wrapper(model) else model
 
 
 def fit_to_cpu(cfg: Config) -> bool:

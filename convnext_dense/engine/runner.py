@@ -1,127 +1,32 @@
-"""From a config to a model, or to a Runner fit for this machine.
-
-Shared by every tool and by both toolboxes.
-"""
+"""Train, validate or test by a config, with either toolbox."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, RUNNERS, DefaultScope
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from torch import nn
 
 from convnext_dense import checkpoints
-from convnext_dense.config.checks import (
-    building,
-)
-from convnext_dense.config.checks import (
-    files as inputs,
-)
-from convnext_dense.config.checks import (
-    names as spelling,
-)
-from convnext_dense.config.checks import (
-    values as settings,
-)
+from convnext_dense.config import checks
+from convnext_dense.config.checks.build_errors import explain_build
+from convnext_dense.config.checks.channels import check_channels
+from convnext_dense.config.checks.data_errors import empty_dataset, explain_data
 from convnext_dense.errors import InputError, NotFiniteError
-from convnext_dense.optim.layer_decay import LayerDecayOptimWrapperConstructor
 from convnext_dense.reports.run.hook import RunReportHook
 from convnext_dense.utils import files
 
-from . import cleanup
-from . import launch as processes
+from . import cleanup, launch
+from .build import build_model
 from .exact_resume.hook import ExactResumeHook
+from .machine import fit_to_machine
 from .watch import batches
 from .watch.hook import WatchHook
 
-
-def fit_to_machine(cfg: Config) -> None:
-    """Replace what needs many processes where there is one, and what needs a GPU
-    where there is none; a line says what."""
-    many = (cfg.get("launcher") or "none") != "none"
-    if not many and "FSDP" in (cfg.get("strategy") or {}).get("type", ""):
-        for key in ("runner_type", "strategy"):
-            cfg.pop(key, None)
-        print_log("one process: FSDP replaced by the whole model", "current")
-    if get_device() != "cpu":
-        return
-    replaced = []
-    wrapper = cfg.get("optim_wrapper", {})
-    if wrapper.get("type") == "AmpOptimWrapper":
-        wrapper.type = "OptimWrapper"
-        for key in ("loss_scale", "dtype", "use_fsdp"):
-            wrapper.pop(key, None)
-        replaced.append("mixed precision by fp32")
-    if _replace_type(cfg.model, "SyncBN", "BN"):
-        replaced.append("SyncBN by BN")
-    if many and processes.fit_to_cpu(cfg):
-        replaced.append("NCCL by gloo")
-    if replaced:
-        print_log(f"no GPU here: {', '.join(replaced)} replaced", "current")
-
-
-def _replace_type(node, old: str, new: str) -> bool:
-    """Whether a ``type`` was replaced anywhere below ``node``."""
-    found = False
-    if isinstance(node, dict):
-        if node.get("type") == old:
-            node["type"] = new
-            found = True
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for child in node:
-            found |= _replace_type(child, old, new)
-    return found
-
-
-def build_model(cfg: Config, device: str = "meta") -> nn.Module:
-    """The model of ``cfg``, whose weights are random.
-
-    Args:
-        device: where it is; on the meta device it has a structure, and no memory.
-
-    Raises:
-        InputError: the config is of neither toolbox, or its model cannot be built.
-    """
-    inputs.check(cfg, ())
-    spelling.check_names(cfg, ())
-    scope = DefaultScope.overwrite_default_scope(cfg.default_scope)
-    try:
-        with scope, torch.device(device):
-            return MODELS.build(cfg.model)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a toolbox's model can raise
-        raise InputError(
-            f"the model of {cfg.filename} could not be built: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def build_layer_decay(cfg: Config) -> list[dict]:
-    """The ``param_groups`` with which training by ``cfg`` starts, on the meta device.
-
-    Raises:
-        InputError: the model cannot be built, or ``cfg`` has no layer decay.
-    """
-    constructor = cfg.get("optim_wrapper", {}).get("constructor")
-    if constructor != LayerDecayOptimWrapperConstructor.__name__:
-        raise InputError(
-            f"{cfg.filename} has no layer decay: every parameter learns at the "
-            "optimizer's own rate; to have it, set optim_wrapper.constructor="
-            "'LayerDecayOptimWrapperConstructor' and .paramwise_cfg.decay_rate"
-        )
-    fit_to_machine(cfg)
-    wrapper = build_optim_wrapper(build_model(cfg), cfg.optim_wrapper)
-    return wrapper.optimizer.param_groups
+TRAINING_HOOKS = (WatchHook, ExactResumeHook, RunReportHook)
 
 
 def run(
@@ -147,21 +52,16 @@ def run(
     """
     start = _Start(whole=mode != "train" or cfg.get("resume", False))
     with (
-        processes.joined(cfg),
+        launch.joined(cfg),
         _nothing_left_on_failure(Path(cfg.work_dir), start),
         cleanup.let_go(),
     ):
-        if prepare:
-            inputs.check(cfg, ())
-            settings.check(cfg, _splits(mode))
-            fit_to_machine(cfg)
-            prepare()
-        runner = build_runner(cfg, mode)
+        runner = build_runner(cfg, mode, prepare)
         runner.register_hook(start, priority="HIGHEST")
         if mode == "train":
-            kinds = (WatchHook, ExactResumeHook, RunReportHook)
-            there = tuple(map(type, runner.hooks))
-            hooks = [*(kind() for kind in kinds if kind not in there), *hooks]
+            present = set(map(type, runner.hooks))
+            added = [hook for hook in TRAINING_HOOKS if hook not in present]
+            hooks = [*(hook() for hook in added), *hooks]
         for hook in hooks:
             runner.register_hook(hook)
         try:
@@ -194,8 +94,8 @@ class _Start(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         if not isinstance(checkpoint, Mapping):
-            kind = type(checkpoint).__name__
-            raise InputError(f"{runner._load_from} holds a {kind}, not weights")
+            content = type(checkpoint).__name__
+            raise InputError(f"{runner._load_from} holds a {content}, not weights")
         weights = checkpoint.get("state_dict", checkpoint)
         if runner._resume and not {"meta", "optimizer"} <= set(checkpoint):
             raise InputError(
@@ -213,38 +113,42 @@ class _Start(Hook):
     before_test = before_train
 
 
-def build_runner(cfg: Config, mode: str) -> Runner:
+def build_runner(
+    cfg: Config, mode: str, prepare: Callable[[], None] | None = None
+) -> Runner:
     """A Runner with its data sets built, ready for ``train()`` or the like.
 
-    With a launcher, to be called in ``processes.joined``.
+    With a launcher, to be called in ``launch.joined``.
 
     Args:
         mode: 'train', 'val' or 'test'.
+        prepare: called between the checks and building, as in ``run``.
 
     Raises:
         InputError: something that ``cfg`` names is not there or not what it
             should be.
     """
     splits = _splits(mode)
-    inputs.check(cfg, splits)
-    spelling.check_names(cfg, splits)
+    checks.check(cfg, splits, data_files=prepare is None)
     fit_to_machine(cfg)
+    if prepare:
+        prepare()
     try:
         build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
         runner = build(cfg)
-        building.check_channels(runner.model)
+        check_channels(runner.model)
         for split in splits:  # a loop builds its data set when first asked for
             loop = getattr(runner, f"{split}_loop")
-            empty = inputs.empty_part(loop.dataloader.dataset) if loop else None
+            empty = empty_dataset(loop.dataloader.dataset) if loop else None
             if empty is not None:
                 where = empty.ann_file or ", ".join(empty.data_prefix.values())
                 raise InputError(
-                    inputs.explain(cfg, splits) or f"the {split} data is empty: {where}"
+                    explain_data(cfg, splits) or f"the {split} data is empty: {where}"
                 )
     except InputError:
         raise
     except Exception as error:  # whatever a library can raise
-        trouble = inputs.explain(cfg, splits) or building.explain(error)
+        trouble = explain_data(cfg, splits) or explain_build(error)
         raise InputError(trouble) from error
     return runner
 
@@ -272,5 +176,5 @@ def _nothing_left_on_failure(work_dir: Path, start: _Start) -> Iterator[None]:
             else:
                 path.unlink(missing_ok=True)
         if not hasattr(error, "exit_code"):  # a library's, while all was being built
-            raise InputError(building.explain(error)) from error
+            raise InputError(explain_build(error)) from error
         raise

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModule, update_init_info
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
-from convnext_dense.checkpoints import load_pretrained
 from convnext_dense.errors import InputError
 
 from . import fused
@@ -201,8 +200,9 @@ class ConvNeXt(BaseModule):
             InputError: the checkpoint cannot be had, or none of it fits.
         """
         if _is_pretrained(self.init_cfg):
-            load_pretrained(
-                self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix")
+            # checkpoints/ registers it, so that models/ need not import checkpoints/.
+            WEIGHT_INITIALIZERS.build({**self.init_cfg, "type": "ConvNeXtPretrained"})(
+                self
             )
             self._is_init = True
             if hasattr(self, "_params_init_info"):  # mmengine's report in the log

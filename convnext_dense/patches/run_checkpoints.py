@@ -23,9 +23,9 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
 from convnext_dense.checkpoints.unpickling import unpickle
-from convnext_dense.engine import launch as processes
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
+from convnext_dense.utils.distributed import on_main
 
 
 def install() -> None:
@@ -134,7 +134,7 @@ def find_latest_checkpoint(path: str) -> str | None:
     Raises:
         InputError: there are checkpoints, and none is whole.
     """
-    return processes.on_main(lambda: _find(Path(path)))
+    return on_main(lambda: _find(Path(path)))
 
 
 def _find(folder: Path) -> str | None:

@@ -7,7 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from convnext_dense.engine.runner import build_model, fit_to_machine
+from convnext_dense.engine.build import build_model
+from convnext_dense.engine.machine import fit_to_machine
 from convnext_dense.errors import InputError
 from convnext_dense.models.convnext import ConvNeXt
 

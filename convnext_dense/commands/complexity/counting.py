@@ -13,7 +13,7 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convnext_dense.engine.runner import build_model
+from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 
 SHAPES = {"mmdet": (800, 1280), "mmseg": (512, 2048)}  # height, width

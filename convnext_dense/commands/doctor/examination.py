@@ -1,10 +1,9 @@
-"""Can training start here, and if not, what to do?
+"""The doctor's checks in their order, and its verdict.
 
-This must work where nothing else does: without mmengine, with a torch that fails or
-crashes when imported, in an old Python. So these files are for Python 3.8, and at their
-top import the standard library only; and tools/doctor.py imports this folder without
-the package around it, which imports mmengine. What can crash or hang is looked at in
-a process apart.
+The doctor must work where nothing else does: without mmengine, with a torch that fails
+or crashes when imported, in an old Python. So its files are written for Python 3.8 and
+import only the standard library at the top. What can crash or hang is checked in a
+subprocess.
 """
 
 from __future__ import annotations

@@ -25,7 +25,10 @@ def kernels() -> Iterator[Finding]:
         seen = "plain PyTorch: Triton is not installed"
         yield Finding(WARNING, WHAT, seen, remedies.TRITON)
         return
+    from convnext_dense.commands import load_package
     from convnext_dense.errors import InputError
+
+    load_package()
     from convnext_dense.models.fused.gpu import ways
 
     try:

@@ -168,7 +168,9 @@ def convnext_dense() -> Iterator[Finding]:
     from mmengine.registry import MODELS
 
     import convnext_dense
+    from convnext_dense.commands import load_package
 
+    load_package()
     found = (
         f"{convnext_dense.__version__} in {os.path.dirname(convnext_dense.__file__)}"
     )
@@ -185,7 +187,9 @@ def convnext_dense() -> Iterator[Finding]:
 
 
 def mmcv_ops() -> Iterator[Finding]:
-    # The package first: it has stand-ins where there are no compiled ops.
+    from convnext_dense.commands import load_package
+
+    load_package()  # first: it has stand-ins where there are no compiled ops
     from convnext_dense.patches import mmcv_ops  # isort: skip
     from mmcv.ops import nms
 

@@ -25,6 +25,9 @@ def segmentation() -> Iterator[Finding]:
 def _train(task: str, file: str) -> Iterator[Finding]:
     from mmengine.device import get_device
 
+    from convnext_dense.commands import load_package
+
+    load_package()
     from convnext_dense.datasets import shapes
 
     # Below the folder of the process that started this one, which removes it.
@@ -47,19 +50,19 @@ def _step(task: str, file: str, folder: Path, amp: bool) -> Finding:
     import torch
     from mmengine.device import get_device
 
-    from convnext_dense.config import options as config
-    from convnext_dense.engine import runner as runtime
+    from convnext_dense.config import options
+    from convnext_dense.engine.runner import build_runner
 
     name = "mixed precision" if amp else "fp32"
-    cfg = config.load_config(
+    cfg = options.load_config(
         str(CONFIGS / file), [f"data_root={folder / 'shapes'}"], str(folder / name)
     )
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
     cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.update({"max_epochs" if task == "detection" else "max_iters": 1})
     if amp:
-        config.use_amp(cfg)
-    runner = runtime.build_runner(cfg, "train")
+        options.use_amp(cfg)
+    runner = build_runner(cfg, "train")
     start = time.monotonic()
     runner.train()
     seconds = time.monotonic() - start

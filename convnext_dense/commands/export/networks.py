@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext_dense import checkpoints
-from convnext_dense.engine import runner as runtime
+from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 
 from .pooling import replace_pools
@@ -48,7 +48,7 @@ def build(cfg: Config, backbone: bool) -> Network:
         InputError: the model cannot be built, is a detector, or the weights do not
             fit or are not whole.
     """
-    model = runtime.build_model(cfg, "cpu").eval().requires_grad_(False)
+    model = build_model(cfg, "cpu").eval().requires_grad_(False)
     if not backbone and not hasattr(model, "encode_decode"):
         raise InputError(
             f"{cfg.filename}: a whole {type(model).__name__} cannot be exported, only "

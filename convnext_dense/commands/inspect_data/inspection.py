@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from convnext_dense.datasets.custom import summary as overview
+from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.prepare import Options, examine
 from convnext_dense.datasets.custom.splits import Part
 from convnext_dense.errors import InputError
@@ -31,7 +31,7 @@ def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> b
         files.check_folder(fix, "--fix")
     parts = examine(options, seed=seed)
     for part in parts:
-        print("\n".join(overview.lines(part)))
+        print("\n".join(summary.lines(part)))
     _print_table(parts)
     if html:
         page.write(html, parts)
@@ -49,7 +49,7 @@ def _print_table(parts: list[Part]) -> None:
         for column in columns:
             table.add_column(f"{part.name} {column}", justify="right")
         table.add_column("pixels, %", justify="right")
-    for row in overview.table(parts):
+    for row in summary.table(parts):
         cells = []
         for split in row["splits"]:
             cells += [str(split[column]) for column in columns]

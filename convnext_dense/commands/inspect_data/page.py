@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnext_dense.datasets.custom import summary as overview
+from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.layouts import IMAGES
 from convnext_dense.datasets.custom.splits import Part, totals
 from convnext_dense.reports import pages
@@ -39,7 +39,7 @@ def write(file: str, parts: list[Part]) -> None:
             for part in parts
         ],
         shown=SHOWN,
-        rows=overview.table(parts),
+        rows=summary.table(parts),
         classes=pages.figure(_classes(parts)),
         sizes=pages.figure(_sizes(parts)),
     )
@@ -55,7 +55,7 @@ def _facts(part: Part) -> list[tuple[str, str]]:
     facts = [("images", len(part.files)), *part.counts.items()]
     facts.append(("classes", len(part.classes)))
     if part.sizes:
-        facts.append(("pixels, width x height", overview.size_range(part.sizes)))
+        facts.append(("pixels, width x height", summary.size_range(part.sizes)))
     return facts
 
 

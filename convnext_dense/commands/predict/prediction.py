@@ -1,10 +1,4 @@
-"""Predict images and videos with a trained detector or segmentor.
-
-sources    what the user names -> files
-reading    a file -> an image, frames
-predictor  images -> predictions, by model and test pipeline
-results    predictions -> pictures, json, label maps
-"""
+"""Predict many images and videos, and write the results."""
 
 import contextlib
 import itertools
@@ -20,9 +14,8 @@ from rich.progress import track
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
 
-from . import decoding as reading
-from . import inputs as sources
-from .inputs import Source
+from .decoding import Video
+from .inputs import Source, find
 from .predictor import OutOfMemory, Predictor, Prepared
 from .results import Results
 
@@ -78,7 +71,7 @@ def predict(
     if math.isnan(score_thr):
         raise InputError("--score-thr nan: give a number from 0 to 1")
     files.check_folder(out, "--out")
-    found = sources.find(inputs, out)
+    found = find(inputs, out)
     predictor = Predictor(config, checkpoint, device, options)
     results = Results(out, predictor.scope, predictor.dataset_meta, score_thr)
     work = _Work(predictor, results, batch)
@@ -133,7 +126,7 @@ class _Work:
     def video(self, source: Source) -> None:
         """Frame after frame: memory does not grow with the length."""
         try:
-            video = reading.Video(source.path)
+            video = Video(source.path)
             frames = track(video, source.file_name, video.count)
             items = self._frames(source, frames)
             with self._results.video(source, video.rate) as add:

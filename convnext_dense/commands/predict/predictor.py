@@ -18,14 +18,14 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.structures import BaseDataElement
 
 from convnext_dense import checkpoints
-from convnext_dense.config import options as config
-from convnext_dense.config.checks import files as inputs
 from convnext_dense.config.embedded import embedded_config
-from convnext_dense.engine import runner as runtime
+from convnext_dense.config.options import image_pipeline, load_config, use_options
+from convnext_dense.config.sections import dataset_configs
+from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 from convnext_dense.utils.images import too_long
 
-from . import decoding as reading
+from .decoding import check_image
 
 
 class OutOfMemory(InputError):
@@ -75,18 +75,18 @@ class Predictor:
             kind = type(content).__name__
             raise InputError(f"{checkpoint} holds a {kind}, not weights")
         if config_file:
-            cfg = config.load_config(config_file, options)
+            cfg = load_config(config_file, options)
         else:
             cfg = embedded_config(content, checkpoint)
-            config.use_options(cfg, options)
+            use_options(cfg, options)
         self.scope = cfg.get("default_scope")
-        model = runtime.build_model(cfg, "cpu")
+        model = build_model(cfg, "cpu")
         meta = _trained_on(content) or (_test_data(cfg) if config_file else {})
         self.dataset_meta = _checked(meta, checkpoint)
         checkpoints.require_whole(model, content.get("state_dict", content))
         _load_checkpoint_to_model(model, content)
         self._model = revert_sync_batchnorm(model).to(device).eval()
-        loader, *pipeline = config.image_pipeline(cfg)
+        loader, *pipeline = image_pipeline(cfg)
         with DefaultScope.overwrite_default_scope(self.scope):
             self._loader = TRANSFORMS.build(loader)
             self._pipeline = Compose(pipeline)
@@ -101,7 +101,7 @@ class Predictor:
             InputError: it is damaged or not an image; or whatever the pipeline
                 raises at an image that it cannot take.
         """
-        reading.check_image(path)
+        check_image(path)
         found = dict(img_path=str(path), img_id=number)
         try:
             found = self._loader(found)
@@ -169,7 +169,7 @@ def _trained_on(content: Mapping) -> dict:
 
 def _test_data(cfg: Config) -> dict:
     """What the test data set of a config says of itself, without its files."""
-    for dataset in inputs.datasets(cfg.get("test_dataloader")):
+    for dataset in dataset_configs(cfg.get("test_dataloader")):
         with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
             kind = registry.get(dataset["type"])
         given = BaseDataset._load_metainfo(dataset.get("metainfo"))

@@ -10,9 +10,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from convnext_dense.config import options as config
-from convnext_dense.config.checks import files as inputs
-from convnext_dense.engine import runner as runtime
+from convnext_dense.config.checks.requirements import check_toolbox
+from convnext_dense.config.options import load_config
+from convnext_dense.engine.build import build_layer_decay
+from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
 from convnext_dense.optim.layer_decay import (
     Layer,
@@ -44,7 +45,7 @@ def report(
         InputError: ``work_dir`` is not of a run, or what was given is wrong.
     """
     work_dir = Path(work_dir)
-    shown = config.load_config(str(_config(work_dir)), options)
+    shown = load_config(str(_config(work_dir)), options)
     chosen = checkpoint or _checkpoint(work_dir)
     if chosen is None and not curves.read(work_dir).train:
         raise InputError(
@@ -54,7 +55,7 @@ def report(
     cfg.load_from, cfg.resume = str(chosen) if chosen else None, False
     if "visualizer" in cfg:
         cfg.visualizer.vis_backends = None  # this is no run to be logged
-    inputs.check(cfg, ())  # toolbox and checkpoint
+    check_toolbox(cfg)
     hook, told, findings = RunReportHook(), {}, "The run left no checkpoint."
     if chosen is not None:
         try:
@@ -99,7 +100,7 @@ def _checkpoint(work_dir: Path) -> Path | None:
 def _validate(cfg: Config, hook: RunReportHook) -> Runner:
     """Run ``hook`` through one validation, which leaves no files."""
     with tempfile.TemporaryDirectory() as cfg.work_dir:
-        return runtime.run(cfg, "val", hooks=[hook])
+        return run(cfg, "val", hooks=[hook])
 
 
 def _layers(cfg: Config) -> list[Layer] | None:
@@ -107,7 +108,7 @@ def _layers(cfg: Config) -> list[Layer] | None:
     if wrapper.get("constructor") != LayerDecayOptimWrapperConstructor.__name__:
         return None
     try:
-        return layers_of(runtime.build_layer_decay(cfg))
+        return layers_of(build_layer_decay(cfg))
     except InputError as error:
         print_log(f"the layers' learning rates are left out: {error}", "current")
         return None

@@ -6,7 +6,7 @@ from importlib import import_module
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from convnext_dense.config.checks import files as inputs
+from convnext_dense.config.sections import dataset_configs
 from convnext_dense.errors import InputError
 from convnext_dense.reports.drawing import palette
 
@@ -134,7 +134,7 @@ def _replace_dataset(loader: dict, dataset: dict) -> None:
 
     A wrapper such as RepeatDataset stays; one of several data sets does not.
     """
-    found = list(inputs.datasets(loader))
+    found = list(dataset_configs(loader))
     pipeline = found[-1].get("pipeline", [])
     several = any("datasets" in one for one in found)
     place = loader.dataset if several else found[-1]
@@ -149,7 +149,7 @@ def _test_as_validated(cfg: Config) -> None:
 
 def _steps(loader: dict):
     """Every transform of a dataloader's pipelines, nested ones too."""
-    for dataset in inputs.datasets(loader):
+    for dataset in dataset_configs(loader):
         yield from _nested(dataset.get("pipeline"))
 
 

@@ -18,13 +18,12 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from convnext_dense.config.checks import files as inputs
-from convnext_dense.engine import launch as processes
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
+from convnext_dense.utils.coco_json import read_coco
+from convnext_dense.utils.distributed import on_main
 
-from . import coco_check, label_check
-from . import summary as overview
+from . import coco_check, label_check, summary
 from .draw_split import split
 from .into_config import use_data
 from .label_maps import read_color_map
@@ -136,7 +135,7 @@ def _read_coco(options: Options, sources: Sources) -> list[Part]:
     for name, source in sources.items():
         parts.append(
             coco_check.examine(
-                inputs.read_coco(source.annotations),
+                read_coco(source.annotations),
                 source.images,
                 name,
                 parts[0].categories if parts else None,
@@ -189,18 +188,18 @@ def prepare(cfg: Config, options: Options, epochs: int | None) -> None:
     Raises:
         InputError: the data has errors, or does not fit the config.
     """
-    use_data(cfg, processes.on_main(partial(_prepare_files, cfg, options)), epochs)
+    use_data(cfg, on_main(partial(_prepare_files, cfg, options)), epochs)
 
 
 def _prepare_files(cfg: Config, options: Options) -> dict:
     folder = Path(cfg.work_dir).absolute() / "data"
-    summary = folder / "data.json"
-    if cfg.get("resume") and summary.is_file():
+    data_file = folder / "data.json"
+    if cfg.get("resume") and data_file.is_file():
         print_log(f"the splits are those the run began with, in {folder}", "current")
-        return json.loads(summary.read_text(encoding="utf-8"))
+        return json.loads(data_file.read_text(encoding="utf-8"))
     seed = (cfg.get("randomness") or {}).get("seed") or 0
     parts = examine(options, cfg.default_scope, seed)
-    lines = [line for part in parts for line in overview.lines(part)]
+    lines = [line for part in parts for line in summary.lines(part)]
     for line in lines:
         print_log(line, "current")
     if any(part.findings.stop for part in parts):
@@ -224,7 +223,7 @@ def _prepare_files(cfg: Config, options: Options) -> dict:
             data[part.name]["labels"] = str(part.labels)
     with files.whole(folder / "inspection.txt") as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with files.whole(summary) as partial:  # the last: it says that all are there
+    with files.whole(data_file) as partial:  # the last: it says that all are there
         partial.write_text(json.dumps(data), encoding="utf-8")
     print_log(f"the splits are in {folder}", "current")
     return data

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader
 
 from convnext_dense.errors import STOPPED
 from convnext_dense.utils import files
+from convnext_dense.utils.distributed import bare
 
-from ..launch import bare
 from . import random_states
 from .other_batch import adapt
 from .signals import StopRequest

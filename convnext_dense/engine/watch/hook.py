@@ -11,9 +11,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from convnext_dense.errors import InputError, NotFiniteError
+from convnext_dense.utils.distributed import bare
 
 from ..exact_resume import random_states
-from ..launch import bare
 from . import start
 from .batches import bad_losses, few, images, not_finite, write
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from mmengine.runner import Runner
 from torch import nn
 
-from ..launch import bare
+from convnext_dense.utils.distributed import bare
 
 HEADS = ("bbox_head", "mask_head", "decode_head", "auxiliary_head")
 

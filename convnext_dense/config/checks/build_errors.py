@@ -1,0 +1,46 @@
+"""What libraries raise while they build what a config describes, as a message."""
+
+import traceback
+
+from convnext_dense.utils.text import reason
+
+# mmengine's functions -> the section that they build; {split}: whose loop asks for it.
+_SECTIONS = {
+    "build_model": "model",
+    "wrap_model": "model_wrapper_cfg",
+    "setup_env": "env_cfg",
+    "set_randomness": "randomness",
+    "build_logger": "log_level",
+    "build_log_processor": "log_processor",
+    "build_visualizer": "visualizer",
+    "register_default_hooks": "default_hooks",
+    "register_custom_hooks": "custom_hooks",
+    "build_optim_wrapper": "optim_wrapper",
+    "scale_lr": "auto_scale_lr",
+    "build_param_scheduler": "param_scheduler",
+    "build_train_loop": "train_cfg",
+    "build_val_loop": "val_cfg",
+    "build_test_loop": "test_cfg",
+    "build_dataloader": "{split}_dataloader",
+    "build_evaluator": "{split}_evaluator",
+}
+
+
+def explain_build(error: Exception) -> str:
+    """Which section of a config could not be built, and why.
+
+    Args:
+        error: caught where it was raised: its stack says what was being built.
+    """
+    split, section = "", ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        section = _SECTIONS.get(frame.name, section)
+        if frame.name.startswith("build_") and frame.name.endswith("_loop"):
+            split = frame.name.split("_")[1]
+    if not section:
+        return (
+            f"the run could not be started: {reason(error)}. CONVNEXT_DENSE_DEBUG=1 in "
+            "the environment shows where"
+        )
+    section = section.format(split=split)
+    return f"the config's {section} could not be built: {reason(error)}"

@@ -1,0 +1,66 @@
+"""Checks that what a config needs is installed and can work on this machine."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from multiprocessing.util import get_temp_dir
+from pathlib import Path
+
+from mmengine.config import Config
+
+from convnext_dense.errors import InputError, MissingStackError
+
+TOOLBOXES = {"mmdet": "MMDetection", "mmseg": "MMSegmentation"}
+
+LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of a name
+
+
+def check_toolbox(cfg: Config) -> None:
+    """Raise an InputError unless ``cfg`` has a model of an installed toolbox."""
+    scope = cfg.get("default_scope")
+    if scope not in TOOLBOXES or not isinstance(cfg.get("model"), Mapping):
+        raise InputError(
+            f"{cfg.filename} is neither an MMDetection nor an MMSegmentation config: "
+            + (
+                "it has no model"
+                if scope in TOOLBOXES
+                else f"default_scope is {scope!r}, not 'mmdet' or 'mmseg'"
+            )
+            + "; inherit from one of configs/det or configs/seg"
+        )
+    if find_spec(scope) is None:
+        raise MissingStackError(
+            f"{cfg.filename} is a config of {TOOLBOXES[scope]}, which is not installed"
+        )
+
+
+def check_tensorboard(cfg: Config) -> None:
+    """Raise an InputError if ``cfg`` logs for a TensorBoard that is not installed."""
+    backends = cfg.get("visualizer", {}).get("vis_backends") or ()
+    types = [backend.get("type") for backend in backends]
+    if "TensorboardVisBackend" in types and find_spec("tensorboard") is None:
+        raise InputError(
+            f"{cfg.filename} logs for TensorBoard, which is not installed: "
+            "pip install tensorboard"
+        )
+
+
+def check_sockets(loader: Mapping | None, split: str) -> None:
+    """Raise an InputError if data-loader workers could not send their batches.
+
+    They send tensors through sockets named by files; where the folder of temporary
+    files has too long a name for a socket, mmengine waits for them forever.
+    """
+    workers = (loader or {}).get("num_workers")
+    if isinstance(workers, int) and workers > 0:
+        socket = Path(get_temp_dir(), "listener-12345678")
+        if len(os.fsencode(socket)) > LONGEST_SOCKET:
+            raise InputError(
+                f"the folder of temporary files, {tempfile.gettempdir()}, has too "
+                "long a name for data-loader workers: set TMPDIR=/tmp in the "
+                "environment, "
+                f"or --cfg-options {split}_dataloader.num_workers=0 "
+                f"{split}_dataloader.persistent_workers=False"
+            )
