@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 version = re.search(
-    r'__version__ = "(.+)"', (here / "convnext_dense/__init__.py").read_text()
+    r'__version__ = "(.+)"', (here / "convnext_dense/version.py").read_text()
 )[1]
 
 EXPORT = ["onnx", "onnxruntime", "onnxscript"]  # ONNX files, and running them

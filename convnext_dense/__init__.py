@@ -30,6 +30,6 @@ from .models.convnext import ConvNeXt  # noqa: E402
 from .optim.layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
 from .projects import roadmap  # noqa: E402, F401
 from .reports.run.hook import RunReportHook  # noqa: E402, F401
+from .version import __version__  # noqa: E402
 
-__version__ = "0.1.0"
-__all__ = ["ConvNeXt", "LayerDecayOptimWrapperConstructor"]
+__all__ = ["ConvNeXt", "LayerDecayOptimWrapperConstructor", "__version__"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from convnext_dense.models.block import Block, LayerNorm2d
-from convnext_dense.models.fused.gpu.autograd import Given, apply_stage
+from convnext_dense.models.block import Block
+from convnext_dense.models.fused.gpu.autograd import apply_stage
 from convnext_dense.models.fused.gpu.description import (
     DOWNSAMPLE,
     NONE,
@@ -21,8 +21,10 @@ from convnext_dense.models.fused.gpu.description import (
     Types,
 )
 from convnext_dense.models.fused.gpu.forward import pieces
+from convnext_dense.models.fused.gpu.given import Given
 from convnext_dense.models.fused.gpu.plan import CUBLAS, FUSED, TRITON, Plan
 from convnext_dense.models.fused.gpu.stage import Stage
+from convnext_dense.models.layer_norm import LayerNorm2d
 
 EVERY_KERNEL = os.environ.get("CONVNEXT_DENSE_EVERY_KERNEL") == "1"
 f16, f32 = torch.float16, torch.float32

@@ -12,7 +12,7 @@ from torch import nn
 from torch.torch_version import TorchVersion
 
 from convnext_dense import ConvNeXt
-from convnext_dense.commands.export import writing
+from convnext_dense.commands.export import networks, writing
 from convnext_dense.commands.export.pooling import MatrixPool2d
 from convnext_dense.commands.export.writing import export
 from convnext_dense.config.options import load_config

@@ -18,10 +18,11 @@ from convnext_dense.models.fused.gpu import (
     stage,
     ways,
 )
-from convnext_dense.models.fused.gpu.autograd import Given, apply_stage
+from convnext_dense.models.fused.gpu.autograd import apply_stage
 from convnext_dense.models.fused.gpu.depthwise_cuda import Binary
 from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageKind, Types
 from convnext_dense.models.fused.gpu.device import Device
+from convnext_dense.models.fused.gpu.given import Given
 from convnext_dense.models.fused.gpu.nvrtc import NoConvolution
 from convnext_dense.models.fused.gpu.plain_run import PlainRun
 from convnext_dense.models.fused.gpu.plan import plans_for

@@ -13,8 +13,9 @@ pytest.importorskip("triton")
 import timm
 
 from convnext_dense.models.fused.gpu import native, reference
-from convnext_dense.models.fused.gpu.autograd import Given, apply_stage
+from convnext_dense.models.fused.gpu.autograd import apply_stage
 from convnext_dense.models.fused.gpu.description import STEM
+from convnext_dense.models.fused.gpu.given import Given
 from convnext_dense.models.fused.gpu.stage import Stage
 
 from .arch_stages import autocast, programs

@@ -262,7 +262,7 @@ def test_videos(tool, detector, segmentor, shapes_root, tmp_path):
     ]
     write_videos(folder, frames)
     clip = folder / "clip ä.mp4"
-    decoded = list(prediction.reading.Video(clip))
+    decoded = list(prediction.Video(clip))
     assert len(decoded) == len(frames) == 3
     for number, frame in enumerate(decoded, 1):
         cv2.imwrite(str(folder / f"{number:06}.png"), frame)
@@ -271,7 +271,7 @@ def test_videos(tool, detector, segmentor, shapes_root, tmp_path):
         *("--out", "out", "--batch", "2"),
     )
     assert done.code == 0
-    drawn = prediction.reading.Video(tmp_path / "out/pictures/clip ä.mp4")
+    drawn = prediction.Video(tmp_path / "out/pictures/clip ä.mp4")
     assert drawn.rate == 12.5
     assert [frame.shape for frame in drawn] == [frame.shape for frame in decoded]
     labels = tmp_path / "out/labels"

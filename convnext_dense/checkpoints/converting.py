@@ -9,8 +9,8 @@ from torch import Tensor
 
 from convnext_dense.errors import InputError
 from convnext_dense.models.archs import ARCHS, NUM_STAGES
-from convnext_dense.models.block import NORM_EPS
 from convnext_dense.models.convnext import ConvNeXt
+from convnext_dense.models.layer_norm import NORM_EPS
 
 from . import origins
 from .loading import check_finite, fit, tensors

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from convnext_dense.errors import InputError
 
-from .block import NORM_EPS
+from .layer_norm import NORM_EPS
 
 NUM_STAGES = 4
 

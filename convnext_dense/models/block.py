@@ -19,23 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from . import fused
-
-NORM_EPS = 1e-6
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of each position of a feature map.
-
-    Shapes: (N, C, H, W) -> (N, C, H, W).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.permute(0, 2, 3, 1)
-        if rows.device.type == "cpu":
-            # What autocast does elsewhere. A CPU would take half-precision rows with
-            # an fp32 weight, and lose a third of the weight's gradient.
-            rows = rows.to(self.weight.dtype)
-        return super().forward(rows).permute(0, 3, 1, 2)
+from .layer_norm import NORM_EPS
 
 
 class GRN(nn.Module):
@@ -81,6 +65,8 @@ class Block(nn.Module):
     """
 
     lean = True  # Block.lean = False: every block by its reference
+    # Of this class itself: a subclass may compute something else than the kernels do.
+    has_kernels = True
 
     def __init__(
         self,

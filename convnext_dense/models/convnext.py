@@ -13,8 +13,9 @@ from convnext_dense.errors import InputError
 
 from . import fused
 from .archs import NUM_STAGES, resolve_arch
-from .block import Block, LayerNorm2d
+from .block import Block
 from .fused import PatchConv2d
+from .layer_norm import LayerNorm2d
 
 MIN_SIZE = 32  # the deepest map has stride 32
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from convnext_dense.errors import InputError
-from convnext_dense.models.block import NORM_EPS, LayerNorm2d
 from convnext_dense.models.convnext import (
     FeatureInfo,
     check_size,
     drop_path_rates,
     resolve_out_indices,
 )
+from convnext_dense.models.layer_norm import NORM_EPS, LayerNorm2d
 
 
 class Design(NamedTuple):

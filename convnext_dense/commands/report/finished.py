@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from convnext_dense.config.checks.files import check_weights
 from convnext_dense.config.checks.requirements import check_toolbox
 from convnext_dense.config.options import load_config
 from convnext_dense.engine.build import build_layer_decay
@@ -56,6 +57,7 @@ def report(
     if "visualizer" in cfg:
         cfg.visualizer.vis_backends = None  # this is no run to be logged
     check_toolbox(cfg)
+    check_weights(cfg, ())
     hook, told, findings = RunReportHook(), {}, "The run left no checkpoint."
     if chosen is not None:
         try:

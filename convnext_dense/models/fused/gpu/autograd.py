@@ -1,31 +1,14 @@
 """A stage as PyTorch's autograd sees it: one function, forwards and back."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from .description import NONE, STEM, Shape, StageKind, Types
+from .given import Given
 from .stage import Stage, as_map
-
-
-class Given(NamedTuple):
-    """What a stage is given beside its input.
-
-    Attributes:
-        parameters: in the order of ``StageKind``.
-        addresses: their ``data_ptr()``.
-        drop: drop path's factors, (blocks, N) in fp32, or None.
-    """
-
-    parameters: Sequence[Tensor]
-    addresses: list[int]
-    drop: Tensor | None
-
-    @classmethod
-    def of(cls, parameters: Sequence[Tensor], drop: Tensor | None = None) -> "Given":
-        return cls(parameters, [p.data_ptr() for p in parameters], drop)
 
 
 def apply_stage(

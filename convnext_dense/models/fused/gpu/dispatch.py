@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from . import compile_op, proof, ways
-from .autograd import Given, apply_stage
+from .autograd import apply_stage
 from .compiled import compile_all
 from .description import NONE, STEM, Shape, StageKind, Types
 from .device import INTERPRETED
+from .given import Given
 from .graphs import graphs_of
 from .modules import (
     HOOKS,

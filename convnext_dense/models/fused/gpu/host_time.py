@@ -12,8 +12,9 @@ import torch
 
 from ...archs import resolve_arch
 from . import native, reference
-from .autograd import Given, apply_stage
+from .autograd import apply_stage
 from .description import DOWNSAMPLE, STEM, Needs, StageKind, Types
+from .given import Given
 from .plan import HALVES, plans_for
 from .stage import Stage
 

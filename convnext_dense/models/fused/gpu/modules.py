@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from ...layer_norm import LayerNorm2d
 from ..patch_conv import PatchConv2d
 from .description import DOWNSAMPLE, NONE, STEM, StageKind, Types
 
@@ -167,8 +168,6 @@ def _is_channels_last(parameter: Tensor) -> bool:
 
 
 def is_standard(modules: StageModules) -> bool:
-    from ...block import Block, LayerNorm2d  # which imports this package
-
     entrance, blocks, norm = modules
     if isinstance(blocks, nn.Module) and type(blocks) is not nn.Sequential:
         return False
@@ -183,7 +182,7 @@ def is_standard(modules: StageModules) -> bool:
     ):
         return False
     eps = {m.eps for m in ends if isinstance(m, LayerNorm2d)}
-    eps |= {b.norm.eps for b in blocks if type(b) is Block}
+    eps |= {b.norm.eps for b in blocks if _has_kernels(b)}
     if len(eps) > 1 or any(
         (m.stride, m.padding, m.dilation) != (m.kernel_size, (0, 0), (1, 1))
         for m in ends
@@ -195,13 +194,18 @@ def is_standard(modules: StageModules) -> bool:
         return False
     first = blocks[0]
     return all(
-        type(block) is Block
+        _has_kernels(block)
         and not _is_heard(block)
         and block.is_as_built()
         and (block.gamma is None) == (first.gamma is None)
         and (block.grn is None) == (first.grn is None)
         for block in blocks
     )
+
+
+def _has_kernels(block: nn.Module) -> bool:
+    """Whether it is a ``Block`` itself, not of a subclass."""
+    return "has_kernels" in vars(type(block))
 
 
 def _is_heard(module: nn.Module) -> bool:

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .autograd import Given, apply_stage
+from .autograd import apply_stage
 from .compiled import compile_all
 from .description import STEM, Needs, Shape, StageKind, Types
+from .given import Given
 from .program import Program
 from .stage import Stage
 

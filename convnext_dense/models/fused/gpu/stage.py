@@ -7,7 +7,6 @@ at each call. So models can be copied, moved, wrapped and saved without a though
 import contextlib
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from mmengine.logging import print_log
@@ -18,15 +17,13 @@ from .backward import backward_program
 from .description import STEM, Needs, Shape, StageKind, Types
 from .device import INTERPRETED, device_of
 from .forward import forward_program
+from .given import Given
 from .kernels.parameters import COLUMNS
 from .native_run import NativeRun
 from .places import Places, kept_bytes
 from .plain_run import PlainRun, jobs_of
 from .plan import Plan
 from .program import Program, f32
-
-if TYPE_CHECKING:
-    from .autograd import Given
 
 _MOST_TABLES = 64  # models of one kind, or places that their parameters had
 _MOST_PROGRAMS = 256  # shapes come and go: each takes some hundred KB of host memory
@@ -71,7 +68,7 @@ class Stage:
         return Shape(n, height, width, self.types.stream, (), drops, normed)
 
     def forward(
-        self, x: Tensor, given: "Given", shape: Shape, train: bool
+        self, x: Tensor, given: Given, shape: Shape, train: bool
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The stage's output.
 
@@ -112,7 +109,7 @@ class Stage:
         x: Tensor,
         out: Tensor | None,
         kept: Tensor,
-        given: "Given",
+        given: Given,
         shape: Shape,
         wanted: tuple[bool, ...],
         g: Tensor | None,
@@ -160,7 +157,7 @@ class Stage:
         return program
 
     def run(
-        self, program: Program, tensors: Sequence[Tensor | None], given: "Given"
+        self, program: Program, tensors: Sequence[Tensor | None], given: Given
     ) -> None:
         """Launch a program. ``tensors``: for ``places.BASES``, but the last."""
         with _on(self.device):
@@ -190,7 +187,7 @@ class Stage:
             _tell(f"ConvNeXt's kernels are launched by Triton, not directly: {error}")
             return PlainRun(program, jobs)
 
-    def table(self, given: "Given", device: torch.device) -> Tensor:
+    def table(self, given: Given, device: torch.device) -> Tensor:
         """The table of ``kernels.parameters`` for these parameters."""
         key = tuple(given.addresses)
         table = self._tables.get(key)

@@ -20,6 +20,7 @@ import torch
 from mmengine.logging import print_log
 
 from convnext_dense.errors import InputError
+from convnext_dense.version import __version__
 
 from . import depthwise_cuda, disk_cache, proof, timing
 from .description import StageKind, Types
@@ -209,8 +210,6 @@ def _remember(device: int, key: str, times) -> None:
 def _file(device: int) -> str:
     """The file of a device with this driver and these versions."""
     import triton
-
-    from convnext_dense import __version__  # of this package, which imports this module
 
     driver = getattr(torch._C, "_cuda_getDriverVersion", int)()
     versions = driver, triton.__version__, torch.__version__, __version__

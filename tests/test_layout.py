@@ -1,0 +1,121 @@
+"""The rooms of the package: arrows go down only, and each import's target exists.
+
+ARCHITECTURE.md draws them.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT
+
+PACKAGE = "convnext_dense"
+# From the lowest on: a room imports rooms before it. Rooms of one row do not know of
+# each other.
+ROWS = (
+    ("errors", "version"),
+    ("utils",),
+    ("models", "optim"),
+    ("checkpoints",),
+    ("patches",),
+    ("config", "reports"),
+    ("datasets",),
+    ("engine",),
+    ("projects",),
+    ("commands",),
+)
+HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
+# Kept for configs and checkpoints of before the rooms; each has one import.
+OLD = {"block", "imagenet_s", "own_data", "own_data.label_folder", "datasets.coco_o"}
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+FILES = {name_of(file): file for file in sorted((ROOT / PACKAGE).rglob("*.py"))}
+
+
+def imports_of(name: str) -> set[str]:
+    """The modules of the package that the module ``name`` imports, also later on."""
+    file = FILES[name]
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    targets = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            targets |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                full = f"{source}.{alias.name}"
+                targets.add(full if full in FILES else source)
+    return {t for t in targets if t.partition(".")[0] == PACKAGE} - {name}
+
+
+IMPORTS = {name: imports_of(name) for name in FILES}
+
+
+def room_of(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_arrows_go_down(name):
+    short = name.removeprefix(f"{PACKAGE}.")
+    if name == PACKAGE or short in OLD:
+        return
+    assert room_of(name) in HEIGHT, f"{name} is in no room"
+    for target in IMPORTS[name]:
+        assert target in FILES, f"{name} imports {target}"
+        if target == PACKAGE and room_of(name) == "commands":
+            continue  # the doctor looks at the package itself
+        assert target != PACKAGE
+        if room_of(target) != room_of(name):
+            assert HEIGHT[room_of(target)] < HEIGHT[room_of(name)], (name, target)
+
+
+def test_no_circles():
+    done, path = set(), []
+
+    def visit(name):
+        if name in path:
+            raise AssertionError(" -> ".join([*path[path.index(name) :], name]))
+        if name not in done:
+            path.append(name)
+            for target in IMPORTS[name] - {PACKAGE}:
+                visit(target)
+            done.add(path.pop())
+
+    for name in FILES:
+        visit(name)
+
+
+def uses(modules: set[str], *rooms: str) -> list[tuple[str, str]]:
+    """(module of ours, what it imports) for ``modules``, outside ``rooms``."""
+    pairs = []
+    for name, file in FILES.items():
+        if room_of(name) in rooms:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                given = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                given = [node.module]
+            else:
+                continue
+            pairs += [(name, m) for m in given if m.partition(".")[0] in modules]
+    return pairs
+
+
+def test_only_commands_parse_arguments():
+    # config.options has mmengine's own parser of KEY=VALUE.
+    others = {name for name, _ in uses({"argparse"}, "commands")}
+    assert others <= {f"{PACKAGE}.config.options"}
+
+
+def test_models_know_no_toolbox():
+    rooms = {room for row in ROWS for room in row} - {"models"}
+    assert not uses({"mmdet", "mmseg", "mmcv"}, "", *rooms, "own_data")
