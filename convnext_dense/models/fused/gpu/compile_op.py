@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from . import autograd, reference
+from .best_stage import stage_for
 from .description import DOWNSAMPLE, STEM, StageKind, Types
+from .given import Given
 from .modules import precision_of
 from .places import kept_bytes
 from .stage import as_map
@@ -57,7 +59,7 @@ def _stage(
     stage = _stage_for(kind, types, x, parameters, drop, normed, train)
     if stage is not None:
         shape = stage.shape_of(x, drop is not None, normed)
-        given = autograd.Given.of(parameters, drop)
+        given = Given.of(parameters, drop)
         out, map_, kept = stage.forward(x, given, shape, train)
     else:
         out, map_ = _plain(kind, types, x, parameters, drop, normed)
@@ -105,7 +107,7 @@ def _stage_backward(
     stage = _stage_for(kind, types, x, parameters, drop, normed, True)
     if stage is not None:
         shape = stage.shape_of(x, drop is not None, normed)
-        given = autograd.Given.of(parameters, drop)
+        given = Given.of(parameters, drop)
         x, out = autograd.laid_out(x, shape), as_map(out, stream)
         dx, grads = stage.backward(
             x, out, kept, given, shape, tuple(wanted), g, g_normed
@@ -162,8 +164,6 @@ def _described(arguments: Sequence) -> tuple[StageKind, Types]:
 
 
 def _stage_for(kind, types, x, parameters, drop, normed, train):
-    from .dispatch import stage_for  # which imports this module
-
     def find():
         with torch.set_grad_enabled(train):
             return stage_for(kind, types, x, parameters, drop is not None, normed)

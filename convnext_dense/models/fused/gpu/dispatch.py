@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,8 +11,9 @@ from torch.nn.modules import module as torch_module
 
 from . import compile_op, proof, ways
 from .autograd import apply_stage
+from .best_stage import ALIGNMENT, stage_for, strides_of
 from .compiled import compile_all
-from .description import NONE, STEM, Shape, StageKind, Types
+from .description import STEM, Shape
 from .device import INTERPRETED
 from .given import Given
 from .graphs import graphs_of
@@ -32,7 +33,6 @@ from .nvrtc import Unavailable
 from .program import Program
 from .stage import Stage, stage_of
 
-_ALIGNMENT = 16  # bytes, of which kernels read so many at a time
 _MOST_DECISIONS = 256
 _ATTRIBUTE = "_known_to_gpu"
 
@@ -74,7 +74,7 @@ def run_stage(
     stage, shape = decision
     if stage.kind.entrance != STEM:
         x = x.to(stage.types.stream).contiguous(memory_format=torch.channels_last)
-    if x.data_ptr() % _ALIGNMENT:
+    if x.data_ptr() % ALIGNMENT:
         x = x.clone(memory_format=torch.preserve_format)
     drop = draw(known.rates(), len(x), x.device) if shape.drop else None
     given = Given(parameters, addresses, drop)
@@ -112,7 +112,7 @@ def prepare(
         plan = types and ways.first_plan(kind, types.work, x.device.index)
         if plan is None:
             return
-        strides = _strides(kind, parameters)
+        strides = strides_of(kind, parameters)
         stage = stage_of(kind, types, plan, strides, x.device.index)
         drops = any(rate_of(block.drop_path) for block in modules.blocks)
         shape = stage.shape_of(x, drops, normed_type(kind, types, x))
@@ -142,34 +142,6 @@ def _run_compiled(modules: StageModules, x: Tensor):
         x = x.to(types.stream).contiguous(memory_format=torch.channels_last)
     normed = normed_type(kind, types, x)
     return compile_op.apply_stage(kind, types, x, parameters, drop, normed)
-
-
-def stage_for(
-    kind: StageKind,
-    types: Types,
-    x: Tensor,
-    parameters: Sequence[Tensor],
-    drops: bool,
-    normed: torch.dtype | None,
-) -> Stage | None:
-    """The ``Stage`` by the way that is best for an input; None for plain PyTorch."""
-    if any(t.data_ptr() % _ALIGNMENT for t in parameters):
-        return None
-    strides = _strides(kind, parameters)
-    h, w = kind.out_size(*x.shape[2:])
-    use = ways.Use(len(x) * h * w, w, drops, normed, torch.is_grad_enabled())
-    device = x.device.index if x.is_cuda else None
-    choice = ways.choose(kind, types, strides, device, use)
-    if choice.plan is None:
-        return None
-    return stage_of(kind, types, choice.plan, strides, device)
-
-
-def _strides(kind: StageKind, parameters: Sequence[Tensor]) -> tuple[int, ...]:
-    """Of the entrance's convolution weight."""
-    if kind.entrance == NONE:
-        return ()
-    return parameters[0 if kind.entrance == STEM else 2].stride()
 
 
 def draw(rates: tuple[float, ...], images: int, device: torch.device) -> Tensor:
