@@ -50,18 +50,16 @@ test: .venv/.dev
 
 # The GPU's kernels know nothing of a toolbox: make test has their tests.
 test-openmmlab: .venv-openmmlab/.dev
-	.venv-openmmlab/bin/python -m pytest $(TESTS) --ignore-glob='*/test_gpu_*.py'
+	.venv-openmmlab/bin/python -m pytest $(TESTS) --ignore=tests/models/gpu
 
 test-long: .venv/.dev
-	.venv/bin/python -W ignore -m tests.kill_points --random 10
+	.venv/bin/python -W ignore -m tests.engine.kill_points --random 10
 	CONVNEXT_DENSE_LOAD=1 .venv/bin/python -m pytest -rP -o faulthandler_timeout=0 \
-		tests/test_load.py tests/test_bad_input.py tests/test_exact_resume.py \
-		tests/test_fsdp.py tests/test_keeping.py tests/test_other_processes.py \
-		tests/test_processes.py tests/test_slurm.py tests/test_teardown.py \
-		tests/test_watching.py
+		tests/engine tests/commands/test_bad_inputs.py \
+		tests/patches/test_run_checkpoints.py
 
 test-export: .venv/.dev
-	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/test_export.py \
+	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/commands/test_export.py \
 		-k test_every_architecture
 
 # An interpreter that is given has all it needs: the machine may have no package index.

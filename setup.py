@@ -54,7 +54,9 @@ setup(
         "export": EXPORT,
         "dev": [
             *EXPORT,
+            "mypy>=1.11",
             "pytest>=7.3",
+            "pytest-cov>=5",
             "pytest-xdist>=3",
             "ruff>=0.6",
             "timm>=1",

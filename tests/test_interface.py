@@ -18,7 +18,7 @@ import convnext_dense
 from convnext_dense import checkpoints, commands, errors
 
 from .conftest import ROOT
-from .own_data_sets import write_label_maps
+from .helpers.custom_data import write_label_maps
 
 DATA = ROOT / "tests/data"
 LISTED = json.loads((DATA / "interface.json").read_text())

@@ -10,8 +10,8 @@ import torch
 
 from convnext_dense import ConvNeXt
 
-from ..peers import timm_name
-from ..test_reading import Run
+from ..checkpoints.test_reading import Run
+from ..helpers.peers import timm_name
 from .case import DET, Case, write
 from .weights import save, small_config
 

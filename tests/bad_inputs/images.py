@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from ..own_data_sets import HEIGHT, WIDTH, coco, photograph, save
+from ..helpers.custom_data import HEIGHT, WIDTH, coco, photograph, save
 from .case import Case, write
 from .weights import save as checkpoint
 

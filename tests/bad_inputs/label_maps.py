@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..own_data_sets import label_array, photograph, save_labels
+from ..helpers.custom_data import label_array, photograph, save_labels
 from .case import DET, SEG, Case, Maker, write
 
 

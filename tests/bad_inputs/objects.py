@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable
 
-from ..own_data_sets import coco, rle
+from ..helpers.custom_data import coco, rle
 from .case import DET, Case, Maker, with_options, write
 
 NAN, INF = math.nan, math.inf

@@ -1,0 +1,151 @@
+"""tools/inspect_data.py as a user runs it, and the page that it writes."""
+
+import copy
+import json
+import re
+import shlex
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from convnext_dense.errors import InputError
+from convnext_dense.reports import drawing, pages
+from convnext_dense.utils import files
+
+from ..helpers.custom_data import (
+    COLORS,
+    coco,
+    color_map,
+    photograph,
+    save,
+    write_label_maps,
+)
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    root = tmp_path_factory.mktemp("objects")
+    return root, coco(root / "images")
+
+
+def data(root, name):
+    return ["--train-json", root / name, "--train-images", root / "images"]
+
+
+def contents(root):
+    return {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_healthy_data_exits_with_0(tool, healthy):
+    root, content = healthy
+    save(content, root / "well.json")
+    done = tool("inspect_data", *data(root, "well.json"))
+    assert done.code == 0
+    assert "train: images: 5, classes: 2, objects: " in done.out
+    assert "val: images: 1" in done.out
+    row = re.search(r"^ *Käfer +(\d+) +(\d+) +([\d.]+)", done.out, re.MULTILINE)
+    assert row is not None
+    assert "error" not in done.out + done.err
+
+
+def test_what_is_wrong_is_said_drawn_and_mended(tool, healthy, tmp_path):
+    root, content = healthy
+    content = copy.deepcopy(content)
+    photograph(root / "images/turned & new.jpg", 9, orientation=6)
+    content["images"].append(
+        dict(id=1, file_name="turned & new.jpg", width=64, height=48)
+    )
+    content["annotations"].append(dict(content["annotations"][0], id=90, image_id=1))
+    content["annotations"][1]["bbox"] = [-20, -20, 5, 5]
+    save(content, root / "bad.json")
+    before = contents(root)
+    done = tool(
+        *("inspect_data", *data(root, "bad.json"), "--html", "page.html"),
+        *("--fix", "clean"),
+    )
+    assert done.code == 1
+    assert "error: images annotated as stored" in done.out
+    assert "error: boxes outside their image: 1 (object 2 in sub folder" in done.out
+    assert contents(root) == before
+
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "ant &lt;b&gt;" in page
+    assert "ant <b>" not in page
+    assert "turned &amp; new.jpg" in page
+    sources = re.findall(r'(?:src|href)="([^"]{5})', page)
+    assert set(sources) == {"data:"}
+    # Two figures, and the six images.
+    assert len(sources) == 2 + 7
+
+    command = shlex.split(done.out.split("CONFIG", 1)[1])
+    done = tool("inspect_data", *command)
+    assert done.code == 0
+    assert "train: images: 6" in done.out
+    (clean,) = (tmp_path / "clean").iterdir()
+    mended = json.loads(clean.read_text("utf-8"))
+    assert len(mended["annotations"]) == 7
+    (turned,) = [i for i in mended["images"] if i["file_name"] == "turned & new.jpg"]
+    assert (turned["width"], turned["height"]) == (48, 64)
+
+    done = tool("inspect_data", *data(root, "bad.json"), "--fix", "clean")
+    assert done.code == 2
+    assert "--fix clean is there already" in done.err
+
+
+def test_label_maps_are_mended(tool, tmp_path):
+    write_label_maps(tmp_path, 4, "colors")
+    PIL.Image.new("RGB", (64, 48), (1, 2, 3)).save(tmp_path / "labels/Bild 3 ü.png")
+    given = [
+        *("--train-images", tmp_path / "images", "--train-labels", tmp_path / "labels"),
+        *("--color-map", color_map(tmp_path / "colors.txt")),
+    ]
+    before = contents(tmp_path)
+    done = tool("inspect_data", *given, "--html", "page.html", "--fix", "clean")
+    assert done.code == 1
+    assert "colours that are not in the colour map: 1 (Bild 3" in done.out
+    assert before.items() <= contents(tmp_path).items()
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+    command = shlex.split(done.out.split("CONFIG", 1)[1])
+    assert command[-3:] == list(COLORS)
+    done = tool("inspect_data", *command)
+    assert done.code == 0
+    assert "label maps with nothing but ignored pixels: 1" in done.out
+
+
+def test_nothing_to_inspect(tool):
+    done = tool("inspect_data")
+    assert done.code == 2
+    assert "--data FOLDER" in done.err
+    done = tool("inspect_data", "--data", "none", "--html", "no/folder/page.html")
+    assert done.code == 2
+    assert "there is no folder" in done.err
+
+
+def test_files_are_whole_or_as_before(tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text("before")
+    with pytest.raises(InputError, match=r"page\.html could not be written: disk"):
+        fail_to_write(file)
+    assert file.read_text() == "before"
+    with pytest.raises(ZeroDivisionError):
+        pages.write(file, "base.html", title=property(lambda self: 1 / 0).fget(0))
+    assert contents(tmp_path) == {file: b"before"}
+    pages.write(file, "base.html", title="a < b")
+    assert "<title>a &lt; b</title>" in file.read_text()
+    assert contents(tmp_path).keys() == {file}
+
+
+def fail_to_write(file):
+    with files.whole(file) as partial:
+        partial.write_text("half")
+        raise OSError("disk full")
+
+
+def test_palettes_tell_classes_apart():
+    colors = np.array(drawing.palette((*"abcdefgh", "Background")), int)
+    assert colors[-1].tolist() == [90, 90, 90]
+    for number in (8, 81, 150):
+        colors = np.array(drawing.palette(tuple(map(str, range(number)))), int)
+        apart = np.abs(colors[:, None] - colors[None]).max(-1) + 255 * np.eye(number)
+        assert apart.min() > (50 if number == 8 else 5)

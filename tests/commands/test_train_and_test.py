@@ -1,0 +1,192 @@
+"""tools/train.py and tools/test.py as a user runs them, rightly and wrongly."""
+
+import pickle
+import re
+
+import pytest
+import torch
+
+from ..conftest import ROOT, SHARED, shell
+
+DET = ROOT / "configs/det/cascade_mask_rcnn_convnext_atto_shapes.py"
+SEG = ROOT / "configs/seg/upernet_convnext_atto_shapes.py"
+COCO = ROOT / "configs/det/cascade_mask_rcnn_convnext_t_coco.py"
+ADE = ROOT / "configs/seg/upernet_convnext_t_ade20k.py"
+
+NO_WORKERS = [
+    f"{split}_dataloader.{key}"
+    for split in ("train", "val", "test")
+    for key in ("num_workers=0", "persistent_workers=False")
+]
+
+NOTHING_SAVED = [  # by a run of one epoch or iteration: large models take their time
+    "default_hooks.checkpoint.interval=2",
+    "default_hooks.checkpoint.save_last=False",
+]
+
+
+def options(*more):
+    return ["--cfg-options", *NO_WORKERS, *map(str, more)]
+
+
+def metric(out, name):
+    return float(re.findall(rf"{name}: (-?[\d.]+)", out)[-1])
+
+
+def test_detection_trains_tests_and_resumes(tool, shapes_root, tmp_path):
+    run = tmp_path / "run"
+    here = options(
+        f"data_root={shapes_root}",
+        "train_dataloader.batch_size=2",
+        "train_cfg.max_epochs=1",
+        "default_hooks.logger.interval=1",
+    )
+    done = tool("train", DET, "--work-dir", run, "--amp", "--auto-scale-lr", *here)
+    assert done.code == 0
+    assert "LR is set based on batch size of 4" in done.out
+    assert done.out.count("no GPU here: mixed precision by fp32 replaced") == 1
+    assert "coco/bbox_mAP" in done.out
+    assert (run / "epoch_1.pth").is_file()
+
+    done = tool(
+        *("test", DET, run / "epoch_1.pth", "--work-dir", run),
+        *("--show-dir", "pictures", "--out", "predictions.pkl"),
+        *options(f"data_root={shapes_root}", "model.test_cfg.rcnn.score_thr=0."),
+    )
+    assert done.code == 0
+    for name in ("bbox_mAP", "segm_mAP"):
+        assert 0 <= metric(done.out, f"coco/{name}") < 0.5  # three steps teach little
+    assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 3
+    predictions = pickle.loads((tmp_path / "predictions.pkl").read_bytes())
+    assert [sorted(p["pred_instances"]) for p in predictions] == [
+        ["bboxes", "labels", "masks", "scores"]
+    ] * 3
+
+    done = tool(
+        *("test", DET, run / "epoch_1.pth", "--work-dir", run, "--tta"),
+        *options(f"data_root={shapes_root}", "model.test_cfg.rcnn.score_thr=0."),
+    )
+    assert done.code == 0
+    assert "masks are left out" in done.out
+    assert "coco/bbox_mAP" in done.out
+    assert "coco/segm_mAP" not in done.out
+
+    here = options(
+        f"data_root={shapes_root}",
+        "train_dataloader.batch_size=2",
+        "train_cfg.max_epochs=2",
+    )
+    done = tool("train", DET, "--work-dir", run, "--resume", *here)
+    assert done.code == 0
+    assert "resumed epoch: 1, iter: 3" in done.out
+    assert (run / "epoch_2.pth").is_file()
+    done = tool("train", DET, "--work-dir", run, "--resume", run / "nothing.pth", *here)
+    assert done.code == 2
+    assert "no checkpoint at" in done.err
+
+
+def test_segmentation_trains_and_tests(tool, shapes_root, tmp_path):
+    run = tmp_path / "run"
+    done = tool(
+        *("train", SEG, "--work-dir", run),
+        *options(
+            f"data_root={shapes_root}",
+            "train_cfg.max_iters=2",
+            "train_cfg.val_interval=2",
+            "default_hooks.checkpoint.interval=2",
+            "model.decode_head.norm_cfg.type=SyncBN",
+        ),
+    )
+    assert done.code == 0
+    assert done.out.count("no GPU here: SyncBN by BN replaced") == 1
+    assert "mIoU" in done.out
+
+    done = tool(
+        *("test", SEG, run / "iter_2.pth", "--work-dir", run),
+        *("--out", "labels", "--show-dir", "pictures"),
+        *options(f"data_root={shapes_root}"),
+    )
+    assert done.code == 0
+    assert 0 < metric(done.out, "mIoU") < 50
+    assert len(list((tmp_path / "labels").glob("*.png"))) == 3
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 3
+
+    done = tool(
+        *("test", SEG, run / "iter_2.pth", "--work-dir", run, "--tta"),
+        *options(f"data_root={shapes_root}"),
+    )
+    assert done.code == 0
+    assert "mIoU" in done.out
+
+
+def test_checkpoints_carry_plain_weights(tool, shapes_root, tmp_path):
+    """A run's own checkpoint starts another one's backbone."""
+    run = tmp_path / "run"
+    short = options(
+        f"data_root={shapes_root}",
+        *("train_cfg.max_iters=1", "train_cfg.val_interval=2"),
+        "default_hooks.checkpoint.interval=1",
+    )
+    assert tool("train", SEG, "--work-dir", run, *short).code == 0
+    weights = [
+        "model.backbone.init_cfg.type=Pretrained",
+        f"model.backbone.init_cfg.checkpoint={run / 'iter_1.pth'}",
+    ]
+    done = tool("train", SEG, "--work-dir", tmp_path / "next", *short, *weights)
+    assert done.code == 0
+    state = torch.load(run / "iter_1.pth", weights_only=False)["state_dict"]
+    count = sum(name.startswith("backbone.") for name in state)
+    assert f"{count} of the backbone's {count} tensors used" in done.out
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real samples are not here")
+def test_real_ade20k(tool, tmp_path):
+    """The T config on real photographs, by options alone; a small crop to be quick."""
+    done = tool(
+        *("train", ADE, "--work-dir", tmp_path / "run"),
+        *options(
+            f"data_root={SHARED / 'data/ade_sample'}",
+            "model.backbone.init_cfg=None",
+            *("train_cfg.max_iters=1", "train_cfg.val_interval=1"),
+            *NOTHING_SAVED,
+            "train_dataloader.dataset.pipeline.3.crop_size=(64,64)",
+            "model.data_preprocessor.size=(64,64)",
+            "val_dataloader.dataset.pipeline.1.scale=(256,64)",
+            "model.test_cfg.mode=whole",
+        ),
+    )
+    assert done.code == 0
+    assert "mIoU" in done.out
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real samples are not here")
+def test_real_coco(tool, tmp_path):
+    """The same of COCO; its json has no ``info``."""
+    few = [f"model.train_cfg.rcnn.{i}.sampler.num=8" for i in range(3)]
+    done = tool(
+        *("train", COCO, "--work-dir", tmp_path / "run"),
+        *options(
+            f"data_root={SHARED / 'data/coco_tiny'}",
+            "model.backbone.init_cfg=None",
+            "train_cfg.max_epochs=1",
+            "train_dataloader.dataset.indices=2",
+            "val_dataloader.dataset.indices=2",
+            *NOTHING_SAVED,
+            "train_dataloader.dataset.pipeline.3.transforms.0.0.scales=[(128,128)]",
+            "train_dataloader.dataset.pipeline.3.transforms.1.2.scales=[(128,128)]",
+            "val_dataloader.dataset.pipeline.1.scale=(128,128)",
+            "model.test_cfg.rpn.max_per_img=20",
+            *("model.test_cfg.rcnn.score_thr=0.", "model.test_cfg.rcnn.max_per_img=5"),
+            *few,
+        ),
+    )
+    assert done.code == 0
+    assert "coco/segm_mAP" in done.out
+
+
+def test_help_needs_no_arguments():
+    for name in ("train", "test"):
+        done = shell(f"tools/{name}.py", "--help")
+        assert done.returncode == 0
+        for flag in ("--work-dir", "--cfg-options", "--launcher"):
+            assert flag in done.stdout

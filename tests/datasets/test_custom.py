@@ -1,0 +1,421 @@
+"""Somebody's own data, from the command line to the trained model."""
+
+import copy
+import json
+import re
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, METRICS, DefaultScope
+from mmengine.structures import InstanceData
+
+from convnext_dense.config.options import load_config
+from convnext_dense.datasets.custom import coco_check, label_check
+from convnext_dense.datasets.custom.draw_split import split
+from convnext_dense.datasets.custom.layouts import find
+from convnext_dense.datasets.custom.prepare import IN_BOTH, Options, examine, prepare
+from convnext_dense.errors import InputError
+
+from ..commands.test_train_and_test import DET, SEG, options
+from ..conftest import ROOT, SHARED
+from ..helpers.custom_data import (
+    COLORS,
+    box,
+    coco,
+    color_map,
+    label_array,
+    photograph,
+    save,
+    save_labels,
+    write_label_maps,
+)
+
+COCO = ROOT / "configs/det/cascade_mask_rcnn_convnext_t_coco.py"
+MASK = ROOT / "configs/det/mask_rcnn_convnext_t_coco.py"
+ADE = ROOT / "configs/seg/upernet_convnext_t_ade20k.py"
+
+
+@pytest.fixture(scope="module")
+def detection(tmp_path_factory):
+    """A folder with a COCO file for each split; the second has other ids."""
+    root = tmp_path_factory.mktemp("objects")
+    content = coco(root / "images")
+    save(content, root / "train.json")
+    other = copy.deepcopy(content)
+    other["categories"] = [
+        dict(id=1, name="ant <b>"),
+        dict(id="2", name="Käfer"),
+    ]
+    for one in other["annotations"]:
+        one["category_id"] = {3: 1, 7: "2"}[one["category_id"]]
+    save(other, root / "val.json")
+    return root
+
+
+@pytest.fixture(scope="module")
+def segmentation(tmp_path_factory):
+    root = tmp_path_factory.mktemp("label maps")
+    color_map(root / "colors.txt")
+    return write_label_maps(root, 5, "colors")
+
+
+def coco_options(root, **more):
+    named = dict(train_json=root / "train.json", train_images=root / "images")
+    return Options(**{key: str(value) for key, value in {**named, **more}.items()})
+
+
+def turned(file, given, work_dir, epochs=2):
+    cfg = load_config(str(file), work_dir=str(work_dir))
+    prepare(cfg, given, epochs)
+    return cfg
+
+
+def test_any_ids_and_order_give_the_right_labels(detection, tmp_path):
+    """Names by label of mmdet's data set are those of the file; predictions that
+    equal the truth score 1 by mmdet's metric, on a file with other ids too."""
+    given = coco_options(
+        detection, val_json=detection / "val.json", val_images=detection / "images"
+    )
+    cfg = turned(COCO, given, tmp_path)
+    content = json.loads((detection / "train.json").read_text("utf-8"))
+    name_of = {c["id"]: c["name"] for c in content["categories"]}
+    file_of = {i["id"]: i["file_name"] for i in content["images"]}
+    truth = {}
+    for one in content["annotations"]:
+        entry = name_of[one["category_id"]], tuple(one["bbox"])
+        truth.setdefault(file_of[one["image_id"]], set()).add(entry)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        metric = METRICS.build(cfg.val_evaluator)
+        for split_name in ("train", "val"):
+            dataset = DATASETS.build(cfg[f"{split_name}_dataloader"].dataset)
+            assert len(dataset) == 6  # the image without objects too
+            classes = dataset.metainfo["classes"]
+            for i in range(len(dataset)):
+                info = dataset.get_data_info(i)
+                found = set()
+                for one in info["instances"]:
+                    x1, y1, x2, y2 = one["bbox"]
+                    corner = (x1, y1, x2 - x1, y2 - y1)
+                    found.add((classes[one["bbox_label"]], corner))
+                name = info["img_path"].removeprefix(f"{detection / 'images'}/")
+                assert found == truth.get(name, set())
+    metric.dataset_meta = dataset.metainfo
+    metric.process({}, [perfect(dataset[i]["data_samples"]) for i in range(6)])
+    result = metric.evaluate(6)
+    assert result["coco/bbox_mAP"] == 1
+    assert result["coco/segm_mAP"] == 1
+
+
+def perfect(sample):
+    truth = sample.gt_instances
+    masks = torch.from_numpy(truth.masks.to_ndarray())
+    prediction = InstanceData(bboxes=truth.bboxes.tensor, labels=truth.labels)
+    prediction.masks, prediction.scores = masks, torch.ones(len(masks))
+    ignored = sample.ignored_instances
+    return {**sample.to_dict(), "pred_instances": prediction.to_dict()} | dict(
+        ignored_instances=ignored
+    )
+
+
+@pytest.mark.parametrize("file", [COCO, MASK])
+def test_every_head_gets_its_classes(file, detection, tmp_path):
+    cfg = turned(file, coco_options(detection), tmp_path)
+    heads = cfg.model.roi_head.bbox_head
+    heads = heads if isinstance(heads, list) else [heads]
+    numbers = [head.num_classes for head in (*heads, cfg.model.roi_head.mask_head)]
+    assert set(numbers) == {2}
+    assert "num_classes" not in cfg.model.rpn_head
+    assert cfg.auto_scale_lr.enable
+    assert cfg.default_hooks.checkpoint.save_best == "coco/bbox_mAP"
+
+
+def test_schedules_keep_their_shape(detection, segmentation, tmp_path):
+    det = turned(COCO, coco_options(detection), tmp_path / "a", 12)
+    assert det.train_cfg.max_epochs == 12
+    warmup, steps = det.param_scheduler
+    assert (steps.milestones, steps.end) == ([9, 11], 12)  # 27 and 33 of 36
+    assert warmup.end == round(0.1 * 12 * 3)  # five images to train on, two a step
+    seg = turned(ADE, folder_options(segmentation), tmp_path / "b", 100)
+    assert seg.train_cfg.max_iters == 200  # four images to train on, two a step
+    assert seg.train_cfg.val_interval == 10
+    assert seg.default_hooks.checkpoint.interval == 10
+    warmup, poly = seg.param_scheduler
+    assert (warmup.end, poly.begin, poly.end) == (2, 2, 200)  # 1500 of 160000
+    sized = turned(COCO, coco_options(detection), tmp_path / "c", None)
+    assert sized.train_cfg.max_epochs == 300
+    assert sized.train_cfg.val_interval == 15
+
+
+def folder_options(root, **more):
+    named = dict(train_images=root / "images", train_labels=root / "labels")
+    named = {**named, "color_map": root / "colors.txt", **more}
+    return Options(**{key: str(value) for key, value in named.items()})
+
+
+def test_label_maps_reach_mmseg(segmentation, tmp_path):
+    cfg = turned(ADE, folder_options(segmentation), tmp_path)
+    assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes
+    assert cfg.model.decode_head.num_classes == 3
+    assert "LoadAnnotations" not in str(cfg.tta_pipeline)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        dataset = DATASETS.build(cfg.val_dataloader.dataset)
+        assert dataset.metainfo["classes"] == tuple(COLORS)
+        sample = dataset[0]["data_samples"]
+    number = int(re.search(r"Bild (\d)", sample.img_path)[1])
+    assert (sample.gt_sem_seg.data[0].numpy() == label_array(number)).all()
+
+
+def test_reduce_zero_label(tmp_path):
+    write_label_maps(tmp_path, 3)
+    given = folder_options(tmp_path, color_map="")
+    given.reduce_zero_label = True
+    cfg = turned(ADE, given, tmp_path / "run")
+    assert cfg.model.decode_head.num_classes == 2
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        sample = DATASETS.build(cfg.val_dataloader.dataset)[0]["data_samples"]
+    labels = sample.gt_sem_seg.data[0].numpy()
+    assert np.unique(labels).tolist() == [0, 1, 255]
+
+
+def test_the_split_is_seeded_and_whole(detection, tmp_path):
+    part = examine(coco_options(detection))
+    again = examine(coco_options(detection))
+    assert [p.files for p in part] == [p.files for p in again]
+    other = examine(coco_options(detection), seed=3)
+    assert [p.files for p in part] != [p.files for p in other]
+    assert set(part[0].files).isdisjoint(part[1].files)
+    assert len(part[0].files) + len(part[1].files) == 6
+    part[1].write(tmp_path / "val.json")
+    written = json.loads((tmp_path / "val.json").read_text("utf-8"))
+    ids = {image["id"] for image in written["images"]}
+    assert {one["image_id"] for one in written["annotations"]} <= ids
+
+
+def test_no_class_is_held_out_whole(tmp_path):
+    """Ten images, each with a class of its own: few can be held out."""
+    for i in range(10):
+        photograph(tmp_path / f"images/{i}.jpg", i)
+    content = dict(
+        images=[dict(id=i, file_name=f"{i}.jpg") for i in range(10)],
+        annotations=[box(i, i, i) for i in range(10)]
+        + [box(10 + i, i, 10) for i in range(10)],
+        categories=[dict(id=i, name=str(i)) for i in range(11)],
+    )
+    part = coco_check.examine(content, tmp_path / "images", "train")
+    for seed in range(5):
+        train, val = split(part, seed)
+        assert len(val.files) >= 1
+        trained = {label for counter in train.objects for label in counter}
+        missing = {label for counter in val.objects for label in counter} - trained
+        assert len(missing) <= 1  # of the one image that must be held out
+
+
+def test_images_in_both_splits_are_named(detection, tmp_path):
+    (tmp_path / "copy.jpg").write_bytes(
+        (detection / "images/sub folder/0.jpg").read_bytes()
+    )
+    photograph(tmp_path / "other.jpg", 99)
+    content = dict(
+        images=[dict(id=1, file_name="copy.jpg"), dict(id=2, file_name="other.jpg")],
+        annotations=[box(1, 1)],
+        categories=[dict(id=1, name="ant <b>"), dict(id=7, name="Käfer")],
+    )
+    save(content, tmp_path / "val.json")
+    _, val = examine(
+        coco_options(detection, val_json=tmp_path / "val.json", val_images=tmp_path)
+    )
+    assert dict(val.findings)[IN_BOTH] == ["copy.jpg"]
+
+
+def test_detection_trains_without_masks_and_goes_on(tool, detection, tmp_path):
+    """Boxes alone, a crowd, an image without objects, ids with gaps."""
+    content = json.loads((detection / "train.json").read_text("utf-8"))
+    for one in content["annotations"]:
+        del one["segmentation"]
+    run = tmp_path / "run"
+    data = [
+        *("--train-json", save(content, tmp_path / "boxes.json")),
+        *("--train-images", detection / "images", "--work-dir", run),
+    ]
+    done = tool("train", DET, *data, "--epochs", 1, *options())
+    assert done.code == 0
+    assert "the data has no masks: the mask head is left out" in done.out
+    assert "train: images: 5, classes: 2" in done.out
+    assert "coco/bbox_mAP: " in done.out
+    assert "segm_mAP" not in done.out
+    assert "epochs: 1, steps an epoch: 2 (5 images, 4 a step)" in done.out
+    meta = torch.load(run / "epoch_1.pth", weights_only=False)["meta"]["dataset_meta"]
+    assert meta["classes"] == ("ant <b>", "Käfer")
+    assert list(meta["category_ids"]) == [3, 7]
+    # More images since: a run that goes on keeps the splits it began with.
+    before = (run / "data/train.json").read_text()
+    content["images"].pop()
+    save(content, tmp_path / "boxes.json")
+    done = tool("train", DET, *data, "--epochs", 2, "--resume", *options())
+    assert done.code == 0
+    assert "the splits are those the run began with" in done.out
+    assert (run / "data/train.json").read_text() == before
+    assert (run / "epoch_2.pth").is_file()
+    # The run's own config and checkpoint need no more options.
+    (file,) = run.glob("*.py")
+    done = tool("test", file, run / "epoch_2.pth", "--work-dir", tmp_path / "test")
+    assert done.code == 0
+    assert "coco/bbox_mAP" in done.out
+    done = tool(
+        *("predict", run / "epoch_2.pth", detection / "images/**/*.jpg"),
+        *("--out", "out", "--cfg-options", "model.test_cfg.rcnn.score_thr=0."),
+    )
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert {one["category_id"] for one in found} <= {3, 7}
+    images = json.loads((tmp_path / "out/images.json").read_text("utf-8"))
+    assert images["categories"] == [
+        dict(id=3, name="ant <b>"),
+        dict(id=7, name="Käfer"),
+    ]
+
+
+def test_segmentation_trains_on_colours(tool, segmentation, tmp_path):
+    run = tmp_path / "run"
+    done = tool(
+        *("train", SEG, "--work-dir", run, "--epochs", 1),
+        *("--data", segmentation, "--color-map", segmentation / "colors.txt"),
+        *options(),
+    )
+    assert done.code == 0
+    assert "val: images: 1, classes: 3" in done.out
+    assert re.search(r"\| +Käfer +\|", done.out)
+    (file,) = run.glob("*.py")
+    assert (run / "iter_1.pth").is_file()
+    done = tool(
+        *("test", file, run / "iter_1.pth", "--work-dir", tmp_path / "test", "--tta"),
+    )
+    assert done.code == 0
+    assert "mIoU" in done.out
+    done = tool("predict", run / "iter_1.pth", segmentation / "images", "--out", "out")
+    assert done.code == 0, done.err
+    labels = PIL.Image.open(tmp_path / "out/labels/Bild 0 ü.png")
+    assert np.asarray(labels).max() < 3
+
+
+def test_a_model_that_needs_masks(detection, tmp_path):
+    (tmp_path / "solo.py").write_text(
+        f"_base_ = '{MASK}'\nmodel = dict(_delete_=True, type='SOLO', num_classes=3)"
+    )
+    given = coco_options(detection)
+    given.boxes_only = True
+    with pytest.raises(InputError, match="its SOLO needs masks"):
+        turned(tmp_path / "solo.py", given, tmp_path / "run")
+
+
+LAYOUTS = {
+    "COCO": (
+        ["annotations/instances_train2017.json", "annotations/instances_val2017.json"],
+        ["train2017", "val2017"],
+    ),
+    "Roboflow": (
+        ["train/_annotations.coco.json", "valid/_annotations.coco.json"],
+        ["train", "valid"],
+    ),
+    "CVAT": (["annotations/instances_default.json"], ["images"]),
+    "FiftyOne": (["train/labels.json", "val/labels.json"], ["train/data", "val/data"]),
+    "shapes": (
+        ["annotations/instances_train.json", "annotations/instances_val.json"],
+        ["images/train", "images/val"],
+    ),
+    "one file": (["anything.json"], ["."]),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_coco_files(tmp_path, layout):
+    files, folders = LAYOUTS[layout]
+    save({}, tmp_path / "annotations/captions_train2017.json")
+    for i, (file, folder) in enumerate(zip(files, folders, strict=True)):
+        photograph(tmp_path / folder / f"{i}.jpg")
+        content = dict(images=[dict(id=1, file_name=f"{i}.jpg")])
+        save(content, tmp_path / file)
+    scope, found = find(tmp_path)
+    assert scope == "mmdet"
+    assert list(found) == ["train", "val"][: len(files)]
+    for source, file, folder in zip(found.values(), files, folders, strict=True):
+        assert source.annotations == tmp_path / file
+        assert source.images == tmp_path / folder
+
+
+LABEL_LAYOUTS = {
+    "ADE20K": [
+        ("images/training", "annotations/training"),
+        ("images/validation", "annotations/validation"),
+    ],
+    "splits outside": [("train/images", "train/masks"), ("val/images", "val/masks")],
+    "no split": [("images", "labels")],
+    "Pascal VOC": [("JPEGImages", "SegmentationClass")],
+    "coco_tiny": [("train2017", "semantic/train2017"), ("val2017", "semantic/val2017")],
+}
+
+
+@pytest.mark.parametrize("layout", LABEL_LAYOUTS)
+def test_layouts_of_label_maps(tmp_path, layout):
+    for images, labels in LABEL_LAYOUTS[layout]:
+        photograph(tmp_path / images / "a.jpg")
+        save_labels(label_array(), tmp_path / labels / "a.png")
+    scope, found = find(tmp_path)
+    assert scope == "mmseg"
+    assert [
+        (str(s.images.relative_to(tmp_path)), str(s.annotations.relative_to(tmp_path)))
+        for s in found.values()
+    ] == LABEL_LAYOUTS[layout]
+
+
+def test_which_of_several_files_is_asked(tmp_path):
+    for name in ("train_a.json", "train_b.json"):
+        save({}, tmp_path / name)
+    with pytest.raises(InputError, match=r"2 files for train: train_a.json, train_b"):
+        find(tmp_path)
+
+
+def test_classes_of_the_command_line(tmp_path):
+    write_label_maps(tmp_path, 3)
+    given = folder_options(tmp_path, color_map="")
+    given.classes = ["ground", "beetle", "ant", "wasp"]
+    part, _ = examine(given)
+    assert part.classes == ("ground", "beetle", "ant", "wasp")
+    assert dict(part.findings) == {label_check.UNUSED: ["wasp"]}
+    (tmp_path / "names.txt").write_text("ground\nbeetle\n\nant\n")
+    given.classes = [str(tmp_path / "names.txt")]
+    assert examine(given)[0].classes == ("ground", "beetle", "ant")
+    given.classes = ["ground", "ground"]
+    with pytest.raises(InputError, match="given twice"):
+        examine(given)
+    given.color_map = str(color_map(tmp_path / "colors.txt"))
+    given.classes = ["a", "b"]
+    with pytest.raises(InputError, match="both name the classes"):
+        examine(given)
+
+
+def test_a_config_without_heads(detection, tmp_path):
+    cfg = load_config(str(DET), work_dir=str(tmp_path))
+    cfg.model = Config(dict(type="X", data_preprocessor=dict(num_classes=3)))
+    cfg.val_evaluator.metric = "bbox"
+    with pytest.raises(InputError, match="no num_classes in its model"):
+        prepare(cfg, coco_options(detection), 1)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real samples are not here")
+def test_real_data(tool, tmp_path):
+    """coco_tiny, as objects and as label maps, has nothing wrong."""
+    data = SHARED / "data/coco_tiny"
+    done = tool("inspect_data", "--data", data)
+    assert done.code == 0
+    assert "train: images: 80, classes: 80, objects: 699, crowd regions: 6" in done.out
+    done = tool(
+        *("inspect_data", "--train-images", data / "train2017"),
+        *("--train-labels", data / "semantic/train2017"),
+    )
+    assert done.code == 0
+    assert "classes: 81" in done.out
+    assert "error" not in done.out + done.err

@@ -1,0 +1,243 @@
+"""Label maps of every kind are read alike, and what is wrong with them is found."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from convnext_dense.datasets.custom import label_check, label_maps
+from convnext_dense.datasets.custom.label_check import examine
+from convnext_dense.datasets.custom.label_maps import read_color_map, read_label_map
+from convnext_dense.errors import InputError
+
+from ..helpers.custom_data import (
+    COLORS,
+    HEIGHT,
+    WIDTH,
+    color_map,
+    label_array,
+    photograph,
+    save_labels,
+    write_label_maps,
+)
+
+KINDS = ["grey", "palette", "three channels", "16 bits", "colors"]
+
+
+def kinds(part):
+    return dict(part.findings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_reads_alike(tmp_path, kind):
+    file = save_labels(label_array(), tmp_path / "a.png", kind)
+    colors = None
+    if kind == "colors":
+        colors = read_color_map(color_map(tmp_path / "colors.txt")).colors
+    assert (read_label_map(file, colors) == label_array()).all()
+
+
+def test_reduce_zero_label_is_mmsegs(tmp_path):
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    file = save_labels(labels, tmp_path / "a.png")
+    theirs = LoadAnnotations(reduce_zero_label=True)(
+        dict(seg_map_path=str(file), reduce_zero_label=True, seg_fields=[])
+    )["gt_seg_map"]
+    ours = read_label_map(file, zero=False)
+    same = labels != 255  # mmseg makes it 254, then 255: so does this
+    assert (ours[same] == theirs[same]).all()
+    assert (ours[~same] == 255).all()
+
+
+def test_colors_without_a_map_are_refused(tmp_path):
+    file = save_labels(label_array(), tmp_path / "a.png", "colors")
+    with pytest.raises(label_maps.NotALabelMap, match="--color-map"):
+        read_label_map(file)
+
+
+def test_grey_values_through_a_map(tmp_path):
+    """A mask of 0 and 255, where 255 is the object."""
+    file = save_labels(np.array([[0, 255], [7, 0]], np.uint8), tmp_path / "a.png")
+    colors = [[0, 0, 0, 0], [255, 255, 255, 1]]
+    assert read_label_map(file, colors).tolist() == [[0, 1], [-1, 0]]
+
+
+EXPECTED = (tuple(COLORS), [[*c, i] for i, c in enumerate(COLORS.values())])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(f"{r} {g} {b} {n}" for n, (r, g, b) in COLORS.items()),
+        "# label:color_rgb:parts:actions\n"
+        + "\n".join(f"{n}:{r},{g},{b}::" for n, (r, g, b) in COLORS.items()),
+        "name,r,g,b\n"
+        + "\n".join(f"{n},{r},{g},{b}" for n, (r, g, b) in COLORS.items()),
+        json.dumps(COLORS),
+        "\ufeff" + json.dumps(COLORS),
+    ],
+    ids=["CamVid", "CVAT", "csv", "json", "json with a mark of its byte order"],
+)
+def test_color_map_files(tmp_path, text):
+    (tmp_path / "map").write_text(text, encoding="utf-8")
+    assert read_color_map(str(tmp_path / "map")) == EXPECTED
+
+
+def test_colors_of_one_name_and_ignored_ones(tmp_path):
+    (tmp_path / "map").write_text("1 1 1 road\n2 2 2 class 2\n3 3 3 road\n4 4 4 Ignore")
+    assert read_color_map(str(tmp_path / "map")) == (
+        ("road", "class 2"),
+        [[1, 1, 1, 0], [2, 2, 2, 1], [3, 3, 3, 0], [4, 4, 4, 255]],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "has no colours"),
+        ("road\nsky\n", "has no colours"),
+        ("1 2 300 road", "300"),
+        ("1 2 3 road\n1 2 3 sky", "road and sky are both"),
+        ('{"road": "blue"}', "road"),
+        ('{"road": [1, 2]}', "not 3 x 0 to 255"),
+        ('{"road": ', "--color-map"),
+    ],
+)
+def test_color_maps_that_are_none(tmp_path, text, says):
+    (tmp_path / "map").write_text(text)
+    with pytest.raises(InputError, match=says):
+        read_color_map(str(tmp_path / "map"))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_color_map(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_healthy_folder_has_nothing_wrong(tmp_path, kind):
+    write_label_maps(tmp_path, kind=kind)
+    colors = None
+    if kind == "colors":
+        colors = read_color_map(color_map(tmp_path / "colors.txt")).colors
+    classes = tuple(COLORS) if colors else None
+    part = examine(tmp_path / "images", tmp_path / "labels", "train", classes, colors)
+    assert kinds(part) == {}
+    assert part.classes == (classes or ("class 0", "class 1", "class 2"))
+    for i, counter in enumerate(part.pixels):
+        labels = label_array(i)
+        assert counter == {c: (labels == c).sum() for c in range(3)}
+        _, sample = part.sample(i)
+        assert (sample.gt_sem_seg.data[0].numpy() == labels).all()
+
+
+def damage_size(root):
+    save_labels(label_array()[:-1], root / "labels/Bild 0 ü.png")
+
+
+def damage_value(root):
+    labels = label_array()
+    labels[9, 9] = 77
+    save_labels(labels, root / "labels/Bild 0 ü.png")
+
+
+def damage_text(root):
+    (root / "labels/Bild 0 ü.png").write_bytes(b"hello")
+
+
+def damage_image(root):
+    file = root / "images/Bild 0 ü.jpg"
+    file.write_bytes(file.read_bytes()[:500])
+
+
+def damage_turn(root):
+    photograph(root / "images/Bild 0 ü.jpg", orientation=6)
+
+
+DAMAGE = {
+    "another size": (damage_size, "OTHER_SIZE", 3),
+    "a strange value": (damage_value, "NO_SUCH_LABEL", 4),
+    "text": (damage_text, "UNREADABLE_LABELS", 3),
+    "a truncated image": (damage_image, "UNREADABLE", 3),
+    "labelled as stored": (damage_turn, "AS_STORED", 4),
+    "no label map": (
+        lambda root: (root / "labels/Bild 0 ü.png").unlink(),
+        "NO_LABELS",
+        3,
+    ),
+    "no image": (lambda root: (root / "images/Bild 0 ü.jpg").unlink(), "NO_IMAGE", 3),
+    "in colours": (
+        lambda root: save_labels(label_array(), root / "labels/Bild 0 ü.png", "colors"),
+        "UNREADABLE_LABELS",
+        3,
+    ),
+    "all ignored": (
+        lambda root: save_labels(
+            np.full((HEIGHT, WIDTH), 255, np.uint8), root / "labels/Bild 0 ü.png"
+        ),
+        "ALL_IGNORED",
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_and_its_mending(tmp_path, case):
+    damage, kind, left = DAMAGE[case]
+    write_label_maps(tmp_path)
+    damage(tmp_path)
+    names = ("ground", "Käfer", "ant")
+    part = examine(tmp_path / "images", tmp_path / "labels", "train", names)
+    kind = getattr(label_check, kind)
+    assert set(kinds(part)) == {kind}
+    assert len(part.files) == left
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    folder = part.fixed(tmp_path / "fixed")
+    again = examine(tmp_path / "images", folder, "train", names)
+    assert not again.findings.stop
+    assert len(again.files) == left
+    assert before.items() <= {p: p.read_bytes() for p in tmp_path.rglob("*.*")}.items()
+    if case == "labelled as stored":
+        turned = np.rot90(label_array(), -1)
+        assert (again.sample(0)[1].gt_sem_seg.data[0].numpy() == turned).all()
+    if case == "a strange value":
+        assert again.sample(0)[1].gt_sem_seg.data[0, 9, 9] == 255
+
+
+def test_unknown_colors_are_named(tmp_path):
+    write_label_maps(tmp_path, kind="colors")
+    (tmp_path / "map").write_text("0 0 0 ground\n255 255 255 ignore\n10 200 10 ant")
+    classes, colors = read_color_map(str(tmp_path / "map"))
+    part = examine(tmp_path / "images", tmp_path / "labels", "train", classes, colors)
+    found = kinds(part)[label_check.NO_SUCH_COLOR]
+    assert len(found) == 4
+    assert found[0].endswith("(200, 10, 10)")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [((0, 255), "ONE_CLASS"), ((0, 100, 200), "FEW_VALUES")]
+)
+def test_values_that_are_no_labels(tmp_path, values, kind):
+    labels = np.array(values, np.uint8)[label_array() % len(values)]
+    photograph(tmp_path / "images/a.jpg")
+    save_labels(labels, tmp_path / "labels/a.png")
+    part = examine(tmp_path / "images", tmp_path / "labels", "train")
+    assert getattr(label_check, kind) in kinds(part)
+    assert part.findings.stop
+
+
+def test_names_with_an_ending_and_folders_below(tmp_path):
+    for i in range(3):
+        photograph(tmp_path / f"images/city {i}/a_{i}.JPG")
+        save_labels(label_array(), tmp_path / f"labels/city {i}/a_{i}_mask.png")
+    photograph(tmp_path / "images/a.jpg")
+    part = examine(tmp_path / "images", tmp_path / "labels", "train")
+    assert kinds(part) == {label_check.NO_LABELS: ["a.jpg"]}
+    assert part.pairs[2] == ("city 2/a_2.JPG", "city 2/a_2_mask.png")
+
+
+def test_nothing_in_common(tmp_path):
+    photograph(tmp_path / "images/a.jpg")
+    PIL.Image.new("L", (4, 4)).save(photograph(tmp_path / "labels/b.png"))
+    with pytest.raises(InputError, match=r"1 images and .* 1 label maps"):
+        examine(tmp_path / "images", tmp_path / "labels", "train")

@@ -1,0 +1,275 @@
+"""A run that was stopped ends as one that was not."""
+
+# ruff: noqa: NPY002 (NumPy's global generator is what is tested)
+
+import pickle
+import random
+import signal
+import threading
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.hooks import Hook
+from mmengine.utils import ManagerMixin
+from torch.utils.data import DataLoader, Dataset
+
+from convnext_dense.engine.exact_resume import random_states, stream
+from convnext_dense.engine.exact_resume.signals import StopRequest
+from convnext_dense.errors import STOPPED
+
+from ..conftest import forget_instances, shell
+from ..helpers import small_runs
+
+
+def test_kill_points():
+    """A few of those that ``make test-long`` tries, on every path."""
+    done = shell("-m", "tests.engine.kill_points", "--every", "26")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line for line in done.stdout.splitlines() if "kill points" in line]
+    assert len(told) == 5
+    for line in told:
+        tried, same = [int(word) for word in line.split() if word.isdigit()][-2:]
+        assert tried == same > 0
+
+
+@pytest.fixture
+def small(tmp_path, shapes_root):
+    """A config's maker, whose second run is as in a new process."""
+
+    def make(kind, name="run", options=()):
+        forget_instances(ManagerMixin)
+        return small_runs.small(kind, tmp_path / name, shapes_root, options=options)
+
+    return make
+
+
+def forget(run, *names):
+    """As if the run had been killed before these were written."""
+    for name in names:
+        (run / name).unlink()
+    (run / "last_checkpoint").unlink()
+
+
+@pytest.mark.parametrize("kind", ["epochs", "iterations"])
+def test_without_a_fixed_seed(small, tmp_path, kind):
+    keep = ["default_hooks.checkpoint.max_keep_ckpts=9"]
+    cfg = small(kind, options=keep)
+    cfg.randomness = dict(seed=None)
+    small_runs.train(cfg)
+    one = small_runs.weights(tmp_path / "run")
+    names = dict(epochs="epoch_{}.pth", iterations="iter_{}.pth")[kind]
+    last = (3, 2) if kind == "epochs" else (9, 6)
+    forget(tmp_path / "run", *map(names.format, last))
+    cfg = small(kind, options=keep)
+    cfg.randomness = dict(seed=None)
+    small_runs.train(cfg, resume=True)
+    other = small_runs.weights(tmp_path / "run")
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert small_runs.same(value, other[name]), name
+
+
+class Ask(Hook):
+    """Signals this process before iterations, by number."""
+
+    def __init__(self, *at, name=signal.SIGTERM):
+        self.at, self.name = at, name
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 in self.at:
+            signal.raise_signal(self.name)
+
+
+def test_a_stop(small, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        small_runs.train(small("iterations"), hooks=[Ask(5)])
+    assert stop.value.code == STOPPED
+    log = small_runs.log(tmp_path / "run")
+    file = tmp_path / "run/interrupted.pth"
+    assert f"stopped by SIGTERM after iteration 5, which is in {file}; the" in log
+    assert torch.load(file, weights_only=False)["meta"]["iter"] == 5
+
+
+def test_a_second_ctrl_c():
+    request = StopRequest()
+    request.listen()
+    try:
+        signal.raise_signal(signal.SIGINT)
+        assert request.name == "SIGINT"
+        signal.raise_signal(signal.SIGTERM)  # Slurm after Ctrl-C: no second request
+        signal.raise_signal(signal.SIGTERM)
+        request.name = "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        request.forget()
+
+
+def test_signals_are_the_process_s_again_after_the_run(small):
+    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    small_runs.train(small("iterations", options=["train_cfg.max_iters=1"]))
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_in_another_thread_signals_are_left_alone():
+    before = signal.getsignal(signal.SIGTERM)
+    request = StopRequest()
+    thread = threading.Thread(target=lambda: (request.listen(), request.forget()))
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("kind", ["epochs", "iterations"])
+def test_a_checkpoint_of_mmengine_alone(small, tmp_path, kind):
+    """It lacks what is needed to be exact: the run goes on, and says so."""
+    end = "train_cfg.max_epochs=" if kind == "epochs" else "train_cfg.max_iters="
+    small_runs.train(small(kind, options=[end + ("1" if kind == "epochs" else "3")]))
+    file = next((tmp_path / "run").glob("[ei]*.pth"))
+    content = torch.load(file, weights_only=False)
+    del content["exact_resume"]
+    torch.save(content, file)
+    runner = small_runs.train(small(kind), resume=True)
+    assert runner.iter == 9
+    log = small_runs.log(tmp_path / "run")
+    assert "was written without ExactResumeHook" in log
+    assert [key[1] for key in small_runs.logged(tmp_path / "run") if key[0]] == [
+        *range(1, 10)
+    ]
+
+
+def rates(run):
+    """Logged learning rates by iteration."""
+    return {k[1]: v["lr"] for k, v in small_runs.logged(run).items() if k[0]}
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_going_on_with_another_batch(small, tmp_path, scaled):
+    """Schedules are where an epoch of fewer, larger steps has them."""
+    three = ["train_dataloader.batch_size=3", f"auto_scale_lr.enable={scaled}"]
+    two = ["train_dataloader.batch_size=2", f"auto_scale_lr.enable={scaled}"]
+    short = "param_scheduler.0.end=3"  # of the warm-up
+    small_runs.train(small("epochs", "three", [*three, short]))
+    with pytest.raises(SystemExit):
+        small_runs.train(small("epochs", options=[*two, short]), hooks=[Ask(4)])
+    runner = small_runs.train(small("epochs", options=[*three, short]), resume=True)
+    assert runner.iter == 6
+    log = small_runs.log(tmp_path / "run")
+    assert "this run takes 3 images a step, and did 2 before" in log
+    assert "the learning rate is 1 of" in log or scaled
+    here, there = rates(tmp_path / "run"), rates(tmp_path / "three")
+    # Two images of the second epoch were seen: no batch of three; so from its start.
+    for iteration in range(3, 7):
+        assert here[iteration] == pytest.approx(there[iteration])
+
+
+# The stream
+
+
+class Draws(Dataset):
+    """Samples of which one can see what they drew."""
+
+    def __init__(self, size):
+        self.metainfo = dict(classes=("x",))
+        self.size = size
+        self.setting = 1
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        assert type(index) is int
+        return index, random.random(), np.random.rand(), torch.rand(1).item()
+
+
+def loader(size=10, workers=0, sampler=DefaultSampler, seed=3, batch=2):
+    data = Draws(size)
+    return stream.seeded(
+        DataLoader(
+            data,
+            batch_size=batch,
+            sampler=sampler(data, shuffle=True, seed=seed),
+            num_workers=workers,
+            collate_fn=list,
+        ),
+        seed=7,
+    )
+
+
+def test_workers_do_not_matter():
+    alone = list(loader())
+    assert [list(loader(workers=n)) for n in (1, 3)] == [alone, alone]
+    assert len({sample[1:] for sample in chain(*alone)}) == 10
+    later = loader(workers=2)
+    later.batch_sampler.first = 3
+    assert list(later) == alone[3:]
+    assert list(later) == alone  # only the next time
+    later.batch_sampler.sampler.set_epoch(1)
+    assert not {*chain(*later)} & {*chain(*alone)}
+
+
+def test_processes_do_not_matter(monkeypatch):
+    """Two take what one takes with batches twice as large, step by step."""
+    alone = [sorted(batch) for batch in loader(batch=4, size=12)]
+    parts = []
+    for rank in (0, 1):
+        for module in ("mmengine.dataset.sampler", stream.__name__):
+            monkeypatch.setattr(f"{module}.get_dist_info", lambda r=rank: (r, 2))
+        parts.append(list(loader(size=12)))
+    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == alone
+
+
+def test_what_others_draw_is_not_touched():
+    before = random_states.capture()
+    list(loader())
+    after = random_states.capture()
+    assert before["python"] == after["python"]
+    assert before["numpy"][2:] == after["numpy"][2:]
+    assert torch.equal(before["torch"], after["torch"])
+
+
+def test_random_states_go_on():
+    def draw():
+        return random.gauss(0, 1), np.random.randn(3).tolist(), torch.rand(3).tolist()
+
+    draw()
+    states = pickle.loads(pickle.dumps(random_states.capture()))
+    one = draw()
+    draw()
+    random_states.restore(states)
+    assert draw() == one
+
+
+def test_the_data_set_is_as_it_was():
+    data = loader().dataset
+    assert data.metainfo == dict(classes=("x",))
+    data.setting = 2  # as a hook of mmdet sets its pipeline
+    assert data.inner.setting == 2
+    assert data[4][0] == 4
+    copied = pickle.loads(pickle.dumps(data))
+    place = stream.Place(2, (0, 5))
+    assert copied[place] == data[pickle.loads(pickle.dumps(place))]
+    with pytest.raises(AttributeError):
+        _ = data.nothing
+
+
+@pytest.mark.parametrize("sampler", [DefaultSampler, InfiniteSampler])
+@pytest.mark.parametrize("ask", ["skip_iter", "next"])
+def test_without_epochs(sampler, ask):
+    """Both mmengines' ways to skip; a sampler that ends begins again."""
+    whole = stream.Endless(loader(sampler=sampler), 0, 0)
+    batches = [next(whole) for _ in range(14)]
+    for done in (3, 5, 7):
+        begun = loader(sampler=sampler, workers=1)
+        eager = iter(begun.batch_sampler)  # as mmengine's loop has it
+        next(eager)
+        late = stream.Endless(begun, done, done)
+        eager.close()
+        if ask == "skip_iter":
+            late.skip_iter(done)
+        else:
+            assert [next(late) for _ in range(done)] == [None] * done
+        assert [next(late) for _ in range(6)] == batches[done : done + 6]

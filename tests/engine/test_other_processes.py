@@ -1,0 +1,77 @@
+"""A run that goes on with another number of processes is the same run."""
+
+import signal
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from convnext_dense.errors import STOPPED
+
+from ..helpers import small_runs
+from ..helpers.in_processes import pair
+
+STILL = [  # what is drawn for a process or normalised over its images
+    "model.backbone.drop_path_rate=0.",
+    "model.decode_head.dropout_ratio=0.",
+    "model.auxiliary_head.dropout_ratio=0.",
+]
+
+
+def written(folder, data, batch, hooks=()):
+    """A config of the run by iterations, in a file."""
+    cfg = small_runs.small(
+        *("iterations", folder / "run", data),
+        options=[f"train_dataloader.batch_size={batch}", *STILL],
+    )
+    for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
+        head.norm_cfg = dict(type="GN", num_groups=4)
+    cfg.custom_imports.imports.append("tests.engine.test_other_processes")
+    cfg.custom_hooks = [dict(type=hook) for hook in hooks]
+    file = folder / f"batch_{batch}_{len(hooks)}.py"
+    cfg.dump(file)
+    return file
+
+
+@HOOKS.register_module(force=True)
+class AskOne(Hook):
+    """Sends SIGTERM to the second process, in iteration 2."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.rank == 1 and runner.iter + 1 == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, shapes_root):
+    """One process, four images a step."""
+    folder = tmp_path_factory.mktemp("one")
+    cfg = small_runs.config.load_config(str(written(folder, shapes_root, 4)))
+    small_runs.train(cfg)
+    return folder
+
+
+def test_two_one_two(tmp_path, shapes_root, one, tool):
+    """Two processes are stopped, one goes on, two go on: as if one had done it."""
+    two = written(tmp_path, shapes_root, 2)
+    stopped = written(tmp_path, shapes_root, 2, ["AskOne"])
+    said = pair([["train", stopped]], tmp_path, code=STOPPED)
+    assert "stopped by a signal to another process after iteration 2, " in said[0]
+    assert "stopping: this iteration is finished" in said[1]
+    states = torch.load(tmp_path / "run/interrupted.pth", weights_only=False)
+    assert len(states["exact_resume"]["random_states"]) == 2
+    assert states["exact_resume"]["samples"] == 8
+
+    until = ["--cfg-options", "train_cfg.max_iters=6"]
+    alone = written(tmp_path, shapes_root, 4)
+    done = tool("train", alone, "--resume", *until)
+    assert done.code == 0, done.err
+    said = pair([["train", two, "--resume"]], tmp_path)
+    assert "resumed epoch: 0, iter: 6" in said[0]
+
+    here, there = small_runs.weights(tmp_path / "run"), small_runs.weights(one / "run")
+    assert here.keys() == there.keys()
+    for name in there:
+        if not name[0].isdigit():
+            torch.testing.assert_close(here[name], there[name], rtol=1e-3, atol=1e-5)

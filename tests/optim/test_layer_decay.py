@@ -1,0 +1,336 @@
+"""Learning-rate groups against the authors', and what mmengine's options do to them."""
+
+import copy
+import json
+import re
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from convnext_dense import ConvNeXt
+from convnext_dense.errors import InputError
+from convnext_dense.models.archs import ARCHS
+from convnext_dense.optim.layer_decay import DECAY_TYPES, default_num_layers, layer_of
+
+from ..conftest import ROOT, SHARED, logged
+
+FACTS = json.loads((ROOT / "tests/data/layer_decay.json").read_text())
+
+
+class Detector(nn.Module):
+    """The parameters of a detector and of a segmentor that the facts speak of."""
+
+    def __init__(self, arch="tiny", **kwargs):
+        super().__init__()
+        self.backbone = ConvNeXt(arch, **kwargs)
+        self.neck = nn.Module()
+        self.neck.lateral_convs = nn.ModuleList([nn.Module()])
+        self.neck.lateral_convs[0].conv = nn.Conv2d(8, 8, 1)
+        self.decode_head = nn.Module()
+        self.decode_head.conv_seg = nn.Conv2d(8, 8, 1)
+
+
+def groups_of(model, lr=1e-4, weight_decay=0.05, **paramwise):
+    decay = {} if weight_decay is None else dict(weight_decay=weight_decay)
+    cfg = dict(
+        constructor="LayerDecayOptimWrapperConstructor",
+        optimizer=dict(type="AdamW", lr=lr, **decay),
+        paramwise_cfg=paramwise,
+    )
+    return build_optim_wrapper(model, cfg).optimizer.param_groups
+
+
+def by_name(model, **kwargs):
+    """name -> (layer, lr scale, lr, weight decay), as the optimizer has them."""
+    names = {id(p): n for n, p in model.named_parameters()}
+    return {
+        names[id(p)]: (g["layer"], g["lr_scale"], g["lr"], g["weight_decay"])
+        for g in groups_of(model, **kwargs)
+        for p in g["params"]
+    }
+
+
+def expected_layer(name, layers):
+    for layer, (scale, parts) in layers.items():
+        for part in parts:
+            blocks = re.fullmatch(r"(.+)\.(\d+)-(\d+)", part)
+            if blocks:
+                here = re.match(rf"{re.escape(blocks[1])}\.(\d+)\.", name)
+                if here and int(blocks[2]) <= int(here[1]) <= int(blocks[3]):
+                    return int(layer), scale
+            elif name.startswith(f"{part}."):
+                return int(layer), scale
+    raise AssertionError(f"the facts do not know {name}")
+
+
+def kind(name):
+    """A parameter's name as the facts' list of decayed ones writes it."""
+    name = re.sub(r"^backbone\.", "", name)
+    name = re.sub(r"^stages\.\d+\.\d+\.", "stages.", name)
+    return re.sub(r"^(neck|decode_head)\..*\.(\w+)$", r"head.\2", name)
+
+
+@pytest.mark.parametrize("recipe", FACTS["recipes"])
+@pytest.mark.parametrize("derived", [False, True])
+def test_groups_equal_the_authors(recipe, derived):
+    facts = FACTS["recipes"][recipe]
+    with torch.device("meta"):
+        model = Detector(facts["arch"])
+    options = {} if derived else dict(num_layers=facts["num_layers"])
+    found = by_name(
+        model,
+        lr=facts["base_lr"],
+        weight_decay=facts["base_weight_decay"],
+        decay_rate=facts["decay_rate"],
+        decay_type=facts["decay_type"],
+        **options,
+    )
+    assert set(found) == {name for name, _ in model.named_parameters()}
+    for name, (layer, scale, lr, weight_decay) in found.items():
+        wanted_layer, wanted_scale = expected_layer(name, facts["layers"])
+        assert layer == wanted_layer, name
+        assert scale == pytest.approx(wanted_scale, rel=1e-12), name
+        assert lr == pytest.approx(facts["base_lr"] * wanted_scale, rel=1e-12), name
+        decayed = kind(name) in FACTS["decayed"]
+        assert weight_decay == (facts["base_weight_decay"] if decayed else 0), name
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the full reference is not here")
+def test_facts_are_the_full_reference():
+    full = json.loads((SHARED / "reference/layer_decay.json").read_text())
+    assert set(full) == set(FACTS["recipes"])
+    for recipe, entry in full.items():
+        for name, wanted in entry["params"].items():
+            layers = FACTS["recipes"][recipe]["layers"]
+            assert expected_layer(name, layers) == (wanted["layer"], wanted["lr_scale"])
+            assert (kind(name) in FACTS["decayed"]) == (wanted["weight_decay"] > 0)
+
+
+@pytest.mark.parametrize(
+    ("depths", "layers"),
+    [((3, 3, 9, 3), 6), ((2, 2, 6, 2), 6), ((3, 3, 27, 3), 12), ((3, 4, 30, 3), 12)],
+)
+def test_default_num_layers(depths, layers):
+    assert default_num_layers(depths, "layer_wise") == layers
+    assert default_num_layers(depths, "stage_wise") == layers
+
+
+DEPTHS = sorted({arch.depths for arch in ARCHS.values()} | {(3, 3, 60, 3)})
+
+
+@pytest.mark.parametrize("depths", DEPTHS, ids=str)
+@pytest.mark.parametrize("decay_type", DECAY_TYPES)
+@pytest.mark.parametrize("num_layers", [None, 4, 6, 12])
+def test_layers_never_exceed_the_last_stage(depths, decay_type, num_layers):
+    """However deep a stage is, no layer learns faster than a later one or the head."""
+    if num_layers is None or decay_type == "block_wise":
+        num_layers = default_num_layers(depths, decay_type)
+    layers = [
+        layer_of(f"backbone.stages.{s}.{b}.gamma", num_layers, decay_type, depths)
+        for s, depth in enumerate(depths)
+        for b in range(depth)
+    ]
+    assert layers == sorted(layers)
+    assert layers[0] >= 1
+    assert layers[-1] <= num_layers
+    if decay_type == "block_wise":
+        assert layers[-1] == num_layers
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_v2_of_every_depth(arch):
+    """GRN learns with its block and has no weight decay, as in the authors' code."""
+    with torch.device("meta"):
+        model = Detector(arch, use_grn=True)
+    found = by_name(model, decay_rate=0.9)
+    for stage, depth in enumerate(ARCHS[arch].depths):
+        for block in range(depth):
+            name = f"backbone.stages.{stage}.{block}."
+            layer, scale, *_ = found[name + "dwconv.weight"]
+            for grn in ("grn.gamma", "grn.beta"):
+                assert found[name + grn] == (layer, scale, 1e-4 * scale, 0)
+
+
+def test_block_wise_is_that_of_imagenet_s():
+    """Tiny, by hand from the baselines' rule: 23 layers, 0 to 22."""
+    with torch.device("meta"):
+        found = by_name(Detector(), decay_rate=0.6, decay_type="block_wise")
+    wanted = {
+        "backbone.downsample_layers.0": 0,
+        "decode_head": 22,
+        "backbone.norm3": 22,
+    }
+    first = 1
+    for stage, depth in enumerate((3, 3, 9, 3)):
+        if stage:
+            wanted[f"backbone.downsample_layers.{stage}"] = first
+            first += 1
+        for block in range(depth):
+            wanted[f"backbone.stages.{stage}.{block}"] = first
+            first += 1
+    assert first == 22
+    for part, layer in wanted.items():
+        rows = {row[:2] for name, row in found.items() if name.startswith(f"{part}.")}
+        ((index, scale),) = rows
+        assert index == layer, part
+        assert scale == pytest.approx(0.6 ** (22 - layer), rel=1e-12), part
+
+
+def test_works_from_both_toolboxes_scopes_and_schedules_scale():
+    for scope in ("mmdet", "mmseg"):
+        with DefaultScope.overwrite_default_scope(scope):
+            groups = groups_of(Detector("atto"), decay_rate=0.7)
+        assert len({g["layer"] for g in groups}) == 7
+
+
+def small(**kwargs):
+    return Detector(dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8]), **kwargs)
+
+
+def test_frozen_parameters_are_left_out():
+    model = small(frozen_stages=2)
+    found = by_name(model, decay_rate=0.7)
+    wanted = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert set(found) == wanted
+    assert "backbone.stages.1.0.gamma" not in found
+
+
+def test_custom_keys_multiply_on_top():
+    keys = {
+        "stages.3": dict(lr_mult=0.1, decay_mult=2.0),
+        "decode_head": dict(lr_mult=10.0),
+    }
+    plain = by_name(small(), decay_rate=0.5)
+    custom = by_name(small(), decay_rate=0.5, custom_keys=keys)
+    for name, (layer, scale, lr, weight_decay) in custom.items():
+        lr_mult = 0.1 if "stages.3" in name else 10 if "decode_head" in name else 1
+        assert (layer, scale) == plain[name][:2]
+        assert lr == pytest.approx(plain[name][2] * lr_mult)
+        if "stages.3" in name:
+            assert weight_decay == pytest.approx(0.1)
+
+
+def test_norm_decay_mult_overrides_the_default():
+    found = by_name(small(), decay_rate=0.5, norm_decay_mult=1.0)
+    assert found["backbone.norm0.weight"][3] == 0.05
+    assert found["backbone.stages.0.0.gamma"][3] == 0
+
+
+def test_bypass_duplicate():
+    model = small()
+    model.again = model.decode_head.conv_seg  # shared, as some heads do
+    with pytest.raises(InputError, match=r"decode_head.*bypass_duplicate=True"):
+        groups_of(model, decay_rate=0.5)
+    groups = groups_of(model, decay_rate=0.5, bypass_duplicate=True)
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_unwraps_a_distributed_model():
+    wrapped = nn.Module()
+    wrapped.module = small()
+    assert {g["layer"] for g in groups_of(wrapped, decay_rate=0.5)} == {
+        0,
+        1,
+        2,
+        3,
+        6,
+        7,
+    }
+
+
+def test_without_weight_decay():
+    groups = groups_of(small(), weight_decay=None, decay_rate=0.5)
+    assert all(g["lr"] == pytest.approx(1e-4 * g["lr_scale"]) for g in groups)
+
+
+def test_logs_a_short_table_and_not_every_name():
+    with logged() as messages:
+        groups_of(Detector("small", frozen_stages=1), decay_rate=0.7)
+    lines = "\n".join(messages).splitlines()
+    assert 12 <= len(lines) <= 16
+    assert re.search(r"12 +0\.70* .*stages\.3", "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("paramwise", "says"),
+    [
+        (dict(), "decay_rate"),
+        (dict(decay_rate=1.5), "decay_rate"),
+        (dict(decay_rate="0.7"), "decay_rate"),
+        (
+            dict(decay_rate=0.7, decay_type="layerwise"),
+            "layer_wise, stage_wise, block_wise",
+        ),
+        (dict(decay_rate=0.7, num_layers=0), "num_layers"),
+        (
+            dict(decay_rate=0.7, num_layers=12, decay_type="block_wise"),
+            "drop num_layers",
+        ),
+        (dict(decay_rate=0.7, norm_decay=0.0), "unknown norm_decay"),
+    ],
+)
+def test_wrong_options(paramwise, says):
+    with pytest.raises(InputError, match=says):
+        groups_of(small(), **(paramwise or dict(decay_type="layer_wise")))
+
+
+@pytest.mark.parametrize("options", [{}, dict(num_layers=6)])
+def test_model_without_convnext(options):
+    model = small()
+    model.backbone = nn.Conv2d(1, 1, 1)
+    with pytest.raises(InputError, match="`backbone` is a ConvNeXt"):
+        groups_of(model, decay_rate=0.7, **options)
+
+
+def test_another_librarys_convnext():
+    """Parameters of the authors' names, but no ``depths``: ``num_layers`` is enough."""
+    model = small()
+    del model.backbone.depths
+    groups = groups_of(model, decay_rate=0.7, num_layers=6)
+    assert {group["layer"] for group in groups} == {0, 1, 2, 3, 6, 7}
+    for options in ({}, dict(decay_type="block_wise")):
+        with pytest.raises(InputError, match="give num_layers"):
+            groups_of(model, decay_rate=0.7, **options)
+
+
+def test_options_are_not_changed():
+    options = dict(decay_rate=0.7, custom_keys=dict(neck=dict(lr_mult=2.0)))
+    before = copy.deepcopy(options)
+    groups_of(small(), **options)
+    assert options == before
+
+
+def test_tool_prints_the_table_and_draws_it(tool, tmp_path):
+    config = ROOT / "configs/det/cascade_mask_rcnn_convnext_s_coco.py"
+    picture = tmp_path / "decay.png"
+    done = tool("show_layer_decay", config, "--plot", picture)
+    assert done.code == 0
+    rows = re.findall(r"^ +(\d+) +([\d.]+) +[\d,]+ +(.+)$", done.out, re.MULTILINE)
+    assert [int(index) for index, *_ in rows] == list(range(14))
+    for index, scale, _ in rows:
+        assert float(scale) == pytest.approx(0.7 ** (13 - int(index)), abs=1e-6)
+    assert rows[5][2] == "stages.2.6-8"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["configs/seg/upernet_convnext_atto_shapes.py"], "has no layer decay"),
+        (["configs/seg/nothing.py"], "no config at"),
+        (
+            ["configs/seg/upernet_convnext_t_ade20k.py", "--plot", "no/where.png"],
+            "there is no folder",
+        ),
+        (["configs/seg/upernet_convnext_t_ade20k.py", "--plot", "x.doc"], "x.doc"),
+    ],
+)
+def test_tool_mistakes(tool, arguments, says):
+    config, *rest = arguments
+    done = tool("show_layer_decay", ROOT / config, *rest)
+    assert done.code == 2
+    assert says in done.err
+    assert "Traceback" not in done.err
