@@ -73,6 +73,14 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
+def test_the_architecture_has_every_room():
+    folders = {f.parent.name for f in (ROOT / "convnext_dense").glob("*/__init__.py")}
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d+ \| (.+?) \|", text, re.MULTILINE)
+    rooms = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    assert folders <= rooms | {"own_data"}  # which has an old import path
+
+
 def named_paths(page: Path) -> list[str]:
     """Paths of this repository in the page's code; CAPITALS are placeholders."""
     text = page.read_text(encoding="utf-8")
