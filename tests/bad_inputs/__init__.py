@@ -1,4 +1,4 @@
-"""What a user can give that is wrong, and what the tools say to it: one table.
+"""Wrong inputs, and the message and exit code of the tools for each: one table.
 
 ``python -m tests.bad_inputs`` prints it as docs/errors.md.
 """
@@ -28,15 +28,21 @@ AREAS = {
 HEAD = """\
 # What goes wrong, and what the tools say
 
-Whatever is wrong with what they are given, the tools end with one message and an exit
-code, change none of the files they were given, and leave nothing half-made. A test
-makes each of these inputs and looks. `…` stands for names and numbers of the case.
+A tool that gets a wrong input ends with one message and an exit code. It changes none
+of the files it was given and leaves no incomplete files. A test makes each input of
+these tables and checks the message. `…` stands for names and numbers of the case.
 
-Exit codes: 2 for a mistake, 1 for data with errors or files that could not be
-predicted, 0 where it is told and the work goes on. Of runs that have begun: 3 for
-numbers that are not finite time and again, 5 where another process has ended, 75 if
-stopped by a signal and saved, 130 if interrupted before. `CONVNEXT_DENSE_DEBUG=1` shows
-the Python stack.
+| exit code | meaning |
+|---|---|
+| 0 | the tool reports the problem and continues |
+| 1 | the data has errors, or some files could not be predicted |
+| 2 | the input is wrong |
+| 3 | a run ended because its losses or gradients were repeatedly not finite |
+| 5 | a run ended because another of its processes ended |
+| 75 | a run was stopped by a signal, and saved |
+| 130 | the tool was interrupted before anything was saved |
+
+`CONVNEXT_DENSE_DEBUG=1` shows the Python stack as well.
 """
 
 
