@@ -18,7 +18,9 @@
 PYTHON ?= python3
 JOBS ?= 2
 TESTED ?= tests
-TESTS = -n $(JOBS) --dist loadfile
+# Files in order of their names: by default those with the fewest tests come last, and
+# they take the longest, alone on one worker.
+TESTS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
 .PHONY: demo test test-openmmlab test-long test-isa test-export test-gpu \
@@ -86,7 +88,7 @@ errors: .venv/.dev
 
 # Lines that only run in processes of their own count as not run.
 coverage: .venv/.dev
-	.venv/bin/python -m pytest $(TESTS) --cov=convnext_dense --cov-report=term \
+	.venv/bin/python -m pytest $(TESTS) --cov=convnext_dense --cov-report=term:skip-covered \
 		$(TESTED)
 
 lint: .venv/.dev
