@@ -77,9 +77,9 @@ CASES = [
         "argument --epochs: 0 is not above 0",
     ),
     Case(
-        *("train", "--epochs without data of one's own"),
+        *("train", "--epochs without custom data"),
         lambda t: [DET, "--epochs", 3],
-        "--epochs is for your own data ... --cfg-options train_cfg.max_epochs=N",
+        "--epochs works with custom data only ... --cfg-options train_cfg.max_epochs=N",
     ),
     Case(
         *("train", "an option that is not key=value"),
@@ -177,10 +177,10 @@ CASES = [
     Case(
         *("report", "a folder that is not there"),
         lambda t: ["gone"],
-        "no folder gone; name the work dir of a run",
+        "there is no folder gone: name the work dir of a run",
     ),
     Case(
-        *("report", "a folder that is of no run"),
+        *("report", "a folder that is not a work dir"),
         lambda t: [t],
         "is not the work dir of a run: it has no config",
     ),
