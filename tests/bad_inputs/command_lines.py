@@ -132,17 +132,17 @@ CASES = [
     Case(
         *("predict", "a checkpoint and nothing to predict"),
         lambda t: ["x.pth", "--out", "out"],
-        "name a checkpoint and what to predict",
+        "name a checkpoint and at least one image, video or folder",
     ),
     Case(
         *("predict", "a pattern that matches nothing"),
         lambda t: ["x.pth", "photos/*.jpg", "--out", "out"],
-        "there is no file and no folder photos/*.jpg, and nothing matches it",
+        "no file or folder is called photos/*.jpg, and no file matches it",
     ),
     Case(
         *("predict", "a folder without images"),
         lambda t: ["x.pth", t / "data", "--out", "out"],
-        "data is a folder without images or videos; for those of the folders in it: ",
+        "data has no images or videos. To take those of its subfolders, write ",
     ),
     Case(
         *("predict", "--out that is a file"),
@@ -152,12 +152,12 @@ CASES = [
     Case(
         *("predict", "--out where the results would replace the images"),
         images_beside,
-        "would replace ..., which is to be read; choose another folder",
+        "would replace the input ... Choose another folder",
     ),
     Case(
         *("predict", "--batch 0"),
         predict("--out", "out", "--batch", 0),
-        "--batch 0: at least one image at a time",
+        "--batch 0: give a number of images, at least 1",
     ),
     Case(
         *("predict", "--score-thr nan"),
@@ -167,12 +167,12 @@ CASES = [
     Case(
         *("predict", "--device gpu"),
         predict("--out", "out", "--device", "gpu"),
-        "--device gpu cannot be used: ... Here works ",
+        "--device gpu cannot be used: ... Use --device ",
     ),
     Case(
         *("predict", "a GPU of which there are not so many"),
         predict("--out", "out", "--device", "cuda:77"),
-        "--device cuda:77 cannot be used: ... Here works ",
+        "--device cuda:77 cannot be used: ... Use --device ",
     ),
     Case(
         *("report", "a folder that is not there"),
