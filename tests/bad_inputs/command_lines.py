@@ -312,7 +312,7 @@ CASES = [
     Case(
         *("benchmark", "a size that is none"),
         lambda t: ["--size", "800x"],
-        "argument --size: 800x is no size: give a number of pixels, or HEIGHTxWIDTH",
+        "argument --size: 800x is not a size: give a number of pixels, or HEIGHTxWIDTH",
     ),
     Case(
         *("benchmark", "--graphs on a CPU"),
@@ -322,7 +322,7 @@ CASES = [
     Case(
         *("benchmark", "what needs a GPU on a CPU"),
         lambda t: ["--execution", "reduce-overhead", "--device", "cpu"],
-        "--execution reduce-overhead needs a GPU: it is CUDA graphs",
+        "--execution reduce-overhead needs a GPU: it uses CUDA graphs",
     ),
     Case(
         *("doctor", "an argument"),
