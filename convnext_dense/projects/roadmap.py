@@ -1,10 +1,10 @@
 """The roadmap from ResNet-50 to ConvNeXt-T: a backbone for each step of the paper.
 
 For studying the design. To train a model, use ``convnext_dense.ConvNeXt``, where the
-roadmap ends. Source: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2; table 10 for the
-order of the steps and their multiply-adds. Every step includes those before it, except
-the kernel sizes 9 and 11, which the authors tried and dropped. Layer scale belongs to
-the training recipe, not to a step, and is left out.
+roadmap ends. Source: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2; table 10
+for the order of the steps and their multiply-adds. Every step includes those before
+it, except the kernel sizes 9 and 11, which the authors tried and dropped. Layer scale
+belongs to the training recipe, not to a step, and is left out.
 """
 
 from collections.abc import Sequence

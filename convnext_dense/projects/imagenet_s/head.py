@@ -1,4 +1,4 @@
-"""The head of the ImageNet-S baselines: logits with stride 8 from a map of stride 32."""
+"""The head of the ImageNet-S baselines: a map of stride 32 -> logits of stride 8."""
 
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
