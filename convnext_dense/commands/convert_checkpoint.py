@@ -1,5 +1,8 @@
-"""Write a ConvNeXt checkpoint under another library's parameter names:
-tools/convert_checkpoint.py IN OUT --to timm."""
+"""Convert a ConvNeXt checkpoint to the parameter names of another library.
+
+The names in IN are recognised, whichever library wrote it:
+  tools/convert_checkpoint.py IN OUT --to timm
+"""
 
 import argparse
 from pathlib import Path
@@ -16,7 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="path, URL, timm://NAME or hf://OWNER/NAME, from any library",
     )
     parser.add_argument("out", metavar="OUT", help="a .pth or .safetensors file")
-    parser.add_argument("--to", choices=TARGETS, required=True)
+    parser.add_argument(
+        "--to",
+        choices=TARGETS,
+        required=True,
+        help="library whose names OUT has; native is this package's and the authors'",
+    )
     add_trust_argument(parser)
 
 
