@@ -299,7 +299,7 @@ CASES = [
     predict(
         "weights without a config",
         lambda c: c["state_dict"],
-        "x.pth carries no config, as checkpoints of mmengine's runs do: name the "
+        "x.pth contains no config; only checkpoints of mmengine's runs do. Name the "
         "config before the checkpoint",
     ),
     predict(

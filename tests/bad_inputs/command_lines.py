@@ -94,7 +94,7 @@ CASES = [
     Case(
         *("train", "an option beyond the end of a list"),
         with_options("model.train_cfg.rcnn.7.mask_size=1"),
-        "model.train_cfg.rcnn has entries, 0 to 2, and none called 7",
+        "model.train_cfg.rcnn has the entries 0 to 2, and no 7",
     ),
     Case(
         *("train", "data_root for a config that has none"),

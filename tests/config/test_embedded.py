@@ -210,5 +210,5 @@ def test_they_would_run_and_do_so_when_trusted(case, segmentor, tmp_path, monkey
     "content", [{}, dict(meta=None), dict(meta=dict(cfg=None)), dict(meta=dict(cfg=""))]
 )
 def test_a_checkpoint_without_config(content):
-    with pytest.raises(InputError, match=r"x\.pth carries no config.*name the config"):
+    with pytest.raises(InputError, match=r"x\.pth contains no config.*Name the config"):
         embedded_config(content, "x.pth")

@@ -59,7 +59,7 @@ def test_what_only_the_config_file_reads_is_told():
     """``max_epochs = 4`` at the top of a config is read when the file is."""
     with logged() as messages:
         load_config(str(DET), ["max_epochs=2"])
-    assert any("max_epochs: nothing but the config file" in m for m in messages)
+    assert any("max_epochs: only the config file itself" in m for m in messages)
     with logged() as messages:
         load_config(str(DET), ["train_cfg.max_epochs=2", "data_root=x"])
     assert messages == []
