@@ -1,4 +1,6 @@
-"""Fit a config to the machine that runs it."""
+"""Fits a config to the GPUs and processes that a run has."""
+
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -8,8 +10,12 @@ from . import launch
 
 
 def fit_to_machine(cfg: Config) -> None:
-    """Replace what needs many processes where there is one, and what needs a GPU
-    where there is none; a line says what."""
+    """Replace the settings of ``cfg`` that this machine cannot run.
+
+    One process gets the whole model instead of FSDP. Without a GPU, fp32 replaces
+    mixed precision, BN replaces SyncBN, and gloo replaces NCCL. A line of the log
+    names what is replaced.
+    """
     many = (cfg.get("launcher") or "none") != "none"
     if not many and "FSDP" in (cfg.get("strategy") or {}).get("type", ""):
         for key in ("runner_type", "strategy"):
@@ -32,15 +38,15 @@ def fit_to_machine(cfg: Config) -> None:
         print_log(f"no GPU here: {', '.join(replaced)} replaced", "current")
 
 
-def _replace_type(node, old: str, new: str) -> bool:
-    """Whether a ``type`` was replaced anywhere below ``node``."""
-    found = False
+def _replace_type(node: Any, old: str, new: str) -> bool:
+    """Replace the ``type`` ``old`` everywhere below ``node``; return whether it was."""
+    replaced = False
     if isinstance(node, dict):
         if node.get("type") == old:
             node["type"] = new
-            found = True
+            replaced = True
         node = list(node.values())
     if isinstance(node, list | tuple):
         for child in node:
-            found |= _replace_type(child, old, new)
-    return found
+            replaced |= _replace_type(child, old, new)
+    return replaced

@@ -262,7 +262,7 @@ CASES = [
     Case(
         *("show_layer_decay", "a config without layer decay"),
         lambda t: [DET],
-        "has no layer decay: every parameter learns at the optimizer's own rate",
+        "has no layer decay: every parameter has the optimizer's own learning rate",
     ),
     Case(
         *("show_layer_decay", "a picture's format that is not known"),

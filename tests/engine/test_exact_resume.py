@@ -158,8 +158,8 @@ def test_going_on_with_another_batch(small, tmp_path, scaled):
     runner = small_runs.train(small("epochs", options=[*three, short]), resume=True)
     assert runner.iter == 6
     log = small_runs.log(tmp_path / "run")
-    assert "this run takes 3 images a step, and did 2 before" in log
-    assert "the learning rate is 1 of" in log or scaled
+    assert "this run uses 3 images a step instead of 2" in log
+    assert "the learning rate is multiplied by 1" in log
     here, there = rates(tmp_path / "run"), rates(tmp_path / "three")
     # Two images of the second epoch were seen: no batch of three; so from its start.
     for iteration in range(3, 7):

@@ -280,7 +280,7 @@ def test_what_the_first_process_finds_wrong_ends_all(tmp_path):
 
 
 LAUNCHED = {
-    "pytorch": r"RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT .*torchrun --nproc",
+    "pytorch": r"RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT\. .*torchrun --nproc",
     "slurm": r"SLURM_PROCID, SLURM_NTASKS, .*slurm_train\.sh PARTITION",
     "mpi": r"OMPI_COMM_WORLD_RANK, .*mpirun -n N",
 }

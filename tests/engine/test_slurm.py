@@ -149,5 +149,5 @@ def test_machines_that_scontrol_does_not_tell(tool, monkeypatch, shapes_root, tm
         )
         assert done.code == 2
         assert re.search(
-            r"scontrol show hostnames node9 does not tell.*set MASTER_ADDR", done.err
+            r"scontrol show hostnames node9 does not name.*set MASTER_ADDR", done.err
         )
