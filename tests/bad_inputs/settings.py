@@ -261,12 +261,12 @@ CASES = [
     option(
         "a learning rate of 0",
         "optim_wrapper.optimizer.lr=0.",
-        "the learning rate is 0 everywhere: nothing would be learnt",
+        "the learning rate is 0 everywhere: the model would not learn",
     ),
     option(
         "a frozen backbone with random weights",
         "model.backbone.frozen_stages=4",
-        "the backbone is frozen and random: name pre-trained weights",
+        "the backbone is frozen and has random weights: name pre-trained weights",
     ),
     option(
         "a head of more classes than the data has",

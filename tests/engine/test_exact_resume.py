@@ -89,7 +89,7 @@ def test_a_stop(small, tmp_path):
     assert stop.value.code == STOPPED
     log = small_runs.log(tmp_path / "run")
     file = tmp_path / "run/interrupted.pth"
-    assert f"stopped by SIGTERM after iteration 5, which is in {file}; the" in log
+    assert f"stopped by SIGTERM after iteration 5, which is saved in {file}. The" in log
     assert torch.load(file, weights_only=False)["meta"]["iter"] == 5
 
 

@@ -87,7 +87,7 @@ def test_a_step_that_is_not_finite_is_not_taken(cfg, tmp_path, gradient):
     told = next(line for line in log.splitlines() if "is not finite" in line)
     assert "iteration 3 is not finite: " in told
     if gradient:
-        assert f"losses are finite; gradients of {GRADIENT}" in told
+        assert f"losses are finite; gradients of {GRADIENT} are not" in told
     else:
         assert "loss: loss nan" in told
     assert told.count(".jpg") == 2
@@ -135,11 +135,11 @@ def test_the_batch_is_run_again(cfg, tmp_path, capsys):
     assert "iteration 2:" in said
     assert said.count(".jpg") == 2
     assert "decode.loss_ce: nan" in said
-    assert "the first that is not finite comes out of data_preprocessor" in said
+    assert "the first output that is not finite is of data_preprocessor" in said
     assert said.endswith("not finite again")
     # The other's images were well: what made it is not in the file.
     replay(cfg, folder / "iter_4.pth")
-    assert capsys.readouterr().out.endswith("all is finite here\n")
+    assert capsys.readouterr().out.endswith("everything is finite this time\n")
 
 
 @pytest.mark.parametrize("kind", ["epochs", "iterations"])
@@ -190,7 +190,7 @@ def test_replay_as_a_tool(tool, cfg, tmp_path):
     assert "x.pth holds no batch" in done.err
     done = tool("train", SEG, "--replay", file)
     assert done.code == 2
-    assert "is not of the model of" in done.err
+    assert "was written for another model than that of" in done.err
 
 
 # Loss scaling
@@ -225,7 +225,7 @@ def test_an_overflow_of_the_loss_scale_is_no_trouble(cfg, tmp_path):
 def test_a_scaler_that_never_gets_through_is(cfg, monkeypatch):
     monkeypatch.setattr(hook, "OVERFLOWS", 2)
     cfg.optim_wrapper.update(type="ScaledOnCPU", scale=1.0)
-    with pytest.raises(NotFiniteError, match="overflowed whatever the scale"):
+    with pytest.raises(NotFiniteError, match="overflowed at every loss scale"):
         small_runs.train(cfg, hooks=[Poison(set(range(100)), GRADIENT)])
 
 
@@ -256,7 +256,7 @@ def test_a_backbone_that_is_frozen_unasked(cfg):
 def test_a_backbone_that_is_frozen_and_random(cfg, tmp_path):
     cfg.model.backbone.frozen_stages = 4
     cfg.model.backbone.out_indices = (0, 1, 2, 3)
-    refused(cfg, "the backbone is frozen and random")
+    refused(cfg, "the backbone is frozen and has random weights")
 
 
 def test_a_backbone_that_is_frozen_with_weights(cfg, tmp_path):
