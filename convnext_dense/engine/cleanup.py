@@ -71,6 +71,7 @@ def stop_workers(runner: Runner) -> None:
         endless = getattr(loop, "dataloader_iterator", None)  # of iteration-based runs
         for holder in (loader, endless):
             iterator = getattr(holder, "_iterator", None)
-            if iterator is not None and hasattr(iterator, "_shutdown_workers"):
-                iterator._shutdown_workers()
+            shutdown = getattr(iterator, "_shutdown_workers", None)
+            if holder is not None and shutdown is not None:
+                shutdown()
                 holder._iterator = None

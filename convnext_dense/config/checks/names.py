@@ -166,7 +166,8 @@ def _accepted(target: Any, scope: str | None) -> set[str]:
         return _arguments(target)
     if not inspect.isclass(target):
         return set()
-    return set().union(*(_arguments(c.__init__) for c in target.__mro__)) - {"self"}
+    constructors = [vars(c).get("__init__", object.__init__) for c in target.__mro__]
+    return set().union(*map(_arguments, constructors)) - {"self"}
 
 
 def _registered(name: str, scope: str | None) -> object:

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.dist import get_dist_info
@@ -52,7 +52,7 @@ class Place(int):
         self.key = key
         return self
 
-    def __getnewargs__(self) -> tuple[int, tuple[int, int]]:  # pickled for workers
+    def __getnewargs__(self) -> Any:  # pickled for workers
         return int(self), self.key
 
 
@@ -62,7 +62,7 @@ class Placed(Sampler):
     All other attributes are those of the other sampler.
     """
 
-    def __init__(self, sampler: Sampler):
+    def __init__(self, sampler: Any):
         self.inner = sampler
 
     def __iter__(self) -> Iterator[Place]:
@@ -84,7 +84,7 @@ class Batches(Sampler):
     All other attributes are those of the batch sampler.
     """
 
-    def __init__(self, batch_sampler: Sampler):
+    def __init__(self, batch_sampler: Any):
         self.inner = batch_sampler
         self.first = 0
 
@@ -157,7 +157,7 @@ def seeded(loader: DataLoader, seed: int) -> DataLoader:
     Returns:
         A loader over a ``Seeded`` data set, with ``Batches`` as its batch sampler.
     """
-    batches: Any = loader.batch_sampler
+    batches = cast(Any, loader.batch_sampler)
     batches.sampler = Placed(batches.sampler)
     workers: dict[str, Any] = {}
     if loader.num_workers:
@@ -194,17 +194,18 @@ class Endless:
     """
 
     def __init__(self, loader: DataLoader, skipped: int, requested: int):
-        self._loader: Any = loader
+        self._loader = loader
+        self._batches = cast(Any, loader.batch_sampler)
         self._requested = requested
         self._epoch = 0
-        sampler = self._loader.batch_sampler.sampler
+        sampler = self._batches.sampler
         if hasattr(sampler, "epoch"):  # otherwise the sampler never ends
             self._epoch, skipped = divmod(skipped, len(loader))
             sampler.set_epoch(self._epoch)
         elif hasattr(sampler.inner, "_indices_of_rank"):
             # mmengine's InfiniteSampler, from which its loop has drawn indices already.
             sampler.inner.indices = sampler.inner._indices_of_rank()
-        self._loader.batch_sampler.first = skipped
+        self._batches.first = skipped
         self._iterator: Iterator | None = None
 
     def skip_iter(self, count: int) -> None:
@@ -221,6 +222,6 @@ class Endless:
             return next(self._iterator)
         except StopIteration:
             self._epoch += 1
-            self._loader.batch_sampler.sampler.set_epoch(self._epoch)
+            self._batches.sampler.set_epoch(self._epoch)
             self._iterator = iter(self._loader)
             return next(self._iterator)
