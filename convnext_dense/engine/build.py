@@ -51,14 +51,31 @@ def build_model(
 
 
 def build_layer_decay(cfg: Config) -> list[dict[str, Any]]:
-    """Build the parameter groups with which training starts, on the meta device.
+    """Check a config and build the parameter groups with which training starts.
+
+    The parameters are on the meta device.
 
     Returns:
-        The optimizer's ``param_groups``, which ``LayerDecayOptimWrapperConstructor``
-        makes: each has ``param_names``, ``layer``, ``lr`` and ``weight_decay``.
+        As ``layer_decay_groups``.
 
     Raises:
         InputError: the model cannot be built, or ``cfg`` has no layer decay.
+    """
+    return layer_decay_groups(cfg, build_model(cfg, as_in_training=True))
+
+
+def layer_decay_groups(cfg: Config, model: nn.Module) -> list[dict[str, Any]]:
+    """The optimizer's parameter groups for a model of ``cfg``.
+
+    Args:
+        cfg: fitted to the machine.
+
+    Returns:
+        The ``param_groups`` of ``LayerDecayOptimWrapperConstructor``: each has
+        ``param_names``, ``layer``, ``lr`` and ``weight_decay``.
+
+    Raises:
+        InputError: ``cfg`` has no layer decay.
     """
     constructor = cfg.get("optim_wrapper", {}).get("constructor")
     if constructor != LayerDecayOptimWrapperConstructor.__name__:
@@ -67,5 +84,4 @@ def build_layer_decay(cfg: Config) -> list[dict[str, Any]]:
             "own learning rate. To use layer decay, set optim_wrapper.constructor="
             "'LayerDecayOptimWrapperConstructor' and .paramwise_cfg.decay_rate"
         )
-    model = build_model(cfg, as_in_training=True)
     return build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups

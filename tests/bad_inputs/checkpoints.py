@@ -192,7 +192,7 @@ CASES = [
     resume(
         "weights without a run",
         lambda c: dict(state_dict=c["state_dict"]),
-        "--resume: .../x.pth is not a checkpoint of a run... --cfg-options load_from=FILE",
+        "--resume: .../x.pth is not a checkpoint of a run: ... load_from=FILE",
     ),
     test(
         "a model without its mask head",

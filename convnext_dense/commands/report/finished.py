@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from convnext_dense.config.checks.files import check_weights
 from convnext_dense.config.checks.requirements import check_toolbox
 from convnext_dense.config.options import load_config
-from convnext_dense.engine.build import build_layer_decay
+from convnext_dense.engine.build import build_layer_decay, layer_decay_groups
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
 from convnext_dense.optim.layer_decay import (
@@ -59,6 +59,7 @@ def report(
     check_toolbox(cfg)
     check_weights(cfg, ())
     hook, told, findings = RunReportHook(), {}, "The run left no checkpoint."
+    runner = None
     if chosen is not None:
         try:
             runner = _validate(cfg, hook)
@@ -70,7 +71,7 @@ def report(
     if isinstance(findings, str):
         print_log(f"curves alone: {findings}", "current")
     file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
-    page.write(file, work_dir, shown, findings, name, _layers(cfg), told)
+    page.write(file, work_dir, shown, findings, name, _layers(cfg, runner), told)
     print_log(f"the run report is {file}", "current")
 
 
@@ -105,12 +106,15 @@ def _validate(cfg: Config, hook: RunReportHook) -> Runner:
         return run(cfg, "val", hooks=[hook])
 
 
-def _layers(cfg: Config) -> list[Layer] | None:
+def _layers(cfg: Config, runner: Runner | None) -> list[Layer] | None:
+    """The layers' learning rates; ``runner`` has a model of ``cfg`` if not None."""
     wrapper = cfg.get("optim_wrapper", {})
     if wrapper.get("constructor") != LayerDecayOptimWrapperConstructor.__name__:
         return None
     try:
-        return layers_of(build_layer_decay(cfg))
+        if runner is None:
+            return layers_of(build_layer_decay(cfg))
+        return layers_of(layer_decay_groups(cfg, runner.model))
     except InputError as error:
         print_log(f"the layers' learning rates are left out: {error}", "current")
         return None
