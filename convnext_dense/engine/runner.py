@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -171,6 +171,8 @@ def build_runner(
         build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
         runner = build(cfg)
         check_channels(runner.model)
+        if mode == "val":
+            _save_no_best(runner)
         for split in splits:  # the first access to a loop builds its data set
             loop = getattr(runner, f"{split}_loop")
             empty = empty_dataset(loop.dataloader.dataset) if loop else None
@@ -185,6 +187,13 @@ def build_runner(
         explanation = explain_data(cfg, splits) or explain_build(error)
         raise InputError(explanation) from error
     return runner
+
+
+def _save_no_best(runner: Runner) -> None:
+    """Turn ``save_best`` off: outside of training, mmengine's hook fails with it."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            hook.save_best = None
 
 
 def _splits(mode: str) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class AskOne(Hook):
 def one(tmp_path_factory, shapes_root):
     """One process, four images a step."""
     folder = tmp_path_factory.mktemp("one")
-    cfg = small_runs.config.load_config(str(written(folder, shapes_root, 4)))
+    cfg = small_runs.load_config(str(written(folder, shapes_root, 4)))
     small_runs.train(cfg)
     return folder
 

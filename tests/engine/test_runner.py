@@ -56,7 +56,7 @@ def test_a_run_and_what_follows_it(calls, config, tool):
         calls.clear()
         done = tool(*command)
         assert done.code == 0, done.err
-        assert calls == ONCE, command[0]
+        assert calls == ONCE, done.out + done.err
 
 
 def test_a_report_without_a_checkpoint(calls, config, tool, tmp_path):
