@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -68,38 +67,6 @@ def joined(cfg: Config) -> Iterator[None]:
         raise
     if joins:
         distributed.destroy_process_group()
-
-
-def fit_to_cpu(cfg: Config) -> bool:
-    """Make the wrapper of ``cfg``'s model (DDP or FSDP) work without a GPU.
-
-    Without these settings, mmengine passes the wrapper the GPU of this process's local
-    rank.
-
-    Returns:
-        Whether ``cfg`` was changed.
-    """
-    flexible = "runner_type" in cfg  # of the FlexibleRunner
-    strategy = dict(cfg.get("strategy") or dict(type="DDPStrategy"))
-    if flexible:
-        configured = strategy.get("model_wrapper") or {}
-    else:
-        configured = cfg.get("model_wrapper_cfg") or {}
-    if flexible and "FSDP" in strategy["type"]:
-        wrapper = dict(configured, device_id="cpu")
-    else:
-        defaults: dict[str, Any] = dict(
-            type="MMDistributedDataParallel", broadcast_buffers=False
-        )
-        defaults["find_unused_parameters"] = cfg.get("find_unused_parameters", False)
-        wrapper = {**defaults, **configured, "device_ids": None}
-    if wrapper == configured:
-        return False
-    if flexible:
-        cfg.strategy = dict(strategy, model_wrapper=wrapper)
-    else:
-        cfg.model_wrapper_cfg = wrapper
-    return True
 
 
 def _check_launcher(launcher: str) -> None:

@@ -13,8 +13,8 @@ import torch
 from mmengine.hooks import Hook
 
 from convnext_dense.config.options import load_config
-from convnext_dense.engine.launch import _share_cores, fit_to_cpu, joined
-from convnext_dense.engine.machine import fit_to_machine
+from convnext_dense.engine.launch import _share_cores, joined
+from convnext_dense.engine.machine import fit_to_machine, fit_wrapper_to_cpu
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import LostProcessError
 
@@ -331,7 +331,7 @@ def test_the_models_wrapper_keeps_what_the_config_says(flexible):
     else:
         cfg.model_wrapper_cfg = given
     fit_to_machine(cfg)
-    assert not fit_to_cpu(cfg)
+    assert not fit_wrapper_to_cpu(cfg)
     found = cfg.strategy.model_wrapper if flexible else cfg.model_wrapper_cfg
     assert found == dict(
         type="MMDistributedDataParallel",
