@@ -25,7 +25,7 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-# --tta: the paper's multi-scale numbers are of whole images.
+# --tta: the paper's multi-scale results are measured on whole images.
 tta_model = dict(
     type='SegTTAModel',
     module=dict(test_cfg=dict(_delete_=True, mode='whole')))

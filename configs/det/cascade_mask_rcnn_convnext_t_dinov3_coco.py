@@ -1,9 +1,9 @@
-# DINOv3's distilled ConvNeXt-T (arXiv 2508.10104), by the recipe of the supervised
-# one; not a row of the paper's table. Other sizes: arch, and small, base or large
-# in the name of the weights.
+# DINOv3's distilled ConvNeXt-T (arXiv 2508.10104), trained with the recipe of the
+# supervised ConvNeXt-T; the paper's table has no such row. For other sizes, set arch,
+# and write small, base or large in the name of the weights.
 _base_ = './cascade_mask_rcnn_convnext_t_coco.py'
 
-# The same weights under Meta's names, or those of transformers, load as well.
+# Files of the same weights with Meta's or transformers' names load as well.
 weights = 'timm://convnext_tiny.dinov3_lvd1689m'
 model = dict(
     data_preprocessor=dict(  # ImageNet's, as DINOv3 was trained with

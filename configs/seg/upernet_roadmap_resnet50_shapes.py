@@ -1,7 +1,7 @@
-# ResNet-50, the start of the roadmap (convnext_dense/projects/roadmap.py), on the
-# built-in data set. --cfg-options model.backbone.step=NAME takes it to stage_ratio,
-# patchify_stem or depthwise_conv; its pair upernet_roadmap_convnext_t_shapes.py
-# has the inverted bottlenecks.
+# ResNet-50, the first step of the roadmap (convnext_dense/projects/roadmap.py), on the
+# built-in data set. --cfg-options model.backbone.step=NAME selects stage_ratio,
+# patchify_stem or depthwise_conv. The steps with inverted bottlenecks are in
+# upernet_roadmap_convnext_t_shapes.py.
 _base_ = './upernet_convnext_atto_shapes.py'
 
 model = dict(

@@ -18,11 +18,11 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    # After Resize: the labels are compared at their own size.
+    # After Resize: predictions are compared with labels of the original size.
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs')
 ]
-# Six scales with flip.
+# --tta: six scales, each with and without a flip.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(

@@ -43,7 +43,7 @@ test_pipeline = [
     dict(
         type='TorchvisionTransforms',
         transforms=[dict(type='Resize', size=256, antialias=True)]),
-    # After resizing: the labels are compared at their own size.
+    # After resizing: predictions are compared with labels of the original size.
     dict(type='LoadImageNetSAnnotations'),
     dict(type='PackSegInputs')
 ]

@@ -1,5 +1,5 @@
-# What Mask R-CNN and Cascade Mask R-CNN share: ConvNeXt-T, FPN, RPN, mask head. A
-# child of another architecture states arch, drop_path_rate and the neck's
+# The common parts of Mask R-CNN and Cascade Mask R-CNN: ConvNeXt-T, FPN, RPN, mask
+# head. A config of another architecture sets arch, drop_path_rate and the neck's
 # in_channels.
 model = dict(
     data_preprocessor=dict(
