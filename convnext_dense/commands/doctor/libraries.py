@@ -186,11 +186,22 @@ def convnext_dense() -> Iterator[Finding]:
         )
 
 
+def patches() -> Iterator[Finding]:
+    """A line for each change that the package makes to another library."""
+    from convnext_dense.commands import load_package
+
+    load_package()
+    from convnext_dense.patches import PATCHES
+
+    for patch in PATCHES:
+        yield Finding(INFO, "patches", f"{', '.join(patch.names)}: {patch}")
+
+
 def mmcv_ops() -> Iterator[Finding]:
     from convnext_dense.commands import load_package
 
     load_package()  # first: it has stand-ins where there are no compiled ops
-    from convnext_dense.patches import mmcv_ops  # isort: skip
+    from convnext_dense.patches import mmcv_ops, stand_ins  # isort: skip
     from mmcv.ops import nms
 
     _suppress(lambda *arguments: nms(*arguments)[1])
@@ -200,7 +211,8 @@ def mmcv_ops() -> Iterator[Finding]:
         cuda = get_compiling_cuda_version()
         yield Finding(OK, "mmcv ops", f"compiled, CUDA: {cuda}")
         return
-    names = [re.sub("_(forward|backward)$", "", o.__name__) for o in mmcv_ops.STAND_INS]
+    ops = [op.__name__ for op in stand_ins.STAND_INS]
+    names = [re.sub("_(forward|backward)$", "", name) for name in ops]
     listed = dict.fromkeys(name for name in names if not name.startswith("get_"))
     yield Finding(
         INFO,

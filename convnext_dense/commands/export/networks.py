@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from convnext_dense import checkpoints
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
+from convnext_dense.patches.mmseg_resize import without_size_warning
 
 from .pooling import replace_pools
 
@@ -191,15 +192,8 @@ def _logits(model: nn.Module, image: Tensor) -> Tensor:
 def traceable(module: nn.Module) -> Iterator[None]:
     """Let ``module`` be traced with sizes that are not numbers; its pools stay so."""
     replace_pools(module)
-    if not isinstance(module, Segmentor):
+    if isinstance(module, Segmentor):
+        with without_size_warning():
+            yield
+    else:
         yield
-        return
-    from mmseg.models.utils import resize
-
-    # Its warning about sizes makes numbers of them.
-    defaults = resize.__defaults__
-    resize.__defaults__ = (*defaults[:-1], False)
-    try:
-        yield
-    finally:
-        resize.__defaults__ = defaults
