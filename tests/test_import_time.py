@@ -2,7 +2,7 @@
 
 import json
 
-from .conftest import shell
+from .helpers.running import shell
 
 NEW = """
 import json, sys

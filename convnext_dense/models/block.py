@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from . import fused
-from .layer_norm import NORM_EPS
+from .archs import NORM_EPS
 
 
 def drop_path(rate: float) -> nn.Module:

@@ -17,6 +17,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from convnext_dense.errors import InputError
+from convnext_dense.models.archs import NORM_EPS
 from convnext_dense.models.block import drop_path
 from convnext_dense.models.convnext import (
     FeatureInfo,
@@ -24,7 +25,7 @@ from convnext_dense.models.convnext import (
     drop_path_rates,
     resolve_out_indices,
 )
-from convnext_dense.models.layer_norm import NORM_EPS, LayerNorm2d
+from convnext_dense.models.layer_norm import LayerNorm2d
 
 
 class Design(NamedTuple):

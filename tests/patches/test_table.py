@@ -14,7 +14,8 @@ from convnext_dense import patches
 from convnext_dense.commands.doctor import libraries
 from convnext_dense.patches import AT_IMPORT, PATCHES, mmcv_ops, mmseg_resize
 
-from ..conftest import ROOT, shell
+from ..helpers.paths import ROOT
+from ..helpers.running import shell
 
 PACKAGE = Path(convnext_dense.__file__).parent
 LASTING = [name for patch in PATCHES if patch.when == AT_IMPORT for name in patch.names]

@@ -1,7 +1,6 @@
 """Other libraries' ConvNeXts with the weights of ours; and whether they compute the
 same."""
 
-import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -147,29 +146,26 @@ class _Maps(nn.Module):
         return self.model.named_parameters(*args, **kwargs)
 
 
-def _from_converting(library: str, made: converting.Conversion) -> nn.Module:
-    """The model that ``made.fits`` says its weights are for."""
-    expression, _, _ = made.fits.partition(" with ")
-    # Text of our own making; its tests build every one of these the same way.
-    model = eval(expression, {library: importlib.import_module(library)})
-    if library == "torchvision":
-        model.classifier = nn.Identity()  # what follows " with "
-    model.load_state_dict(made.weights)
+def _from_converting(conversion: converting.Conversion) -> nn.Module:
+    """The library's model with the weights of ``conversion``."""
+    assert conversion.build is not None
+    model = conversion.build()
+    model.load_state_dict(conversion.weights)
     return model
 
 
 def _timm(ours, made):
-    return Peer("timm", _from_converting("timm", made), normed=False)
+    return Peer("timm", _from_converting(made), normed=False)
 
 
 def _transformers(ours, made):
-    model = _from_converting("transformers", made)
+    model = _from_converting(made)
     maps = _Maps(model, lambda model, x: model(x).feature_maps)
     return Peer("transformers", maps, normed=True)
 
 
 def _torchvision(ours, made):
-    model = _from_converting("torchvision", made)
+    model = _from_converting(made)
     return Peer("torchvision", _Maps(model, _torchvision_maps), normed=False)
 
 
