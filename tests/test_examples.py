@@ -1,4 +1,4 @@
-"""The toolboxes' own train.py, unchanged, runs the examples: custom_imports is enough."""
+"""The examples: the toolboxes' own train.py, unchanged, runs them."""
 
 import json
 import subprocess

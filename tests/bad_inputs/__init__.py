@@ -1,4 +1,4 @@
-"""Wrong inputs, and the message and exit code of the tools for each: one table.
+"""The table of bad inputs: what a user can get wrong, and the tools' messages.
 
 ``python -m tests.bad_inputs`` prints it as docs/errors.md.
 """
@@ -26,31 +26,35 @@ AREAS = {
 }
 
 HEAD = """\
-# What goes wrong, and what the tools say
+# Mistakes and messages
 
-A tool that gets a wrong input ends with one message and an exit code. It changes none
-of the files it was given and leaves no incomplete files. A test makes each input of
-these tables and checks the message. `…` stands for names and numbers of the case.
+If an input is wrong, a tool ends with one message and an exit code. It changes no input
+file and leaves no incomplete file. A test runs each case in these tables. `…` stands
+for names and numbers of the case.
 
 | exit code | meaning |
 |---|---|
-| 0 | the tool reports the problem and continues |
-| 1 | the data has errors, or some files could not be predicted |
-| 2 | the input is wrong |
-| 3 | a run ended because its losses or gradients were repeatedly not finite |
-| 5 | a run ended because another of its processes ended |
-| 75 | a run was stopped by a signal, and saved |
-| 130 | the tool was interrupted before anything was saved |
+| 0 | the tool works on and prints a warning |
+| 1 | the data has errors, some files could not be predicted, or a check failed |
+| 2 | a mistake in the input: a config, a file, an argument |
+| 3 | training stopped: losses or gradients were not finite several times |
+| 5 | training stopped: another process of the run has ended |
+| 75 | training was stopped by a signal and has saved a checkpoint; `--resume` goes on |
+| 130 | interrupted by Ctrl-C |
 
-`CONVNEXT_DENSE_DEBUG=1` shows the Python stack as well.
+`CONVNEXT_DENSE_DEBUG=1` shows the Python stack of an error.
 """
 
 
 def markdown() -> str:
-    """The table, for people."""
+    """docs/errors.md: the table in Markdown."""
     lines = [HEAD]
     for area, cases in AREAS.items():
-        lines += [f"## {area}\n", "| tool | given | code | says |", "|---|---|---|---|"]
+        lines += [
+            f"## {area}\n",
+            "| tool | input | code | message |",
+            "|---|---|---|---|",
+        ]
         for case in cases:
             says = case.says.replace("...", "…").replace("|", "\\|")
             lines.append(f"| {case.tool} | {case.given} | {case.code} | `{says}` |")
