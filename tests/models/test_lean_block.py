@@ -123,7 +123,7 @@ def test_bf16_autocast_is_no_further_from_float64_than_timm(
 ):
     """With the products of a CPU without bf16, and with those of all others."""
     emulated = {torch.bfloat16} if products == "fp32" else set()
-    monkeypatch.setattr(precision, "_EMULATED_BY_CPU", emulated)
+    monkeypatch.setattr(precision, "_SLOW_ON_CPU", emulated)
     kwargs = dict(use_grn=True) if use_grn else dict(layer_scale_init_value=1.0)
     ours = randomised(lambda: ConvNeXt(SMALL, **kwargs))
     errors = []  # of maps and of gradients: ours, timm's
