@@ -267,7 +267,7 @@ CASES = [
     Case(
         *("show_layer_decay", "a picture's format that is not known"),
         lambda t: [COCO, "--plot", "x.docx"],
-        "no picture in x.docx: give it one of .",
+        "cannot draw x.docx: unknown format. End its name with one of .",
     ),
     Case(
         *("convert_checkpoint", "a library that is not known"),

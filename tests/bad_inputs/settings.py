@@ -81,7 +81,7 @@ CASES = [
         "a key of layer decay, misspelt",
         "optim_wrapper.paramwise_cfg.decay_rat=0.9 "
         "optim_wrapper.constructor=LayerDecayOptimWrapperConstructor",
-        "optim_wrapper.paramwise_cfg for layer decay: unknown decay_rat; there are",
+        "optim_wrapper.paramwise_cfg for layer decay: unknown decay_rat; use some of",
     ),
     option(
         "a section replaced by a number",
