@@ -9,7 +9,7 @@ from convnext_dense.engine.build import build_layer_decay
 from convnext_dense.models.archs import ARCHS
 
 from ..conftest import ROOT, SHARED
-from ..optim.test_layer_decay import FACTS, expected_layer, kind
+from ..optim.test_layer_decay import FACTS, expected_layer, generic_name
 
 RECIPES = json.loads((ROOT / "tests/data/recipes.json").read_text())
 DET, SEG = RECIPES["detection"], RECIPES["segmentation"]
@@ -84,7 +84,7 @@ def test_layer_decay_parameter_by_parameter(row):
         parts = [*facts["layers"].values()]
         if name.startswith("backbone."):
             layer, scale = expected_layer(name, facts["layers"])
-            decayed = kind(name) in FACTS["decayed"]
+            decayed = generic_name(name) in FACTS["decayed"]
             count += 1
         else:
             layer, scale = recipe["num_layers"] + 1, parts[-1][0]
