@@ -1,11 +1,11 @@
-"""Other libraries' ConvNeXts with the weights of ours."""
+"""timm's ConvNeXt with the weights of ours, and the comparison of tensors."""
 
 import re
 
 import pytest
 import torch
 
-TIMM_NAMES = (  # ours -> timm's, applied in turn
+TIMM_NAMES = (  # regular expression of our names, timm's name; applied in turn
     (r"^downsample_layers\.0\.", "stem."),
     (r"^downsample_layers\.(\d)\.", r"stages.\1.downsample."),
     (r"^stages\.(\d)\.(\d+)\.", r"stages.\1.blocks.\2."),
@@ -16,7 +16,20 @@ TIMM_NAMES = (  # ours -> timm's, applied in turn
 )
 
 
+def assert_same(mine, theirs, tolerance=1e-5):
+    """Check that two tensors differ by at most ``tolerance``.
+
+    The difference is a share of the largest value of ``theirs``, or absolute where all
+    its values are below 1. The default is for fp32: one rounding is 6e-8 of a value,
+    and those of a whole network add up to less than a hundred of the largest.
+    """
+    scale = max(1.0, theirs.abs().max().item())
+    assert mine.shape == theirs.shape
+    assert (mine - theirs).abs().max().item() <= tolerance * scale
+
+
 def timm_name(name: str) -> str:
+    """timm's name of our parameter ``name``."""
     for pattern, replacement in TIMM_NAMES:
         name = re.sub(pattern, replacement, name)
     return name
@@ -25,8 +38,8 @@ def timm_name(name: str) -> str:
 def randomised(build):
     """Build a model without its slow initialisation, then fill it with noise.
 
-    Weights have the scale of the initialisation; norms and layer scale are off
-    their neutral values, so that a forgotten one shows.
+    Weights have the scale of the initialisation. Norms and layer scale are not neutral,
+    so that leaving one out changes the maps.
     """
     with torch.device("meta"):
         model = build()
@@ -41,13 +54,13 @@ def randomised(build):
                 noise.mul_(0.1)
             else:
                 noise.mul_(0.1).add_(0.7)
-        for buffer in model.buffers():  # BN's statistics
+        for buffer in model.buffers():  # statistics of batch norms
             buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
     return model
 
 
 def timm_twin(ours):
-    """timm's features-only ConvNeXt with the weights of ``ours``."""
+    """timm's ConvNeXt without a head, with the weights of ``ours``."""
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         twin = timm.models.convnext.ConvNeXt(

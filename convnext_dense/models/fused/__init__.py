@@ -20,6 +20,7 @@ precision       the types that are kept and computed with, also under autocast
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,7 @@ def run_stage(
 
     if not dispatch.runs_on(x):
         return None
-    stage = dispatch.StageModules(entrance, blocks, norm)
+    stage = dispatch.StageModules(entrance, cast(Sequence, blocks), norm)
     return dispatch.run_stage(stage, x, graphed)
 
 
