@@ -10,13 +10,8 @@ from convnext_dense.errors import InputError
 from convnext_dense.models.archs import ARCHS
 from convnext_dense.models.block import GRN, Block
 
-from ..helpers.peers import (
-    assert_same,
-    randomised,
-    timm_name,
-    timm_stage_maps,
-    timm_twin,
-)
+from ..helpers.comparing import assert_same
+from ..helpers.peers import randomised, timm_name, timm_stage_maps, timm_twin
 
 SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32])
 

@@ -15,9 +15,9 @@ from convnext_dense.errors import InputError
 from convnext_dense.models.archs import ARCHS
 from convnext_dense.optim.layer_decay import DECAY_TYPES, default_num_layers, layer_of
 
-from ..conftest import ROOT, SHARED, logged
-
-FACTS = json.loads((ROOT / "tests/data/layer_decay.json").read_text())
+from ..helpers.decay_facts import FACTS, expected_layer, is_decayed
+from ..helpers.mmengine_state import logged
+from ..helpers.paths import ROOT, SHARED
 
 
 class Detector(nn.Module):
@@ -53,27 +53,6 @@ def by_name(model, **kwargs):
     }
 
 
-def expected_layer(name, layers):
-    """The layer and the lr scale of a parameter in FACTS."""
-    for layer, (scale, parts) in layers.items():
-        for part in parts:
-            blocks = re.fullmatch(r"(.+)\.(\d+)-(\d+)", part)
-            if blocks:
-                block = re.match(rf"{re.escape(blocks[1])}\.(\d+)\.", name)
-                if block and int(blocks[2]) <= int(block[1]) <= int(blocks[3]):
-                    return int(layer), scale
-            elif name.startswith(f"{part}."):
-                return int(layer), scale
-    raise AssertionError(f"FACTS has no layer for {name}")
-
-
-def generic_name(name):
-    """A parameter's name as FACTS["decayed"] writes it."""
-    name = re.sub(r"^backbone\.", "", name)
-    name = re.sub(r"^stages\.\d+\.\d+\.", "stages.", name)
-    return re.sub(r"^(neck|decode_head)\..*\.(\w+)$", r"head.\2", name)
-
-
 @pytest.mark.parametrize("recipe", FACTS["recipes"])
 @pytest.mark.parametrize("derived", [False, True])
 def test_groups_equal_the_authors(recipe, derived):
@@ -95,7 +74,7 @@ def test_groups_equal_the_authors(recipe, derived):
         assert layer == true_layer, name
         assert scale == pytest.approx(true_scale, rel=1e-12), name
         assert lr == pytest.approx(facts["base_lr"] * true_scale, rel=1e-12), name
-        decayed = generic_name(name) in FACTS["decayed"]
+        decayed = is_decayed(name)
         assert weight_decay == (facts["base_weight_decay"] if decayed else 0), name
 
 
@@ -107,7 +86,7 @@ def test_facts_are_the_full_reference():
         for name, row in entry["params"].items():
             layers = FACTS["recipes"][recipe]["layers"]
             assert expected_layer(name, layers) == (row["layer"], row["lr_scale"])
-            decayed = generic_name(name) in FACTS["decayed"]
+            decayed = is_decayed(name)
             assert decayed == (row["weight_decay"] > 0)
 
 
