@@ -12,6 +12,8 @@ Sources: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2.6 and figure 4;
 GRN: "ConvNeXt V2" (arXiv 2301.00808), section 4 and algorithm 1.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -128,7 +130,7 @@ class Block(nn.Module):
             None if self.grn is None else self.grn.gamma,
             None if self.grn is None else self.grn.beta,
         )
-        rate = self.drop_path.p if self.training else 0.0
+        rate = cast(float, self.drop_path.p) if self.training else 0.0
         return fused.apply_block(x, weights, self.norm.eps, rate, not self.with_cp)
 
     def reference(self, x: Tensor) -> Tensor:
