@@ -11,7 +11,7 @@ from convnext_dense.models.fused.gpu.description import (
     STEM,
     Needs,
     Shape,
-    StageKind,
+    StageSpec,
     Types,
 )
 from convnext_dense.models.fused.gpu.plan import plans_for
@@ -57,7 +57,7 @@ def programs(
     side = SIDE
     before = 3
     for index, (blocks, c) in enumerate(zip(depths, channels, strict=True)):
-        kind = StageKind(
+        spec = StageSpec(
             DOWNSAMPLE if index else STEM, before, c, blocks, not grn, grn, True, eps
         )
         # The image, and the entrance's weight, are in channels_last.
@@ -69,12 +69,12 @@ def programs(
             IMAGES, side, side, f32 if index == 0 else types.stream,
             () if index else strides, True, f32,
         )  # fmt: skip
-        needs = Needs((index > 0, *[True] * len(kind.shapes)), True, True)
+        needs = Needs((index > 0, *[True] * len(spec.shapes)), True, True)
         rows = []
         for plan in plans_for(c, types.work, grn, "cuda", shared):
-            stage = Stage(kind, types, plan, of_weight, None)
+            stage = Stage(spec, types, plan, of_weight, None)
             rows.append(
                 Programs(stage, stage.program(shape, True), stage.program(shape, needs))
             )
         yield rows
-        before, side = c, kind.out_size(side, side)[0]
+        before, side = c, spec.out_size(side, side)[0]

@@ -22,9 +22,9 @@ TAKEN = []
 def interpreted(monkeypatch):
     """Let the CPU stand for a GPU, with the convolutions by PyTorch."""
 
-    def choose(kind, types, strides, device, use):
-        plan = plans_for(kind.channels, types.work, kind.grn, "cuda")[-1]
-        TAKEN.append(kind.entrance)
+    def choose(spec, types, strides, device, use):
+        plan = plans_for(spec.channels, types.work, spec.grn, "cuda")[-1]
+        TAKEN.append(spec.entrance)
         return ways.Choice(ways.TRITON, plan, "")
 
     TAKEN.clear()

@@ -20,8 +20,8 @@ from convnext_dense.models.fused.gpu.plan import plans_for
 def interpreted(monkeypatch):
     """Let the CPU stand for a GPU, with the convolutions by PyTorch."""
 
-    def choose(kind, types, strides, device, use):
-        plan = plans_for(kind.channels, types.work, kind.grn, "cuda")[-1]
+    def choose(spec, types, strides, device, use):
+        plan = plans_for(spec.channels, types.work, spec.grn, "cuda")[-1]
         return ways.Choice(ways.TRITON, plan, "")
 
     def record(self, program, tensors):
@@ -30,7 +30,7 @@ def interpreted(monkeypatch):
 
         def replay():
             workspace = torch.empty(program.workspace, dtype=torch.uint8)
-            self.stage.run(program, [*tensors, workspace], self.given)
+            self.stage.run(program, [*tensors, workspace], self.arguments)
 
         return SimpleNamespace(replay=replay)
 

@@ -17,13 +17,13 @@ from convnext_dense.models.fused.gpu.description import (
     DOWNSAMPLE,
     NONE,
     STEM,
-    StageKind,
+    StageSpec,
     Types,
 )
 from convnext_dense.models.fused.gpu.forward import pieces
-from convnext_dense.models.fused.gpu.given import Given
 from convnext_dense.models.fused.gpu.plan import CUBLAS, FUSED, TRITON, Plan
 from convnext_dense.models.fused.gpu.stage import Stage
+from convnext_dense.models.fused.gpu.stage_arguments import StageArguments
 from convnext_dense.models.layer_norm import LayerNorm2d
 
 EVERY_KERNEL = os.environ.get("CONVNEXT_DENSE_EVERY_KERNEL") == "1"
@@ -53,14 +53,14 @@ def nothing_is_read_before_it_is_written():
 class Reference(nn.Module):
     """A stage, written out."""
 
-    def __init__(self, kind: StageKind):
+    def __init__(self, spec: StageSpec):
         super().__init__()
-        c, before, eps = kind.channels, kind.before, kind.eps
-        if kind.entrance == STEM:
+        c, before, eps = spec.channels, spec.before, spec.eps
+        if spec.entrance == STEM:
             self.entrance = nn.Sequential(
                 nn.Conv2d(before, c, 4, 4), LayerNorm2d(c, eps=eps)
             )
-        elif kind.entrance == DOWNSAMPLE:
+        elif spec.entrance == DOWNSAMPLE:
             self.entrance = nn.Sequential(
                 LayerNorm2d(before, eps=eps), nn.Conv2d(before, c, 2, 2)
             )
@@ -69,13 +69,13 @@ class Reference(nn.Module):
         self.blocks = nn.ModuleList(
             Block(
                 c,
-                layer_scale_init_value=float(kind.layer_scale),
-                use_grn=kind.grn,
+                layer_scale_init_value=float(spec.layer_scale),
+                use_grn=spec.grn,
                 norm_eps=eps,
             )
-            for _ in range(kind.blocks)
+            for _ in range(spec.blocks)
         )
-        self.norm = LayerNorm2d(c, eps=eps) if kind.norm else None
+        self.norm = LayerNorm2d(c, eps=eps) if spec.norm else None
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.3)
 
@@ -89,7 +89,7 @@ class Reference(nn.Module):
         return x, None if self.norm is None else self.norm(x)
 
     def ordered(self):
-        """The parameters in the order of ``StageKind``."""
+        """The parameters in the order of ``StageSpec``."""
         ordered = list(self.entrance.parameters())
         for b in self.blocks:
             own = [b.dwconv, b.norm, b.pwconv1, b.pwconv2]
@@ -99,11 +99,11 @@ class Reference(nn.Module):
         return ordered + (list(self.norm.parameters()) if self.norm else [])
 
 
-def kind_of(
+def spec_of(
     entrance=NONE, c=32, blocks=2, scale=True, grn=False, norm=True, before=None
 ):
     before = before or {STEM: 3, DOWNSAMPLE: 16, NONE: c}[entrance]
-    return StageKind(entrance, before, c, blocks, scale, grn, norm, 1e-6)
+    return StageSpec(entrance, before, c, blocks, scale, grn, norm, 1e-6)
 
 
 def error(mine, true):
@@ -114,39 +114,39 @@ def error(mine, true):
 class Made:
     """A stage with an input and parameters, and the same in float64."""
 
-    def __init__(self, kind, types, plan, size=SIZE, drop=False):
+    def __init__(self, spec, types, plan, size=SIZE, drop=False):
         torch.manual_seed(0)
         n, h, w = size
-        self.kind, self.types = kind, types
-        module = Reference(kind).to(types.parameters)
-        x = torch.randn(n, kind.before, h, w)
+        self.spec, self.types = spec, types
+        module = Reference(spec).to(types.parameters)
+        x = torch.randn(n, spec.before, h, w)
         x = x.to(memory_format=torch.channels_last)
         # the image comes as it is, a map in the stream's type
-        self.x = x if kind.entrance == STEM else x.to(types.stream)
-        self.x.requires_grad_(kind.entrance != STEM)
+        self.x = x if spec.entrance == STEM else x.to(types.stream)
+        self.x.requires_grad_(spec.entrance != STEM)
         self.exact = copy.deepcopy(module).double()
         self.exact_x = self.x.detach().double().requires_grad_()
         self.parameters = module.ordered()
         self.exact_parameters = self.exact.ordered()
         self.drop = None
         if drop:  # one image of each block's is dropped
-            self.drop = torch.ones(kind.blocks, n) / 0.6
-            self.drop[range(kind.blocks), [b % n for b in range(kind.blocks)]] = 0
+            self.drop = torch.ones(spec.blocks, n) / 0.6
+            self.drop[range(spec.blocks), [b % n for b in range(spec.blocks)]] = 0
         strides = ()
-        if kind.entrance != NONE:
-            strides = self.parameters[0 if kind.entrance == STEM else 2].stride()
-        self.stage = Stage(kind, types, plan, strides, None)
-        self.normed = f32 if kind.norm else None
+        if spec.entrance != NONE:
+            strides = self.parameters[0 if spec.entrance == STEM else 2].stride()
+        self.stage = Stage(spec, types, plan, strides, None)
+        self.normed = f32 if spec.norm else None
 
     def run(self):
         """(the stream, the normed map) of the stage."""
         shape = self.stage.shape_of(self.x, self.drop is not None, self.normed)
-        given = Given.of(self.parameters, self.drop)
-        return apply_stage(self.stage, shape, self.x, given)
+        arguments = StageArguments.of(self.parameters, self.drop)
+        return apply_stage(self.stage, shape, self.x, arguments)
 
 
 def check(
-    kind,
+    spec,
     types,
     plan,
     size=SIZE,
@@ -159,7 +159,7 @@ def check(
     ``used``: whether the loss has the stream, and the normed map. ``layout``: of the
     gradients that come in.
     """
-    made = Made(kind, types, plan, size, drop)
+    made = Made(spec, types, plan, size, drop)
     tolerance = TOLERANCE[types.work]
     loss = exact_loss = 0
     outs = made.run()
@@ -177,7 +177,7 @@ def check(
     leaves, exact_leaves = [*made.parameters], [*made.exact_parameters]
     if made.x.requires_grad:
         leaves, exact_leaves = [*leaves, made.x], [*exact_leaves, made.exact_x]
-    if kind.norm and not used[1]:  # the norm has no gradient at all
+    if spec.norm and not used[1]:  # the norm has no gradient at all
         for its in (leaves, exact_leaves):
             del its[len(made.parameters) - 2 : len(made.parameters)]
     grads = torch.autograd.grad(loss, leaves)
@@ -194,18 +194,18 @@ def check(
 AMP = Types(f16, f32, f32)  # under autocast
 PURE, FULL = Types(f16, f16, f16), Types(f32, f32, f32)
 CASES = {
-    "fp32": (kind_of(), FULL, CUBLAS),
-    "autocast, fused": (kind_of(), AMP, FUSED),
-    "autocast, fused, 48 channels": (kind_of(c=48, blocks=1), AMP, FUSED),
-    "autocast, fused, 80 channels": (kind_of(c=80, blocks=1), AMP, FUSED),
-    "autocast, fused, 16 channels": (kind_of(c=16, norm=False), AMP, FUSED),
-    "autocast, Triton": (kind_of(), AMP, TRITON),
-    "autocast, cuBLAS": (kind_of(), AMP, CUBLAS),
-    "half, fused": (kind_of(), PURE, FUSED),
-    "half, Triton": (kind_of(scale=False), PURE, TRITON),
-    "GRN": (kind_of(scale=False, grn=True), AMP, CUBLAS),
-    "GRN and layer scale": (kind_of(grn=True), FULL, CUBLAS),
-    "odd channels": (kind_of(c=20), AMP, CUBLAS),
+    "fp32": (spec_of(), FULL, CUBLAS),
+    "autocast, fused": (spec_of(), AMP, FUSED),
+    "autocast, fused, 48 channels": (spec_of(c=48, blocks=1), AMP, FUSED),
+    "autocast, fused, 80 channels": (spec_of(c=80, blocks=1), AMP, FUSED),
+    "autocast, fused, 16 channels": (spec_of(c=16, norm=False), AMP, FUSED),
+    "autocast, Triton": (spec_of(), AMP, TRITON),
+    "autocast, cuBLAS": (spec_of(), AMP, CUBLAS),
+    "half, fused": (spec_of(), PURE, FUSED),
+    "half, Triton": (spec_of(scale=False), PURE, TRITON),
+    "GRN": (spec_of(scale=False, grn=True), AMP, CUBLAS),
+    "GRN and layer scale": (spec_of(grn=True), FULL, CUBLAS),
+    "odd channels": (spec_of(c=20), AMP, CUBLAS),
 }
 # The others are only run with drop path, unless every kernel is.
 WITHOUT_DROP = ["autocast, fused, 16 channels", "half, Triton", "GRN"]
@@ -224,8 +224,8 @@ def plan_of(way, types, **changes):
     ],
 )
 def test_blocks(name, drop):
-    kind, types, way = CASES[name]
-    check(kind, types, plan_of(way, types), drop=drop)
+    spec, types, way = CASES[name]
+    check(spec, types, plan_of(way, types), drop=drop)
 
 
 # A Triton product takes a downsampling of 32 channels from 16; cuBLAS takes one from 8,
@@ -256,8 +256,8 @@ if EVERY_KERNEL:
 @pytest.mark.parametrize(("entrance", "before", "c", "types"), ENTRANCES)
 def test_entrances(entrance, before, c, types):
     size = (2, 13, 10) if entrance == STEM else (2, 7, 6)  # a rest is cut off
-    kind = kind_of(entrance, c, blocks=1, before=before)
-    check(kind, types, plan_of(CUBLAS, types), size)
+    spec = spec_of(entrance, c, blocks=1, before=before)
+    check(spec, types, plan_of(CUBLAS, types), size)
 
 
 @pytest.mark.parametrize("types", [AMP, PURE] if EVERY_KERNEL else [AMP])
@@ -265,40 +265,40 @@ def test_entrances(entrance, before, c, types):
     ("way", "grn"), [(TRITON, False), (CUBLAS, False), (CUBLAS, True)]
 )
 def test_hidden_rows_come_in_pieces(way, grn, types):
-    kind = kind_of(blocks=1, scale=not grn, grn=grn)
+    spec = spec_of(blocks=1, scale=not grn, grn=grn)
     images = (3, 3, 5)
-    piece = 20 * 4 * kind.channels  # 20 of 45 rows
+    piece = 20 * 4 * spec.channels  # 20 of 45 rows
     plan = plan_of(way, types, forward_piece=piece, backward_piece=piece)
-    assert len(pieces(Made(kind, types, plan, images).stage.places, 45, 15, piece)) == 3
-    check(kind, types, plan, images, drop=True)
+    assert len(pieces(Made(spec, types, plan, images).stage.places, 45, 15, piece)) == 3
+    check(spec, types, plan, images, drop=True)
 
 
 @pytest.mark.parametrize("types", [AMP, PURE, FULL])
 @pytest.mark.parametrize("used", [(True, False), (False, True)], ids=["out", "normed"])
 def test_an_output_may_be_unused(used, types):
-    check(kind_of(blocks=1), types, plan_of(CUBLAS, types), used=used)
+    check(spec_of(blocks=1), types, plan_of(CUBLAS, types), used=used)
 
 
 @pytest.mark.parametrize("types", [AMP, PURE, FULL])
 def test_gradients_come_in_any_layout(types):
     layout = torch.contiguous_format
-    check(kind_of(c=20, blocks=1), types, plan_of(CUBLAS, types), layout=layout)
+    check(spec_of(c=20, blocks=1), types, plan_of(CUBLAS, types), layout=layout)
 
 
 FROZEN = {
-    "fused": (kind_of(c=16), AMP, FUSED),
-    "Triton": (kind_of(c=32), AMP, TRITON),
-    "cuBLAS": (kind_of(DOWNSAMPLE, c=16, before=8), PURE, CUBLAS),
-    "GRN": (kind_of(STEM, c=16, grn=True), FULL, CUBLAS),
+    "fused": (spec_of(c=16), AMP, FUSED),
+    "Triton": (spec_of(c=32), AMP, TRITON),
+    "cuBLAS": (spec_of(DOWNSAMPLE, c=16, before=8), PURE, CUBLAS),
+    "GRN": (spec_of(STEM, c=16, grn=True), FULL, CUBLAS),
 }
 
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_gradients_alone_are_those_among_all(name):
     """Each parameter alone, then none: the launches left out change no gradient."""
-    kind, types, way = FROZEN[name]
-    size = {STEM: (2, 8, 12), DOWNSAMPLE: (2, 4, 6), NONE: (2, 2, 3)}[kind.entrance]
-    made = Made(kind, types, plan_of(way, types), size, drop=True)
+    spec, types, way = FROZEN[name]
+    size = {STEM: (2, 8, 12), DOWNSAMPLE: (2, 4, 6), NONE: (2, 2, 3)}[spec.entrance]
+    made = Made(spec, types, plan_of(way, types), size, drop=True)
     outs = made.run()
     probes = [torch.randn_like(out) for out in outs]
     leaves = [p for p in [made.x, *made.parameters] if p.requires_grad]
@@ -313,10 +313,10 @@ def test_gradients_alone_are_those_among_all(name):
         own = [made.x] * of_x + [made.parameters[index] for index in wanted]
         return torch.autograd.grad(made.run(), own, probes)
 
-    first = made.stage.places.of_block(kind.blocks - 1, 0)
+    first = made.stage.places.of_block(spec.blocks - 1, 0)
     alone = range(len(made.parameters))
     if not EVERY_KERNEL:  # the entrance's, the last block's and the norm's
-        alone = [*range(kind.entrance_parameters), *alone[first:]]
+        alone = [*range(spec.entrance_parameters), *alone[first:]]
     near = TOLERANCE[types.work] / 2
     for index in alone:
         (mine,) = gradients_of([index], False)

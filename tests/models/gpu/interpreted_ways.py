@@ -6,13 +6,13 @@ import torch
 from convnext_dense import ConvNeXt
 from convnext_dense.errors import InputError
 from convnext_dense.models.fused.gpu import backward, forward, proof, timing, ways
-from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageKind, Types
+from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageSpec, Types
 from convnext_dense.models.fused.gpu.nvrtc import Unavailable
 from convnext_dense.models.fused.gpu.plan import plans_for
 from convnext_dense.models.fused.gpu.stage import stage_of
 
 f32 = torch.float32
-KIND = StageKind(DOWNSAMPLE, 8, 16, 3, True, False, True, 1e-6)
+SPEC = StageSpec(DOWNSAMPLE, 8, 16, 3, True, False, True, 1e-6)
 TYPES = Types(f32, f32, f32)
 STRIDES = (32, 4, 2, 1)
 USE = ways.Use(rows=60, width=6, drop=True, normed=f32, train=True)
@@ -24,9 +24,9 @@ def fresh(monkeypatch):
     said = []
     monkeypatch.setenv(ways.VARIABLE, ways.TRITON)
     monkeypatch.setattr(ways, "_choices", {})
-    monkeypatch.setattr(ways, "_say", said.append)
+    monkeypatch.setattr(ways, "_log", said.append)
     monkeypatch.setattr(
-        ways, "_plans", lambda kind, *_: plans_for(kind.channels, f32, False, "cuda")
+        ways, "_plans", lambda spec, *_: plans_for(spec.channels, f32, False, "cuda")
     )
     stage_of.cache_clear()
     yield said
@@ -34,7 +34,7 @@ def fresh(monkeypatch):
 
 
 def choose():
-    return ways.choose(KIND, TYPES, STRIDES, None, USE)
+    return ways.choose(SPEC, TYPES, STRIDES, None, USE)
 
 
 def test_kernels_that_prove_themselves_are_taken_once(fresh, monkeypatch):
@@ -81,7 +81,7 @@ def test_a_way_is_forced(monkeypatch):
 @pytest.mark.parametrize(("mine", "way"), [(1.0, ways.TRITON), (3.0, ways.PLAIN)])
 def test_what_is_slower_than_pytorch_is_not_taken(mine, way, monkeypatch):
     timed, kept = [], {}
-    stage = stage_of(KIND, TYPES, ways._plans(KIND)[0], STRIDES, None)
+    stage = stage_of(SPEC, TYPES, ways._plans(SPEC)[0], STRIDES, None)
 
     def times(*args):
         timed.append(args)

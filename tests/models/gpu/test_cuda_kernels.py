@@ -107,9 +107,9 @@ def test_weight_gradient(tmp_path, width, half, architecture):
 @pytest.mark.usefixtures("compiler")
 def test_same_variant_is_compiled_once():
     flags = dict(bias=True, flip=False, add="none", architecture="sm_90")
-    given = torch.bfloat16, torch.float32
-    wide = depthwise_cuda.convolution(128, *given, **flags)
-    assert depthwise_cuda.convolution(100, *given, **flags) is wide
+    arguments = torch.bfloat16, torch.float32
+    wide = depthwise_cuda.convolution(128, *arguments, **flags)
+    assert depthwise_cuda.convolution(100, *arguments, **flags) is wide
 
 
 @pytest.mark.usefixtures("compiler")

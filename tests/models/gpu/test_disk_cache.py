@@ -62,8 +62,8 @@ def test_read_what_was_written(folder):
 
 @pytest.mark.parametrize("damage", ["empty", "short", "changed", "longer", "foreign"])
 def test_damaged_file_is_compiled_again(folder, compilations, damage):
-    given = SOURCE, {"VALUE": 1}, "sm_90"
-    assert nvrtc.compile(*given) == nvrtc.compile(*given) == b"cubin 1"
+    arguments = SOURCE, {"VALUE": 1}, "sm_90"
+    assert nvrtc.compile(*arguments) == nvrtc.compile(*arguments) == b"cubin 1"
     (file,) = folder.iterdir()
     kept = file.read_bytes()
     file.write_bytes(
@@ -75,8 +75,8 @@ def test_damaged_file_is_compiled_again(folder, compilations, damage):
             foreign=b"longer than the head of a file of the cache " * 2,
         )[damage]
     )
-    assert nvrtc.compile(*given) == b"cubin 2"
-    assert nvrtc.compile(*given) == b"cubin 2"  # the damaged file was replaced
+    assert nvrtc.compile(*arguments) == b"cubin 2"
+    assert nvrtc.compile(*arguments) == b"cubin 2"  # the damaged file was replaced
     assert len(compilations) == 2
 
 
@@ -111,8 +111,11 @@ def test_nothing_can_be_written(monkeypatch, tmp_path, compilations, obstacle):
     assert disk_cache.folder() is None
     assert disk_cache.read("a") is None
     disk_cache.write("a", b"one")
-    given = SOURCE, {"VALUE": 1}, "sm_90"
-    assert [nvrtc.compile(*given), nvrtc.compile(*given)] == [b"cubin 1", b"cubin 2"]
+    arguments = SOURCE, {"VALUE": 1}, "sm_90"
+    assert [nvrtc.compile(*arguments), nvrtc.compile(*arguments)] == [
+        b"cubin 1",
+        b"cubin 2",
+    ]
 
 
 def test_full_disk(folder, compilations, monkeypatch):

@@ -20,14 +20,14 @@ from convnext_dense.models.fused.gpu import (
 )
 from convnext_dense.models.fused.gpu.autograd import apply_stage
 from convnext_dense.models.fused.gpu.depthwise_cuda import Binary
-from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageKind, Types
+from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageSpec, Types
 from convnext_dense.models.fused.gpu.device import Device
-from convnext_dense.models.fused.gpu.given import Given
 from convnext_dense.models.fused.gpu.nvrtc import NoConvolution
 from convnext_dense.models.fused.gpu.plain_run import PlainRun
 from convnext_dense.models.fused.gpu.plan import plans_for
+from convnext_dense.models.fused.gpu.stage_arguments import StageArguments
 
-KIND = StageKind(DOWNSAMPLE, 16, 32, 2, True, False, True, 1e-6)
+SPEC = StageSpec(DOWNSAMPLE, 16, 32, 2, True, False, True, 1e-6)
 TYPES = Types(torch.bfloat16, torch.float32, torch.float32)
 STRIDES = (64, 4, 2, 1)
 CARD = Device("a card", (9, 0), 132, 227 * 1024)
@@ -63,7 +63,7 @@ def driver(monkeypatch):
         )
 
     binary = Binary(b"", "convolution", 256, 0, 2)
-    monkeypatch.setattr(native, "_native", lambda: fake)
+    monkeypatch.setattr(native, "loaded", lambda: fake)
     monkeypatch.setattr(compiled, "_compile_triton", compile_triton)
     monkeypatch.setattr(compiled, "_compile_convolution", lambda *args: binary)
     monkeypatch.setattr(compiled, "_functions", {})
@@ -76,22 +76,22 @@ def driver(monkeypatch):
 
 
 def stage_on_card():
-    plan = plans_for(KIND.channels, TYPES.work, False, "cuda")[0]
-    return stage.Stage(KIND, TYPES, plan, STRIDES, 0)
+    plan = plans_for(SPEC.channels, TYPES.work, False, "cuda")[0]
+    return stage.Stage(SPEC, TYPES, plan, STRIDES, 0)
 
 
 def test_every_launch_of_a_program_is_made(driver):
     made = stage_on_card()
     parameters = reference.random_parameters(
-        KIND, torch.float32, torch.device("cpu"), STRIDES
+        SPEC, torch.float32, torch.device("cpu"), STRIDES
     )
     x = torch.rand(2, 16, 20, 20).to(memory_format=torch.channels_last)
     x.requires_grad_()
     shape = made.shape_of(x, False, torch.float32)
     programs = proof.programs(made, shape, True)
     compiled.compile_all(programs, 0)
-    given = Given.of(parameters)
-    outs = apply_stage(made, shape, x, given)
+    arguments = StageArguments.of(parameters)
+    outs = apply_stage(made, shape, x, arguments)
     assert len(driver) == len(programs[0].launches)
     grads = [torch.zeros_like(out) for out in outs]
     torch.autograd.grad(outs, [x, *parameters], grads)
@@ -102,7 +102,7 @@ def test_without_a_driver_triton_launches(monkeypatch):
     def no_driver():
         raise native.NoDriver("CUDA's driver cannot be loaded")
 
-    monkeypatch.setattr(native, "_native", no_driver)
+    monkeypatch.setattr(native, "loaded", no_driver)
     made = stage_on_card()
     x = torch.rand(1, 16, 8, 8)
     program = made.program(made.shape_of(x, False, torch.float32), True)
@@ -118,9 +118,9 @@ def test_without_the_convolution_triton_is_taken(monkeypatch):
             raise NoConvolution("NVRTC cannot be loaded")
 
     monkeypatch.setattr(proof, "prove", prove)
-    monkeypatch.setattr(ways, "_say", said.append)
+    monkeypatch.setattr(ways, "_log", said.append)
     monkeypatch.setattr(ways, "_unless_slower", lambda way, *args: way)
     use = ways.Use(100, 10, False, torch.float32, True)
-    assert ways._choose(KIND, TYPES, STRIDES, 0, use) == ways.TRITON
+    assert ways._choose(SPEC, TYPES, STRIDES, 0, use) == ways.TRITON
     assert tried == ["cuda", "triton"]  # no other plan with that convolution
     assert "NVRTC cannot be loaded" in said[0]

@@ -167,14 +167,14 @@ def test_drop_path(way, kwargs, monkeypatch):
     assert sum(counts) == len(rates)
     for stage in stages:
         for block in stage:
-            block.drop_path = Given(next(factors))
+            block.drop_path = FixedDropPath(next(factors))
     with lean_set(False):
         true = passes(exact, x.double(), lean=False)
     for a, b in zip(mine, true, strict=True):
         assert error(a, b) < 0.05
 
 
-class Given(nn.Module):
+class FixedDropPath(nn.Module):
     def __init__(self, factors):
         super().__init__()
         self.factors, self.p = factors, 0.5
@@ -194,7 +194,7 @@ def test_drop_path_rate_is_kept():
 @every_way
 @pytest.mark.parametrize("kwargs", [V1, BOTH], ids=["V1", "V2"])
 def test_frozen_subsets(way, kwargs):
-    """Each kind of parameter alone has the gradient it has among all."""
+    """Each parameter alone has the gradient it has among all."""
     model, x = model_of(**kwargs), image_of()
     every = dict(
         zip(dict(model.named_parameters()), passes(model, x, bf16)[4:], strict=True)

@@ -15,8 +15,8 @@ import timm
 from convnext_dense.models.fused.gpu import native, reference
 from convnext_dense.models.fused.gpu.autograd import apply_stage
 from convnext_dense.models.fused.gpu.description import STEM
-from convnext_dense.models.fused.gpu.given import Given
 from convnext_dense.models.fused.gpu.stage import Stage
+from convnext_dense.models.fused.gpu.stage_arguments import StageArguments
 
 from ...helpers.arch_stages import autocast, programs
 
@@ -68,13 +68,13 @@ class Operators(TorchDispatchMode):
 
 def made(stage: Stage, n: int, side: int):
     """An input of a stage and what it is given."""
-    kind = stage.kind
-    x = torch.rand(n, kind.before, side, side).to(memory_format=torch.channels_last)
-    x.requires_grad_(kind.entrance != STEM)
+    spec = stage.spec
+    x = torch.rand(n, spec.before, side, side).to(memory_format=torch.channels_last)
+    x.requires_grad_(spec.entrance != STEM)
     parameters = reference.random_parameters(
-        kind, f32, torch.device("cpu"), stage.places.strides
+        spec, f32, torch.device("cpu"), stage.places.strides
     )
-    return x, Given.of(parameters, torch.ones(kind.blocks, n))
+    return x, StageArguments.of(parameters, torch.ones(spec.blocks, n))
 
 
 @pytest.mark.parametrize("grn", [False, True])
@@ -84,13 +84,13 @@ def test_no_operator_runs_for_a_block(grn):
     for blocks in (BASE, MORE):
         stages = programs("tiny", autocast(bf16), grn=grn, depths=(blocks,) * 4)
         for (stage, *_), *_ in stages:
-            x, given = made(stage, 2, 32)
+            x, arguments = made(stage, 2, 32)
             shape = stage.shape_of(x, True, f32)
-            leaves = [t for t in (x, *given.parameters) if t.requires_grad]
-            with native.left_out():
+            leaves = [t for t in (x, *arguments.parameters) if t.requires_grad]
+            with native.skipped_launches():
                 for _ in range(2):
                     with Operators() as operators:
-                        outs = apply_stage(stage, shape, x, given)
+                        outs = apply_stage(stage, shape, x, arguments)
                         grads = [torch.empty_like(out) for out in outs]
                         torch.autograd.grad(outs, leaves, grads)
             counts.append(operators.count)
@@ -128,10 +128,10 @@ class Kept:
 def kept_by_us(n: int, side: int) -> int:
     stages = [plans[0].stage for plans in programs("tiny", autocast(bf16))]
     x, _ = made(stages[0], n, side)
-    with native.left_out():
-        given = [made(stage, n, side)[1] for stage in stages]
-        with Kept([p for g in given for p in g.parameters]) as kept:
-            for stage, own in zip(stages, given, strict=True):
+    with native.skipped_launches():
+        arguments = [made(stage, n, side)[1] for stage in stages]
+        with Kept([p for g in arguments for p in g.parameters]) as kept:
+            for stage, own in zip(stages, arguments, strict=True):
                 x, _ = apply_stage(stage, stage.shape_of(x, True, f32), x, own)
     return kept.bytes
 

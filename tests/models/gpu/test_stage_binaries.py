@@ -81,7 +81,7 @@ def launches(case: Case):
             for program in both:
                 for launch in program.launches:
                     if isinstance(launch, TritonLaunch):
-                        yield stage.kind.channels, launch
+                        yield stage.spec.channels, launch
 
 
 def resources(launch: TritonLaunch, architecture: int, tmp) -> Resources:
