@@ -23,15 +23,15 @@ def apply_stage(
     Raises:
         NotImplementedError: in the backward pass, with ``create_graph=True``.
     """
-    if needs_backward(x, arguments):
+    if needs_backward(x, arguments.parameters):
         return _Stage.apply(stage, shape, arguments, x, *arguments.parameters)
     return stage.forward(x, arguments, shape, False)[:2]
 
 
-def needs_backward(x: Tensor, arguments: StageArguments) -> bool:
+def needs_backward(x: Tensor, parameters: Sequence[Tensor]) -> bool:
     """Whether autograd records this call."""
     return torch.is_grad_enabled() and (
-        x.requires_grad or any(p.requires_grad for p in arguments.parameters)
+        x.requires_grad or any(p.requires_grad for p in parameters)
     )
 
 
@@ -58,9 +58,8 @@ class _Stage(torch.autograd.Function):
         if g is None and g_normed is None:
             return (None,) * (4 + len(arguments.parameters))
         check_versions(arguments, ctx.versions)
-        arguments = StageArguments.of(
-            arguments.parameters, arguments.drop
-        )  # FSDP gathered them anew
+        # FSDP has gathered the parameters again, at other addresses.
+        arguments = StageArguments.of(arguments.parameters, arguments.drop)
         requires_grad = ctx.needs_input_grad[3:]
         dx, grads = stage.backward(
             x, out, kept, arguments, shape, requires_grad, g, g_normed
@@ -137,7 +136,7 @@ def gradients(
         grads = grads.to(types.parameters)
     views = list(torch._utils._unflatten_dense_tensors(grads, parameters))
     if spec.entrance != NONE:
-        index = 0 if spec.entrance == STEM else 2
+        index = spec.entrance_weight
         weight, view = parameters[index], views[index]
         if not weight.is_contiguous():
             # The downsample kernel writes the gradient in the weight's layout, the

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import ways
-from .description import NONE, STEM, StageSpec, Types
+from .description import NONE, StageSpec, Types
 from .stage import Stage, stage_of
 
 ALIGNMENT = 16  # bytes; kernels read that many at a time
@@ -45,4 +45,4 @@ def strides_of(spec: StageSpec, parameters: Sequence[Tensor]) -> tuple[int, ...]
     """The strides of the entrance's convolution weight; () without an entrance."""
     if spec.entrance == NONE:
         return ()
-    return parameters[0 if spec.entrance == STEM else 2].stride()
+    return parameters[spec.entrance_weight].stride()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import autograd, reference
-from .best_stage import stage_for
+from .best_stage import ALIGNMENT, stage_for
 from .description import DOWNSAMPLE, STEM, StageSpec, Types
 from .modules import precision_of
 from .places import kept_bytes
@@ -24,9 +24,7 @@ def apply_stage(
     normed: torch.dtype | None,
 ) -> tuple[Tensor, Tensor | None]:
     """``autograd.apply_stage`` as an operator, which chooses the way when it runs."""
-    train = torch.is_grad_enabled() and (
-        x.requires_grad or any(p.requires_grad for p in parameters)
-    )
+    train = autograd.needs_backward(x, parameters)
     described = *spec, *types[:-1]
     out, map_, _ = _stage(x, list(parameters), drop, *described, normed, train)
     return out, None if normed is None else map_
@@ -221,8 +219,9 @@ def _as_read(spec: StageSpec, x: Tensor) -> Tensor:
     """The input in the layout that the kernels read; a compiler may have changed it."""
     if spec.entrance != STEM:
         x = x.contiguous(memory_format=torch.channels_last)
-    # Kernels read 16 bytes at a time.
-    return x.clone(memory_format=torch.preserve_format) if x.data_ptr() % 16 else x
+    if x.data_ptr() % ALIGNMENT:
+        x = x.clone(memory_format=torch.preserve_format)
+    return x
 
 
 def _kept_bytes(spec: StageSpec, types: Types, x: Tensor, train: bool) -> int:
@@ -280,8 +279,9 @@ def _plain_backward(
         torch.zeros(p.numel(), device=x.device) if grad is None else grad.flatten()
         for p, grad in zip(parameters, grads[1:], strict=True)
     ]
-    if spec.entrance == DOWNSAMPLE and grads[3] is not None:
+    if spec.entrance == DOWNSAMPLE and grads[1 + spec.entrance_weight] is not None:
         # ``autograd.gradients`` reads this gradient in the weight's layout.
-        grad = torch.empty_like(parameters[2]).copy_(grads[3])
-        flat[2] = grad.as_strided((grad.numel(),), (1,))
+        index = spec.entrance_weight
+        grad = torch.empty_like(parameters[index]).copy_(grads[1 + index])
+        flat[index] = grad.as_strided((grad.numel(),), (1,))
     return grads[0], torch.cat(flat).float()

@@ -88,10 +88,19 @@ class StageSpec(NamedTuple):
         block += [(c,)] * self.layer_scale + [(4 * c,), (4 * c,)] * self.grn
         return [*shapes, *block * self.blocks, *[(c,), (c,)] * self.norm]
 
+    @property
+    def entrance_weight(self) -> int:
+        """The index of the entrance's convolution weight among the parameters."""
+        return 2 if self.entrance == DOWNSAMPLE else 0
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the input, in each direction, for one pixel of the stage's maps."""
+        return {STEM: 4, DOWNSAMPLE: 2, NONE: 1}[self.entrance]
+
     def out_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the stage's maps, from those of its input."""
-        stride = {STEM: 4, DOWNSAMPLE: 2, NONE: 1}[self.entrance]
-        return height // stride, width // stride
+        return height // self.stride, width // self.stride
 
 
 class Types(NamedTuple):

@@ -19,14 +19,13 @@ from .graphs import graphs_of
 from .modules import (
     HOOKS,
     StageModules,
+    describe,
     is_standard,
     mode_of,
     normed_type,
     parameters_of,
     rate_of,
     slots_of,
-    spec_of,
-    types_of,
 )
 from .nvrtc import Unavailable
 from .program import Program
@@ -63,12 +62,12 @@ def run_stage(
     """
     if torch.compiler.is_compiling():
         return _run_compiled(modules, x)
-    known = _known_of(modules)
-    if known is None:
+    cache = _cache_of(modules)
+    if cache is None:
         return None
-    parameters = known.parameters()
+    parameters = cache.parameters()
     addresses = [p.data_ptr() for p in parameters]
-    decision = known.decide(x, parameters, addresses)
+    decision = cache.decide(x, parameters, addresses)
     if decision is None:
         return None
     stage, shape = decision
@@ -76,7 +75,7 @@ def run_stage(
         x = x.to(stage.types.stream).contiguous(memory_format=torch.channels_last)
     if x.data_ptr() % ALIGNMENT:
         x = x.clone(memory_format=torch.preserve_format)
-    drop = draw(known.rates(), len(x), x.device) if shape.drop else None
+    drop = draw(cache.rates(), len(x), x.device) if shape.drop else None
     arguments = StageArguments(parameters, addresses, drop)
     if graphed is not None:
         graphs = graphs_of(graphed, x.device)
@@ -106,13 +105,11 @@ def prepare(
     for modules in stages():
         if not modules.blocks or not is_standard(modules):
             return
-        spec = spec_of(modules, x)
-        if spec is None:
-            return
         parameters = list(parameters_of(modules))
-        types = types_of(spec, parameters, x)
-        if types is None:
+        description = describe(modules, parameters, x)
+        if description is None:
             return
+        spec, types = description
         plan = ways.first_plan(spec, types.work, x.device.index)
         if plan is None:
             return
@@ -137,13 +134,11 @@ def _run_compiled(modules: StageModules, x: Tensor):
     """
     if not is_standard(modules):
         return None
-    spec = spec_of(modules, x)
-    if spec is None:
-        return None
     parameters = list(parameters_of(modules))
-    types = types_of(spec, parameters, x)
-    if types is None:
+    description = describe(modules, parameters, x)
+    if description is None:
         return None
+    spec, types = description
     rates = tuple(rate_of(block.drop_path) for block in modules.blocks)
     drop = draw(rates, len(x), x.device) if any(rates) else None
     if spec.entrance != STEM:
@@ -167,7 +162,7 @@ def _keep(rates: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor([[1 - rate] for rate in rates], device=device)
 
 
-class _Known:
+class _StageCache:
     """Caches what was read from a stage's modules and the decisions made for them.
 
     Each call compares the modules with this cache, in a few hundred comparisons. A
@@ -249,12 +244,10 @@ class _Known:
 
     def _decide(self, x, parameters, drops):
         """The decision, and whether it may be cached for the next such input."""
-        spec = spec_of(self._stage_modules, x)
-        if spec is None:
+        description = describe(self._stage_modules, parameters, x)
+        if description is None:
             return None, True
-        types = types_of(spec, parameters, x)
-        if types is None:
-            return None, True
+        spec, types = description
         normed = normed_type(spec, types, x)
         stage = stage_for(spec, types, x, parameters, drops, normed)
         if stage is None:
@@ -263,7 +256,7 @@ class _Known:
         return (stage, stage.shape_of(x, drops, normed)), True
 
 
-def _known_of(modules: StageModules) -> _Known | None:
+def _cache_of(modules: StageModules) -> _StageCache | None:
     """The cache of a stage's modules; None if the modules have to be called."""
     blocks = modules.blocks
     if isinstance(blocks, nn.Module) and type(blocks) is not nn.Sequential:
@@ -271,8 +264,8 @@ def _known_of(modules: StageModules) -> _Known | None:
     if not len(blocks):
         return None
     attributes = blocks[0].__dict__
-    known = attributes.get(_ATTRIBUTE)
+    cache = attributes.get(_ATTRIBUTE)
     key = tuple(map(id, modules.roots()))
-    if known is None or known.key != key or not known.is_unchanged():
-        known = attributes[_ATTRIBUTE] = _Known(modules)
-    return known if known.standard else None
+    if cache is None or cache.key != key or not cache.is_unchanged():
+        cache = attributes[_ATTRIBUTE] = _StageCache(modules)
+    return cache if cache.standard else None

@@ -59,7 +59,7 @@ class StageGraphs:
         """
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return None
-        train = needs_backward(x, arguments)
+        train = needs_backward(x, arguments.parameters)
         key = stage, shape, train
         graph = self._graphs.get(key)
         if graph is None or not graph.fits(arguments):

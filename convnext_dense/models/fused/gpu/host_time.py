@@ -59,7 +59,7 @@ def _rows(arch: str, use_grn: bool, drops: bool) -> Iterator[HostRow]:
         x = torch.rand(1, before, side, side).to(memory_format=torch.channels_last)
         x.requires_grad_(index > 0)
         drop = torch.ones(blocks, 1) if drops else None
-        strides = parameters[2 if index else 0].stride()
+        strides = parameters[spec.entrance_weight].stride()
         plan = plans_for(c, types.work, use_grn, "cuda")[0]
         stage = Stage(spec, types, plan, strides, None)
         yield _row(stage, x, parameters, drop)

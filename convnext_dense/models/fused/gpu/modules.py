@@ -102,6 +102,15 @@ def types_of(spec: StageSpec, parameters: Sequence[Tensor], x: Tensor) -> Types 
     return Types(work, stream, dtype)
 
 
+def describe(
+    modules: StageModules, parameters: Sequence[Tensor], x: Tensor
+) -> tuple[StageSpec, Types] | None:
+    """The spec and number types of a stage; None if no kernel takes the input ``x``."""
+    spec = spec_of(modules, x)
+    types = None if spec is None else types_of(spec, parameters, x)
+    return None if spec is None or types is None else (spec, types)
+
+
 _TENSORS = Tensor, nn.Parameter
 
 

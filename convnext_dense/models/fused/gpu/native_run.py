@@ -62,7 +62,7 @@ class NativeRun:
         self._parameters: Sequence[int] | None = None
         self._lock = threading.Lock()
         self._stream, self._handle = ctypes.c_void_p(), ctypes.c_void_p()
-        self._one_zero = (ctypes.c_float * 2)(1.0, 0.0)
+        self._one_zero = (ctypes.c_float * 2)(1.0, 0.0)  # cuBLAS's alpha and beta
         self._kept: list[ctypes.Array] = []  # the calls hold only their addresses
         start = self._slots.ctypes.data
         self._calls = [plan(start) for plan in plans]
@@ -158,13 +158,13 @@ class NativeRun:
             # cuBLAS stores matrices by columns, these are stored by rows: it computes
             # the transposed product from the transposed factors.
             at = [ctypes.c_void_p.from_address(start + 8 * slot) for slot in slots]
-            one = ctypes.c_void_p(ctypes.addressof(self._one_zero))
-            zero = ctypes.c_void_p(ctypes.addressof(self._one_zero) + 4)
+            alpha = ctypes.c_void_p(ctypes.addressof(self._one_zero))
+            beta = ctypes.c_void_p(ctypes.addressof(self._one_zero) + (0 if add else 4))
             return self._native.gemm, (
-                *(self._handle, int(tb), int(ta), n, m, k, one),
+                *(self._handle, int(tb), int(ta), n, m, k, alpha),
                 *(at[2], _CUDA_TYPE[b.dtype], k if tb else n),
                 *(at[1], _CUDA_TYPE[a.dtype], m if ta else k),
-                *(one if add else zero, at[0], _CUDA_TYPE[out.dtype], n),
+                *(beta, at[0], _CUDA_TYPE[out.dtype], n),
                 *(_COMPUTE_FP32, _DEFAULT_ALGORITHM),
             )
 

@@ -127,7 +127,7 @@ def _input(spec: StageSpec, types: Types, width: int, device: torch.device) -> T
     """A random input of a stage whose maps are ``width`` wide."""
     generator = torch.Generator().manual_seed(2)
     # Rows and columns that fill no patch are cut off: there are some.
-    stride = {"stem": 4, "downsample": 2}.get(spec.entrance, 1)
+    stride = spec.stride
     size = _HEIGHT * stride + stride - 1, width * stride + stride - 1
     x = torch.randn(_IMAGES, spec.before, *size, generator=generator).to(device)
     if spec.entrance == STEM:

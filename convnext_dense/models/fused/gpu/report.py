@@ -87,10 +87,10 @@ def times(device: int) -> Times | None:
 def _way(work: torch.dtype, device: int, forced: str | None) -> Way:
     """The best way for one type."""
     if forced == ways.PLAIN:
-        return Way(ways.PLAIN, "it is asked for")
+        return Way(ways.PLAIN, f"{ways.VARIABLE}={forced} is set")
     possible, why = ways.possible(_CHANNELS, work, device)
     if forced:
-        why = why or f"{forced} is asked for"
+        why = why or f"{ways.VARIABLE}={forced} is set"
         possible = [way for way in possible if way == forced]
     mendable = False
     if ways.TENSOR_CORES in possible:

@@ -10,6 +10,7 @@ import torch
 
 from . import reference
 from .autograd import apply_stage
+from .description import STEM
 from .stage import Stage
 from .stage_arguments import StageArguments
 
@@ -33,13 +34,14 @@ def times(stage: Stage, rows: int, width: int, train: bool) -> list[float] | Non
     spec, types = stage.spec, stage.types
     assert stage.device is not None
     device = torch.device("cuda", stage.device)
-    stride = {"stem": 4, "downsample": 2}.get(spec.entrance, 1)
     height = max(rows // width, 1)
     try:
-        x = torch.randn(1, spec.before, height * stride, width * stride, device=device)
-        dtype = torch.float32 if spec.entrance == "stem" else types.stream
+        x = torch.randn(
+            1, spec.before, height * spec.stride, width * spec.stride, device=device
+        )
+        dtype = torch.float32 if spec.entrance == STEM else types.stream
         x = x.to(dtype, memory_format=torch.channels_last)
-        x.requires_grad_(spec.entrance != "stem" and train)
+        x.requires_grad_(spec.entrance != STEM and train)
         parameters = reference.random_parameters(
             spec, types.parameters, device, stage.places.strides
         )

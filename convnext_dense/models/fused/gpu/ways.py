@@ -96,7 +96,9 @@ def choose(
     choice = _choices.get(key)
     if choice is None:
         if device is not None and torch.cuda.is_current_stream_capturing():
-            return Choice(PLAIN, None, "a CUDA graph is recorded with a new shape")
+            return Choice(
+                PLAIN, None, "a CUDA graph is being recorded with a new shape"
+            )
         choice = _choices[key] = _choose(spec, types, strides, device, use)
     return choice
 
@@ -128,7 +130,8 @@ def forced() -> str | None:
     name = os.environ.get(VARIABLE)
     if name and name not in WAYS:
         raise InputError(
-            f"{VARIABLE}={name}: there is no such way; use {', '.join(WAYS)}"
+            f"{VARIABLE}={name}: unknown value. Use one of {', '.join(WAYS)}, or unset "
+            "it"
         )
     return name or None
 
@@ -140,7 +143,7 @@ def possible(
     if device is None:
         return [TRITON], "Triton's interpreter"
     if torch.version.hip:
-        return [], "no kernel here has been run on ROCm"
+        return [], "the kernels are not tested on ROCm"
     try:
         import triton  # noqa: F401
     except ImportError:
@@ -170,17 +173,18 @@ def _choose(spec, types, strides, device, use: Use) -> Choice:
             try:
                 proof.prove(stage, use.width, use.drop, use.normed)
             except NoConvolution as error:
-                _log(f"ConvNeXt on {_name(device)}: {way} not taken: {error}")
+                _log(f"ConvNeXt on {_name(device)}: {way} is not used: {error}")
                 break  # all plans of this way use that convolution
             except Unavailable as error:
-                _log(f"ConvNeXt on {_name(device)}: {way} not taken: {error}")
+                _log(f"ConvNeXt on {_name(device)}: {way} is not used: {error}")
                 continue
             except torch.cuda.OutOfMemoryError:
                 raise  # that does not speak against the kernel
             except RuntimeError as error:  # an error of CUDA, or proof.Failed
                 _log(
                     f"ConvNeXt on {_name(device)}: {way} ({plan.forward}, "
-                    f"{plan.backward}) not taken for {spec.channels} channels: {error}"
+                    f"{plan.backward}) is not used for {spec.channels} channels: "
+                    f"{error}"
                 )
                 continue
             if forced() or INTERPRETED:
@@ -192,7 +196,7 @@ def _choose(spec, types, strides, device, use: Use) -> Choice:
 def _unless_slower(way: str, stage: Stage, use: Use) -> Choice:
     """The way, or plain PyTorch if that is faster."""
     if torch.are_deterministic_algorithms_enabled():
-        return Choice(way, stage.plan, "deterministic: not by times")
+        return Choice(way, stage.plan, "deterministic algorithms: not chosen by time")
     rows = _size(use.rows)
     key = f"{tuple(stage.spec)} {tuple(map(str, stage.types))} {rows} {use.train} {way}"
     times = _remembered(stage.device).get(key)
@@ -200,10 +204,10 @@ def _unless_slower(way: str, stage: Stage, use: Use) -> Choice:
         times = timing.times(stage, rows, use.width, use.train)
         _remember(stage.device, key, times)
     if times is None:
-        return Choice(way, stage.plan, "not timed: too little memory")
-    mine, plain = times
-    why = f"{mine:.2f} ms, plain PyTorch {plain:.2f} ms (one block, {rows} pixels)"
-    if mine > plain:
+        return Choice(way, stage.plan, "not timed: too little GPU memory")
+    kernels, plain = times
+    why = f"{kernels:.2f} ms, plain PyTorch {plain:.2f} ms (one block, {rows} pixels)"
+    if kernels > plain:
         return Choice(PLAIN, None, f"{way} takes {why}")
     return Choice(way, stage.plan, why)
 
@@ -248,14 +252,14 @@ def first_use(device: int) -> Iterator[None]:
     if new:
         where = disk_cache.folder() or "memory"
         _log(
-            f"ConvNeXt on {_name(device)}: first use here; kernels are compiled (some "
-            f"seconds; kept in {where})"
+            f"ConvNeXt on {_name(device)}: first use. Compiling kernels takes some "
+            f"seconds; they are stored in {where}"
         )
     start = time.perf_counter()
     yield
     if new:
         seconds = time.perf_counter() - start
-        _log(f"ConvNeXt on {_name(device)}: compiled in {seconds:.0f} s")
+        _log(f"ConvNeXt on {_name(device)}: kernels compiled in {seconds:.0f} s")
 
 
 def _name(device: int | None) -> str:

@@ -3,11 +3,11 @@
 //   convolution[n, i, j, c] = bias[c] + sum over a, b = -3 .. 3 of
 //                             weight[c, 0, a + 3, b + 3] x[n, i + a, j + b, c]
 //
-// x, g, wide, y are maps (N, H, W, C); weight is (C, 1, 7, 7), bias (C). x and y have 16
-// bits. The weight is rounded to the type of x.
+// x, g, wide, y are maps (N, H, W, C); weight is (C, 1, 7, 7), bias (C). x and y are
+// 16-bit maps. The weight is rounded to the type of x.
 //
-// Macros, beside those of common.cuh: WEIGHT, the type of weight and bias (float, or u16
-// for the type of x); FLIP, which rotates the kernel by 180 degrees, so that x is the
+// Macros, beside those of common.cuh: WEIGHT, the type of weight and bias (float, or
+// u16 for the type of x); FLIP, which rotates the kernel by 180 degrees, so that x is the
 // gradient of the output and y that of the input; BIAS, whether there is a bias; ADD;
 // PREFETCH, how many steps ahead rows are loaded.
 //

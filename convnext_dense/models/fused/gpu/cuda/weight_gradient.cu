@@ -1,4 +1,4 @@
-// Gradient of a depthwise 7x7 convolution's weight on the tensor cores, as partial sums:
+// Gradient of a depthwise 7x7 convolution's weight on the tensor cores: partial sums
 //
 //   partial[tile, c, 7 a + b] = sum over the pixels (n, i, j) of a tile of
 //                               x[n, i, j, c] gradient[n, i + 3 - a, j + 3 - b, c]
@@ -54,8 +54,8 @@ weight_gradient(const u16* __restrict__ x, const u16* __restrict__ gradient,
 
   for (int i = thread; i < SHARED_WORDS; i += THREADS) shared[i] = 0;
 
-  // What this thread loads at each step, in one of the two rows: an octet of two columns
-  // of the gradient and of three columns of x.
+  // What this thread loads at each step, in one of the two rows: an octet of two
+  // columns of the gradient and of three columns of x.
   const int octet = thread % OCTETS, pair = thread / OCTETS % 64;
   const int row = thread / (64 * OCTETS);
   const int segment = pair / (4 * STRIPS), word = pair % (4 * STRIPS);
