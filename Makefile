@@ -53,7 +53,7 @@ test-openmmlab: .venv-openmmlab/.dev
 	.venv-openmmlab/bin/python -m pytest $(TESTS) --ignore=tests/models/gpu
 
 test-long: .venv/.dev
-	.venv/bin/python -W ignore -m tests.engine.kill_points --random 10
+	.venv/bin/python -W ignore -m tests.programs.kill_points --random 10
 	CONVNEXT_DENSE_LOAD=1 .venv/bin/python -m pytest -rP -o faulthandler_timeout=0 \
 		tests/engine tests/commands/test_bad_inputs.py \
 		tests/patches/test_run_checkpoints.py
@@ -68,7 +68,7 @@ GPU_PYTHON = $(if $(GIVEN),$(PYTHON),.venv/bin/python)
 
 test-gpu: $(if $(GIVEN),,.venv/.dev)
 	$(GPU_PYTHON) -m pytest -m gpu
-	$(GPU_PYTHON) -m tests.gpu_table
+	$(GPU_PYTHON) -m tests.programs.gpu_table
 
 errors: .venv/.dev
 	.venv/bin/python -m tests.bad_inputs > docs/errors.md

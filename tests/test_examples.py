@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
+from .helpers.paths import ROOT
 
 
 def coco_root(shapes_root, root):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..commands.test_train_and_test import DET, SEG
+from ..helpers.runs import DET, SEG
 
 __all__ = ["DET", "SEG", "Case", "Maker", "heir", "with_options", "write"]
 

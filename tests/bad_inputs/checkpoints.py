@@ -10,7 +10,7 @@ import torch
 
 from convnext_dense import ConvNeXt
 
-from ..checkpoints.test_reading import Run
+from ..helpers.hostile_pickle import Run
 from ..helpers.peers import timm_name
 from .case import DET, Case, write
 from .weights import save, small_config

@@ -1,6 +1,6 @@
 """Flags and arguments of every tool."""
 
-from ..commands.test_train_and_test import COCO
+from ..helpers.runs import COCO
 from .case import DET, SEG, Case, with_options, write
 from .weights import save
 

@@ -1,6 +1,6 @@
 """Config files."""
 
-from ..commands.test_train_and_test import ADE, COCO
+from ..helpers.runs import ADE, COCO
 from .case import Case, heir, write
 
 

@@ -14,7 +14,7 @@ from convnext_dense.errors import InputError
 from convnext_dense.models.archs import ARCHS, Arch
 
 from ..helpers.peers import randomised
-from .test_origins import ALL, PUBLISHED, SEG, SMALL, V1, build, image, published
+from ..helpers.published import ALL, PUBLISHED, SEG, SMALL, V1, build, image, published
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")

@@ -13,8 +13,8 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop
 
 from ..bad_inputs import AREAS, markdown
 from ..bad_inputs.weights import small_config
-from ..conftest import ROOT
-from .test_train_and_test import NOTHING_SAVED, options
+from ..helpers.paths import ROOT
+from ..helpers.runs import NOTHING_SAVED, options
 
 CASES = [
     pytest.param(case, id=f"{case.tool}: {case.given}")

@@ -30,7 +30,7 @@ from convnext_dense.commands.benchmark.measuring import Figures
 from convnext_dense.commands.benchmark.rows import Row
 from convnext_dense.errors import InputError
 
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
 from ..helpers.peers import randomised
 
 SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32])

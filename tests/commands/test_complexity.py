@@ -11,7 +11,7 @@ from convnext_dense.commands.complexity.counting import measure
 from convnext_dense.engine.runner import build_model
 from convnext_dense.errors import InputError
 
-from ..conftest import ROOT, SHARED
+from ..helpers.paths import ROOT, SHARED
 
 PAPER = json.loads((ROOT / "configs/paper.json").read_text())
 PAPER.pop("_about")

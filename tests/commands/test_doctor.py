@@ -42,7 +42,8 @@ from convnext_dense.commands.doctor.result import (
 from convnext_dense.engine import runner as engine_runner
 from convnext_dense.patches import mmcv_ops
 
-from ..conftest import ROOT, forget_instances
+from ..helpers.mmengine_state import forget_instances
+from ..helpers.paths import ROOT
 
 PACKAGES = Path(np.__file__).parents[1]
 CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"

@@ -21,8 +21,8 @@ from convnext_dense.datasets import shapes
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
 
-from ..conftest import shell
-from .test_train_and_test import ADE, DET, NO_WORKERS, SEG, options
+from ..helpers.running import shell
+from ..helpers.runs import ADE, DET, NO_WORKERS, SEG, options
 
 # A backbone of four blocks, and five objects in any image.
 SMALL = "arch=dict(depths=[1] * 4, channels=[40, 80, 160, 320], _delete_=True)"

@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
 
 CONFIGS = sorted(ROOT.glob("configs/[!_]*/*.py"))
 

@@ -11,8 +11,8 @@ from convnext_dense.config.options import image_pipeline, load_config
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 
-from ..commands.test_train_and_test import ADE, COCO, DET, SEG
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
+from ..helpers.runs import ADE, COCO, DET, SEG
 
 CONFIGS = [
     *(DET, SEG, COCO, ADE),

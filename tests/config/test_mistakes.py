@@ -8,8 +8,8 @@ from convnext_dense.config.checks import check, requirements
 from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
-from ..commands.test_train_and_test import DET, SEG, options
-from ..conftest import shell
+from ..helpers.running import shell
+from ..helpers.runs import DET, SEG, options
 
 
 def test_an_image_too_small(tool, tmp_path, shapes_root):

@@ -6,8 +6,9 @@ from convnext_dense.config.checks.names import check_names, check_options
 from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
-from ..commands.test_train_and_test import COCO, DET, SEG
-from ..conftest import ROOT, logged
+from ..helpers.mmengine_state import logged
+from ..helpers.paths import ROOT
+from ..helpers.runs import COCO, DET, SEG
 
 NEW = [  # none of them is in the config
     "model.backbone.with_cp=True",

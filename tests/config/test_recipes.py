@@ -8,8 +8,8 @@ from convnext_dense.config.options import load_config, use_tta
 from convnext_dense.engine.build import build_layer_decay
 from convnext_dense.models.archs import ARCHS
 
-from ..conftest import ROOT, SHARED
-from ..optim.test_layer_decay import FACTS, expected_layer, kind
+from ..helpers.decay_facts import FACTS, expected_layer, is_decayed
+from ..helpers.paths import ROOT, SHARED
 
 RECIPES = json.loads((ROOT / "tests/data/recipes.json").read_text())
 DET, SEG = RECIPES["detection"], RECIPES["segmentation"]
@@ -84,7 +84,7 @@ def test_layer_decay_parameter_by_parameter(row):
         parts = [*facts["layers"].values()]
         if name.startswith("backbone."):
             layer, scale = expected_layer(name, facts["layers"])
-            decayed = kind(name) in FACTS["decayed"]
+            decayed = is_decayed(name)
             count += 1
         else:
             layer, scale = recipe["num_layers"] + 1, parts[-1][0]

@@ -24,9 +24,8 @@ from convnext_dense import ConvNeXt
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
 
-from ..conftest import ROOT
-from . import load
-from .test_load import SMALL
+from ..helpers.paths import ROOT
+from ..programs import load
 
 LONG = "CONVNEXT_DENSE_LOAD" in os.environ
 
@@ -47,7 +46,7 @@ def short_config(task, data, work_dir, *options):
     """An epoch of three iterations with a worker that stays, and a validation."""
     length = ("max_epochs=1", "max_iters=3")[task == "segmentation"]
     cfg = load.small_config(
-        *(task, data, work_dir, *SMALL[task]),
+        *(task, data, work_dir, *load.SMALL[task]),
         *(f"train_cfg.{length}", f"train_cfg.val_interval={length[-1]}"),
         f"default_hooks.checkpoint.interval={length[-1]}",
         "default_hooks.logger.interval=1",

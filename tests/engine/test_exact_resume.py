@@ -20,13 +20,14 @@ from convnext_dense.engine.exact_resume import random_states, stream
 from convnext_dense.engine.exact_resume.signals import StopRequest
 from convnext_dense.errors import STOPPED
 
-from ..conftest import forget_instances, shell
 from ..helpers import small_runs
+from ..helpers.mmengine_state import forget_instances
+from ..helpers.running import shell
 
 
 def test_kill_points():
     """A few of those that ``make test-long`` tries, on every path."""
-    done = shell("-m", "tests.engine.kill_points", "--every", "26")
+    done = shell("-m", "tests.programs.kill_points", "--every", "26")
     assert done.returncode == 0, done.stdout + done.stderr
     told = [line for line in done.stdout.splitlines() if "kill points" in line]
     assert len(told) == 5

@@ -10,9 +10,9 @@ from convnext_dense.config.options import load_config
 from convnext_dense.engine.build import build_model
 from convnext_dense.engine.machine import fit_to_machine
 
-from ..commands.test_train_and_test import NO_WORKERS, SEG
-from ..conftest import ROOT
 from ..helpers.in_processes import pair
+from ..helpers.paths import ROOT
+from ..helpers.runs import NO_WORKERS, SEG
 
 RECIPES = sorted(ROOT.glob("configs/*/*_fsdp.py"))
 

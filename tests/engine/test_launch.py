@@ -18,11 +18,11 @@ from convnext_dense.engine.machine import fit_to_machine
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import LostProcessError
 
-from ..commands.test_train_and_test import DET, NO_WORKERS, SEG
-from ..conftest import ROOT
 from ..helpers import custom_data as own_data_sets
 from ..helpers import small_runs
 from ..helpers.in_processes import free_port, pair
+from ..helpers.paths import ROOT
+from ..helpers.runs import DET, NO_WORKERS, SEG
 
 LARGEST = 1e-5  # of the relative differences between gradients
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ..commands.test_train_and_test import DET, SEG, options
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
+from ..helpers.runs import DET, SEG, options
 
 # Starts the tasks as Slurm would, two on one machine; leaves it to them to end.
 SRUN = """#!/usr/bin/env bash

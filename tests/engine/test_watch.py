@@ -13,9 +13,9 @@ from convnext_dense.engine.runner import replay
 from convnext_dense.engine.watch import hook, start
 from convnext_dense.errors import InputError, NotFiniteError
 
-from ..commands.test_train_and_test import SEG
-from ..conftest import forget_instances
 from ..helpers import small_runs
+from ..helpers.mmengine_state import forget_instances
+from ..helpers.runs import SEG
 
 
 class Poison(Hook):

@@ -30,7 +30,8 @@ from mmengine.utils import ManagerMixin
 from convnext_dense.engine.launch import joined
 from convnext_dense.reports.run.hook import RunReportHook
 
-from ..conftest import ROOT, forget_instances
+from .mmengine_state import dump_configs_without_yapf, forget_instances
+from .paths import ROOT
 
 
 @HOOKS.register_module(force=True)
@@ -155,5 +156,6 @@ def _run(environment, commands, cwd, file):
             print(f"{name} is over", flush=True)
 
 
+dump_configs_without_yapf()
 for toolbox in ("mmdet", "mmseg"):  # once, not in each process
     import_module(f"{toolbox}.utils").register_all_modules(False)

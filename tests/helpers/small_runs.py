@@ -8,7 +8,7 @@ import torch
 from convnext_dense.config.options import load_config, use_resume
 from convnext_dense.engine.runner import run
 
-from ..commands.test_train_and_test import DET, SEG
+from .runs import DET, SEG
 
 SIDE = 64  # pixels
 CHANNELS = [8, 16, 24, 32]

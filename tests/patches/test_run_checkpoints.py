@@ -13,8 +13,8 @@ from mmengine.utils import ManagerMixin
 
 from convnext_dense.errors import InputError
 
-from ..conftest import forget_instances, logged
 from ..helpers import small_runs
+from ..helpers.mmengine_state import forget_instances, logged
 
 
 def checkpoint(file, iteration, at=None, **more):

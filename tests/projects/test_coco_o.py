@@ -17,8 +17,8 @@ from mmengine.structures import InstanceData
 from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
-from ..commands.test_train_and_test import NO_WORKERS
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
+from ..helpers.runs import NO_WORKERS
 
 CONFIG = ROOT / "configs/det/cascade_mask_rcnn_convnext_xl_in22k_coco_o.py"
 CLASSES = CocoDataset.METAINFO["classes"]

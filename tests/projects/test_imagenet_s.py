@@ -19,8 +19,8 @@ from convnext_dense.errors import InputError
 from convnext_dense.projects.imagenet_s import ImageNetSMetric, TorchvisionTransforms
 from convnext_dense.projects.imagenet_s.dataset import CATEGORIES
 
-from ..commands.test_train_and_test import metric, options
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
+from ..helpers.runs import metric, options
 
 CONFIG = ROOT / "configs/seg/convnext_t_imagenet_s919.py"
 SIZES = [(240, 300), (320, 200), (60, 80)]  # height, width

@@ -32,8 +32,8 @@ from convnext_dense.reports.run import curves, detection, figures, page, segment
 from convnext_dense.reports.run.examples import Findings, best_and_worst
 from convnext_dense.reports.run.hook import RunReportHook
 
-from ..commands.test_train_and_test import DET, SEG, options
-from ..conftest import forget_instances, logged
+from ..helpers.mmengine_state import forget_instances, logged
+from ..helpers.runs import DET, SEG, options
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 HOSTILE = ("<b>disc</b>", "squäre & co", '"triangle"', "$x_1$", "<script>alert(1)")

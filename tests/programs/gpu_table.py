@@ -25,7 +25,9 @@ from convnext_dense.commands.benchmark.steps import EAGER, GRAPHS, REDUCE_OVERHE
 from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+from ..helpers.paths import ROOT
+
+CONFIGS = ROOT / "configs"
 NAMES = {
     "ms": "time",
     "host_ms": "host time",
