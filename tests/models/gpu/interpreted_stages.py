@@ -21,7 +21,7 @@ from convnext_dense.models.fused.gpu.description import (
     Types,
 )
 from convnext_dense.models.fused.gpu.forward import pieces
-from convnext_dense.models.fused.gpu.plan import CUBLAS, FUSED, TRITON, Plan
+from convnext_dense.models.fused.gpu.plan import CUBLAS, FUSED, PRODUCTS, TRITON, Plan
 from convnext_dense.models.fused.gpu.stage import Stage
 from convnext_dense.models.fused.gpu.stage_arguments import StageArguments
 from convnext_dense.models.layer_norm import LayerNorm2d
@@ -199,12 +199,10 @@ AMP = Types(f16, f32, f32)  # under autocast
 PURE, FULL = Types(f16, f16, f16), Types(f32, f32, f32)
 CASES = {
     "fp32": (spec_of(), FULL, CUBLAS),
-    "autocast, fused": (spec_of(), AMP, FUSED),
+    **{f"autocast, {way}": (spec_of(), AMP, way) for way in PRODUCTS},
     "autocast, fused, 48 channels": (spec_of(c=48, blocks=1), AMP, FUSED),
     "autocast, fused, 80 channels": (spec_of(c=80, blocks=1), AMP, FUSED),
     "autocast, fused, 16 channels": (spec_of(c=16, norm=False), AMP, FUSED),
-    "autocast, Triton": (spec_of(), AMP, TRITON),
-    "autocast, cuBLAS": (spec_of(), AMP, CUBLAS),
     "half, fused": (spec_of(), PURE, FUSED),
     "half, Triton": (spec_of(scale=False), PURE, TRITON),
     "GRN": (spec_of(scale=False, grn=True), AMP, CUBLAS),

@@ -17,6 +17,7 @@ from .kernels import gelu
 FUSED = "fused"  # both products and GELU in one kernel, for few channels
 TRITON = "triton"  # products up to GELU in Triton, those after it by cuBLAS
 CUBLAS = "cublas"  # all products by cuBLAS, the rest in Triton
+PRODUCTS = FUSED, TRITON, CUBLAS  # tests run every one of them
 
 HALVES = torch.bfloat16, torch.float16
 KIB = 1024
@@ -32,7 +33,7 @@ class Plan(NamedTuple):
     product (rows, columns, depth, warps, stages).
 
     Attributes:
-        forward, backward: FUSED, TRITON or CUBLAS.
+        forward, backward: one of PRODUCTS.
         depthwise: "cuda" (tensor cores) or "triton".
         gelu: ERF, POLYNOMIAL or TANH of ``kernels.gelu``.
         mlp, rows, weights: the tiles of ``mlp.mlp_forward``, ``mlp_backward_rows`` and

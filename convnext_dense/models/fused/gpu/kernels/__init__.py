@@ -4,6 +4,12 @@ A row is a pixel of a channels_last map, so the map is a matrix (M, C) with M = 
 Every sum over rows consists of partial sums that ``sums.reduce_parts`` adds in a fixed
 order. There are no atomic operations: the same input gives the same bits.
 
+A kernel has no list to be entered in. Whatever a program launches is compiled, checked
+against ``reference`` on its first use (``proof``), run by Triton's interpreter in
+``tests/models/gpu/interpreted_stages.py`` and compiled for other GPUs in
+``test_stage_binaries.py``. So a new kernel takes three files: the kernel here, its
+launch (``Program.triton``) in ``forward.py`` or ``backward.py``, and a test.
+
 Common to all kernels:
 
 - "work" is ``Types.work`` (bf16, fp16 or fp32), "stream" the type of the residual
