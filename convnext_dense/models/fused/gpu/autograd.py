@@ -40,6 +40,7 @@ class _Stage(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, stage, shape, arguments, x, *_):
+        """The stream and the normed map; the parameters come again in ``_``."""
         out, normed, kept = stage.forward(x, arguments, shape, True)
         # Only the output norm's backward pass reads the stream again.
         ctx.save_for_backward(x, None if normed is None else out, kept)
@@ -50,6 +51,7 @@ class _Stage(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g, g_normed):
+        """The gradients of x and of the parameters."""
         if torch.is_grad_enabled():
             refuse_second_derivative()
         stage, shape, arguments = ctx.stage, ctx.shape, ctx.arguments

@@ -71,6 +71,7 @@ def _stage(
 
 @_stage.register_fake
 def _(x, parameters, drop, *arguments):
+    """Empty results of ``_stage``, from which torch.compile takes shapes and types."""
     *described, normed, train = arguments
     spec, types = _described(described)
     maps = [_map_like(spec, x, types.stream)]
@@ -129,6 +130,7 @@ def _stage_backward(
 
 @_stage_backward.register_fake
 def _(g, g_normed, wanted, x, out, kept, parameters, *rest):
+    """Empty results of ``_stage_backward``."""
     dx = _empty(x)
     if wanted[0]:
         dx = torch.empty_like(x, memory_format=torch.channels_last)

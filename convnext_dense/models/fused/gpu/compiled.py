@@ -51,6 +51,7 @@ class _Pointer:
         self.dtype, self._offset = place.dtype, place.offset % 16
 
     def data_ptr(self) -> int:
+        """An address with the tensor's alignment."""
         return self._offset
 
 

@@ -279,6 +279,7 @@ class _Replayed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, graph, arguments, x, *_):
+        """The stream and the normed map; the parameters come again in ``_``."""
         out, normed = graph.forward(x, arguments)
         ctx.graph, ctx.arguments, ctx.versions = graph, arguments, versions(arguments)
         ctx.run = graph.runs
@@ -288,6 +289,7 @@ class _Replayed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g, g_normed):
+        """The gradients of x and of the parameters."""
         if torch.is_grad_enabled():
             refuse_second_derivative()
         arguments, stage = ctx.arguments, ctx.graph.stage

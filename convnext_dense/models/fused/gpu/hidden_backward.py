@@ -97,10 +97,12 @@ class HiddenBackward:
 
     @property
     def _drop(self) -> Ref:
+        """The drop path factors; any pointer without drop path."""
         return self.drop or self.b1
 
     @property
     def _drops(self) -> bool:
+        """Whether there are drop path factors."""
         return self.drop is not None
 
     def _fused(self, y, g, rstd, du, of_b2) -> list[Sum]:

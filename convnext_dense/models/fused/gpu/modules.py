@@ -1,5 +1,4 @@
-"""Reads a stage's modules: its spec, number types and parameters, and whether kernels
-may replace them."""
+"""Reads a stage's modules: spec, number types, parameters, and if kernels may run."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -187,6 +186,7 @@ def _allows_tf32() -> bool:
 
 
 def _is_channels_last(parameter: Tensor) -> bool:
+    """Whether a parameter is a convolution's weight in channels_last."""
     return parameter.dim() == 4 and parameter.is_contiguous(
         memory_format=torch.channels_last
     )

@@ -117,6 +117,7 @@ def _input_is_kept_anyway(spec: StageSpec, types: Types) -> bool:
 
 
 def _map_bytes(spec: StageSpec, types: Types, rows: int) -> int:
+    """The bytes of a map of the stage in ``types.work``."""
     return rows * spec.channels * types.work.itemsize
 
 

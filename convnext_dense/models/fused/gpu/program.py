@@ -182,6 +182,7 @@ class Program:
                 self._reduce(rows, workspace.base)
 
     def _reduce(self, rows, base) -> None:
+        """Append one launch of ``sums.reduce_parts`` with these jobs."""
         if len(self.jobs) % 2:  # the jobs of a launch begin at a multiple of 16 bytes
             self.jobs.append([0] * 5)
         start = len(self.jobs)
