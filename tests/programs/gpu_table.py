@@ -189,10 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     try:
-        device = machine.device("cuda")
+        device = machine.choose_device("cuda")
     except InputError:
-        parser.exit(2, "torch finds no GPU, so there is nothing to measure\n")
-    print(machine.about(device), end="\n\n", flush=True)
+        parser.exit(2, "torch finds no GPU, so there is nothing to measure
+")
+    print(machine.describe(device), end="
+
+", flush=True)
     failed = False
     for line in lines(COMPARISONS, device, args.seconds):
         print(line, flush=True)
