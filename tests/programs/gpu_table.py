@@ -191,11 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         device = machine.choose_device("cuda")
     except InputError:
-        parser.exit(2, "torch finds no GPU, so there is nothing to measure
-")
-    print(machine.describe(device), end="
-
-", flush=True)
+        parser.exit(2, "torch finds no GPU, so there is nothing to measure\n")
+    print(machine.describe(device), end="\n\n", flush=True)
     failed = False
     for line in lines(COMPARISONS, device, args.seconds):
         print(line, flush=True)
