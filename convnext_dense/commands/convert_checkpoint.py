@@ -1,8 +1,9 @@
-"""Write a ConvNeXt checkpoint under another library's parameter names:
+"""Convert a ConvNeXt checkpoint to the parameter names of another library:
 tools/convert_checkpoint.py IN OUT --to timm.
 
-A detector's or segmentor's heads are kept where the library has a place for them. The
-last lines name the model that takes the weights, and the tensors that were left out.
+The names in IN are recognised, whichever library wrote it. A detector's or segmentor's
+heads are kept where the library has a place for them. The last lines name the model
+that takes the weights, and the tensors that were left out.
 """
 
 import argparse
@@ -21,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="path, URL, timm://NAME or hf://OWNER/NAME, from any library",
     )
     parser.add_argument("out", metavar="OUT", help="a .pth or .safetensors file")
-    parser.add_argument("--to", choices=TARGETS, required=True)
+    parser.add_argument(
+        "--to",
+        choices=TARGETS,
+        required=True,
+        help="library whose names OUT has; native is this package's and the authors'",
+    )
     add_trust_argument(parser)
 
 
