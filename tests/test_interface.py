@@ -43,6 +43,8 @@ def flags_of(command: str) -> dict:
 def test_flags(command):
     now = json.loads(json.dumps(flags_of(command)))
     for flag, listed in LISTED["flags"][command].items():
+        choices = now[flag].pop("choices") or []  # there may be new ones
+        assert set(listed.pop("choices") or []) <= set(choices), flag
         assert now[flag] == listed, flag
 
 

@@ -8,7 +8,6 @@ timm.create_model('convnext_tiny', num_classes=0)
 
 from __future__ import annotations
 
-import functools
 import importlib
 import re
 from typing import Any
@@ -36,11 +35,12 @@ class Call:
 
     def __call__(self) -> Any:
         library, *path = self.function.split(".")
-        function = functools.reduce(getattr, path, importlib.import_module(library))
-        result = function(
-            *map(_evaluate, self.args),
-            **{name: _evaluate(value) for name, value in self.kwargs.items()},
-        )
+        function: Any = importlib.import_module(library)
+        for name in path:
+            function = getattr(function, name)
+        args = [_evaluate(value) for value in self.args]
+        kwargs = {name: _evaluate(value) for name, value in self.kwargs.items()}
+        result = function(*args, **kwargs)
         if self.without:
             from torch import nn
 

@@ -1,8 +1,8 @@
-"""Put a checkpoint's weights into a backbone, and say what was used."""
+"""Load a checkpoint's weights into a backbone, and log which tensors were used."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
@@ -15,7 +15,8 @@ from .origins import Origin
 from .reading import read
 from .recognition import Found, recognise
 
-# Under which key training scripts put the weights; the first one present is taken.
+# The keys under which training scripts store the weights; the first one present is
+# used.
 CONTAINERS = ("state_dict", "model", "module", "teacher", "state_dict_ema", "model_ema")
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
@@ -23,18 +24,22 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -> None:
     """Load pre-trained weights into a backbone and log one line on what was used.
 
-    Whose names the tensors have is recognised. Only the norms of the output maps,
-    which a classifier does not have, may be missing.
+    The checkpoint's origin is recognised from its keys. Only the norms of the output
+    maps, which a classifier does not have, may be missing.
+
+    >>> backbone = ConvNeXt("tiny")
+    >>> load_pretrained(backbone, "timm://convnext_tiny.fb_in22k")
 
     Args:
-        module: takes the weights; its parameter names are the authors'.
+        module: the backbone; its parameter names are the authors'.
         source: whatever ``read`` takes.
-        prefix: takes only the tensors whose names begin so, for a checkpoint
-            that holds several backbones.
+        prefix: uses only the tensors whose names begin with this, for a checkpoint
+            with several backbones.
 
     Raises:
-        InputError: there is no such checkpoint, none of it fits, a tensor's
-            shape differs, is missing or not finite. The module is unchanged then.
+        InputError: there is no such checkpoint; or none of its tensors fits; or a
+            tensor is missing, not finite, or of another shape. The module is unchanged
+            then.
     """
     weights = tensors(read(source), source)
     if prefix:
@@ -43,19 +48,19 @@ def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -
         if not below:
             raise InputError(
                 f"{source} has no tensors below init_cfg.prefix={prefix!r}, only "
-                f"{groups(weights)}; leave it out: where the backbone is, is found"
+                f"{groups(weights)}. Leave prefix out: the backbone is found without it"
             )
         weights = below
-    found = recognise(weights)
-    if len(found) > 1:
+    convnexts = recognise(weights)
+    if len(convnexts) > 1:
         raise InputError(
-            f"{source} holds {len(found)} ConvNeXts, under "
-            + ", ".join(repr(one.prefix) for one in found)
+            f"{source} holds {len(convnexts)} ConvNeXts, under "
+            + ", ".join(repr(convnext.prefix) for convnext in convnexts)
             + ": name one as init_cfg.prefix"
         )
-    # Other backbones of this package have names of their own.
-    own = Found(Origin("its own names"), "", weights, {})
-    choice = fit(module, found[0] if found else own, source)
+    # The package's other backbones have other names, which no library uses.
+    unrecognised = Found(Origin("its own names"), "", weights, {})
+    choice = fit(module, convnexts[0] if convnexts else unrecognised, source)
     module.load_state_dict(choice.used, strict=False)
     choice.report()
 
@@ -64,8 +69,8 @@ def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -
 class ConvNeXtPretrained:
     """``load_pretrained`` as one of mmengine's weight initializers.
 
-    ``init_cfg=dict(type='Pretrained', checkpoint=SOURCE)`` of a backbone is built as
-    this class.
+    A backbone's ``init_cfg=dict(type='Pretrained', checkpoint=SOURCE)`` builds this
+    class.
     """
 
     def __init__(self, checkpoint: str, prefix: str | None = None):
@@ -77,16 +82,15 @@ class ConvNeXtPretrained:
 
 
 class Choice(NamedTuple):
-    """What of a checkpoint goes into a backbone.
+    """The tensors of a checkpoint that go into a backbone.
 
     Attributes:
         source: the checkpoint's name.
-        found: what was found there.
-        used: the backbone's own names and their tensors.
-        size: how many tensors the backbone has.
-        left: names in ``found`` that the backbone has no place for.
-        new: names of the backbone, and of what is around it, that the checkpoint
-            does not have.
+        found: the ConvNeXt in the checkpoint.
+        used: the backbone's parameter names, and the checkpoint's tensors for them.
+        size: the number of the backbone's tensors.
+        left: names in ``found`` that the model has no place for.
+        new: names of the model that the checkpoint does not have.
     """
 
     source: str
@@ -97,42 +101,45 @@ class Choice(NamedTuple):
     new: list[str]
 
     def report(self) -> None:
+        """Log the origin and which tensors were used, in one line."""
         origin, prefix = self.found.origin.name, self.found.prefix
         print_log(
             f"{self.source}: {origin}"
             + (f" under {prefix!r}" if prefix else "")
             + f", {len(self.used)} of the backbone's {self.size} tensors used; "
-            f"left there: {groups(self.left)}; new here: {groups(self.new)}",
+            f"not used: {groups(self.left)}; not in the checkpoint: "
+            f"{groups(self.new)}",
             logger="current",
         )
 
 
 def fit(module: nn.Module, found: Found, source: str) -> Choice:
-    """Choose what of ``found`` goes into ``module``.
+    """Choose the tensors of ``found`` that go into ``module``.
 
     Raises:
-        InputError: it does not fit; the message says in what and what to do.
+        InputError: they do not fit. The message says where they differ and what to do.
     """
-    own = module.state_dict()
-    used = {name: found.backbone[name] for name in own if name in found.backbone}
+    expected = module.state_dict()
+    used = {name: found.backbone[name] for name in expected if name in found.backbone}
     if not used:
-        there = [*found.backbone, *found.rest]
+        names = [*found.backbone, *found.rest]
         raise InputError(
-            f"{source} has nothing for this {type(module).__name__}, which would start "
-            f"from nothing; its {len(there)} tensors begin with {_few(there)}"
+            f"{source} has no tensor of this {type(module).__name__}, whose weights "
+            f"would be random. The checkpoint's {len(names)} tensors begin with "
+            f"{_few(names)}"
         )
-    _check_layout(own, found, source)
-    check_shapes(used, own, source)
+    _check_layout(expected, found, source)
+    check_shapes(used, expected, source)
     integers = [name for name, tensor in used.items() if not tensor.is_floating_point()]
     if integers:
         raise InputError(
-            f"{source} does not fit: {integers[0]} is {used[integers[0]].dtype} there"
+            f"{source} does not fit: {integers[0]} is {used[integers[0]].dtype} in it"
         )
     check_finite(used, source)
-    lacking = [n for n in own if n not in used and not n.startswith("norm")]
+    lacking = [n for n in expected if n not in used and not n.startswith("norm")]
     if lacking:
         raise InputError(
-            f"{source} lacks {len(lacking)} of the {len(own)} tensors of this "
+            f"{source} lacks {len(lacking)} of the {len(expected)} tensors of this "
             f"{type(module).__name__}, such as {_few(lacking)}: it is not whole, or of "
             "another architecture"
         )
@@ -140,41 +147,46 @@ def fit(module: nn.Module, found: Found, source: str) -> Choice:
         source,
         found,
         used,
-        len(own),
+        len(expected),
         left=[*(_label(n) for n in found.backbone if n not in used), *found.rest],
-        new=[name for name in own if name not in used],
+        new=[name for name in expected if name not in used],
     )
 
 
 def _label(name: str) -> str:
+    """The name for a report, which marks a classifier's layers."""
     return f"classifier {name}" if name.startswith(("head.", "norm.")) else name
 
 
-def _check_layout(own: Mapping[str, Tensor], found: Found, source: str) -> None:
-    here, there = layout(own), layout(found.backbone)
-    built = len(here.depths)
-    if not built or 0 in (*there.depths, there.in_channels):
-        # Not a ConvNeXt, or not whole.
+def _check_layout(expected: Mapping[str, Tensor], found: Found, source: str) -> None:
+    """Raise an InputError with the settings to change if the architectures differ."""
+    ours, theirs = layout(expected), layout(found.backbone)
+    built = len(ours.depths)
+    if not built or 0 in (*theirs.depths, theirs.in_channels):
+        # The module is not a ConvNeXt, or the checkpoint is incomplete.
         return
     arch = (
-        repr(there.arch)
-        if there.arch
-        else f"dict(depths={list(there.depths)}, channels={list(there.channels)})"
+        repr(theirs.arch)
+        if theirs.arch
+        else f"dict(depths={list(theirs.depths)}, channels={list(theirs.channels)})"
     )
     settings = dict(
         depths=f"arch={arch}",
         channels=f"arch={arch}",
-        in_channels=f"in_channels={there.in_channels}",
-        use_grn=f"use_grn={there.use_grn}",
-        layer_scale=f"layer_scale_init_value={1.0 if there.layer_scale else 0.0}",
+        in_channels=f"in_channels={theirs.in_channels}",
+        use_grn=f"use_grn={theirs.use_grn}",
+        layer_scale=f"layer_scale_init_value={1.0 if theirs.layer_scale else 0.0}",
     )
-    there = there._replace(depths=there.depths[:built], channels=there.channels[:built])
-    differ = [name for name in settings if getattr(here, name) != getattr(there, name)]
+    theirs = theirs._replace(
+        depths=theirs.depths[:built], channels=theirs.channels[:built]
+    )
+    differ = [name for name in settings if getattr(ours, name) != getattr(theirs, name)]
     if differ:
         raise InputError(
             f"{source} ({found.origin.name}) is of another architecture: "
             + ", ".join(
-                f"{name} {getattr(there, name)} there and {getattr(here, name)} here"
+                f"{name} {getattr(theirs, name)} in the checkpoint and "
+                f"{getattr(ours, name)} in the model"
                 for name in differ
             )
             + "; set "
@@ -184,31 +196,35 @@ def _check_layout(own: Mapping[str, Tensor], found: Found, source: str) -> None:
 
 
 def check_shapes(
-    given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str
+    weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
 ) -> None:
-    """Raise an InputError unless each tensor has the shape of its name in ``own``."""
-    for name, tensor in given.items():
-        if tensor.shape != own[name].shape:
+    """Raise an InputError unless each tensor has the shape it has in ``expected``."""
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
             raise InputError(
-                f"{source} does not fit: {name} is {tuple(tensor.shape)} there and "
-                f"{tuple(own[name].shape)} here"
+                f"{source} does not fit: {name} is {tuple(tensor.shape)} in it and "
+                f"{tuple(expected[name].shape)} in the model"
             )
 
 
-def check_finite(given: Mapping[str, Tensor], source: str) -> None:
+def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
     """Raise an InputError if a tensor holds NaN or infinite values."""
-    for name, tensor in given.items():
+    for name, tensor in weights.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(
                 f"{source} is damaged: {name} holds NaN or infinite values"
             )
 
 
-def tensors(content, source: str) -> dict[str, Tensor]:
-    """The weights in what ``read`` has returned, by name.
+def tensors(content: Any, source: str) -> dict[str, Tensor]:
+    """The weights in the content of a checkpoint, by name.
 
-    They may be below one of ``CONTAINERS``; what DistributedDataParallel and
-    torch.compile put before every name is taken off.
+    They may be under one of the keys ``CONTAINERS``. The prefixes that
+    DistributedDataParallel and torch.compile put before every name are removed.
+
+    Args:
+        content: what ``read`` returned.
+        source: the checkpoint's name, for messages.
 
     Raises:
         InputError: there are no tensors.
@@ -217,7 +233,7 @@ def tensors(content, source: str) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             ema = [k for k in CONTAINERS[-2:] if k != key and k in content]
             if ema:
-                print_log(f"{source}: {key!r} is taken, {ema[0]!r} left", "current")
+                print_log(f"{source}: {key!r} is used, {ema[0]!r} is not", "current")
             content = content[key]
             break
     if not isinstance(content, Mapping):
@@ -238,6 +254,6 @@ def _few(names: Iterable[str]) -> str:
 
 
 def groups(names: Iterable[str]) -> str:
-    """'head (2), decoder (14)': how many tensors each part of a model has."""
+    """The number of names that share each first component: 'decoder (14), head (2)'."""
     counts = Counter(name.split(".")[0] for name in names)
-    return ", ".join(f"{part} ({n})" for part, n in sorted(counts.items())) or "nothing"
+    return ", ".join(f"{top} ({n})" for top, n in sorted(counts.items())) or "nothing"

@@ -1,4 +1,4 @@
-"""Read a checkpoint file, whatever its format, without letting it run code."""
+"""Read a checkpoint file of any format, without running code from it."""
 
 import io
 import os
@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -19,16 +20,20 @@ from .sources import SCHEMES, locate, shards
 from .unpickling import BATCH, CHECKPOINT, TRUST, Refused, trusted, unpickle
 
 
-def read(source: str | os.PathLike, map_location="cpu"):
+def read(source: str | os.PathLike, map_location: Any = "cpu") -> Any:
     """The content of a checkpoint: ``.pth``, ``.safetensors`` or an index of shards.
+
+    >>> content = read("work_dirs/run/epoch_12.pth")
+    >>> weights = read("hf://facebook/convnext-tiny-224")
 
     Args:
         source: whatever ``locate`` takes, or a path that one of mmengine's file
-            backends opens, such as ``s3://``.
+            backends opens, such as ``s3://BUCKET/FILE``.
+        map_location: the device of the tensors, as in ``torch.load``.
 
     Raises:
-        InputError: there is no such file, it is damaged, or it asks for more
-            than a checkpoint needs.
+        InputError: there is no such file, it is damaged, or its pickle names a
+            function that no checkpoint needs.
     """
     source = os.fspath(source)
     scheme, separator, _ = source.partition("://")
@@ -40,7 +45,7 @@ def read(source: str | os.PathLike, map_location="cpu"):
                 f"{source}: mmengine has no file backend for {scheme}://; give a file, "
                 f"a URL, or a name with one of {', '.join(SCHEMES[2:])} before ://"
             ) from error
-        except Exception as error:  # whatever a file backend can raise
+        except Exception as error:  # a file backend can raise anything
             raise InputError(f"{source} could not be opened: {error}") from error
         return _read_file(file, source, map_location)
     path = locate(source)
@@ -51,10 +56,10 @@ def read(source: str | os.PathLike, map_location="cpu"):
 
 
 def read_batch(file: str) -> dict:
-    """The content of a file of one batch, which ``watching.batches`` writes.
+    """The content of a file with one batch, which ``engine.watch.batches`` writes.
 
     Raises:
-        InputError: there is no such file, or it is another.
+        InputError: there is no such file, or it holds no batch.
     """
     path = locate(file)
     with path.open("rb") as stream:
@@ -63,10 +68,10 @@ def read_batch(file: str) -> dict:
         raise InputError(
             f"--replay: {file} holds no batch; not_finite/iter_N.pth in a work dir does"
         )
-    return content
+    return dict(content)
 
 
-def _read_shards(index: Path, map_location) -> dict[str, Tensor]:
+def _read_shards(index: Path, map_location: Any) -> dict[str, Tensor]:
     names = shards(index)
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
@@ -74,18 +79,29 @@ def _read_shards(index: Path, map_location) -> dict[str, Tensor]:
             f"{index} names {len(names)} files and {len(missing)} of them "
             f"{'is' if len(missing) == 1 else 'are'} missing: {', '.join(missing)}"
         )
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for name in names:
         path = index.parent / name
         with path.open("rb") as file:
-            part = _read_file(file, path, map_location)
-        if not isinstance(part, Mapping):
-            raise InputError(f"{path} holds a {type(part).__name__}, not weights")
-        weights.update(part)
+            shard = _read_file(file, path, map_location)
+        if not isinstance(shard, Mapping):
+            raise InputError(f"{path} holds a {type(shard).__name__}, not weights")
+        weights.update(shard)
     return weights
 
 
-def _read_file(file, name, map_location, kind=CHECKPOINT):
+def _read_file(
+    file: BinaryIO,
+    name: str | Path,
+    map_location: Any,
+    pickle_module: Any = CHECKPOINT,
+) -> Any:
+    """The content of an open file.
+
+    Args:
+        name: of the file; a ``Path`` if it is on this disk.
+        pickle_module: what the file may hold, ``CHECKPOINT`` or ``BATCH``.
+    """
     if trusted():
         print_log(f"{name} is trusted and may run code ({TRUST}=1)", "current")
     try:
@@ -106,16 +122,16 @@ def _read_file(file, name, map_location, kind=CHECKPOINT):
             return weights
         if start[:2] == b"PK" and not trusted() and _is_torchscript(file):
             raise Refused("torch.jit (it is a TorchScript program)")
-        damaged = _damaged_part(file) if start[:2] == b"PK" else None
+        damaged = _damaged_member(file) if start[:2] == b"PK" else None
         if damaged:
             raise EOFError(f"{damaged} in it has changed since it was written")
         file.seek(0)
-        return unpickle(file, map_location, kind)
+        return unpickle(file, map_location, pickle_module)
     except Refused as refused:
         raise InputError(
-            f"{name} was not read: it asks for {refused}, which no checkpoint needs; "
-            "loading it could run code. Nothing of it was run. If you trust whoever "
-            f"made it: --trust-checkpoint, or {TRUST}=1 in the environment"
+            f"{name} was not read: it asks for {refused}, which no checkpoint needs. "
+            "Loading it could run code; none was run. If you trust its author, use "
+            f"--trust-checkpoint, or {TRUST}=1 in the environment"
         ) from refused
     except Exception as error:  # a damaged file can raise anything
         raise InputError(
@@ -123,25 +139,25 @@ def _read_file(file, name, map_location, kind=CHECKPOINT):
         ) from error
 
 
-def _is_torchscript(file) -> bool:
-    """A program that torch.jit would run, in the file format of a checkpoint."""
+def _is_torchscript(file: BinaryIO) -> bool:
+    """Whether the archive is a program that torch.jit would run."""
     with zipfile.ZipFile(file) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _damaged_part(file) -> str | None:
-    """The first part of a zip archive whose content is not that of its checksum.
+def _damaged_member(file: BinaryIO) -> str | None:
+    """The first member of a zip archive whose content does not match its checksum.
 
-    torch.load compares none, and takes weights for what the damage made of them.
+    torch.load ignores the checksums, and would load damaged weights.
     """
     with zipfile.ZipFile(file) as archive:
-        for part in archive.infolist():
-            if not part.CRC:  # torch.serialization.set_crc32_options(False)
+        for member in archive.infolist():
+            if not member.CRC:  # written with set_crc32_options(False)
                 continue
             try:
-                with archive.open(part) as stream:
+                with archive.open(member) as stream:
                     while stream.read(2**20):
                         pass
             except (zipfile.BadZipFile, zlib.error):
-                return part.filename
+                return member.filename
     return None

@@ -1,7 +1,9 @@
-"""From what a user names (a path, a URL, a model of a hub) to a file on this disk.
+"""Find the file of a checkpoint on this disk, and download it if necessary.
+
+A user names a checkpoint by one of these:
 
 ======================================  =========================================
-``FILE``, or a folder that holds one    taken as it is
+``FILE``, or a folder with one          used as it is
 ``http://...``, ``https://...``         downloaded once, into torch's cache
 ``timm://NAME``                         timm's weights, such as
                                         ``timm://convnext_tiny.fb_in22k``
@@ -29,7 +31,7 @@ URL = re.compile(r"https?://")
 _HUB = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<file>.+))?"
 )
-# What the libraries call their weights, in a folder or a repository.
+# The file names of weights in a folder or a repository, in the order of preference.
 _WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -49,7 +51,7 @@ SCHEMES = ("http", "https", "timm", "hf", *_ZOOS)
 
 
 def locate(source: str | os.PathLike) -> Path:
-    """The local file of a checkpoint, downloaded if need be.
+    """The local file of a checkpoint, downloaded if necessary.
 
     Raises:
         InputError: there is no such file, or it cannot be downloaded.
@@ -75,9 +77,9 @@ def locate(source: str | os.PathLike) -> Path:
 def _on_disk(path: Path) -> Path:
     if path.is_file():
         return path
-    held = [path / name for name in _WEIGHTS if (path / name).is_file()]
-    if held:
-        return held[0]
+    files = [path / name for name in _WEIGHTS if (path / name).is_file()]
+    if files:
+        return files[0]
     raise InputError(
         f"no checkpoint at {path}"
         + (f" (a folder, without {_WEIGHTS[0]})" if path.is_dir() else "")
@@ -96,8 +98,8 @@ def _from_zoo(scheme: str, name: str) -> Path:
 
 def _download(url: str) -> Path:
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    trouble = None
-    # Rank 0 first, then those on machines that do not share its disk.
+    failure = None
+    # Rank 0 first, then the ranks on machines that do not share its disk.
     for first in (True, False):
         if (get_rank() == 0) is first and not target.is_file():
             print_log(f"downloading {url} to {target}", logger="current")
@@ -105,15 +107,15 @@ def _download(url: str) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(url, str(target))
             except OSError as error:  # URLError and HTTPError are among these
-                trouble = error
+                failure = error
         barrier()
     if not target.is_file():
         raise InputError(
             f"the weights at {url} could not be downloaded"
-            + (f" ({trouble})" if trouble else "")
-            + f".\nDownload them where there is a network and put the file at {target},"
-            f" or {_INSTEAD}"
-        ) from trouble
+            + (f" ({failure})" if failure else "")
+            + ".\nDownload them on a machine with a network and put the file at "
+            f"{target}, or {_INSTEAD}"
+        ) from failure
     return target
 
 
@@ -126,17 +128,18 @@ _INSTEAD = (
 
 
 def _from_timm(name: str) -> Path:
-    """timm keeps its weights in one repository each, named after model and tag."""
+    """The weights of timm: a repository each, named after the model and its tag."""
     if "." not in name:
         raise InputError(
             f"timm://{name}: give the whole name with its tag, such as "
-            f"timm://{name or 'convnext_tiny'}.fb_in22k; timm.list_pretrained() has all"
+            f"timm://{name or 'convnext_tiny'}.fb_in22k. timm.list_pretrained() lists "
+            "all of them"
         )
-    return _from_hub(f"hf://timm/{name}", given=f"timm://{name}")
+    return _from_hub(f"hf://timm/{name}", shown=f"timm://{name}")
 
 
-def _from_hub(source: str, given: str = "") -> Path:
-    """A repository's weights; messages name it as it was ``given``."""
+def _from_hub(source: str, shown: str = "") -> Path:
+    """A repository's weights; ``shown`` is its name in messages, if not ``source``."""
     match = _HUB.fullmatch(source)
     if not match:
         raise InputError(f"{source}: give hf://OWNER/NAME, with /FILE for one file")
@@ -148,48 +151,48 @@ def _from_hub(source: str, given: str = "") -> Path:
             for shard in shards(path):
                 _first_of([shard], repo, revision)
     except (OSError, ValueError) as error:
-        # No such repository, no permission, no network, a name that cannot be.
+        # No such repository, no permission, no network, or an invalid name.
         raise InputError(
-            f"{given or source} could not be downloaded: {str(error).strip()}\n"
+            f"{shown or source} could not be downloaded: {str(error).strip()}\n"
             "Gated repositories need `hf auth login`. Without a network, fill the "
             f"cache elsewhere (`hf download {repo}`), or {_INSTEAD}"
         ) from error
     if not path:
         raise InputError(
-            f"{given or source} has none of {', '.join(files)}; name one of its files: "
+            f"{shown or source} has none of {', '.join(files)}; name one of its files: "
             f"hf://{repo}/FILE"
         )
     return path
 
 
 def _first_of(files: Sequence[str], repo: str, revision: str | None) -> Path | None:
-    """The first of ``files`` that a repository has; without a network, its cache."""
-    from huggingface_hub import hf_hub_download  # half a second
+    """The first of ``files`` in a repository, or in its cache without a network."""
+    from huggingface_hub import hf_hub_download  # its import takes half a second
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    trouble = None
+    unreachable: LocalEntryNotFoundError | None = None
     for file in files:
         try:
-            # It locks its cache: all ranks may ask at once.
+            # The hub's library locks its cache, so all ranks may call it at once.
             return Path(
                 hf_hub_download(
-                    repo, file, revision=revision, local_files_only=bool(trouble)
+                    repo, file, revision=revision, local_files_only=bool(unreachable)
                 )
             )
         except LocalEntryNotFoundError as error:  # no network, and not in the cache
-            trouble = trouble or error
+            unreachable = unreachable or error
         except EntryNotFoundError:
             pass
-    if trouble:
-        raise trouble
+    if unreachable:
+        raise unreachable
     return None
 
 
 def shards(index: Path) -> list[str]:
-    """The files, beside it, that the index of a sharded checkpoint names.
+    """The names of the files that the index of a sharded checkpoint lists.
 
     Raises:
-        InputError: it is not such an index.
+        InputError: the file is not such an index, or lists files outside its folder.
     """
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())

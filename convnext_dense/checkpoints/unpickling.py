@@ -1,18 +1,19 @@
-"""Unpickle without letting a file run code.
+"""Unpickle a file without running code from it.
 
-A ``.pth`` file is a pickle, and a pickle names the functions that rebuild it.
-Here it may name only those that rebuild tensors, arrays, mmengine's own records
-and what training scripts put beside the weights; anything else is refused before
-it is called. This is what torch's ``weights_only=True`` does, on every torch
-version, and with the types that mmengine writes: the classic mmengine cannot read
-its own checkpoints under torch 2.6 and later, and the maintained one answers a
-refusal by unpickling without restriction.
+A ``.pth`` file is a pickle, and a pickle names the functions that rebuild its content.
+This module allows only functions that rebuild tensors, arrays, mmengine's records and
+the settings that training scripts store beside the weights. It refuses any other before
+it is called. torch's ``weights_only=True`` does the same; this module does it on every
+torch version, and with the types that mmengine writes. The classic mmengine cannot read
+its own checkpoints under torch 2.6 and later, and the maintained one unpickles without
+restriction after a refusal.
 """
 
 import os
 import pickle
 import re
 import types
+from typing import Any, BinaryIO
 
 import torch
 from mmengine.logging import HistoryBuffer
@@ -58,10 +59,10 @@ _STORAGE = re.compile(r"torch\.(cuda\.)?\w*Storage")
 
 
 class Refused(pickle.UnpicklingError):
-    """The file asks for something that is not on the list; str() names it."""
+    """The file names a function that is not allowed; ``str`` of this is its name."""
 
 
-def _history_buffer_method(owner, name):
+def _history_buffer_method(owner: type, name: str) -> Any:
     # HistoryBuffer pickles its statistics as getattr(HistoryBuffer, 'mean').
     if owner is not HistoryBuffer or name.startswith("_"):
         raise Refused(f"builtins.getattr({owner!r}, {name!r})")
@@ -71,8 +72,8 @@ def _history_buffer_method(owner, name):
 class _Unpickler(pickle.Unpickler):
     allowed = frozenset(_ALLOWED)
 
-    def find_class(self, module, name):
-        if module == "pathlib._local":  # so Python 3.13 writes, and 3.12 has it not
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "pathlib._local":  # written by Python 3.13, unknown to 3.12
             module = "pathlib"
         full = f"{module}.{name}"
         if full in ("builtins.getattr", "__builtin__.getattr"):
@@ -101,7 +102,7 @@ class _BatchUnpickler(_Unpickler):
 
 
 def _module(unpickler: type) -> types.SimpleNamespace:
-    """What torch.load asks of its ``pickle_module``."""
+    """A ``pickle_module`` for torch.load that unpickles with ``unpickler``."""
     return types.SimpleNamespace(
         __name__="pickle",
         Unpickler=unpickler,
@@ -117,21 +118,29 @@ def trusted() -> bool:
     return os.environ.get(TRUST) == "1"
 
 
-def unpickle(file, map_location="cpu", kind=CHECKPOINT, mmap=False):
-    """``torch.load``, restricted to what a checkpoint needs unless ``trusted()``.
+def unpickle(
+    file: str | BinaryIO,
+    map_location: Any = "cpu",
+    pickle_module: Any = CHECKPOINT,
+    mmap: bool = False,
+) -> Any:
+    """``torch.load`` with the functions a checkpoint needs, or all if ``trusted()``.
 
     Args:
         file: a path or a binary file object.
-        kind: of file, ``CHECKPOINT`` or ``BATCH``, which has images and their truth.
-        mmap: read tensors when they are used; for a path of torch's zip format.
+        map_location: the device of the tensors, as in ``torch.load``.
+        pickle_module: ``CHECKPOINT``, or ``BATCH`` for a file with images and their
+            ground truth.
+        mmap: read tensors when they are used; for a path to a file of torch's zip
+            format.
 
     Raises:
-        Refused: it asks for something else; nothing of it was run.
+        Refused: the file names another function. No code of it was run.
     """
     return torch.load(
         file,
         map_location=map_location,
-        pickle_module=pickle if trusted() else kind,
+        pickle_module=pickle if trusted() else pickle_module,
         weights_only=False,
         mmap=mmap,
     )

@@ -1,5 +1,6 @@
-"""Fit a checkpoint's tensors to a whole detector or segmentor with a ConvNeXt."""
+"""Match a checkpoint's tensors with a whole detector or segmentor with a ConvNeXt."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -16,22 +17,30 @@ from .recognition import recognise
 _SOURCE = "convnext_dense.source"  # a key of the state dict's metadata
 
 
-def with_source(weights: Mapping, source) -> OrderedDict:
-    """The same with its source in the metadata, which is all that mmengine keeps of
-    a state dict beside the tensors."""
-    named = OrderedDict(weights)
-    named._metadata = {**getattr(weights, "_metadata", {}), _SOURCE: str(source)}
-    return named
+def with_source(weights: Mapping, source: str | os.PathLike) -> OrderedDict:
+    """The same state dict with its source in the metadata, the only thing beside the
+    tensors that mmengine keeps."""
+    metadata = {**(_metadata_of(weights) or {}), _SOURCE: str(source)}
+    return _with_metadata(OrderedDict(weights), metadata)
+
+
+def _metadata_of(state_dict: Mapping) -> dict | None:
+    return getattr(state_dict, "_metadata", None)
+
+
+def _with_metadata(state_dict: OrderedDict, metadata: dict | None) -> OrderedDict:
+    vars(state_dict)["_metadata"] = metadata  # as torch's state dicts have it
+    return state_dict
 
 
 class Match(NamedTuple):
-    """What a checkpoint has for a model.
+    """The tensors of a checkpoint for a model.
 
     Attributes:
-        model: without the wrappers of mmengine.
-        weights: under the model's own names, as far as they were recognised.
-        choices: what was chosen for each backbone.
-        alone: there is nothing for the model but its backbone.
+        model: the model without mmengine's wrappers.
+        weights: the tensors, those of recognised backbones under the model's names.
+        choices: for each backbone, the tensors that go into it.
+        alone: whether the checkpoint has nothing for the model but the backbone.
     """
 
     model: nn.Module
@@ -41,51 +50,53 @@ class Match(NamedTuple):
 
 
 def match(model: nn.Module, state_dict: Mapping) -> Match:
-    """Find what ``state_dict``, by whatever library's names, has for ``model``.
+    """Find the tensors for ``model`` in a ``state_dict`` of any origin.
 
-    Only ConvNeXts of this package are looked at; a model without one keeps its
-    state dict as it is.
+    Only ConvNeXts of this package are matched. A model without one keeps its state
+    dict as it is.
 
     Raises:
-        InputError: a ConvNeXt of ``model`` would start from nothing, or what is
-            there for it does not fit.
+        InputError: a ConvNeXt of ``model`` would be random, or the tensors for it do
+            not fit.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        # FSDP's has but a part of each parameter; see engine/fsdp.py.
-        model = getattr(model, "unsharded", None) or model.module
+    model = _bare(model)
     backbones = _convnexts(model)
     if not backbones:
         return Match(model, state_dict)
     source = source_of(state_dict)
     weights = tensors(state_dict, source)
-    found = {one.prefix: one for one in recognise(weights)}
-    if not found:
-        where = [prefix.removesuffix(".") for prefix in backbones if prefix]
+    convnexts = {convnext.prefix: convnext for convnext in recognise(weights)}
+    if not convnexts:
+        places = [prefix.removesuffix(".") for prefix in backbones if prefix]
         raise InputError(
-            f"{source} has no ConvNeXt: {' and '.join(where) or 'the backbone'} would "
-            f"start from nothing. It holds {groups(weights)}"
+            f"{source} has no ConvNeXt: {' and '.join(places) or 'the backbone'} would "
+            f"be random. The checkpoint holds {groups(weights)}"
         )
-    if len(backbones) == len(found) == 1:
-        found = dict(zip(backbones, found.values(), strict=True))
-    adapted = OrderedDict()
-    adapted._metadata = getattr(state_dict, "_metadata", None)
-    if not set(backbones) <= set(found):
-        # The model places them itself, as semi-supervised ones do: one for two.
-        for prefix, one in found.items():
-            adapted.update(one.rest)
-            adapted.update({prefix + name: w for name, w in one.backbone.items()})
+    if len(backbones) == len(convnexts) == 1:
+        convnexts = dict(zip(backbones, convnexts.values(), strict=True))
+    adapted: OrderedDict[str, Tensor] = _with_metadata(
+        OrderedDict(), _metadata_of(state_dict)
+    )
+    if not set(backbones) <= set(convnexts):
+        # Semi-supervised models load one backbone into two by themselves.
+        for prefix, convnext in convnexts.items():
+            adapted.update(convnext.rest)
+            adapted.update({prefix + name: w for name, w in convnext.backbone.items()})
         return Match(model, adapted)
-    choices = [fit(one, found[prefix], source) for prefix, one in backbones.items()]
+    choices = [
+        fit(backbone, convnexts[prefix], source)
+        for prefix, backbone in backbones.items()
+    ]
     for prefix, choice in zip(backbones, choices, strict=True):
         adapted.update(choice.found.rest)
         adapted.update({prefix + name: w for name, w in choice.used.items()})
-    own = model.state_dict()
-    known = {name: tensor for name, tensor in adapted.items() if name in own}
+    expected = model.state_dict()
+    known = {name: tensor for name, tensor in adapted.items() if name in expected}
     check_finite(known, source)
     choices = [
         choice._replace(
             left=[name for name in choice.left if name not in known],
-            new=[name for name in own if name not in known],
+            new=[name for name in expected if name not in known],
         )
         for choice in choices
     ]
@@ -93,7 +104,18 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
     return Match(model, adapted, choices, alone)
 
 
+def _bare(model: nn.Module) -> nn.Module:
+    """The model without mmengine's wrappers."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        # A model under FSDP has only a shard of each parameter; see engine/fsdp.py.
+        inner = getattr(model, "unsharded", None) or model.module
+        assert isinstance(inner, nn.Module)
+        model = inner
+    return model
+
+
 def _convnexts(model: nn.Module) -> dict[str, nn.Module]:
+    """The ConvNeXts in a model, by the prefix of their parameters."""
     return {
         f"{name}." if name else "": module
         for name, module in model.named_modules()
@@ -102,28 +124,28 @@ def _convnexts(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def source_of(state_dict: Mapping) -> str:
-    """What was given to read ``state_dict`` from."""
-    metadata = getattr(state_dict, "_metadata", None) or {}
+    """The path, URL or name that ``state_dict`` was read from."""
+    metadata = _metadata_of(state_dict) or {}
     return metadata.get(_SOURCE, "the checkpoint")
 
 
 def require_whole(model: nn.Module, state_dict: Mapping) -> None:
-    """See that ``state_dict`` has every parameter of ``model``, in its shape.
+    """Check that ``state_dict`` has every parameter of ``model``, in its shape.
 
-    For testing and resuming, where a head that starts from nothing is a silent
-    loss. An auxiliary head, which only training uses, may be missing.
+    Testing and resuming need this: with a random head they would silently give wrong
+    results. An auxiliary head, which only training uses, may be missing.
 
     Raises:
-        InputError: it does not.
+        InputError: a parameter is missing or has another shape.
     """
     matched = match(model, state_dict)
     if not matched.choices:
         return
     source, name = source_of(state_dict), type(matched.model).__name__
-    own = dict(matched.model.named_parameters())
+    expected = dict(matched.model.named_parameters())
     lacking = [
         parameter
-        for parameter in own
+        for parameter in expected
         if parameter not in matched.weights
         and not parameter.startswith("auxiliary_head.")
     ]
@@ -138,5 +160,5 @@ def require_whole(model: nn.Module, state_dict: Mapping) -> None:
         raise InputError(
             f"{source} lacks {groups(lacking)} of this {name}: they would be random"
         )
-    given = {n: matched.weights[n] for n in own if n in matched.weights}
-    check_shapes(given, own, source)
+    weights = {n: matched.weights[n] for n in expected if n in matched.weights}
+    check_shapes(weights, expected, source)

@@ -1,4 +1,4 @@
-"""Write a checkpoint so that it is whole or not there."""
+"""Write a checkpoint file that is either complete or absent."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,18 +12,21 @@ from convnext_dense.utils import files
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
-def write(weights: Mapping[str, Tensor], path: Path, meta: Mapping | None = None):
+def write(
+    weights: Mapping[str, Tensor], path: Path, meta: Mapping | None = None
+) -> None:
     """Write ``weights`` to ``path``.
 
     Args:
+        weights: names and tensors.
         path: ends in one of ``SUFFIXES``.
-        meta: written beside the weights, under ``meta`` and ``state_dict`` as
-            mmengine does; ``.safetensors`` has no place for it.
+        meta: stored beside the weights, under the keys ``meta`` and ``state_dict`` as
+            mmengine does. ``.safetensors`` files have no place for it.
 
     Raises:
-        InputError: it cannot be written; what was at ``path`` is still there.
+        InputError: the file cannot be written. A file that was at ``path`` is kept.
     """
-    # Views of one storage, and strides, would be written as such.
+    # Tensors that share memory, or have strides, would be stored that way.
     weights = {
         name: tensor.detach().clone(memory_format=torch.contiguous_format)
         for name, tensor in weights.items()

@@ -202,7 +202,7 @@ CASES = [
     test(
         "a head of other classes",
         with_weight(FC, lambda v: torch.rand(81, v.shape[1])),
-        f"x.pth does not fit: {FC} is (81, 128) there and ",
+        f"x.pth does not fit: {FC} is (81, 128) in it and ",
     ),
     Case(
         *("test", "a segmentor's, to a detector's config"),
@@ -223,7 +223,7 @@ CASES = [
     test(
         "a tensor of another shape",
         with_weight(GAMMA, lambda v: v[:3]),
-        "x.pth does not fit: stages.1.0.gamma is (3,) there and (80,) here",
+        "x.pth does not fit: stages.1.0.gamma is (3,) in it and (80,) in the model",
     ),
     load_from(
         "NaN in a head",
@@ -238,12 +238,12 @@ CASES = [
     test(
         "complex weights",
         with_weight(GAMMA, lambda v: v.to(torch.complex64)),
-        "x.pth does not fit: stages.1.0.gamma is torch.complex64 there",
+        "x.pth does not fit: stages.1.0.gamma is torch.complex64 in it",
     ),
     test(
         "whole numbers as weights",
         with_weight(GAMMA, lambda v: v.to(torch.int8)),
-        "x.pth does not fit: stages.1.0.gamma is torch.int8 there",
+        "x.pth does not fit: stages.1.0.gamma is torch.int8 in it",
     ),
     test(
         "weights without values",
@@ -258,12 +258,12 @@ CASES = [
     load_from(
         "another model",
         lambda c: {"backbone.conv1.weight": torch.rand(3)},
-        "x.pth has no ConvNeXt: backbone would start from nothing",
+        "x.pth has no ConvNeXt: backbone would be random",
     ),
     init_cfg(
         "another model",
         lambda c: dict(model={"conv1.weight": torch.rand(3)}),
-        "x.pth has nothing for this ConvNeXt, which would start from nothing",
+        "x.pth has no tensor of this ConvNeXt, whose weights would be random",
     ),
     init_cfg(
         "a URL that cannot be reached",

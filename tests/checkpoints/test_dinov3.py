@@ -80,7 +80,7 @@ def test_trains_a_step(name, weights, shapes_root, tmp_path, capfd):
     run(cfg, "train")
     said = capfd.readouterr().out
     assert "model.safetensors: timm, " in said
-    assert "left there: nothing" in said
+    assert "not used: nothing" in said
 
     before = safetensors.torch.load_file(weights)
     after = torch.load(tmp_path / "iter_1.pth", weights_only=False)["state_dict"]

@@ -68,8 +68,8 @@ def test_what_is_written_is_read_again(to):
 
 
 def test_an_unknown_target():
-    with pytest.raises(InputError, match=r"to='keras': use one of native, timm, "):
-        checkpoints.convert(ConvNeXt(SMALL).state_dict(), "a.pth", "keras")
+    with pytest.raises(InputError, match=r"to='nothing': use one of native, timm, "):
+        checkpoints.convert(ConvNeXt(SMALL).state_dict(), "a.pth", "nothing")
 
 
 def test_help_lists_the_targets_without_torch():

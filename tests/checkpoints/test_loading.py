@@ -76,21 +76,26 @@ BROADER = dict(depths=[1, 1, 1, 1], channels=[8, 16, 24, 32])
 MISFITS = {
     "another model": (
         lambda w: {"conv1.weight": torch.rand(1)},
-        r"would start from nothing; its 1 tensors begin with conv1\.weight",
+        r"would be random\. The checkpoint's 1 tensors begin with conv1\.weight",
     ),
     "no weights": (lambda w: {}, r"holds no weights, only nothing"),
     "no weights, but a log": (lambda w: dict(loss=[1.0]), r"no weights, only loss"),
     "a list": (lambda w: [w], r"holds a list, not weights"),
     "another depth": (
         of(arch=DEEPER),  # every tensor of ours is there
-        r"another architecture: depths \(1, 1, 2, 1\) there and \(1, 1, 1, 1\) here; "
+        r"another architecture: depths \(1, 1, 2, 1\) in the checkpoint and "
+        r"\(1, 1, 1, 1\) in the model; "
         r"set arch=dict\(depths=\[1, 1, 2, 1\], channels=\[8, 8, 8, 8\]\)",
     ),
-    "another width": (of(arch=BROADER), r"channels \(8, 16, 24, 32\) there and \(8, 8"),
+    "another width": (
+        of(arch=BROADER),
+        r"channels \(8, 16, 24, 32\) in the checkpoint and \(8, 8",
+    ),
     "a known arch": (of(arch="atto"), r"set arch='atto' on the backbone"),
     "GRN, and no layer scale": (
         of(use_grn=True, layer_scale_init_value=0.0),
-        r"use_grn True there.*set use_grn=True and layer_scale_init_value=0\.0",
+        r"use_grn True in the checkpoint.*"
+        r"set use_grn=True and layer_scale_init_value=0\.0",
     ),
     "no layer scale": (without("gamma"), r"set layer_scale_init_value=0\.0"),
     "channels of the image": (of(in_channels=4), r"set in_channels=4"),
@@ -101,7 +106,7 @@ MISFITS = {
     "one tensor is missing": (without("stages.1.0.norm.bias"), r"lacks 1 of the"),
     "one shape": (
         changed("stages.1.0.gamma", lambda v: torch.rand(9)),
-        r"stages\.1\.0\.gamma is \(9,\) there and \(8,\) here",
+        r"stages\.1\.0\.gamma is \(9,\) in it and \(8,\) in the model",
     ),
     "NaN": (
         changed("stages.3.0.pwconv1.bias", lambda v: v / 0 * 0),
@@ -113,7 +118,7 @@ MISFITS = {
     ),
     "integers": (
         changed("norm2.weight", lambda v: v.char()),
-        r"norm2\.weight is torch\.int8 there",
+        r"norm2\.weight is torch\.int8 in it",
     ),
     "two of them": (
         lambda w: {f"{p}.backbone.{k}": v for k, v in w.items() for p in ("a", "b")},
@@ -148,7 +153,7 @@ def test_stages_that_are_not_built_may_differ(tmp_path):
     with logged() as messages:
         checkpoints.load_pretrained(model, str(tmp_path / "a.pth"))
     assert (
-        "left there: downsample_layers (8), norm2 (2), norm3 (2), stages" in messages[0]
+        "not used: downsample_layers (8), norm2 (2), norm3 (2), stages" in messages[0]
     )
     x = torch.rand(1, 3, 32, 32)
     assert all(torch.equal(a, b) for a, b in zip(model(x), source(x)[:2], strict=True))

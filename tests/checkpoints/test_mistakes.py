@@ -69,6 +69,6 @@ def test_checkpoints_of_other_libraries_are_tested(tool, here):
     for file in ("own.pth", "transformers.safetensors", "mmpretrain.safetensors"):
         done = tool("test", SEG, here / file, *options())
         assert done.code == 0, done.err
-        assert "left there: nothing; new here: nothing" in done.out
+        assert "not used: nothing; not in the checkpoint: nothing" in done.out
         found.append(metric(done.out, "mIoU"))
     assert found[0] == found[1] == found[2]

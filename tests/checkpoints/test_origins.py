@@ -168,7 +168,7 @@ def test_published_names(tmp_path, name):
     mine = stage_maps(model.stages, model, x)
     assert_same(mine, timm_maps(to_authors(name, weights), x, use_grn), name)
     assert f"{ORIGIN[name]}" in said
-    assert f"left there: {LEFT.get(name, 'nothing')}; " in said
+    assert f"not used: {LEFT.get(name, 'nothing')}; " in said
 
 
 def test_mmpretrains_maps_have_its_norms(tmp_path):
@@ -187,7 +187,7 @@ def test_mmpretrains_maps_have_its_norms(tmp_path):
         for i, m in enumerate(before)
     ]
     assert_same(model(x), expected, "mmpretrain, normalised")
-    assert "new here: nothing" in said
+    assert "not in the checkpoint: nothing" in said
 
 
 def test_dinov3s_norm_is_of_the_last_map(tmp_path):
@@ -195,7 +195,7 @@ def test_dinov3s_norm_is_of_the_last_map(tmp_path):
     torch.save(weights, tmp_path / "a.pth")
     model, said = ours(SMALL, tmp_path / "a.pth")
     assert torch.equal(model.norm3.weight, weights["norm.weight"])
-    assert "new here: norm0 (2), norm1 (2), norm2 (2)" in said
+    assert "not in the checkpoint: norm0 (2), norm1 (2), norm2 (2)" in said
 
 
 TIMM = {
@@ -215,7 +215,7 @@ def test_timm(tmp_path, name):
     mine = stage_maps(model.stages, model, image())
     assert_same(mine, stage_maps(theirs.stages, theirs, image()), name)
     assert "timm, " in said
-    assert "left there: classifier head (2), classifier norm (2)" in said
+    assert "not used: classifier head (2), classifier norm (2)" in said
 
 
 @pytest.mark.parametrize("version", ["", "v2"])
@@ -228,7 +228,7 @@ def test_timm_features_only(tmp_path, version):
     with torch.no_grad():
         assert_same(mine, theirs(image()), f"{name}, features_only")
     assert "timm, features_only" in said
-    assert "left there: nothing" in said
+    assert "not used: nothing" in said
 
 
 @functools.cache  # noise takes its time
@@ -254,7 +254,7 @@ def test_dinov3_of_timm(tmp_path, arch):
     expected = stage_maps(theirs.stages, theirs, image())
     assert_same(mine, expected, f"timm, DINOv3 {arch}")
     assert torch.equal(model.norm3.bias, theirs.head.norm.bias)
-    assert "left there: nothing" in said
+    assert "not used: nothing" in said
 
 
 CLIP = {  # model, width of the embedding, whether an MLP projects
@@ -324,7 +324,7 @@ def test_transformers_classification(tmp_path, version, sharded):
     expected = stage_maps(body.encoder.stages, theirs, image())
     assert_same(mine, expected, f"transformers{version}, classification")
     assert f"transformers under 'convnext{version.lower()}.'" in said
-    assert "left there: classifier head (2), classifier norm (2)" in said
+    assert "not used: classifier head (2), classifier norm (2)" in said
 
 
 @pytest.mark.parametrize("version", ["", "V2"])
@@ -337,7 +337,7 @@ def test_transformers_backbone(tmp_path, version):
     with torch.no_grad():
         expected = theirs(image()).feature_maps
     assert_same(model(image()), expected, f"transformers{version}, backbone")
-    assert "left there: nothing; new here: nothing" in said
+    assert "not used: nothing; not in the checkpoint: nothing" in said
 
 
 @pytest.mark.parametrize("kind", ["Model", "Backbone"])
@@ -361,7 +361,7 @@ def test_transformers_dinov3(tmp_path, kind):
             expected = theirs(image()).feature_maps
         assert_same(mine, expected, f"transformers, {kind.__name__}")
         assert "transformers, DINOv3" in said
-        assert "left there: nothing" in said
+        assert "not used: nothing" in said
 
 
 @pytest.mark.parametrize("arch", ["tiny", "small"])
@@ -374,7 +374,7 @@ def test_torchvision(tmp_path, arch):
     expected = stage_maps(theirs.features[1::2], theirs, image())
     assert_same(mine, expected, f"torchvision, {arch}")
     assert "torchvision, " in said
-    assert "left there: classifier head (2), classifier norm (2)" in said
+    assert "not used: classifier head (2), classifier norm (2)" in said
 
 
 @pytest.mark.parametrize("config", [DET, SEG])
@@ -404,7 +404,7 @@ def test_released_detectors_and_segmentors(tmp_path, config, era):
     for name, tensor in source.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
     (said,) = of_the_backbone(messages)  # no wall of missing and unexpected keys
-    assert "left there: nothing; new here: nothing" in said
+    assert "not used: nothing; not in the checkpoint: nothing" in said
     # And the backbone alone, found without being told where.
     backbone, said = ours(SMALL, tmp_path / "a.pth")
     assert torch.equal(backbone.norm0.weight, source.backbone.norm0.weight)
@@ -430,7 +430,7 @@ def test_transformers_upernet_computes_the_same_logits(tmp_path):
         load_checkpoint(model, str(tmp_path), logger="current")
     (said,) = of_the_backbone(messages)
     assert "transformers under 'backbone.'" in said
-    assert "left there: nothing; new here: nothing" in said
+    assert "not used: nothing; not in the checkpoint: nothing" in said
     x = image(128)
     with torch.no_grad():
         features = model.extract_feat(x)

@@ -98,30 +98,33 @@ def names(origin: Origin, max_depth: int, prefix: str = "") -> dict[str, str]:
         return beside + theirs[1:] if theirs[0] == "^" else prefix + theirs
 
     def add(
-        native: str, template: str | None, kernel: str = "weight", **place: int
+        native: str,
+        template: str | None,
+        place: dict[str, int],
+        kernel: str = "weight",
     ) -> None:
         if template is not None:
             theirs = path(template, place)
             table[f"{native}.weight"] = f"{theirs}.{kernel}"
             table[f"{native}.bias"] = f"{theirs}.bias"
 
-    add("downsample_layers.0.0", origin.stem_conv)
-    add("downsample_layers.0.1", origin.stem_norm)
+    add("downsample_layers.0.0", origin.stem_conv, {})
+    add("downsample_layers.0.1", origin.stem_norm, {})
     for i in range(NUM_STAGES):
         place = dict(i=i, n=i + 1, d=2 * i, s=2 * i + 1)
         if i > 0:
-            add(f"downsample_layers.{i}.0", origin.down_norm, **place)
-            add(f"downsample_layers.{i}.1", origin.down_conv, origin.kernel, **place)
+            add(f"downsample_layers.{i}.0", origin.down_norm, place)
+            add(f"downsample_layers.{i}.1", origin.down_conv, place, origin.kernel)
         for j in range(max_depth):
             native, block = f"stages.{i}.{j}", origin.block.format(j=j, **place)
-            add(f"{native}.dwconv", f"{block}.{origin.dwconv}", origin.kernel)
+            add(f"{native}.dwconv", f"{block}.{origin.dwconv}", place, origin.kernel)
             for layer in ("norm", "pwconv1", "pwconv2"):
-                add(f"{native}.{layer}", f"{block}.{getattr(origin, layer)}")
+                add(f"{native}.{layer}", f"{block}.{getattr(origin, layer)}", place)
             table[f"{native}.gamma"] = f"{prefix}{block}.{origin.gamma}"
             table[f"{native}.grn.gamma"] = f"{prefix}{block}.{origin.grn_gamma}"
             table[f"{native}.grn.beta"] = f"{prefix}{block}.{origin.grn_beta}"
-        add(f"norm{i}", origin.map_norm, **place)
-    add(f"norm{NUM_STAGES - 1}", origin.last_map_norm)
-    add("norm", origin.final_norm)
-    add("head", origin.head)
+        add(f"norm{i}", origin.map_norm, place)
+    add(f"norm{NUM_STAGES - 1}", origin.last_map_norm, {})
+    add("norm", origin.final_norm, {})
+    add("head", origin.head, {})
     return table
