@@ -1,7 +1,7 @@
 # FSDP: each process keeps a shard of the parameters, gradients and optimizer state. A
-# block's parameters, once gathered, stay gathered until the backward pass ends. During
-# an evaluation they always stay gathered: there, images of different sizes need
-# different numbers of forward passes.
+# block's parameters, once gathered, stay until the end of the backward pass. During an
+# evaluation they stay too, because images of different sizes can need different
+# numbers of forward passes.
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='ConvNeXtFSDPStrategy',

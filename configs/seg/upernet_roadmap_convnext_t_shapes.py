@@ -1,5 +1,5 @@
-# The last step of the roadmap from ResNet to ConvNeXt. --cfg-options
-# model.backbone.step=NAME selects an earlier step, from inverted_bottleneck on.
+# The end of the roadmap. --cfg-options model.backbone.step=NAME selects any other
+# step from inverted_bottleneck on.
 _base_ = './upernet_roadmap_resnet50_shapes.py'
 
 model = dict(

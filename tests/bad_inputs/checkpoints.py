@@ -315,7 +315,7 @@ CASES = [
     predict(
         "no classes in it",
         with_meta(dataset_meta=None),
-        "x.pth does not say what its classes are called",
+        "x.pth has no class names",
     ),
     predict(
         "a backbone alone",

@@ -93,7 +93,7 @@ def test_a_difference_is_reported(tool, tmp_path):
     )
     done = tool("complexity", copy)
     assert done.code == 1
-    assert f"not the paper's: {name}" in done.err
+    assert f"differs from the paper: {name}" in done.err
     assert "<- differs" in done.out
 
 

@@ -7,6 +7,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from convnext_dense.config.options import load_config
 from convnext_dense.errors import STOPPED
 
 from ..helpers import small_runs
@@ -47,7 +48,7 @@ class AskOne(Hook):
 def one(tmp_path_factory, shapes_root):
     """The folder of a run of one process with four images a step."""
     folder = tmp_path_factory.mktemp("one")
-    cfg = small_runs.load_config(str(written(folder, shapes_root, 4)))
+    cfg = load_config(str(written(folder, shapes_root, 4)))
     small_runs.train(cfg)
     return folder
 

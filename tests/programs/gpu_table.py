@@ -178,10 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     try:
-        device = machine.device("cuda")
+        device = machine.choose_device("cuda")
     except InputError:
         parser.exit(2, "no table: torch finds no GPU here\n")
-    print(machine.about(device), end="\n\n", flush=True)
+    print(machine.describe(device), end="\n\n", flush=True)
     failed = False
     for line in lines(COMPARISONS, device, args.seconds):
         print(line, flush=True)

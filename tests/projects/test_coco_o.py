@@ -109,7 +109,7 @@ def test_a_domain_without_objects_is_named(root):
     for index in range(len(dataset)):
         image, shift = dataset.get_data_info(index), index // 2
         evaluator.process([prediction(image, [[BOX[0] + 5 * shift, *BOX[1:]]])])
-    with pytest.raises(InputError, match="no object is annotated in weather"):
+    with pytest.raises(InputError, match="weather has no annotated objects"):
         evaluator.evaluate(len(dataset))
 
 
@@ -154,7 +154,7 @@ SIZES = [
 def test_one_run_prints_every_domain(tool, small):
     done = tool(*small, *SIZES)
     assert done.code == 0
-    table = re.search(r"COCO-O, box mAP in per cent\n((?:.*\n){8})", done.out)[1]
+    table = re.search(r"COCO-O, box mAP in percent\n((?:.*\n){8})", done.out)[1]
     rows = [line.split(maxsplit=1) for line in table.splitlines()]
     assert [row[1] for row in rows[:7]] == [*DOMAINS, "average"]
     values = [float(row[0]) for row in rows]

@@ -18,11 +18,11 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    # After Resize: predictions are compared with labels of the original size.
+    # After Resize, so that labels keep their original size for evaluation.
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs')
 ]
-# --tta: six scales, each with and without a flip.
+# Six scales with flip.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(

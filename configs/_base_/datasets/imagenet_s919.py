@@ -43,7 +43,7 @@ test_pipeline = [
     dict(
         type='TorchvisionTransforms',
         transforms=[dict(type='Resize', size=256, antialias=True)]),
-    # After resizing: predictions are compared with labels of the original size.
+    # After resizing, so that labels keep their original size for evaluation.
     dict(type='LoadImageNetSAnnotations'),
     dict(type='PackSegInputs')
 ]

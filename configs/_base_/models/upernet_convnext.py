@@ -1,5 +1,5 @@
-# UPerNet and ConvNeXt-T, with an auxiliary FCN head on stage 2. A config of another
-# architecture sets arch, drop_path_rate and the heads' in_channels.
+# UPerNet with ConvNeXt-T and an auxiliary FCN head on stage 2. A child with another
+# architecture states arch, drop_path_rate and the heads' in_channels.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
