@@ -27,7 +27,7 @@ class MissingStackError(InputError, ImportError):
         problem: what is missing; the message adds how to install it.
     """
 
-    def __init__(self, problem: str):
+    def __init__(self, problem: str) -> None:
         super().__init__(
             f"{problem}. In a clone of convnext_dense, install the maintained stack "
             "with\n"

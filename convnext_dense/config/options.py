@@ -7,6 +7,7 @@ toolboxes.
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -100,7 +101,7 @@ def _move_data(cfg: Config, old: str, new: str) -> None:
     """Replace the folder ``old`` by ``new`` in all dataloaders and evaluators."""
     old, new = old.rstrip("/"), new.rstrip("/")
 
-    def moved(value):
+    def moved(value: Any) -> Any:
         if isinstance(value, dict):
             return type(value)({k: moved(v) for k, v in value.items()})
         if isinstance(value, list | tuple):
@@ -125,7 +126,7 @@ def use_amp(cfg: Config) -> None:
     if wrapper.get("type", "OptimWrapper") not in ("OptimWrapper", "AmpOptimWrapper"):
         raise InputError(
             f"--amp works with OptimWrapper, not with the config's {wrapper.type}: set "
-            "optim_wrapper.type, or leave --amp out"
+            "optim_wrapper.type, or run without --amp"
         )
     wrapper.type = "AmpOptimWrapper"
     wrapper.setdefault("loss_scale", "dynamic")
@@ -165,7 +166,7 @@ def use_tta(cfg: Config) -> None:
         if cfg.get("default_scope") != "mmdet":
             raise InputError(
                 f"--tta: {cfg.filename} has no tta_model and tta_pipeline; add them to "
-                "the config, or leave --tta out"
+                "the config, or run without --tta"
             )
         _default_det_tta(cfg)
     if cfg.model.get("roi_head", {}).get("mask_head"):
@@ -226,7 +227,7 @@ def use_out(cfg: Config, out: str) -> None:
     if "metrics" in cfg.test_evaluator:
         raise InputError(
             "--out does not work with an evaluator of several data sets: test them one "
-            "by one, or leave --out out"
+            "by one, or run without --out"
         )
     dump = dict(type="DumpDetResults", out_file_path=out)
     cfg.test_evaluator = [*_evaluators(cfg), dump]

@@ -69,7 +69,7 @@ def fit_wrapper_to_cpu(cfg: Config) -> bool:
 
 
 def _replace_type(node: Any, old: str, new: str) -> bool:
-    """Replace the ``type`` ``old`` everywhere below ``node``; return whether it was."""
+    """Replace each ``type`` ``old`` below ``node``; return whether there was one."""
     replaced = False
     if isinstance(node, dict):
         if node.get("type") == old:

@@ -116,7 +116,7 @@ class _Start(Hook):
         over: whether training, validation or testing has begun.
     """
 
-    def __init__(self, whole: bool):
+    def __init__(self, whole: bool) -> None:
         self.whole = whole
         self.over = False
 

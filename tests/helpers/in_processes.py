@@ -163,7 +163,11 @@ def _run(environment, commands, cwd, file):
             forget_instances(ManagerMixin)
             page = "page" in arguments
             RunReportHook.after_train = write if page else lambda *_: None
-            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+            try:
+                runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+            except SystemExit as end:  # a tool exits in any case
+                if end.code:
+                    raise
             print(f"{name} is over", flush=True)
 
 

@@ -240,7 +240,7 @@ def _types(
     """Path, type and registry of each object that a Runner builds by itself."""
     registries = vars(mmengine.registry)
 
-    def of(path: str, node: object, registry: str):
+    def of(path: str, node: object, registry: str) -> Iterator:
         if isinstance(node, Mapping) and "type" in node:
             yield f"{path}.type", node["type"], registries[registry]
         elif isinstance(node, list | tuple):
@@ -271,7 +271,11 @@ def _types(
 
 
 def _types_of_split(cfg: Config, split: str, of: Callable[..., Iterator]) -> Iterator:
-    """The same of one split's dataloader, loop and evaluator."""
+    """Path, type and registry of what the sections of one split describe.
+
+    Args:
+        of: yields them for one section, as ``_types`` defines it.
+    """
     loader = cfg.get(f"{split}_dataloader") or {}
     for key in ("sampler", "batch_sampler"):
         path = f"{split}_dataloader.{key}"

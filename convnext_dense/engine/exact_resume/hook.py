@@ -96,7 +96,9 @@ class ExactResumeHook(Hook):
         """
 
         @functools.wraps(save)
-        def save_with_states(out_dir, filename, *args, **kwargs):
+        def save_with_states(
+            out_dir: str, filename: str, *args: Any, **kwargs: Any
+        ) -> None:
             states = all_gather_object(
                 self._before_validation or random_states.capture()
             )

@@ -62,7 +62,7 @@ class Placed(Sampler):
     All other attributes are those of the other sampler.
     """
 
-    def __init__(self, sampler: Any):
+    def __init__(self, sampler: Any) -> None:
         self.inner = sampler
 
     def __iter__(self) -> Iterator[Place]:
@@ -74,7 +74,7 @@ class Placed(Sampler):
     def __len__(self) -> int:
         return len(self.inner)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return _of_inner(self, name)
 
 
@@ -84,7 +84,7 @@ class Batches(Sampler):
     All other attributes are those of the batch sampler.
     """
 
-    def __init__(self, batch_sampler: Any):
+    def __init__(self, batch_sampler: Any) -> None:
         self.inner = batch_sampler
         self.first = 0
 
@@ -97,7 +97,7 @@ class Batches(Sampler):
     def __len__(self) -> int:
         return len(self.inner)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return _of_inner(self, name)
 
 
@@ -107,10 +107,10 @@ class Seeded(Dataset):
     Reading and setting of other attributes act on the data set inside.
     """
 
-    def __init__(self, dataset: Any, seed: int):
+    def __init__(self, dataset: Any, seed: int) -> None:
         self.__dict__.update(inner=dataset, seed=seed)
 
-    def __getitem__(self, place: int):
+    def __getitem__(self, place: int) -> Any:
         if not isinstance(place, Place):  # not asked for by the data loader
             return self.inner[place]
         with drawn_from(self.__dict__["seed"], *place.key):
@@ -119,10 +119,10 @@ class Seeded(Dataset):
     def __len__(self) -> int:
         return len(self.inner)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return _of_inner(self, name)
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         setattr(self.inner, name, value)
 
 
@@ -193,7 +193,7 @@ class Endless:
             continues; None is returned for each.
     """
 
-    def __init__(self, loader: DataLoader, skipped: int, requested: int):
+    def __init__(self, loader: DataLoader, skipped: int, requested: int) -> None:
         self._loader = loader
         self._batches = cast(Any, loader.batch_sampler)
         self._requested = requested

@@ -82,8 +82,8 @@ def _classes(model: nn.Module, dataset: object) -> str | None:
     classes = getattr(dataset, "metainfo", {}).get("classes")
     if isinstance(classes, str):
         return (
-            f"the data set's metainfo.classes is the string {classes!r}; for one "
-            f"class, write ({classes!r},)"
+            f"the data set's metainfo.classes is the string {classes!r}; for a "
+            f"single class, write ({classes!r},)"
         )
     for name, count in _class_counts(model):
         if classes is not None and count != len(classes):
