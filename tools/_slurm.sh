@@ -1,5 +1,6 @@
 # Shared by slurm_train.sh and slurm_test.sh: slurm PARTITION JOB_NAME TOOL ARGUMENTS.
-# Slurm sends SIGTERM two minutes before the time limit, so that a run saves a checkpoint.
+# Slurm sends SIGTERM two minutes before the time limit, so that a run can save a
+# checkpoint.
 
 slurm() {
     local partition=$1 job_name=$2 tool=$3
