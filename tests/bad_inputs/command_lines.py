@@ -94,7 +94,7 @@ CASES = [
     Case(
         *("train", "a --cfg-options key beyond the end of a list"),
         with_options("model.train_cfg.rcnn.7.mask_size=1"),
-        "model.train_cfg.rcnn has entries, 0 to 2, and none called 7",
+        "model.train_cfg.rcnn has the entries 0 to 2, and no 7",
     ),
     Case(
         *("train", "--cfg-options data_root for a config without data_root"),
@@ -262,7 +262,7 @@ CASES = [
     Case(
         *("show_layer_decay", "a config without layer decay"),
         lambda t: [DET],
-        "has no layer decay: every parameter learns at the optimizer's own rate",
+        "has no layer decay: every parameter has the optimizer's own learning rate",
     ),
     Case(
         *("show_layer_decay", "--plot in an unknown format"),

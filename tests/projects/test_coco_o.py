@@ -185,7 +185,7 @@ def test_an_empty_domain_is_named(tool, small, root):
 def test_tta_reaches_every_domain_and_out_is_refused(tool, small):
     done = tool(*small, "--out", "x.pkl")
     assert done.code == 2
-    assert "--out: not with an evaluator of several data sets" in done.err
+    assert "--out does not work with an evaluator of several data sets" in done.err
     done = tool(*small[:5], "--tta", *small[5:], *SIZES)
     assert done.code == 0
     assert "average" in done.out

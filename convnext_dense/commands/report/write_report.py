@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from convnext_dense.config.checks.files import check_weights
 from convnext_dense.config.checks.requirements import check_toolbox
 from convnext_dense.config.options import load_config
-from convnext_dense.engine.build import build_layer_decay
+from convnext_dense.engine.build import build_layer_decay, layer_decay_groups
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
 from convnext_dense.optim.layer_decay import (
@@ -61,6 +61,7 @@ def write_report(
     check_toolbox(cfg)
     check_weights(cfg, ())
     hook, told, findings = RunReportHook(), {}, "The run left no checkpoint."
+    runner = None
     if chosen is not None:
         try:
             runner = _validate(cfg, hook)
@@ -72,7 +73,7 @@ def write_report(
     if isinstance(findings, str):
         print_log(f"the report has curves only: {findings}", "current")
     file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
-    page.write(file, work_dir, shown, findings, name, _layers(cfg), told)
+    page.write(file, work_dir, shown, findings, name, _layers(cfg, runner), told)
     print_log(f"wrote the report {file}", "current")
 
 
@@ -108,13 +109,19 @@ def _validate(cfg: Config, hook: RunReportHook) -> Runner:
         return run(cfg, "val", hooks=[hook])
 
 
-def _layers(cfg: Config) -> list[Layer] | None:
-    """The layers' learning rates; None without layer decay."""
+def _layers(cfg: Config, runner: Runner | None) -> list[Layer] | None:
+    """The layers' learning rates; None without layer decay.
+
+    Args:
+        runner: has the model of ``cfg``; None if the run could not be validated.
+    """
     wrapper = cfg.get("optim_wrapper", {})
     if wrapper.get("constructor") != LayerDecayOptimWrapperConstructor.__name__:
         return None
     try:
-        return layers_of(build_layer_decay(cfg))
+        if runner is None:
+            return layers_of(build_layer_decay(cfg))
+        return layers_of(layer_decay_groups(cfg, runner.model))
     except InputError as error:
         print_log(f"the report lacks the layers' learning rates: {error}", "current")
         return None
