@@ -63,7 +63,7 @@ def test_whole_models():
 
 @pytest.mark.parametrize("lines", [["| 0.4 |"], ["| 0.4 |", "| FAILED: x |"]])
 def test_exit_code(monkeypatch, capsys, lines):
-    monkeypatch.setattr(gpu_table.machine, "device", lambda wanted: "cpu")
+    monkeypatch.setattr(gpu_table.machine, "choose_device", lambda name: "cpu")
     monkeypatch.setattr(gpu_table, "lines", lambda *arguments: iter(lines))
     assert gpu_table.main([]) == len(lines) - 1
     assert capsys.readouterr().out.splitlines()[2:] == lines
