@@ -60,12 +60,12 @@ def write_report(
         cfg.visualizer.vis_backends = None  # do not log the validation as a run
     check_toolbox(cfg)
     check_weights(cfg, ())
-    hook, told, findings = RunReportHook(), {}, "The run left no checkpoint."
+    hook, run_facts, findings = RunReportHook(), {}, "The run left no checkpoint."
     runner = None
     if chosen is not None:
         try:
             runner = _validate(cfg, hook)
-            findings, told = hook.findings(runner), facts(runner, ("val",))
+            findings, run_facts = hook.findings(runner), facts(runner, ("val",))
         except Exception as error:  # models and data sets can raise anything
             if checkpoint or options:
                 raise
@@ -95,12 +95,12 @@ def _checkpoint(work_dir: Path) -> Path | None:
     best = sorted(work_dir.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
     if best:
         return best[-1]
-    told = work_dir / "last_checkpoint"
-    if not told.is_file():
+    named = work_dir / "last_checkpoint"
+    if not named.is_file():
         return None
-    last = Path(told.read_text().strip())
-    places = (last, work_dir / last.name)  # the run may have been moved
-    return next((place for place in places if place.is_file()), None)
+    last = Path(named.read_text().strip())
+    paths = (last, work_dir / last.name)  # the work dir may have been moved
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _validate(cfg: Config, hook: RunReportHook) -> Runner:
