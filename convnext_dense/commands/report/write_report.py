@@ -73,7 +73,7 @@ def write_report(
     if isinstance(findings, str):
         print_log(f"the report has curves only: {findings}", "current")
     file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
-    page.write(file, work_dir, shown, findings, name, _layers(cfg, runner), told)
+    page.write(file, work_dir, shown, findings, name, _layers(cfg, runner), run_facts)
     print_log(f"wrote the report {file}", "current")
 
 
