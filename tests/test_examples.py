@@ -1,5 +1,5 @@
-"""The examples: the toolboxes' own, unchanged train.py trains a detector and a segmentor
-with this backbone, through ``custom_imports`` alone."""
+"""The examples train a detector and a segmentor with the toolboxes' own train.py,
+unchanged, through ``custom_imports`` alone."""
 
 import json
 import subprocess

@@ -15,16 +15,17 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from convnext_dense.errors import InputError
+from convnext_dense.models.archs import NORM_EPS
+from convnext_dense.models.block import drop_path
 from convnext_dense.models.convnext import (
     FeatureInfo,
     check_size,
     drop_path_rates,
     resolve_out_indices,
 )
-from convnext_dense.models.layer_norm import NORM_EPS, LayerNorm2d
+from convnext_dense.models.layer_norm import LayerNorm2d
 
 
 class Design(NamedTuple):
@@ -217,7 +218,7 @@ class Block(nn.Module):
             if i == 1 or (i == 0 and not design.fewer_activations):
                 layers.append(act)
         self.branch = nn.Sequential(*layers)
-        self.drop_path = StochasticDepth(drop_path_rate, mode="row")
+        self.drop_path = drop_path(drop_path_rate)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or c != channels:
             self.shortcut = nn.Sequential(

@@ -16,7 +16,6 @@ from mmengine.runner import load_checkpoint
 from torch.nn import functional as F
 
 from convnext_dense import ConvNeXt
-from convnext_dense.checkpoints import origins
 from convnext_dense.models.archs import ARCHS
 
 from ..helpers.mmengine_state import logged
@@ -446,14 +445,3 @@ def test_transformers_upernet_computes_the_same_logits(tmp_path):
     assert largest <= 1e-5
     assert (auxiliary - expected_auxiliary).abs().max().item() <= 1e-5
     assert expected.std() > 1e-2
-
-
-def test_every_origin_has_its_own_first_name():
-    """Else one would be taken for another."""
-    signatures = [
-        origins.names(origin, 1)["stages.0.0.dwconv.weight"]
-        for origin in origins.ORIGINS
-    ]
-    for one in signatures:
-        assert [one.endswith(f".{other}") for other in signatures].count(True) == 0
-    assert len(set(signatures)) == len(signatures)

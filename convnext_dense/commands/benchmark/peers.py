@@ -1,6 +1,5 @@
 """Other libraries' ConvNeXts (peers) with our weights, and a check of their outputs."""
 
-import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -172,29 +171,26 @@ class _Maps(nn.Module):
         return self.model.named_parameters(*args, **kwargs)
 
 
-def _from_conversion(library: str, conversion: converting.Conversion) -> nn.Module:
-    """Build the model that ``conversion.fits`` names and load its weights."""
-    expression, _, _ = conversion.fits.partition(" with ")
-    # The text comes from this package; tests of converting evaluate it too.
-    model = eval(expression, {library: importlib.import_module(library)})
-    if library == "torchvision":
-        model.classifier = nn.Identity()  # the text behind " with " says so
+def _from_conversion(conversion: converting.Conversion) -> nn.Module:
+    """The library's model with the weights of ``conversion``."""
+    assert conversion.build is not None
+    model = conversion.build()
     model.load_state_dict(conversion.weights)
     return model
 
 
 def _timm(ours: ConvNeXt, conversion: converting.Conversion) -> Peer:
-    return Peer("timm", _from_conversion("timm", conversion), normed=False)
+    return Peer("timm", _from_conversion(conversion), normed=False)
 
 
 def _transformers(ours: ConvNeXt, conversion: converting.Conversion) -> Peer:
-    model = _from_conversion("transformers", conversion)
+    model = _from_conversion(conversion)
     maps = _Maps(model, lambda model, x: model(x).feature_maps)
     return Peer("transformers", maps, normed=True)
 
 
 def _torchvision(ours: ConvNeXt, conversion: converting.Conversion) -> Peer:
-    model = _from_conversion("torchvision", conversion)
+    model = _from_conversion(conversion)
     return Peer("torchvision", _Maps(model, _torchvision_maps), normed=False)
 
 

@@ -39,6 +39,7 @@ LIBRARIES = (
     Check("GPU", libraries.gpu, ("torch",)),
     Check("torchvision", libraries.torchvision, ("torch",)),
     Check("convnext_dense", libraries.convnext_dense, BASE, ("mmengine",)),
+    Check("patches", libraries.patches, ("convnext_dense",)),
     Check("kernels", kernels.kernels, ("GPU", "convnext_dense")),
     Check("mmcv ops", libraries.mmcv_ops, (*BASE, "convnext_dense"), ("mmcv",)),
 )

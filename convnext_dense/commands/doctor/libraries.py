@@ -200,12 +200,23 @@ def convnext_dense() -> Iterator[Finding]:
         )
 
 
+def patches() -> Iterator[Finding]:
+    """A line for each change that the package makes to another library."""
+    from convnext_dense.commands import load_package
+
+    load_package()
+    from convnext_dense.patches import PATCHES
+
+    for patch in PATCHES:
+        yield Finding(INFO, "patches", f"{', '.join(patch.names)}: {patch}")
+
+
 def mmcv_ops() -> Iterator[Finding]:
     """Check mmcv's operators: compiled ones, or this package's stand-ins for them."""
     from convnext_dense.commands import load_package
 
     load_package()  # before mmcv: it installs stand-ins if no ops are compiled
-    from convnext_dense.patches import mmcv_ops  # isort: skip
+    from convnext_dense.patches import mmcv_ops, stand_ins  # isort: skip
     from mmcv.ops import nms
 
     _check_nms(lambda *arguments: nms(*arguments)[1])
@@ -216,7 +227,8 @@ def mmcv_ops() -> Iterator[Finding]:
         cuda = get_compiling_cuda_version()
         yield Finding(OK, "mmcv ops", f"compiled, CUDA: {cuda}")
         return
-    names = (re.sub("_(forward|backward)$", "", o.__name__) for o in mmcv_ops.STAND_INS)
+    functions = [op.__name__ for op in stand_ins.STAND_INS]
+    names = [re.sub("_(forward|backward)$", "", name) for name in functions]
     ops = dict.fromkeys(name for name in names if not name.startswith("get_"))
     yield Finding(
         INFO,

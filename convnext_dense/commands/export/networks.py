@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from convnext_dense import checkpoints
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
+from convnext_dense.patches.mmseg_resize import without_size_warning
 
 from .pooling import replace_pools
 
@@ -215,15 +216,8 @@ def traceable(module: nn.Module) -> Iterator[None]:
     Its adaptive pools are replaced for good; mmseg's ``resize`` during the context.
     """
     replace_pools(module)
-    if not isinstance(module, Segmentor):
+    if isinstance(module, Segmentor):
+        with without_size_warning():
+            yield
+    else:
         yield
-        return
-    from mmseg.models.utils import resize
-
-    # The warning in resize compares sizes, which would make them constants.
-    defaults = resize.__defaults__
-    resize.__defaults__ = (*defaults[:-1], False)
-    try:
-        yield
-    finally:
-        resize.__defaults__ = defaults
