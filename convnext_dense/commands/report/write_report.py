@@ -21,6 +21,7 @@ from convnext_dense.optim.layer_decay import (
     LayerDecayOptimWrapperConstructor,
     layers_of,
 )
+from convnext_dense.patches.checkpoint_finding import last_saved
 from convnext_dense.reports.run import curves, page
 from convnext_dense.reports.run.hook import PAGE, RunReportHook, facts
 
@@ -95,12 +96,8 @@ def _checkpoint(work_dir: Path) -> Path | None:
     best = sorted(work_dir.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
     if best:
         return best[-1]
-    named = work_dir / "last_checkpoint"
-    if not named.is_file():
-        return None
-    last = Path(named.read_text().strip())
-    paths = (last, work_dir / last.name)  # the work dir may have been moved
-    return next((path for path in paths if path.is_file()), None)
+    last = last_saved(work_dir)
+    return last if last and last.is_file() else None  # a folder is sharded
 
 
 def _validate(cfg: Config, hook: RunReportHook) -> Runner:
