@@ -147,7 +147,7 @@ def test_each_module_of_the_room_is_in_the_table():
 
 
 def test_the_doctor_lists_them():
-    lines = [finding.found for finding in libraries.patches()]
+    lines = [finding.message for finding in libraries.patches()]
     assert len(lines) == len(PATCHES)
     for patch, line in zip(PATCHES, lines, strict=True):
         assert all(name in line for name in patch.names)
