@@ -1,4 +1,4 @@
-"""Run a command of this checkout, whether the package is installed or not."""
+"""Run a command of this checkout, whether or not the package is installed."""
 
 import importlib.util
 import sys
@@ -8,10 +8,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def run(name: str) -> None:
-    """Run ``convnext_dense.commands.NAME``."""
+    """Run the command ``convnext_dense.commands.NAME``."""
     if "convnext_dense" not in sys.modules:
-        # Without running its __init__.py, which imports torch and mmengine: --help
-        # shall be fast, and the doctor works without them. See load_package there.
+        # Do not run its __init__.py yet, which imports torch and mmengine: --help is
+        # fast without them, and the doctor must work without them. commands.run calls
+        # load_package, which runs it.
         spec = importlib.util.find_spec("convnext_dense")
         sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     from convnext_dense import commands

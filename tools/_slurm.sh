@@ -1,11 +1,13 @@
-# What slurm_train.sh and slurm_test.sh share: slurm PARTITION JOB_NAME TOOL ARGUMENTS.
-# SIGTERM comes two minutes before the time limit, so that a run can save.
+# Shared by slurm_train.sh and slurm_test.sh: slurm PARTITION JOB_NAME TOOL ARGUMENTS.
+# Slurm sends SIGTERM two minutes before the time limit, so that a run can save a
+# checkpoint.
 
 slurm() {
     local partition=$1 job_name=$2 tool=$3
     local gpus=${GPUS:-8}
     local per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
-    # SRUN_ARGS comes last, to have the last word, and is several arguments.
+    # SRUN_ARGS comes last, so that it overrides the others. It is several arguments, so
+    # it has no quotes.
     # shellcheck disable=SC2086
     srun --partition="$partition" \
         --job-name="$job_name" \

@@ -1,9 +1,10 @@
-"""Convert a ConvNeXt checkpoint to the parameter names of another library:
-tools/convert_checkpoint.py IN OUT --to timm.
+"""Convert a ConvNeXt checkpoint to the parameter names of another library.
 
-The names in IN are recognised, whichever library wrote it. A detector's or segmentor's
-heads are kept where the library has a place for them. The last lines name the model
-that takes the weights, and the tensors that were left out.
+The names in IN are recognised, whichever library wrote it:
+  tools/convert_checkpoint.py IN OUT --to timm
+
+A detector's or segmentor's heads are kept where the library has a place for them. The
+output names the model that takes the weights, and the tensors that were left out.
 """
 
 import argparse

@@ -49,7 +49,7 @@ def find_latest_checkpoint(path: str) -> str | None:
 
 
 def _find(folder: Path) -> str | None:
-    last = _last_saved(folder)
+    last = last_saved(folder)
     damaged: list[str] = []
     if last and last.is_dir():  # a folder of shards, which mmengine's strategies read
         return str(last)
@@ -94,7 +94,7 @@ def _time(file: Path) -> int:
     return file.stat().st_mtime_ns
 
 
-def _last_saved(folder: Path) -> Path | None:
+def last_saved(folder: Path) -> Path | None:
     """The file that ``last_checkpoint`` names, also if the folder was moved since."""
     try:
         name = (folder / "last_checkpoint").read_text().strip()

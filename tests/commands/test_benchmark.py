@@ -1,4 +1,4 @@
-"""The benchmark: peers that compute the same, honest columns, messages."""
+"""tools/benchmark.py: equal peers, correct columns and ratios, and mistakes."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def test_peers_agree(use_grn):
 def test_peers_have_the_drop_path_of_ours(library):
     (peer,) = peers.build(small(drop_path_rate=0.4), [library])
     found = [m.p for m in peer.module.modules() if isinstance(m, StochasticDepth)]
-    assert found == pytest.approx([0.1, 0.2, 0.3, 0.4])  # the first of five has none
+    assert found == pytest.approx([0.1, 0.2, 0.3, 0.4])  # not in the first block
     (peer,) = peers.build(small(), [library])
     assert not any(isinstance(m, StochasticDepth) for m in peer.module.modules())
 
@@ -96,7 +96,7 @@ ROWS = [
 def test_ratios_are_to_the_best_peer_however_it_is_run():
     assert rows.ratio(ROWS, ROWS[0], "ms") == 0.5
     assert rows.ratio(ROWS, ROWS[0], "host_ms") == 2
-    assert rows.ratio(ROWS, ROWS[0], "kept") == 0.5  # the other's is not known
+    assert rows.ratio(ROWS, ROWS[0], "kept") == 0.5  # timm's other row has none
     assert rows.ratio(ROWS, ROWS[0], "peak") == 0.3
     assert rows.ratio(ROWS, ROWS[1], "peak") == 1.2
     assert rows.ratio(ROWS, ROWS[2], "kept") is None
@@ -137,7 +137,7 @@ def test_a_picture_has_a_panel_for_each_figure(tmp_path, monkeypatch, on_gpu):
 
 
 class Graphed(ConvNeXt):
-    """Takes the argument and runs as it is: for a machine without a GPU."""
+    """Takes ``cuda_graphs`` and runs eagerly, for a machine without a GPU."""
 
     made = 0
 
@@ -177,7 +177,7 @@ def test_every_library_has_a_row_for_each_way_to_run_it(monkeypatch, use_grn):
 
 
 def test_reduce_overhead_marks_where_a_step_begins(monkeypatch):
-    """Else what one step returned would be overwritten while it is in use."""
+    """Otherwise a step would overwrite the last one's outputs while they are used."""
     calls = []
     layer = nn.Conv2d(3, 3, 1)
 

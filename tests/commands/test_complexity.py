@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds: the paper's table, and other counts of the same."""
+"""Parameters and multiply-adds: equal to the paper's tables and to counts by hand."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def test_facts_are_the_full_reference():
                 if task == "ade20k":
                     shape = [640, 2560] if name.endswith("640") else [512, 2048]
                 assert PAPER[name] == {**row, "shape": shape}
-    assert len(PAPER) == len(full["coco"]) + len(full["ade20k"]) - 2  # their notes
+    assert len(PAPER) == len(full["coco"]) + len(full["ade20k"]) - 2  # two _about
 
 
 def test_counts_by_hand():
@@ -70,7 +70,7 @@ def test_counts_by_hand():
 
 
 def test_other_configs_and_shapes(tool):
-    """A config that the paper does not have; shapes other than its own."""
+    """A config that is not in the paper, and shapes that are not the paper's."""
     retina = ROOT / "examples/mmdet_retinanet_convnext_t_coco.py"
     ade = ROOT / "configs/seg/upernet_convnext_t_ade20k.py"
     done = tool("complexity", retina, ade, "--shape", 256, 256)
@@ -84,7 +84,7 @@ def test_other_configs_and_shapes(tool):
 
 
 def test_a_difference_is_reported(tool, tmp_path):
-    """A model that is not the row's: its config changed, its name kept."""
+    """A config with the name of one in the paper, but another model."""
     name = "upernet_convnext_t_ade20k"
     copy = tmp_path / f"{name}.py"
     copy.write_text(

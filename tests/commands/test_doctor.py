@@ -1,7 +1,7 @@
-"""tools/doctor.py in healthy and in broken environments, each made for the test.
+"""tools/doctor.py in healthy and broken environments, and each check alone.
 
-An environment is a venv whose packages are links to this one's, some left out or
-replaced; where the parts of the doctor can be asked alone, they are.
+An environment is a venv whose packages are links to those of this environment; some are
+left out or replaced.
 """
 
 import ast
@@ -22,7 +22,7 @@ import torch
 from mmengine.utils import ManagerMixin
 
 from convnext_dense.commands.doctor import (
-    checks,
+    all_checks,
     kernels,
     libraries,
     machine,
@@ -31,6 +31,7 @@ from convnext_dense.commands.doctor import (
     steps,
     subprocess_checks,
 )
+from convnext_dense.commands.doctor.check import Check
 from convnext_dense.commands.doctor.finding import (
     ERROR,
     INFO,
@@ -53,12 +54,12 @@ def look(tmp_path, packages=(), broken=None):
     """Run the doctor in a new environment and an empty folder.
 
     Args:
-        packages: those of this environment that it has, by their file names.
-        broken: file -> content, in its site-packages.
+        packages: file names in this environment's site-packages to link to.
+        broken: files to write into its site-packages, with their contents.
 
     Returns:
-        exit code, the verdict, and name -> (mark, rest of the line, remedy), where a
-        name with several lines has a number behind it from the second on.
+        the exit code, the verdict, and for each name [mark, message, remedy]; the
+        second line of a name has the key "name2", and so on.
     """
     venv.create(tmp_path / "venv", symlinks=True)
     site = next((tmp_path / "venv/lib").glob("python*/site-packages"))
@@ -69,7 +70,7 @@ def look(tmp_path, packages=(), broken=None):
         (site / file).write_text(content)
     here = tmp_path / "here"
     here.mkdir()
-    temporary = Path(tempfile.mkdtemp())  # pytest's would be too long a path
+    temporary = Path(tempfile.mkdtemp())  # the path of tmp_path is too long
     environment = {**os.environ, "TMPDIR": str(temporary)}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
@@ -98,7 +99,7 @@ def look(tmp_path, packages=(), broken=None):
 
 
 def all_packages(*but):
-    """File names in site-packages, without those of some import or distribution."""
+    """File names in site-packages, except those that start with one of ``but``."""
     return [
         path.name
         for path in PACKAGES.iterdir()
@@ -107,7 +108,7 @@ def all_packages(*but):
     ]
 
 
-# In place of yapf, which lays out the config of the step several times, a second each.
+# Replaces yapf, which formats the config of the step several times, in a second each.
 UNFORMATTED = {
     "yapf/__init__.py": '__version__ = "0.40"\n',
     "yapf/yapflib/__init__.py": "",
@@ -171,7 +172,7 @@ def test_both_stacks_and_a_torch_that_crashes(tmp_path):
     assert "crashed with SIGSEGV at" in found
     assert "torch/__init__.py:2" in found
     assert "make a new environment" in remedy
-    assert lines["opencv"][0] == OK  # before the crash, and what is after goes on
+    assert lines["opencv"][0] == OK  # later checks run in spite of the crash
     assert lines["segmentation"] == [SKIPPED, "needs torch", ""]
 
 
@@ -238,7 +239,7 @@ def test_compiled_ops_for_another_torch(monkeypatch, tmp_path):
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(mmcv, "ops", raising=False)
-    (finding,) = checks.Check("mmcv ops", libraries.mmcv_ops).findings()
+    (finding,) = Check("mmcv ops", libraries.mmcv_ops).findings()
     assert finding.mark == ERROR
     assert "undefined symbol" in finding.message
     assert "compiled for another torch" in finding.remedy
@@ -261,7 +262,7 @@ def test_mmcv_ops_compiled_or_not(monkeypatch):
 
 
 class Gpu:
-    """What of torch.cuda the doctor asks, of two cards."""
+    """Replaces the functions of torch.cuda that the doctor calls: two GPUs."""
 
     name, total_memory, major, minor = "Card", 24e9, 8, 9
     multi_processor_count = 58
@@ -323,7 +324,7 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch):
 
 @pytest.fixture
 def card(monkeypatch, tmp_path):
-    """Two cards, simulated, with a folder for kernels and nothing asked for."""
+    """Two simulated GPUs, an empty folder for kernels, and no way forced."""
     pytest.importorskip("triton")
     from convnext_dense.models.fused.gpu import device, ways
 
@@ -475,12 +476,12 @@ def test_torch_compiled_for_another_numpy(monkeypatch):
         raise RuntimeError("Numpy is not available")
 
     monkeypatch.setattr(torch, "from_numpy", fail)
-    fine, finding = checks.Check("torch", libraries.torch).findings()
+    fine, finding = Check("torch", libraries.torch).findings()
     assert (fine.mark, finding.mark) == (OK, ERROR)
     assert "pip install 'numpy<2'" in finding.remedy
 
 
-# As these libraries say it.
+# Messages as these libraries print them.
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
@@ -542,7 +543,13 @@ def test_the_first_cause_is_described_with_its_place():
 
 
 def installed(monkeypatch, folder, distributions, modules, requires=()):
-    """Let only these be installed: name -> version, and modules that are found."""
+    """The findings of stack.toolboxes if only these were installed.
+
+    Args:
+        distributions: name -> version.
+        modules: those that can be imported.
+        requires: requirements of convnext_dense.
+    """
     needs = "".join(f"Requires-Dist: {line}\n" for line in requires)
     for name, version in {**distributions, "convnext_dense": "1"}.items():
         about = folder / f"{name.replace('-', '_')}-{version}.dist-info/METADATA"
@@ -733,7 +740,7 @@ def test_bytes_of_other_encodings_do_no_harm():
 
 
 def examine(monkeypatch, capsys, marks):
-    """The verdict where checks find these marks and every other one is fine."""
+    """Run the doctor with checks that find these marks, and OK for all others."""
     asked = []
 
     def run(command, names, folder):
@@ -746,8 +753,8 @@ def examine(monkeypatch, capsys, marks):
 
     monkeypatch.setattr(subprocess_checks, "run", run)
     here = lambda: [Finding(marks.get("disk", OK), "disk", "found")]  # noqa: E731
-    monkeypatch.setattr(checks, "STANDARD_LIBRARY", [checks.Check("disk", here)])
-    healthy = checks.run_all([])
+    monkeypatch.setattr(all_checks, "STANDARD_LIBRARY", [Check("disk", here)])
+    healthy = all_checks.run_all([])
     *table, verdict = capsys.readouterr().out.splitlines()
     return healthy, verdict, table, asked
 
@@ -778,7 +785,7 @@ def test_verdicts(monkeypatch, capsys):
 
 
 def test_what_a_missing_module_skips():
-    check = checks.Check("x", list, ("a",), ("no_such_module",))
+    check = Check("x", list, ("a",), ("no_such_module",))
     assert check.obstacle({}) == "no_such_module is not installed"
     assert check.obstacle({"a": {OK, ERROR}}) == "needs a"
     assert check.obstacle({"a": {SKIPPED}}) == "needs a"
@@ -786,7 +793,7 @@ def test_what_a_missing_module_skips():
 
 
 def test_the_doctor_itself_needs_little():
-    """It compiles in an old Python, and imports nothing that can be missing there."""
+    """It compiles in an old Python and imports only the standard library at the top."""
     files = sorted((ROOT / "convnext_dense/commands/doctor").glob("*.py"))
     assert len(files) > 5
     for file in [*files, ROOT / "tools/doctor.py", ROOT / "tools/_command.py"]:

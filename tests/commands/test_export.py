@@ -1,4 +1,4 @@
-"""tools/export.py: what its files give beside mmseg's own testing, and its mistakes."""
+"""tools/export.py: its files compute what mmseg computes in a test; and mistakes."""
 
 import functools
 import itertools
@@ -30,7 +30,7 @@ pytest.importorskip("onnxscript")
 SEG = ROOT / "configs/seg/upernet_convnext_atto_shapes.py"
 DET = ROOT / "configs/det/cascade_mask_rcnn_convnext_atto_shapes.py"
 
-# Narrow, and a block a stage: tracing takes its time for each operator.
+# Few channels and one block in each stage: tracing takes time for each operator.
 CHANNELS = [8, 16, 32, 64]
 SMALL = [
     f"model.backbone.arch.depths={[1] * 4}",
@@ -57,15 +57,15 @@ def load(*options, config_file=SEG, checkpoint=None):
 
 
 def config_options(options):
-    """``arch`` is a name in the config, and a dict cannot be merged into it."""
+    """Replace ``arch``, a string in the config: a dict cannot be merged into it."""
     return [*NO_ARCH, *options] if any("arch.depths" in o for o in options) else options
 
 
 def checkpoint(cfg, path):
-    """Noise for every weight of a model, as a run would have saved it."""
+    """Write a checkpoint like a run's, with random weights; return its path."""
     model = randomised(lambda: build_model(cfg))
     for name, values in model.state_dict().items():
-        if values.ndim > 1:  # what the image has must reach the logits
+        if values.ndim > 1:  # large enough that the logits depend on the image
             values.mul_(50 * values[0].numel() ** -0.5)
         elif name.endswith("running_mean"):
             values.sub_(1)
@@ -76,7 +76,7 @@ def checkpoint(cfg, path):
 
 
 def by_mmseg(cfg, path, images):
-    """The logits that mmseg has when it tests on ``images``, (N, 3, H, W) in RGB."""
+    """mmseg's logits in a test on ``images``, (N, 3, H, W) in RGB."""
     model = build_model(cfg, "cpu").eval()
     model.load_state_dict(torch.load(path)["state_dict"])
     sizes = dict.fromkeys(("ori_shape", "img_shape", "pad_shape"), images.shape[2:])
@@ -92,7 +92,7 @@ def pictures(*shape):
 
 
 def assert_close(actual, expected):
-    """To 1e-4 of what varies over the map: a bias alone would be close."""
+    """Equal to 1e-4 of the variation over the map: constant maps do not count."""
     assert actual.shape == expected.shape
     spread = (expected - expected.mean((2, 3), keepdim=True)).abs().max()
     assert spread > 0.1 * expected.abs().max()
@@ -109,7 +109,7 @@ def run_onnx(path, image):
 def test_pools():
     for bins in (1, 2, 3, 6, (4, 7)):
         ours, torchs = MatrixPool2d(bins), nn.AdaptiveAvgPool2d(bins)
-        for size in range(1, 40):  # smaller than the bins, odd, multiples
+        for size in range(1, 40):  # smaller than the bins, odd, multiples of them
             x = torch.randn(2, 3, size, 41 - size, dtype=torch.float64)
             torch.testing.assert_close(ours(x), torchs(x), rtol=0, atol=1e-12)
 
@@ -149,7 +149,7 @@ def test_a_segmentor_to_onnx(tool, tmp_path):
 
 
 def test_a_segmentor_to_torch_export(tool, tmp_path):
-    """One whose network sees BGR, whose corners are aligned, and that slides."""
+    """A segmentor with BGR input, aligned corners and sliding windows."""
     options = [
         *UPERNET,
         "model.data_preprocessor.bgr_to_rgb=False",
@@ -177,9 +177,9 @@ def test_a_segmentor_to_torch_export(tool, tmp_path):
 
 @pytest.mark.parametrize(("use_grn", "suffix"), [(False, ".pt2"), (True, ".onnx")])
 def test_the_backbone_of_a_detector(tool, tmp_path, use_grn, suffix):
-    """With the weights of a backbone alone, as pre-training leaves them."""
+    """With a checkpoint of the backbone alone, as pre-training writes it."""
     arch = dict(arch="atto", use_grn=use_grn, layer_scale_init_value=float(not use_grn))
-    if suffix == ".pt2":  # two stages are enough: it is slow
+    if suffix == ".pt2":  # two stages only: torch.export is slow
         arch["out_indices"] = (0, 1)
     backbone = randomised(lambda: ConvNeXt(**arch)).eval()
     torch.save(backbone.state_dict(), tmp_path / "weights.pth")
@@ -303,7 +303,7 @@ def test_packages_that_are_missing(tmp_path, monkeypatch):
 
 
 def test_files_with_others_are_whole(tmp_path):
-    """As a large ONNX model has its weights in another."""
+    """A large ONNX model has its weights in a second file."""
     out, weights = tmp_path / "a.onnx", tmp_path / "a.onnx.data"
 
     def write(content, fails=False):

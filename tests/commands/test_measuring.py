@@ -1,4 +1,4 @@
-"""The benchmark's figures: times, bytes and launches, also of a simulated GPU."""
+"""The benchmark's figures (times, bytes, launches), also on a simulated GPU."""
 
 import weakref
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from convnext_dense.commands.benchmark.steps import training
 
 
 class GPU:
-    """A clock, work that is done later, and an allocator; times in seconds."""
+    """A simulated GPU: a clock in seconds, asynchronous work, and an allocator."""
 
     def __init__(self):
         self.now = self.done = 0.0
@@ -29,7 +29,7 @@ class GPU:
         self.now = max(self.now, self.done)
 
     def allocate(self, size, graphs=False):
-        """Memory of a graph's pool is reserved only."""
+        """Allocate bytes; those of a graph's pool count as reserved only."""
         self.allocated += 0 if graphs else size
         self.reserved += size
         self.most_allocated = max(self.most_allocated, self.allocated)
@@ -84,7 +84,7 @@ def test_rounds_fill_the_seconds(gpu):
 
 
 def test_a_gpu_works_on_when_control_has_returned(gpu):
-    """Neither the work of the function before nor a step that is slow once counts."""
+    """The previous function's work does not count, nor does a single slow call."""
     slow = iter([0.0, 0.0, 1.0] + 50 * [0.0])
     functions = [
         lambda: gpu.launch(0.002, 0.030),
@@ -101,7 +101,7 @@ def test_kernels_are_counted_and_summed(gpu, monkeypatch):
         return SimpleNamespace(time_range=span, device_type=device_type, **more)
 
     class Profile:
-        """Of what is called inside: two kernels, their name, and their launches."""
+        """For each call: two kernels, their annotation, and their launch on the CPU."""
 
         def __init__(self, activities):
             self.calls = 0
@@ -136,7 +136,7 @@ def test_kernels_are_counted_and_summed(gpu, monkeypatch):
 
 
 def test_bytes_are_counted():
-    """A chain whose bytes can be counted by hand."""
+    """Bytes of a chain of layers, counted by hand."""
     layer = nn.Linear(100, 300)
     x = torch.rand(1000, 100)
 
@@ -158,7 +158,7 @@ def test_bytes_are_counted():
 
 
 def test_a_gpu_counts_what_a_function_hides(gpu):
-    """What is no saved tensor but waits for the backward pass all the same."""
+    """Memory that waits for the backward pass, but not as a saved tensor."""
 
     class Hides(torch.autograd.Function):
         @staticmethod
@@ -201,7 +201,7 @@ def test_what_a_step_leaves_counts_to_its_peak(gpu, monkeypatch):
 
 
 def test_a_shared_pool_counts_what_is_allocated_while_it_is_recorded(gpu, monkeypatch):
-    """The second step that records takes the pool's memory that the first has left."""
+    """The second step records into memory of the pool that the first allocated."""
     monkeypatch.setattr(clock, "kernel_time", lambda *_: (None, None))
     pool = []
 
@@ -251,7 +251,7 @@ def test_a_real_gpu_is_measured():
 @pytest.mark.gpu
 @needs_gpu
 def test_graphs_of_a_real_gpu_are_measured_each_as_if_alone():
-    """torch.compile's graphs share their memory.
+    """The graphs of torch.compile share a memory pool.
 
     The two compiled models differ in one setting, or the second would reuse the first
     one's code, record its graphs in its first step and be measured without them.

@@ -1,4 +1,4 @@
-"""tools/predict.py: the same as tools/test.py predicts, from whatever a user names."""
+"""tools/predict.py: its predictions equal those of tools/test.py, for any input."""
 
 import json
 import pickle
@@ -24,7 +24,7 @@ from convnext_dense.errors import InputError
 from ..helpers.running import shell
 from ..helpers.runs import ADE, DET, NO_WORKERS, SEG, options
 
-# A backbone of four blocks, and five objects in any image.
+# A backbone of four blocks; five objects are predicted in any image.
 SMALL = "arch=dict(depths=[1] * 4, channels=[40, 80, 160, 320], _delete_=True)"
 FEW = "rpn=dict(max_per_img=10), rcnn=dict(score_thr=0., max_per_img=5)"
 
@@ -57,7 +57,7 @@ def detector(det):
 
 @pytest.fixture(scope="module")
 def seg(tmp_path_factory, shapes_root):
-    """A config, and the checkpoint of a run."""
+    """A config of a segmentor, and the checkpoint of a run."""
     folder = tmp_path_factory.mktemp("seg")
     config = config_like(SEG, folder, f"backbone=dict({SMALL})")
     settings = [
@@ -137,10 +137,10 @@ def test_detections_are_those_of_test(tool, det, shapes_root, tmp_path):
         for result, mask in zip(here, wanted["masks"], strict=True):
             assert rle.iou([result["segmentation"]], [mask], [0]).item() in (0, 1)
             assert result["segmentation"]["counts"] == mask["counts"].decode()
-    # Nothing is drawn of a score below 0.99; then, all.
+    # First only boxes with a score of at least 0.99 are drawn, then all.
     plain, one = images / f"{names[0]}.jpg", out / f"pictures/{names[0]}.jpg"
     difference = cv2.absdiff(cv2.imread(str(one)), cv2.imread(str(plain)))
-    assert difference.mean() < 3  # of compression
+    assert difference.mean() < 3  # from JPEG compression
     done = tool(
         *("predict", config, detector, images, plain, "--out", "out", "--batch", "2"),
         *("--score-thr", "0", "--device", "cpu"),
@@ -150,7 +150,7 @@ def test_detections_are_those_of_test(tool, det, shapes_root, tmp_path):
     difference = cv2.absdiff(cv2.imread(str(one)), cv2.imread(str(plain)))
     assert difference.mean() > 10
     again = json.loads((out / "predictions.json").read_text())
-    assert len(again) == 2 * 3  # a duplicate is taken once
+    assert len(again) == 2 * 3  # a file that is named twice is predicted once
 
 
 def test_label_maps_are_those_of_test(tool, seg, shapes_root, tmp_path):
@@ -168,9 +168,9 @@ def test_label_maps_are_those_of_test(tool, seg, shapes_root, tmp_path):
             labels = cv2.imread(str(out / "labels" / path.name), cv2.IMREAD_UNCHANGED)
             assert labels.dtype == np.uint8
             assert len(np.unique(truth)) > 1
-            # Rounding decides between classes that are as likely as one another.
+            # Rounding decides between classes of equal probability.
             assert np.mean(labels != truth) < 1e-4
-        assert len(files(out)) == 6  # each with a picture, and no json
+        assert len(files(out)) == 6  # label maps and pictures, and no json
 
 
 def write_videos(folder, frames):
@@ -190,7 +190,7 @@ def write_videos(folder, frames):
 
 
 def test_odd_files_do_not_stop_the_rest(tool, segmentor, photo, tmp_path):
-    """Whatever a camera writes is taken; what is broken is named with its reason."""
+    """Files of cameras are predicted; broken ones are reported with the reason."""
     folder = tmp_path / "my photos"
     folder.mkdir()
     height, width = photo.shape[:2]
@@ -206,7 +206,7 @@ def test_odd_files_do_not_stop_the_rest(tool, segmentor, photo, tmp_path):
     for name, image in good.items():
         image.save(folder / name)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # to be rotated by 90 degrees
     wide.save(folder / "turned.JPG", exif=exif, quality=95)
     deep = np.asarray(wide.convert("L")).astype(np.uint16) * 257
     cv2.imwrite(str(folder / "deep.png"), deep)
@@ -249,7 +249,7 @@ def test_odd_files_do_not_stop_the_rest(tool, segmentor, photo, tmp_path):
     assert cv2.imread(str(pictures / "turned.jpg")).shape == (width, height // 2, 3)
     label = cv2.imread(str(tmp_path / "out/labels/turned.png"), cv2.IMREAD_UNCHANGED)
     assert label.shape == (width, height // 2)
-    # Grey in 8 bits and in 16 are the same picture.
+    # Gray images of 8 and of 16 bits show the same.
     labels = [(tmp_path / f"out/labels/{n}.png").read_bytes() for n in ("grey", "deep")]
     assert labels[0] == labels[1]
 
@@ -340,7 +340,7 @@ def test_sources(tmp_path, monkeypatch):
     assert ("b/c/[1].jpg", "pictures/b/c/[1].jpg") in everything
     assert len({picture for _, picture in everything}) == len(everything) == 5
 
-    # A second run with the results below the pattern.
+    # A second run: the pattern matches the results of the first.
     (tmp_path / "out/pictures").mkdir(parents=True)
     (tmp_path / "out/pictures/x.jpg").touch()
     assert len(found("**/*.jpg")) == 3
@@ -361,7 +361,7 @@ def test_numbers_of_categories():
     assert ids(classes=("b", "a")) == [1, 2]
     assert ids(classes=("b", "a"), category_ids=[7, 3]) == [7, 3]
     coco = results._categories(CocoDataset.METAINFO)
-    # From COCO's own annotation files.
+    # From COCO's annotation files.
     known = {"person": 1, "stop sign": 13, "backpack": 27, "toothbrush": 90, "tv": 72}
     assert {c["name"]: c["id"] for c in coco if c["name"] in known} == known
     assert len(coco) == 80
@@ -382,7 +382,7 @@ def sample_of(labels):
     ],
 )
 def test_label_files(tmp_path, classes, meta, wanted):
-    """Numbered as the data's own; more than 8 bits hold are 16 bits."""
+    """Labels are numbered like the data set's; more than 256 need 16 bits."""
     meta = dict(classes=tuple(map(str, range(classes + 1 * bool(meta)))), **meta)
     writer = results.Results(tmp_path, "mmseg", meta, 0.3)
     (source,) = _named([Path("/a.png")])
@@ -402,7 +402,7 @@ def test_classes_that_the_data_has_not(tmp_path):
 
 
 def test_weights_alone_with_a_config(tool, seg, photo, tmp_path):
-    """The classes come from the config's test data, which need not be there."""
+    """The classes come from the config's test data set, whose files need not exist."""
     cv2.imwrite(str(tmp_path / "x.png"), photo)
     config, segmentor = seg
     file = with_change(segmentor, tmp_path / "c.pth", lambda c: c["state_dict"])
@@ -479,7 +479,7 @@ def test_a_folder_that_cannot_be_made(tool, segmentor, folder, tmp_path):
 
 
 def test_what_test_data_says_of_itself():
-    """Of mmseg's data sets, too, whether 0 in label files is none of the classes."""
+    """For mmseg's data sets this includes ``reduce_zero_label``."""
     ade = predictor._test_data(load_config(str(ADE)))
     assert (ade["classes"][:2], len(ade["classes"])) == (("wall", "building"), 150)
     assert ade["reduce_zero_label"] is True

@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py as a user runs them, rightly and wrongly."""
+"""tools/train.py and tools/test.py, with correct and with wrong arguments."""
 
 import pickle
 
@@ -32,7 +32,7 @@ def test_detection_trains_tests_and_resumes(tool, shapes_root, tmp_path):
     )
     assert done.code == 0
     for name in ("bbox_mAP", "segm_mAP"):
-        assert 0 <= metric(done.out, f"coco/{name}") < 0.5  # three steps teach little
+        assert 0 <= metric(done.out, f"coco/{name}") < 0.5  # after three training steps
     assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 3
     predictions = pickle.loads((tmp_path / "predictions.pkl").read_bytes())
     assert [sorted(p["pred_instances"]) for p in predictions] == [
@@ -97,7 +97,7 @@ def test_segmentation_trains_and_tests(tool, shapes_root, tmp_path):
 
 
 def test_checkpoints_carry_plain_weights(tool, shapes_root, tmp_path):
-    """A run's own checkpoint starts another one's backbone."""
+    """The checkpoint of a run initialises the backbone of another."""
     run = tmp_path / "run"
     short = options(
         f"data_root={shapes_root}",
@@ -118,7 +118,7 @@ def test_checkpoints_carry_plain_weights(tool, shapes_root, tmp_path):
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real samples are not here")
 def test_real_ade20k(tool, tmp_path):
-    """The T config on real photographs, by options alone; a small crop to be quick."""
+    """The T config on real images, changed by options alone; a small crop is quick."""
     done = tool(
         *("train", ADE, "--work-dir", tmp_path / "run"),
         *options(
@@ -138,7 +138,7 @@ def test_real_ade20k(tool, tmp_path):
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real samples are not here")
 def test_real_coco(tool, tmp_path):
-    """The same of COCO; its json has no ``info``."""
+    """The same with COCO; its json has no ``info``."""
     few = [f"model.train_cfg.rcnn.{i}.sampler.num=8" for i in range(3)]
     done = tool(
         *("train", COCO, "--work-dir", tmp_path / "run"),

@@ -1,4 +1,4 @@
-"""COCO-O: six domains in one run of tools/test.py, on small data in its layout."""
+"""COCO-O: tools/test.py evaluates six domains in one run, on small data."""
 
 import json
 import re
@@ -29,7 +29,7 @@ BOX = [8, 8, 16, 12]  # x, y, width, height
 
 @pytest.fixture
 def root(tmp_path):
-    """Two images a domain, each with one person; the same ids in every domain."""
+    """Two images in each domain, with one person each; ids repeat in every domain."""
     for shift, domain in enumerate(DOMAINS):
         folder = tmp_path / "coco_o" / domain
         (folder / "val2017").mkdir(parents=True)
@@ -75,7 +75,7 @@ def build(root):
 
 
 def test_each_domain_is_scored_alone_and_averaged(root):
-    """Against detections whose mAP is known, domain by domain."""
+    """Detections with a known mAP in each domain."""
     dataset, evaluator = build(root)
     for index in range(len(dataset)):
         image, shift = dataset.get_data_info(index), index // 2
@@ -84,8 +84,8 @@ def test_each_domain_is_scored_alone_and_averaged(root):
             "sketch": boxes,
             "weather": boxes,
             "cartoon": boxes,
-            "painting": boxes if index % 2 else [[0, 40, 9, 9]],  # half of them
-            "tattoo": [BOX],  # where they are in the first domain
+            "painting": boxes if index % 2 else [[0, 40, 9, 9]],  # half are correct
+            "tattoo": [BOX],  # correct in the first domain, wrong in this one
             "handmake": [],
         }[DOMAINS[shift]]
         evaluator.process([prediction(image, found)])
@@ -114,7 +114,7 @@ def test_a_domain_without_objects_is_named(root):
 
 
 def test_protocol_gives_the_papers_number():
-    """37.5 on average, from 55.2 on COCO: the published 12.68, to its rounding."""
+    """The paper: 37.5 on average and 55.2 on COCO are 12.68 (rounded)."""
     assert 37.5 - 0.45 * Config.fromfile(CONFIG).test_evaluator.coco_box_map * 100 == (
         pytest.approx(12.68, abs=0.05)
     )
@@ -122,7 +122,7 @@ def test_protocol_gives_the_papers_number():
 
 @pytest.fixture(scope="module")
 def small_model(tmp_path_factory):
-    """The config with a small model, and that model's checkpoint."""
+    """The config with a small model, and a checkpoint of it."""
     folder = tmp_path_factory.mktemp("small")
     file = folder / "small.py"
     file.write_text(

@@ -1,4 +1,4 @@
-"""ImageNet-S: labels, head, recipe, and a run on small data in its layout."""
+"""ImageNet-S: label maps, head, recipe, and a run on a small data set."""
 
 import re
 
@@ -24,11 +24,11 @@ from ..helpers.runs import metric, options
 
 CONFIG = ROOT / "configs/seg/convnext_t_imagenet_s919.py"
 SIZES = [(240, 300), (320, 200), (60, 80)]  # height, width
-IDS = (0, 1, 256, 300, 919, 1000)  # in every label, one a strip
+IDS = (0, 1, 256, 300, 919, 1000)  # the strips of every label map
 
 
 def label_of(height, width):
-    """The ids and the RGB picture of a label: strips from left to right."""
+    """A label map of vertical strips: its ids, and the RGB image."""
     ids = np.array(IDS)[np.arange(width) * len(IDS) // width]
     ids = np.broadcast_to(ids, (height, width))
     return ids, np.stack([ids % 256, ids // 256, np.zeros_like(ids)], -1)
@@ -36,7 +36,7 @@ def label_of(height, width):
 
 @pytest.fixture
 def root(tmp_path):
-    """Three photographs of two categories in each split."""
+    """Three images of two categories in each split."""
     root, rng = tmp_path / "ImageNetS919", np.random.default_rng(0)
     for split in ("train-semi", "validation"):
         for number, (height, width) in enumerate(SIZES):
@@ -81,9 +81,9 @@ def test_reads_ids_above_255(root):
 def test_training_moves_image_and_labels_alike(root):
     cfg = Config.fromfile(CONFIG)
     steps = cfg.train_dataloader.dataset.pipeline[2].transforms
-    del steps[2:]  # no change of colours
+    del steps[2:]  # no colour transforms
     train = dataset(cfg, root, "train")
-    for index in range(3):  # paint each label's id into its photograph
+    for index in range(3):  # paint each pixel's id into the image
         info = train.get_data_info(index)
         ids, _ = label_of(*SIZES[int(re.findall(r"_(\d)\.", info["img_path"])[0])])
         gray = np.searchsorted(IDS, ids).astype(np.uint8) * 50
@@ -100,7 +100,7 @@ def test_training_moves_image_and_labels_alike(root):
         assert labels.shape == (224, 224)
         painted = np.searchsorted(IDS, labels) * 50
         same = np.abs(image[0].numpy().astype(int) - painted) <= 2
-        assert same.mean() > 0.9  # all but the strips' borders
+        assert same.mean() > 0.9  # everywhere except at the strips' borders
         flips.add(bool(labels[0, 0] > labels[0, -1]))
     assert flips == {False, True}
 
@@ -131,7 +131,7 @@ def test_labels_that_are_not(root, picture, says):
 
 @pytest.fixture
 def model():
-    """Of the config, with an atto-sized backbone."""
+    """The model of the config, with an atto backbone."""
     cfg = Config.fromfile(CONFIG)
     cfg.merge_from_dict(
         dict(
@@ -153,7 +153,7 @@ def samples(*shapes):
 
 
 def test_head_is_a_patch_of_logits_a_position(model):
-    """By hand: logit (c, 4 y + p, 4 x + q) is channel 16 c + 4 p + q at (y, x)."""
+    """Logit (c, 4 y + p, 4 x + q) is channel 16 c + 4 p + q at (y, x)."""
     head, x = model.decode_head, torch.randn(2, 320, 3, 5)
     out = head((x,))
     assert out.shape == (2, 920, 12, 20)
@@ -166,7 +166,7 @@ def test_head_is_a_patch_of_logits_a_position(model):
 
 
 def test_loss_is_the_baselines(model):
-    """Logits twice as large, labels to the nearest, the mean of what is not ignored."""
+    """Upsampled logits, every 4th label, the mean over pixels that are not ignored."""
     torch.manual_seed(0)
     batch = samples((224, 224), (224, 224))
     for sample in batch:
@@ -192,7 +192,7 @@ def test_prediction_is_resized_once(model):
 
 
 def test_large_images_are_decided_on_smaller(model):
-    """The baselines' rule: longer side at 1000, then labels to the nearest."""
+    """As the baselines: longer side 1000, then labels resized to the nearest."""
     model.max_size, logits = 50, torch.randn(1, 920, 8, 16)
     (sample,) = model.postprocess_result(logits, samples((60, 120)))
     small = F.interpolate(logits, (25, 50), mode="bilinear").argmax(1, keepdim=True)
@@ -224,8 +224,8 @@ def test_is_the_recipe():
 
 
 def test_learning_rate_is_the_baselines():
-    """Iteration by iteration: 5 epochs up, then half a cosine to 1e-6 at the head."""
-    length = 4  # iterations an epoch
+    """Learning rate: 5 epochs of warm-up, then half a cosine to 1e-6 at the head."""
+    length = 4  # iterations per epoch
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.5e-4)
     schedulers = [
         PARAM_SCHEDULERS.build(dict(s, optimizer=optimizer, epoch_length=length))
@@ -260,7 +260,7 @@ def test_trains_and_tests_on_small_data(tool, root, tmp_path):
     )
     assert done.code == 0
     assert 0 <= metric(done.out, "mIoU") < 1
-    assert done.out.count("| n") == 919  # a row a category
+    assert done.out.count("| n") == 919  # one row for each category
     written = sorted((tmp_path / "labels").glob("*/*.png"))
     assert [file.parent.name for file in written] == [
         *CATEGORIES[:1] * 2,
@@ -272,7 +272,7 @@ def test_trains_and_tests_on_small_data(tool, root, tmp_path):
 
 
 def test_metric_counts_and_writes_all_ids(tmp_path):
-    """Against the baselines' sums: absent categories are 0, 1000 is left out."""
+    """As the baselines: absent categories count as 0, and 1000 is ignored."""
     metric = ImageNetSMetric(output_dir=str(tmp_path))
     metric.dataset_meta = dict(classes=["other", *CATEGORIES])
     label = torch.tensor([[0, 300, 919, 1000], [0, 300, 919, 1000]])
@@ -284,7 +284,7 @@ def test_metric_counts_and_writes_all_ids(tmp_path):
     )
     metric.process({}, [sample])
     result = metric.compute_metrics(metric.results)
-    # IoU 1 of 0, 2/3 of 300, 1/2 of 919, 0 of the 917 others.
+    # IoU: 1 for id 0, 2/3 for 300, 1/2 for 919, 0 for the 917 others.
     assert result["mIoU"] == pytest.approx(100 * (1 + 2 / 3 + 1 / 2) / 920, abs=0.01)
     rgb = cv2.imread(str(tmp_path / "n01440764/a.png"))[..., ::-1].astype(int)
     assert (rgb[..., 0] + 256 * rgb[..., 1] == found.numpy()).all()

@@ -1,4 +1,4 @@
-"""The roadmap: from ResNet-50 to ConvNeXt-T by steps that cost what the paper says."""
+"""The roadmap: each step has the paper's multiply-adds, the last is ConvNeXt-T."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ GFLOPS = {
     "fewer_activations": 4.15,
     "fewer_norms": 4.15,
     # The table says 4.46. No convolution changes in this step, and table 11 has the
-    # same step of ResNet-200 at no cost; 4.46 is what the next step comes to.
+    # same step of ResNet-200 at no cost; 4.46 is the count of the next step.
     "layer_norm": 4.15,
     "separate_downsampling": 4.49,
 }
@@ -52,7 +52,7 @@ def test_steps_are_the_papers():
 
 @pytest.mark.parametrize("step", GFLOPS)
 def test_multiply_adds_are_the_papers(step):
-    """To the paper's rounding; at the end within 1 %, as its own 4.5 in table 1."""
+    """Equal after rounding; the last step within 1 %, as table 1 says 4.5."""
     model, counter = on_meta(step), FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         maps = model(torch.empty(1, 3, 224, 224, device="meta"))
@@ -65,7 +65,7 @@ def test_multiply_adds_are_the_papers(step):
 
 
 def test_starts_as_resnet50():
-    """torchvision's, with the same weights; both keep their layers in one order."""
+    """Equal to torchvision's with the same weights; the layers have the same order."""
     ours = randomised(lambda: ModernizedResNet("resnet50")).eval()
     theirs = resnet50()
     names = [n for n in theirs.state_dict() if not n.startswith("fc.")]
@@ -81,7 +81,7 @@ def test_starts_as_resnet50():
 
 
 def test_ends_as_convnext_t():
-    """Ours, which is timm's, without layer scale and with the same weights."""
+    """Equal to our ConvNeXt without layer scale, with the same weights."""
     ours = randomised(lambda: ModernizedResNet("separate_downsampling"))
     convnext = ConvNeXt("tiny", layer_scale_init_value=0)
     state = convnext.state_dict()
@@ -99,7 +99,7 @@ def test_ends_as_convnext_t():
 
 
 def per_block(model, kinds):
-    """How often a layer of ``kinds`` runs in the second block of stage 1."""
+    """How many layers of ``kinds`` run in the second block of stage 1."""
     block = model.stages[1][1]
     return sum(isinstance(layer, kinds) for layer in (*block.branch, block.act))
 
@@ -140,7 +140,7 @@ SHAPE = dict.fromkeys(
 
 
 def swapped(config, step):
-    """The model of a built-in config with a step of the roadmap as its backbone."""
+    """The model of a shapes config with a step of the roadmap as its backbone."""
     cfg = Config.fromfile(ROOT / "configs" / config)
     cfg.model.backbone = dict(type="ModernizedResNet", step=step)
     channels = [info.channels for info in on_meta(step).feature_info]

@@ -42,7 +42,7 @@ class Figures(NamedTuple):
             graphs: they keep them in their pool, which ``peak`` includes.
         peak: the most bytes allocated at once, without the weights. It includes what a
             step leaves allocated, such as its own pool of CUDA graphs. With a shared
-            pool it is what is allocated while the graphs are recorded.
+            pool, it counts the bytes allocated while the graphs are recorded.
     """
 
     ms: float

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import checks
+from . import all_checks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the checks; return 0 if training can start, else 1."""
     if args.check:
-        checks.run_here(args.check)
+        all_checks.run_here(args.check)
         return 0
-    healthy = checks.run_all([sys.executable, sys.argv[0], "--check"])
+    healthy = all_checks.run_all([sys.executable, sys.argv[0], "--check"])
     return 0 if healthy else 1

@@ -201,7 +201,7 @@ def convnext_dense() -> Iterator[Finding]:
 
 
 def patches() -> Iterator[Finding]:
-    """A line for each change that the package makes to another library."""
+    """List the changes that the package makes to other libraries."""
     from convnext_dense.commands import load_package
 
     load_package()

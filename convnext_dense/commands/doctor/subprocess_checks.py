@@ -16,13 +16,10 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from . import remedies
+from .check import Check
 from .finding import ERROR, Finding
-
-if TYPE_CHECKING:
-    from .checks import Check
 
 # Findings are lines with this prefix, between lines that the libraries print.
 PREFIX = "convnext_dense.doctor:"

@@ -21,6 +21,7 @@ from convnext_dense.optim.layer_decay import (
     LayerDecayOptimWrapperConstructor,
     layers_of,
 )
+from convnext_dense.patches.checkpoint_finding import last_saved
 from convnext_dense.reports.run import curves, page
 from convnext_dense.reports.run.hook import PAGE, RunReportHook, facts
 
@@ -60,12 +61,12 @@ def write_report(
         cfg.visualizer.vis_backends = None  # do not log the validation as a run
     check_toolbox(cfg)
     check_weights(cfg, ())
-    hook, told, findings = RunReportHook(), {}, "The run left no checkpoint."
+    hook, run_facts, findings = RunReportHook(), {}, "The run left no checkpoint."
     runner = None
     if chosen is not None:
         try:
             runner = _validate(cfg, hook)
-            findings, told = hook.findings(runner), facts(runner, ("val",))
+            findings, run_facts = hook.findings(runner), facts(runner, ("val",))
         except Exception as error:  # models and data sets can raise anything
             if checkpoint or options:
                 raise
@@ -73,7 +74,7 @@ def write_report(
     if isinstance(findings, str):
         print_log(f"the report has curves only: {findings}", "current")
     file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
-    page.write(file, work_dir, shown, findings, name, _layers(cfg, runner), told)
+    page.write(file, work_dir, shown, findings, name, _layers(cfg, runner), run_facts)
     print_log(f"wrote the report {file}", "current")
 
 
@@ -95,12 +96,8 @@ def _checkpoint(work_dir: Path) -> Path | None:
     best = sorted(work_dir.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
     if best:
         return best[-1]
-    told = work_dir / "last_checkpoint"
-    if not told.is_file():
-        return None
-    last = Path(told.read_text().strip())
-    places = (last, work_dir / last.name)  # the run may have been moved
-    return next((place for place in places if place.is_file()), None)
+    last = last_saved(work_dir)
+    return last if last and last.is_file() else None  # a folder is sharded
 
 
 def _validate(cfg: Config, hook: RunReportHook) -> Runner:
