@@ -212,7 +212,8 @@ CASES = [
     Case(
         *("inspect_data", "no data"),
         lambda t: [],
-        "own data: give --train-json or --train-labels and --train-images, or --data",
+        "training data: give --train-json or --train-labels and --train-images, or "
+        "--data FOLDER",
     ),
     Case(
         *("inspect_data", "--data that is not there"),
@@ -222,7 +223,7 @@ CASES = [
     Case(
         *("inspect_data", "--data and --train-json"),
         shapes("--train-json", "o.json", "--train-images", "i"),
-        "own data: --data and --train-json both say where it is: give one",
+        "--data and --train-json both say where the data is: give one of them",
     ),
     Case(
         *("inspect_data", "--classes for a COCO file"),

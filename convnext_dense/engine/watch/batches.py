@@ -17,6 +17,7 @@ from convnext_dense.checkpoints import read_batch
 from convnext_dense.errors import InputError
 from convnext_dense.models.block import Block
 from convnext_dense.utils import files
+from convnext_dense.utils.text import few
 
 from ..exact_resume import random_states
 
@@ -155,9 +156,3 @@ def bad_losses(values: Mapping) -> list[str]:
         for name, value in losses.items()
         if not math.isfinite(value)
     ]
-
-
-def few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (
-        f" and {len(names) - 3} more" if len(names) > 3 else ""
-    )

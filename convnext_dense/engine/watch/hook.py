@@ -12,10 +12,11 @@ from mmengine.runner import Runner
 
 from convnext_dense.errors import InputError, NotFiniteError
 from convnext_dense.utils.distributed import bare
+from convnext_dense.utils.text import few
 
 from ..exact_resume import random_states
 from . import start
-from .batches import bad_losses, few, images, not_finite, write
+from .batches import bad_losses, images, not_finite, write
 
 # A loss scale that halves with every overflow is through with them after fewer.
 OVERFLOWS = 40
