@@ -233,7 +233,7 @@ CASES = [
     Case(
         *("inspect_data", "--fix into a folder that is there"),
         lambda t: ["--data", t / "data/shapes", "--fix", t / "data"],
-        "--fix .../data is there already: name a new folder",
+        "--fix .../data exists already: name a new folder",
     ),
     Case(
         *("inspect_data", "--fix below a file"),

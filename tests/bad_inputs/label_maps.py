@@ -184,8 +184,8 @@ CASES = [
     inspect(
         "one colour for two classes",
         beside("0 0 0 a\n0 0 0 b"),
-        "--color-map m.txt: a and b both have the colour (0, 0, 0): give each class its "
-        "own",
+        "--color-map m.txt: a and b both have the colour (0, 0, 0): give each class "
+        "its own",
         2,
         *COLOR_MAP,
     ),

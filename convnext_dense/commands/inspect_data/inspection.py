@@ -12,8 +12,6 @@ from convnext_dense.datasets.custom.splits import Split
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
 
-from . import page
-
 
 def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> bool:
     """Print what the data contains and which problems it has.
@@ -39,6 +37,8 @@ def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> b
         print("\n".join(summary.lines(split)))
     _print_table(splits)
     if html:
+        from . import page  # importing matplotlib is slow
+
         page.write(html, splits)
         print(f"the page is {html}")
     if fix:

@@ -58,19 +58,19 @@ def report(
         cfg.visualizer.vis_backends = None  # this is no run to be logged
     check_toolbox(cfg)
     check_weights(cfg, ())
-    hook, told, findings = RunReportHook(), {}, "The run left no checkpoint."
+    hook, told, results = RunReportHook(), {}, "The run left no checkpoint."
     if chosen is not None:
         try:
             runner = _validate(cfg, hook)
-            findings, told = hook.findings(runner), facts(runner, ("val",))
+            results, told = hook.results(runner), facts(runner, ("val",))
         except Exception as error:  # of a model or a data set of any kind
             if checkpoint or options:
                 raise
-            findings = f"{chosen} could not be evaluated: {error}"
-    if isinstance(findings, str):
-        print_log(f"curves alone: {findings}", "current")
+            results = f"{chosen} could not be evaluated: {error}"
+    if isinstance(results, str):
+        print_log(f"curves alone: {results}", "current")
     file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
-    page.write(file, work_dir, shown, findings, name, _layers(cfg), told)
+    page.write(file, work_dir, shown, results, name, _layers(cfg), told)
     print_log(f"the run report is {file}", "current")
 
 
