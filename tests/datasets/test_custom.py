@@ -405,7 +405,7 @@ def test_a_config_without_heads(detection, tmp_path):
     cfg = load_config(str(DET), work_dir=str(tmp_path))
     cfg.model = Config(dict(type="X", data_preprocessor=dict(num_classes=3)))
     cfg.val_evaluator.metric = "bbox"
-    with pytest.raises(InputError, match="no num_classes in its model"):
+    with pytest.raises(InputError, match="its model has no num_classes"):
         prepare(cfg, coco_options(detection), 1)
 
 

@@ -52,7 +52,7 @@ def write(
     logged = curves.read(work_dir)
     metric_facts = _metric_facts(logged, cfg)
     run_environment = environment.of_run(work_dir)
-    found = None if isinstance(results, str) else results
+    validated = None if isinstance(results, str) else results
     with figures.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has them
         pages.write(
@@ -62,19 +62,19 @@ def write(
             facts=[*metric_facts, *_progress(logged, cfg), *facts.items()],
             warnings=_warnings(logged),
             sessions=logged.sessions,
-            figures=_figures(logged, cfg, layers, found),
+            figures=_figures(logged, cfg, layers, validated),
             layered=bool(layers),
             eta_min=bool(layers) and _has_eta_min(cfg),
-            results=found,
-            missing=results if found is None else None,
+            results=validated,
+            missing=results if validated is None else None,
             checkpoint=checkpoint,
             last=_when(logged.validations[-1]) if logged.validations else None,
             best_is_another=len(metric_facts) > 1,
             unit="" if cfg.default_scope == "mmdet" else "The values are per cent.",
-            table=_table(found) if found else None,
-            confused=_confused(found) if found else None,
-            best=_pictures(found.best) if found else None,
-            worst=_pictures(found.worst) if found else None,
+            table=_table(validated) if validated else None,
+            confused=_confused(validated) if validated else None,
+            best=_pictures(validated.best) if validated else None,
+            worst=_pictures(validated.worst) if validated else None,
             environment=run_environment or environment.of_machine(),
             environment_is_of_run=bool(run_environment),
             versions=environment.toolbox_versions(cfg.default_scope),
