@@ -159,7 +159,7 @@ CASES = [
     inspect(
         "an image of 1 pixel",
         blank(size=(1, 1)),
-        f"warning: images with a side below 32 pixels: 1 ({FIRST}: 1 x 1); they are",
+        f"warning: images with a side below 32 pixels: 1 ({FIRST}: 1 x 1); training",
         0,
         size=(1, 1),
     ),
