@@ -9,16 +9,20 @@
 #                       memory beside timm's, as a table. With PYTHON=... in that
 #                       interpreter's environment as it is, else in .venv
 # make errors           docs/errors.md, from the table of tests/bad_inputs
-# make lint             ruff
+# make lint             ruff and mypy
+# make test-isa         the models' tests with other instruction sets and one thread
+# make coverage         the share of lines that the tests of TESTED run, by file
 # PYTHON=python3.12 chooses the interpreter of a new environment; JOBS=4 how many tests
-# run at a time.
+# run at a time; TESTED=tests/optim which tests coverage runs.
 
 PYTHON ?= python3
 JOBS ?= 2
+TESTED ?= tests
 TESTS = -n $(JOBS) --dist loadfile
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
-.PHONY: demo test test-openmmlab test-long test-export test-gpu errors lint
+.PHONY: demo test test-openmmlab test-long test-isa test-export test-gpu \
+	errors coverage lint
 
 # --no-compile: Python compiles what is imported, which is little of 6 GB; it must be let,
 # or each process compiles it again.
@@ -52,8 +56,15 @@ test: .venv/.dev
 test-openmmlab: .venv-openmmlab/.dev
 	.venv-openmmlab/bin/python -m pytest $(TESTS) --ignore=tests/models/gpu
 
+# Tests must hold whichever kernels PyTorch and oneDNN choose for the processor.
+MODEL_TESTS = .venv/bin/python -m pytest $(TESTS) tests/models --ignore=tests/models/gpu
+
+test-isa: .venv/.dev
+	ATEN_CPU_CAPABILITY=default $(MODEL_TESTS)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(MODEL_TESTS)
+
 test-long: .venv/.dev
-	.venv/bin/python -W ignore -m tests.engine.kill_points --random 10
+	.venv/bin/python -W ignore -m tests.programs.kill_points --random 10
 	CONVNEXT_DENSE_LOAD=1 .venv/bin/python -m pytest -rP -o faulthandler_timeout=0 \
 		tests/engine tests/commands/test_bad_inputs.py \
 		tests/patches/test_run_checkpoints.py
@@ -68,11 +79,17 @@ GPU_PYTHON = $(if $(GIVEN),$(PYTHON),.venv/bin/python)
 
 test-gpu: $(if $(GIVEN),,.venv/.dev)
 	$(GPU_PYTHON) -m pytest -m gpu
-	$(GPU_PYTHON) -m tests.gpu_table
+	$(GPU_PYTHON) -m tests.programs.gpu_table
 
 errors: .venv/.dev
 	.venv/bin/python -m tests.bad_inputs > docs/errors.md
 
+# Lines that only run in processes of their own count as not run.
+coverage: .venv/.dev
+	.venv/bin/python -m pytest $(TESTS) --cov=convnext_dense --cov-report=term \
+		$(TESTED)
+
 lint: .venv/.dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy

@@ -19,6 +19,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["convnext_dense", "convnext_dense.*"]),
     package_data={
+        "convnext_dense": ["py.typed"],
         "convnext_dense.models.fused.gpu": ["cuda/*"],
         "convnext_dense.projects.imagenet_s": ["categories.txt"],
         "convnext_dense.reports.pages": ["*.html"],
@@ -55,6 +56,7 @@ setup(
         "dev": [
             *EXPORT,
             "mypy>=1.11",
+            "pre-commit>=3",
             "pytest>=7.3",
             "pytest-cov>=5",
             "pytest-xdist>=3",

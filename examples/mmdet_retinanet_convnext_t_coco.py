@@ -1,5 +1,5 @@
-# A stock MMDetection detector, RetinaNet, with a ConvNeXt-T backbone: the lines
-# marked with <- are all that makes it one. Run by MMDetection's own tools.
+# A standard MMDetection detector, RetinaNet, with a ConvNeXt-T backbone.
+# The lines marked with <- put the backbone in. MMDetection's own tools run it.
 custom_imports = dict(imports=['convnext_dense'])  # <-
 
 default_scope = 'mmdet'

@@ -1,5 +1,5 @@
-# A stock MMSegmentation segmentor, Semantic FPN, with a ConvNeXt-T backbone: the
-# lines marked with <- are all that makes it one. Run by MMSegmentation's own tools.
+# A standard MMSegmentation segmentor, Semantic FPN, with a ConvNeXt-T backbone.
+# The lines marked with <- put the backbone in. MMSegmentation's own tools run it.
 custom_imports = dict(imports=['convnext_dense'])  # <-
 
 default_scope = 'mmseg'

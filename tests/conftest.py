@@ -1,42 +1,25 @@
-"""Shared by all tests: where things are, and running a tool as the shell would."""
+"""Fixtures and hooks of all tests."""
 
 import contextlib
 import faulthandler
 import gc
-import logging
 import os
 import runpy
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
-from mmengine.config import config
-from mmengine.logging import MMLogger
 from mmengine.utils import ManagerMixin
-from yapf.yapflib import yapf_api
 
 import convnext_dense  # noqa: F401  (before any test imports mmcv.ops)
 from convnext_dense.reports.run.hook import RunReportHook
 
+from .helpers.mmengine_state import dump_configs_without_yapf, forget_instances
+from .helpers.paths import ROOT
+from .helpers.running import Outcome
+
 warnings.filterwarnings("ignore")
-
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"  # real COCO and ADE20K samples, where they are
-
-
-def unformatted(text, **style):
-    """In place of yapf, which lays out a run's config four times, up to 1.5 s each.
-
-    What is no Python is refused, as by yapf; processes of their own have yapf itself.
-    """
-    compile(text, "<config>", "exec")
-    return text, True
-
-
-for module in (yapf_api, config):  # the classic stack's has a name of its own for it
-    module.FormatCode = unformatted
+dump_configs_without_yapf()
 
 
 def pytest_collection_finish(session):
@@ -48,45 +31,6 @@ def pytest_collection_finish(session):
 
 def pytest_sessionfinish(session):
     gc.unfreeze()  # else compiled libraries complain of what is left
-
-
-@contextlib.contextmanager
-def logged():
-    """The messages that mmengine's current logger gets, as a list that grows."""
-    messages, handler = [], logging.Handler(logging.INFO)
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    try:
-        yield messages
-    finally:
-        logger.removeHandler(handler)
-
-
-def forget_instances(kind):
-    """Of mmengine's loggers, visualizers, ...: a new process has none."""
-    kind._instance_dict.clear()
-    for heir in kind.__subclasses__():
-        forget_instances(heir)
-
-
-class Outcome:
-    """Exit code and output of a tool."""
-
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-
-
-def shell(*command, **environment):
-    """Run a Python file or ``-c CODE`` in a process of its own, in the checkout."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", *map(str, command)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-    )
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""Stock detectors and segmentors use the backbone through custom_imports alone,
-run by the toolboxes' own train.py, unchanged."""
+"""The examples train a detector and a segmentor with the toolboxes' own train.py,
+unchanged, through ``custom_imports`` alone."""
 
 import json
 import subprocess
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
+from .helpers.paths import ROOT
 
 
 def coco_root(shapes_root, root):
-    """Shapes under the names of COCO's files and classes."""
+    """The built-in data set with the file and class names of COCO."""
     from mmdet.datasets import CocoDataset
 
     for split in ("train", "val"):
@@ -32,17 +32,17 @@ def coco_root(shapes_root, root):
 
 
 def ade_root(shapes_root, root):
-    """Shapes under the names of ADE20K's folders."""
-    for ours, theirs in (("images", "images"), ("labels", "annotations")):
+    """The built-in data set with the folder names of ADE20K."""
+    for source, target in (("images", "images"), ("labels", "annotations")):
         for split, name in (("train", "training"), ("val", "validation")):
-            folder = root / theirs / name
+            folder = root / target / name
             folder.parent.mkdir(exist_ok=True)
-            folder.symlink_to(shapes_root / ours / split)
+            folder.symlink_to(shapes_root / source / split)
     return root
 
 
 def toolbox_train(toolbox, example, root, options):
-    """The toolbox's train.py, started: what it says goes to a file in ``root``."""
+    """Start the toolbox's train.py; its output goes to ``root``/output.txt."""
     package = Path(find_spec(toolbox).origin).parent
     command = [
         sys.executable,
@@ -57,10 +57,10 @@ def toolbox_train(toolbox, example, root, options):
         "PYTHONPATH": str(ROOT),
         "PATH": "/usr/bin:/bin",
         "HOME": str(root),
-        "OMP_NUM_THREADS": "1",  # another one trains beside it
+        "OMP_NUM_THREADS": "1",  # two trainings run at a time
     }
-    with open(root / "said.txt", "w") as said:
-        return subprocess.Popen(command, stdout=said, stderr=said, env=environment)
+    with open(root / "output.txt", "w") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
 
 SMALL = {
@@ -107,7 +107,7 @@ def seg_options(root):
 
 @pytest.fixture(scope="module")
 def runs(shapes_root, tmp_path_factory):
-    """A training by each toolbox, both at once: its folder and its process."""
+    """Toolbox -> folder and process of its training; both run at the same time."""
     det = coco_root(shapes_root, tmp_path_factory.mktemp("coco"))
     seg = ade_root(shapes_root, tmp_path_factory.mktemp("ade"))
     retinanet, fpn = "retinanet_convnext_t_coco", "semantic_fpn_convnext_t_ade20k"
@@ -117,27 +117,28 @@ def runs(shapes_root, tmp_path_factory):
     )
     yield started
     for _, process in started.values():
-        process.kill()  # the one whose test was not asked for
+        process.kill()  # it still runs if its test was not selected
 
 
-def said_by(root, process):
+def output_of(root, process):
+    """The output of a training, when it has ended."""
     process.wait()
-    said = (root / "said.txt").read_text()
-    assert process.returncode == 0, said[-3000:]
-    return said
+    output = (root / "output.txt").read_text()
+    assert process.returncode == 0, output[-3000:]
+    return output
 
 
 def test_retinanet_by_mmdets_train(runs):
     root, _ = runs["mmdet"]
-    said = said_by(*runs["mmdet"])
+    output = output_of(*runs["mmdet"])
     assert (root / "run/epoch_1.pth").is_file()
-    assert "layer_wise learning-rate decay 0.8" in said
-    assert "bbox_mAP" in said
+    assert "layer_wise learning-rate decay 0.8" in output
+    assert "bbox_mAP" in output
 
 
 def test_semantic_fpn_by_mmsegs_train(runs):
     root, _ = runs["mmseg"]
-    said = said_by(*runs["mmseg"])
+    output = output_of(*runs["mmseg"])
     assert (root / "run/iter_2.pth").is_file()
-    assert "stage_wise learning-rate decay 0.9" in said
-    assert "mIoU" in said
+    assert "stage_wise learning-rate decay 0.9" in output
+    assert "mIoU" in output

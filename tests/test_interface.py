@@ -17,8 +17,8 @@ from mmengine.registry import Registry
 import convnext_dense
 from convnext_dense import checkpoints, commands, errors
 
-from .conftest import ROOT
 from .helpers.custom_data import write_label_maps
+from .helpers.paths import ROOT
 
 DATA = ROOT / "tests/data"
 LISTED = json.loads((DATA / "interface.json").read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
+from .helpers.paths import ROOT
 
 PACKAGE = "convnext_dense"
 # From the lowest on: a room imports rooms before it. Rooms of one row do not know of

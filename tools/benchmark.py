@@ -1,4 +1,4 @@
-"""Time and memory beside other libraries' ConvNeXts; see --help."""
+"""Compare the time and memory of ConvNeXts of several libraries; see --help."""
 
 from _command import run
 

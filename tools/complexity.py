@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds beside the paper's; see --help."""
+"""Count a model's parameters and multiply-adds; see --help."""
 
 from _command import run
 

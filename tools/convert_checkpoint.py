@@ -1,4 +1,4 @@
-"""Write a ConvNeXt checkpoint under another library's parameter names; see --help."""
+"""Convert a ConvNeXt checkpoint to another library's parameter names; see --help."""
 
 from _command import run
 

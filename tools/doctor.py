@@ -1,4 +1,4 @@
-"""Check whether training can start on this machine; see --help."""
+"""Check whether this machine can train; see --help."""
 
 from _command import run
 

@@ -1,4 +1,4 @@
-"""Write a segmentor or a backbone to ONNX or torch.export; see --help."""
+"""Export a segmentor or a backbone to ONNX or torch.export; see --help."""
 
 from _command import run
 

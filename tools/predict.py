@@ -1,4 +1,4 @@
-"""Predict images and videos; see --help."""
+"""Predict objects or segmentation maps for images and videos; see --help."""
 
 from _command import run
 

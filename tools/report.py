@@ -1,4 +1,4 @@
-"""A page about a run; see --help."""
+"""Write the report of a run; see --help."""
 
 from _command import run
 

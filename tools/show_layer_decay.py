@@ -1,4 +1,4 @@
-"""The learning rate of every layer; see --help."""
+"""Print the learning rate scale of every layer of a config's model; see --help."""
 
 from _command import run
 

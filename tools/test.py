@@ -1,4 +1,4 @@
-"""Test a detector or a segmentor; see --help."""
+"""Test a detector or a segmentor on the test split of a config; see --help."""
 
 from _command import run
 

@@ -1,3 +1,5 @@
+# What every detection config shares: hooks, logs, environment, and the import that
+# registers this package.
 default_scope = 'mmdet'
 custom_imports = dict(imports=['convnext_dense'], allow_failed_imports=False)
 

@@ -1,6 +1,7 @@
-# Each process keeps a part of the parameters, gradients and optimizer state. The
-# blocks' parameters, once gathered, stay until the backward pass is over, and during
-# an evaluation, where images of other sizes need other numbers of forward passes.
+# FSDP: each process keeps a shard of the parameters, gradients and optimizer state. A
+# block's parameters, once gathered, stay until the end of the backward pass. During an
+# evaluation they stay too, because images of different sizes can need different
+# numbers of forward passes.
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='ConvNeXtFSDPStrategy',

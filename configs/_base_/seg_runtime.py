@@ -1,3 +1,5 @@
+# What every segmentation config shares: hooks, logs, environment, the import that
+# registers this package, and --tta.
 default_scope = 'mmseg'
 custom_imports = dict(imports=['convnext_dense'], allow_failed_imports=False)
 
@@ -25,7 +27,7 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-# --tta: the paper's multi-scale numbers are of whole images.
+# For --tta: the paper's multi-scale results use whole images, not sliding windows.
 tta_model = dict(
     type='SegTTAModel',
     module=dict(test_cfg=dict(_delete_=True, mode='whole')))

@@ -10,8 +10,6 @@ model = dict(
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
-    optimizer=dict(
-        type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05),
-    constructor='LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(
-        decay_type='layer_wise', decay_rate=0.7, num_layers=12))
+    optimizer=dict(_base_.optim_wrapper.optimizer, lr=0.0001),
+    constructor=_base_.optim_wrapper.constructor,
+    paramwise_cfg=dict(_base_.optim_wrapper.paramwise_cfg, num_layers=12))

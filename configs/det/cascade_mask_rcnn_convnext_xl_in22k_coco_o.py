@@ -1,5 +1,5 @@
-# Tests a checkpoint of cascade_mask_rcnn_convnext_xl_in22k_coco on COCO-O. For
-# another, set test_evaluator.coco_box_map to what it has on COCO val2017.
+# Tests a checkpoint of cascade_mask_rcnn_convnext_xl_in22k_coco on COCO-O. For another
+# model, set test_evaluator.coco_box_map to its box AP on COCO val2017.
 _base_ = './cascade_mask_rcnn_convnext_xl_in22k_coco.py'
 custom_imports = dict(
     imports=['convnext_dense', 'convnext_dense.projects.coco_o'])
@@ -8,13 +8,13 @@ data_root = 'data/coco_o/'
 domains = ['sketch', 'weather', 'cartoon', 'painting', 'tattoo', 'handmake']
 ann_file = 'annotations/instances_val2017.json'
 
-# Boxes alone are annotated and scored.
+# COCO-O annotates boxes only.
 model = dict(roi_head=dict(mask_head=None))
 
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    # After Resize: the annotations are compared at the image's own size.
+    # After Resize, so that annotations keep the image's original size for evaluation.
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',

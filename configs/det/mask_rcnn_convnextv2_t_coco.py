@@ -1,4 +1,4 @@
-# ConvNeXt V2-T by the recipe of V1-T; not a row of the paper's table.
+# ConvNeXt V2-T with the recipe of V1-T; not a row of the paper's table.
 _base_ = './mask_rcnn_convnext_t_coco.py'
 
 weights = ('https://dl.fbaipublicfiles.com/convnext/convnextv2/im1k/'

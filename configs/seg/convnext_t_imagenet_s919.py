@@ -1,6 +1,6 @@
 # Semi-supervised semantic segmentation of ImageNet-S: ConvNeXt-T with the P4
-# head, fine-tuned on train-semi by 8 GPUs x 32 images. The baseline of
-# github.com/LUSSeg/ImageNetSegModel: mIoU 48.7 on validation.
+# head, fine-tuned on train-semi with 8 GPUs x 32 images. The baseline of
+# github.com/LUSSeg/ImageNetSegModel has 48.7 mIoU on validation.
 _base_ = [
     '../_base_/datasets/imagenet_s919.py', '../_base_/seg_runtime.py'
 ]

@@ -10,8 +10,6 @@ model = dict(
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
-    optimizer=dict(
-        type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05),
-    constructor='LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(
-        decay_type='stage_wise', decay_rate=0.9, num_layers=12))
+    optimizer=_base_.optim_wrapper.optimizer,
+    constructor=_base_.optim_wrapper.constructor,
+    paramwise_cfg=_base_.optim_wrapper.paramwise_cfg)

@@ -1,4 +1,4 @@
-# ConvNeXt V2-T by the recipe of V1-T; not a row of the paper's table.
+# ConvNeXt V2-T with the recipe of V1-T; not a row of the paper's table.
 _base_ = './upernet_convnext_t_ade20k.py'
 
 weights = ('https://dl.fbaipublicfiles.com/convnext/convnextv2/im1k/'

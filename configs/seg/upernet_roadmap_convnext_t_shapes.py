@@ -1,5 +1,5 @@
-# The end of the roadmap; any other step from inverted_bottleneck on by
-# --cfg-options model.backbone.step=NAME.
+# The end of the roadmap. --cfg-options model.backbone.step=NAME selects any other
+# step from inverted_bottleneck on.
 _base_ = './upernet_roadmap_resnet50_shapes.py'
 
 model = dict(

@@ -1,7 +1,7 @@
 # ResNet-50, the start of the roadmap (convnext_dense/projects/roadmap.py), on the
-# built-in data set. --cfg-options model.backbone.step=NAME takes it to stage_ratio,
-# patchify_stem or depthwise_conv; its pair upernet_roadmap_convnext_t_shapes.py
-# has the inverted bottlenecks.
+# built-in data set. --cfg-options model.backbone.step=NAME selects stage_ratio,
+# patchify_stem or depthwise_conv. upernet_roadmap_convnext_t_shapes.py is for the
+# steps with inverted bottlenecks.
 _base_ = './upernet_convnext_atto_shapes.py'
 
 model = dict(

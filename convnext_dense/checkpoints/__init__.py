@@ -1,25 +1,39 @@
 """Everything that reads or writes a checkpoint file.
 
-sources      what a user names -> a file on this disk
-unpickling   without running code
-reading      file -> its content
-origins      how each library names a ConvNeXt's parameters
-recognition  a checkpoint's origin, from its keys; tensors under native names
-loading      into a backbone, with a word on what was used
-whole_models the same for mmengine's detectors and segmentors
-converting   the other way: under another library's names
-writing      whole or not at all
+sources      from a path, a URL or a model's name to a file on this disk
+unpickling   reads a pickle without running code from it
+reading      the content of a file, in any format
+origins      how each library names a ConvNeXt's parameters: the table, and adapters
+layout       the architecture of a ConvNeXt, from the shapes of its tensors
+recognition  the origin of a checkpoint, from its keys; tensors under native names
+loading      into a backbone, with one log line on what was used
+whole_models into mmengine's detectors and segmentors
+converting   to another library's names
+calls        the call that builds another library's model
+writing      a file that is complete or absent
+
+>>> from convnext_dense import ConvNeXt, checkpoints
+>>> content = checkpoints.read("convnext_tiny_22k_224.pth")
+>>> backbone = ConvNeXt("tiny")
+>>> checkpoints.load_pretrained(backbone, "timm://convnext_tiny.fb_in22k")
+>>> conversion = checkpoints.convert(content, "convnext_tiny_22k_224.pth", to="timm")
 """
 
-from .loading import groups, load_pretrained
-from .reading import read, read_batch
-from .sources import SCHEMES, locate
-from .unpickling import TRUST
-from .whole_models import require_whole, source_of
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .converting import convert
+    from .loading import groups, load_pretrained
+    from .reading import read, read_batch
+    from .sources import SCHEMES, locate
+    from .unpickling import TRUST
+    from .whole_models import require_whole, source_of
 
 __all__ = [
     "SCHEMES",
     "TRUST",
+    "convert",
     "groups",
     "load_pretrained",
     "locate",
@@ -28,3 +42,25 @@ __all__ = [
     "require_whole",
     "source_of",
 ]
+_MODULES = {
+    "SCHEMES": "sources",
+    "TRUST": "unpickling",
+    "convert": "converting",
+    "groups": "loading",
+    "load_pretrained": "loading",
+    "locate": "sources",
+    "read": "reading",
+    "read_batch": "reading",
+    "require_whole": "whole_models",
+    "source_of": "whole_models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the tools' ``--help`` lists
+    ``origins`` and shall not wait for torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value

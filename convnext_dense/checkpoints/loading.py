@@ -9,11 +9,11 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from convnext_dense.errors import InputError
-from convnext_dense.models.archs import ARCHS
 
+from .layout import layout
 from .origins import Origin
 from .reading import read
-from .recognition import Found, layout, recognise
+from .recognition import Found, recognise
 
 # Under which key training scripts put the weights; the first one present is taken.
 CONTAINERS = ("state_dict", "model", "module", "teacher", "state_dict_ema", "model_ema")
@@ -156,9 +156,10 @@ def _check_layout(own: Mapping[str, Tensor], found: Found, source: str) -> None:
     if not built or 0 in (*there.depths, there.in_channels):
         # Not a ConvNeXt, or not whole.
         return
-    arch = next(
-        (repr(name) for name, arch in ARCHS.items() if arch[:2] == there[:2]),
-        f"dict(depths={list(there.depths)}, channels={list(there.channels)})",
+    arch = (
+        repr(there.arch)
+        if there.arch
+        else f"dict(depths={list(there.depths)}, channels={list(there.channels)})"
     )
     settings = dict(
         depths=f"arch={arch}",

@@ -1,13 +1,14 @@
-"""The commands, one module or folder for each.
+"""The commands: one module or one folder for each.
 
 A command is a module with
 
-- a docstring: the text of ``--help``;
-- ``add_arguments(parser)``;
-- ``main(args)``, which returns an exit code or None for 0. It imports what takes
-  time, so that ``--help`` and mistakes in arguments need no torch.
+- a docstring, which is the text of ``--help``;
+- ``add_arguments(parser)``, which adds its flags to an ``argparse`` parser;
+- ``main(args)``, which does the work and returns an exit code, or None for 0. It
+  imports torch and the toolboxes itself, so that ``--help`` and mistakes in arguments
+  are answered at once.
 
-The scripts in ``tools/`` have their names.
+``tools/NAME.py`` runs the command of that name. CONTRIBUTING.md says how to add one.
 """
 
 import argparse
@@ -18,15 +19,18 @@ import signal
 import sys
 import time
 
+INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl-C
+
 
 def run(name: str) -> None:
-    """Run a command by the process's arguments; a user's mistake ends in its message.
+    """Run the command ``name`` with the process's arguments, then exit.
 
-    ``convnext_dense.errors`` has the exit codes. ``CONVNEXT_DENSE_DEBUG=1`` shows the
-    Python stack as well. A crash in native code and the signal USR1, after which the
-    command goes on, show the stacks of all threads.
+    A user's mistake ends in its message and an exit code, listed in
+    ``convnext_dense.errors``. ``CONVNEXT_DENSE_DEBUG=1`` shows the Python stack as
+    well. A crash in native code prints the stacks of all threads. So does the signal
+    USR1, after which the command goes on.
     """
-    if sys.stderr:  # it may have been closed
+    if sys.stderr:  # None where the process was started without one
         faulthandler.enable()
         if hasattr(faulthandler, "register"):  # not on Windows
             faulthandler.register(signal.SIGUSR1)
@@ -38,17 +42,17 @@ def run(name: str) -> None:
     command.add_arguments(parser)
     args = parser.parse_args()
     try:
-        if name != "doctor":  # which works without the libraries that others need
+        if name != "doctor":  # the doctor runs without torch and mmengine
             load_package()
         sys.exit(command.main(args))
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)  # as shells say it
+        sys.exit(INTERRUPTED)
     except Exception as error:
         exit_code = getattr(error, "exit_code", None)  # InputError has one
         if exit_code is None or os.environ.get("CONVNEXT_DENSE_DEBUG") == "1":
             raise
-        print(f"error: {_leave_to_the_first(exit_code)}{error}", file=sys.stderr)
+        print(f"error: {_wait_for_rank_0(exit_code)}{error}", file=sys.stderr)
         sys.exit(exit_code)
 
 
@@ -56,20 +60,23 @@ def load_package() -> None:
     """Run ``convnext_dense/__init__.py``, if ``tools/_command.py`` has put it off."""
     package = sys.modules["convnext_dense"]
     if not hasattr(package, "__version__"):
-        package.__spec__.loader.exec_module(package)
+        spec = package.__spec__
+        assert spec is not None
+        assert spec.loader is not None
+        spec.loader.exec_module(package)
 
 
-def _leave_to_the_first(exit_code: int) -> str:
-    """Let the first of many processes report a mistake that all of them find.
+def _wait_for_rank_0(exit_code: int) -> str:
+    """Let rank 0 alone report a mistake that every process of a run finds.
 
-    When it ends, its launcher ends the others. A process that is still running after
-    that has a mistake of its own.
+    When rank 0 ends, the launcher ends the other processes. A process that still
+    runs 10 seconds later has a mistake that rank 0 does not have.
 
     Returns:
-        how its message begins.
+        the start of this process's message: empty, or its rank.
     """
-    ranks = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
-    rank = next((os.environ[name] for name in ranks if name in os.environ), "0")
+    variables = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+    rank = next((os.environ[name] for name in variables if name in os.environ), "0")
     if rank == "0" or exit_code != 2:
         return ""
     time.sleep(10)

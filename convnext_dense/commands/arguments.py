@@ -1,108 +1,153 @@
-"""Arguments that several commands have."""
+"""Arguments that several commands have, and types of arguments."""
 
 import argparse
 import os
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # imported when needed: it imports torch
+    from convnext_dense.datasets.custom.prepare import Options
+
+CONFIG = "config file (.py) of an MMDetection or MMSegmentation model"
+CHECKPOINT = "checkpoint: a path, a URL or hf://OWNER/NAME"
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments both toolboxes' train.py and test.py have."""
-    parser.add_argument("--work-dir", help="where the run writes its files")
+    """Add the arguments that both toolboxes' train.py and test.py have."""
+    parser.add_argument(
+        "--work-dir",
+        metavar="DIR",
+        help="folder for the run's logs and checkpoints (work_dirs/CONFIG_NAME, "
+        "unless the config sets work_dir)",
+    )
     add_options_argument(parser)
     parser.add_argument(
-        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none"
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="what started the processes of a distributed run: pytorch for torchrun, "
+        "slurm for srun, mpi for mpirun (none: a single process)",
     )
     add_trust_argument(parser)
     # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    parser.add_argument(
+        *("--local_rank", "--local-rank"), type=int, default=0, help=argparse.SUPPRESS
+    )
 
 
 def output_file(path: str) -> str:
-    """An argument's type: a file that can be written later."""
+    """Argument type: the path of a file to write, in a folder that exists."""
     folder = Path(path).absolute().parent
     if not folder.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {folder}")
     if Path(path).is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder")
+        raise argparse.ArgumentTypeError(f"{path} is a folder: name a file")
     return path
 
 
 def positive(text: str) -> int:
-    """An argument's type: a whole number from 1 on."""
+    """Argument type: a whole number, 1 or larger."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return number
 
 
-def add_data_arguments(parser: argparse.ArgumentParser):
-    """The flags of ``datasets.custom.prepare.Options``; returns their group."""
+def add_data_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the flags of ``datasets.custom.prepare.Options``; return their group."""
     group = parser.add_argument_group(
-        "your own data",
-        "a COCO file, or folders of images and of label maps (PNG); without a "
-        "validation split a fifth of the images, drawn by seed, is one",
+        "custom data",
+        "Your own images, annotated by a COCO json (boxes and masks) or by label maps\n"
+        "(images whose pixel values are classes). Give --data, or the files and\n"
+        "folders of each split. Without a validation split, a random fifth of the\n"
+        "training images is held out for validation.",
     )
-    group.add_argument("--data", metavar="DIR", help="both splits, by their layout")
-    for split in ("train", "val"):
-        group.add_argument(f"--{split}-json", metavar="FILE", help="COCO annotations")
-        group.add_argument(f"--{split}-images", metavar="DIR")
-        group.add_argument(f"--{split}-labels", metavar="DIR", help="label maps")
+    group.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder with the whole data set; its splits are found by the usual "
+        "names, such as train/, val/, images/, labels/, annotations/",
+    )
+    for split, title in ("train", "training"), ("val", "validation"):
+        group.add_argument(
+            f"--{split}-json",
+            metavar="FILE",
+            help=f"COCO json that annotates the {title} images",
+        )
+        group.add_argument(
+            f"--{split}-images",
+            metavar="DIR",
+            help=f"folder of the {title} images",
+        )
+        group.add_argument(
+            f"--{split}-labels",
+            metavar="DIR",
+            help=f"folder of the {title} images' label maps (PNG)",
+        )
     group.add_argument(
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="of the labels 0, 1, ..., or a file with a name a line; counted if not "
-        "given",
+        help="class names of the labels 0, 1, ..., or one file with a name on each "
+        "line (default: classes are numbered, as many as the label maps hold)",
     )
     group.add_argument(
         "--color-map",
         metavar="FILE",
-        help='for label maps in colours: a line such as "128 64 128 road" for each '
-        "class; those of the name ignore are not trained on",
+        help="for label maps in colors: a file with a line R G B NAME for each class, "
+        'such as "128 64 128 road"; pixels of a class named "ignore" are not used',
     )
     group.add_argument(
         "--reduce-zero-label",
         action="store_true",
-        help="label 0 is not a class but ignored, as 255 is; 1 is the first class",
+        help="ignore label 0, as 255 is ignored; label 1 becomes the first class",
     )
     group.add_argument(
-        "--boxes-only", action="store_true", help="take no notice of masks"
+        "--boxes-only",
+        action="store_true",
+        help="use the boxes of the COCO json and ignore its masks",
     )
     return group
 
 
-def data_options(args: argparse.Namespace):
-    """The ``Options`` of the arguments that ``add_data_arguments`` adds."""
-    from dataclasses import fields
-
+def data_options(args: argparse.Namespace) -> "Options":
+    """The values of the flags that ``add_data_arguments`` adds."""
     from convnext_dense.datasets.custom.prepare import Options
 
-    return Options(**{f.name: getattr(args, f.name) for f in fields(Options)})
+    names = (field.name for field in fields(Options))
+    return Options(**{name: getattr(args, name) for name in names})
 
 
 def add_options_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, for ``config.options.load_config``."""
     parser.add_argument(
         "--cfg-options",
         nargs="+",
         metavar="KEY=VALUE",
-        help="override settings of the config; data_root=FOLDER moves every data set",
+        help="override settings of the config, such as "
+        "optim_wrapper.optimizer.lr=1e-4; data_root=DIR moves every data set of the "
+        "config to DIR",
     )
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust-checkpoint``, for ``apply_trust``."""
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
-        help="let checkpoint files run code, for those who must",
+        help="let checkpoint files run the Python code inside them; only for files "
+        "whose author you trust",
     )
 
 
 def apply_common_arguments(args: argparse.Namespace) -> None:
-    """Those that go into the environment."""
+    """Set the environment variables that ``add_common_arguments``'s flags stand for."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     apply_trust(args)
 
 
 def apply_trust(args: argparse.Namespace) -> None:
+    """Set ``CONVNEXT_DENSE_TRUST_CHECKPOINT`` if ``--trust-checkpoint`` was given."""
     if args.trust_checkpoint:
         os.environ["CONVNEXT_DENSE_TRUST_CHECKPOINT"] = "1"

@@ -1,26 +1,43 @@
-"""Write a ConvNeXt checkpoint under another library's parameter names:
-tools/convert_checkpoint.py IN OUT --to timm."""
+"""Convert a ConvNeXt checkpoint to the parameter names of another library:
+tools/convert_checkpoint.py IN OUT --to timm.
+
+The names in IN are recognised, whichever library wrote it. A detector's or segmentor's
+heads are kept where the library has a place for them. The last lines name the model
+that takes the weights, and the tensors that were left out.
+"""
 
 import argparse
 from pathlib import Path
 
-from .arguments import add_trust_argument, apply_trust
+from convnext_dense.checkpoints.origins import TARGETS
 
-TARGETS = ("native", "timm", "transformers", "torchvision", "mmpretrain")
+from .arguments import add_trust_argument, apply_trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument(
         "source",
         metavar="IN",
         help="path, URL, timm://NAME or hf://OWNER/NAME, from any library",
     )
     parser.add_argument("out", metavar="OUT", help="a .pth or .safetensors file")
-    parser.add_argument("--to", choices=TARGETS, required=True)
+    parser.add_argument(
+        "--to",
+        choices=TARGETS,
+        required=True,
+        help="library whose names OUT has; native is this package's and the authors'",
+    )
     add_trust_argument(parser)
 
 
 def main(args: argparse.Namespace) -> None:
+    """Convert ``args.source`` and write ``args.out``.
+
+    Raises:
+        InputError: the checkpoint cannot be read, the library cannot express it, or the
+            file cannot be written.
+    """
     apply_trust(args)
 
     from convnext_dense import checkpoints
@@ -36,12 +53,12 @@ def main(args: argparse.Namespace) -> None:
     if out.exists() and out.samefile(path):
         raise InputError(f"{out} is the file to read: name another one to write")
     content = checkpoints.read(path)
-    done = converting.convert(content, args.source, args.to)
-    meta = converting.meta_of(content) if done.whole else None
-    writing.write(done.weights, out, meta)
+    conversion = converting.convert(content, args.source, args.to)
+    meta = converting.meta_of(content) if conversion.whole else None
+    writing.write(conversion.weights, out, meta)
     print(
-        f"{args.source} ({done.origin}) -> {out}: {len(done.weights)} "
-        f"tensors for {done.fits}"
+        f"{args.source} ({conversion.origin}) -> {out}: {len(conversion.weights)} "
+        f"tensors for {conversion.fits}"
     )
-    if done.left:
-        print(f"no place for: {checkpoints.groups(done.left)}")
+    if conversion.left:
+        print(f"no place for: {checkpoints.groups(conversion.left)}")

@@ -1,20 +1,29 @@
-"""The learning rate of every layer: tools/show_layer_decay.py CONFIG [--plot FILE]."""
+"""Print the learning rate scale of every layer of a config's model.
+
+The config needs layer-wise or stage-wise learning rate decay:
+  tools/show_layer_decay.py configs/det/cascade_mask_rcnn_convnext_t_coco.py
+"""
 
 import argparse
 from pathlib import Path
 
-from .arguments import add_options_argument, output_file
+from .arguments import CONFIG, add_options_argument, output_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="config file of either toolbox")
+    """Add the config, ``--plot`` and ``--cfg-options``."""
+    parser.add_argument("config", help=CONFIG)
     parser.add_argument(
-        "--plot", type=output_file, metavar="FILE", help="draw the scale over depth"
+        "--plot",
+        type=output_file,
+        metavar="FILE",
+        help="plot each layer's learning rate scale into FILE (.png, .svg, .pdf, ...)",
     )
     add_options_argument(parser)
 
 
 def main(args: argparse.Namespace) -> None:
+    """Build the config's parameter groups, which prints their table; plot them."""
     from convnext_dense.config.options import load_config
     from convnext_dense.engine.build import build_layer_decay
     from convnext_dense.optim import layer_decay_plot

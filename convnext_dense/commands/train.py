@@ -1,13 +1,19 @@
-"""Train a detector or a segmentor: tools/train.py CONFIG [options].
+"""Train a detector or a segmentor.
 
-Train on your own data with --data DIR, or --train-json and --train-images, or
---train-images and --train-labels: classes, heads and schedule are set to fit it.
+Reproduce a config:
+  tools/train.py configs/det/cascade_mask_rcnn_convnext_t_coco.py
+
+Train on your own images. The config's classes, heads and schedule are set to fit them:
+  tools/train.py CONFIG --data DIR
+  tools/train.py CONFIG --train-json FILE --train-images DIR      (COCO json)
+  tools/train.py CONFIG --train-images DIR --train-labels DIR     (label maps)
 """
 
 import argparse
 from functools import partial
 
 from .arguments import (
+    CONFIG,
     add_common_arguments,
     add_data_arguments,
     apply_common_arguments,
@@ -17,33 +23,44 @@ from .arguments import (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="config file of either toolbox")
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    """Add the flags of mmdet's and mmseg's train.py, and those for custom data."""
+    parser.add_argument("config", help=CONFIG)
+    parser.add_argument(
+        "--amp",
+        action="store_true",
+        help="mixed precision on a GPU; a CPU trains in fp32",
+    )
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
-        help="scale the learning rate with the batch size",
+        help="multiply the learning rate by this run's total batch size / the "
+        "config's auto_scale_lr.base_batch_size",
     )
     parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CKPT",
-        help="go on from a checkpoint; without one, from the newest of the work dir",
+        help="resume a run from the checkpoint CKPT; without CKPT, from the newest "
+        "checkpoint in the work dir",
     )
     parser.add_argument(
         "--replay",
         metavar="FILE",
-        help="do not train: run a batch again that was not finite, "
-        "WORK_DIR/not_finite/iter_N.pth",
+        help="do not train, but compute again one batch whose loss or gradient was "
+        "not finite; FILE is WORK_DIR/not_finite/iter_N.pth",
     )
     add_common_arguments(parser)
     add_data_arguments(parser).add_argument(
-        "--epochs", type=positive, metavar="N", help="sized from the data if not given"
+        "--epochs",
+        type=positive,
+        metavar="N",
+        help="how long to train on custom data (default: set by its size)",
     )
 
 
 def main(args: argparse.Namespace) -> None:
+    """Turn the flags into settings of the config, and train."""
     apply_common_arguments(args)
 
     from convnext_dense.config import options
@@ -66,7 +83,8 @@ def main(args: argparse.Namespace) -> None:
     data = data_options(args)
     if args.epochs and not data:
         raise InputError(
-            "--epochs is for your own data (--data, --train-json, --train-labels); a "
-            "config's own: --cfg-options train_cfg.max_epochs=N or .max_iters=N"
+            "--epochs works with custom data only (--data, --train-json, "
+            "--train-labels). For the config's data set, use --cfg-options "
+            "train_cfg.max_epochs=N or train_cfg.max_iters=N"
         )
     runner.run(cfg, "train", partial(prepare, cfg, data, args.epochs) if data else None)

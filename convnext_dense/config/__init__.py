@@ -1,6 +1,8 @@
 """From a config file and a command line to a checked mmengine ``Config``.
 
-options   what each command-line flag changes
-embedded  the config inside a checkpoint, read without running its code
-checks    whether files, values, names and channels fit, before a run starts
+options       reads a config file and applies the command line to it
+cfg_options   parses the values of ``--cfg-options``
+embedded      reads the config inside a checkpoint without running its code
+checks        checks files, values and names before a run starts
+sections      iterates over the data sets of a dataloader
 """

@@ -1,20 +1,21 @@
-"""A config with the command line's wishes applied.
+"""Reads a config file and applies the command line's flags to it.
 
-What the two toolboxes' own train.py and test.py do with their flags, said once for
-both.
+One function for each flag of the toolboxes' own train.py and test.py, for both
+toolboxes.
 """
 
-import argparse
 import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
+from convnext_dense.utils.text import reason
 
+from . import cfg_options
 from .checks import names
 from .sections import dataset_configs
 
@@ -25,19 +26,32 @@ def load_config(
     work_dir: str | None = None,
     launcher: str = "none",
 ) -> Config:
-    """Read a config and apply the command line's general options.
+    """Read a config file and apply the flags that all commands have.
+
+    The config is not checked yet: ``build_runner`` and ``build_model`` check it.
 
     Args:
-        file: path of the config.
+        file: path of the config file.
         options: ``--cfg-options``, each ``key=value`` in mmengine's notation.
             ``data_root`` moves every data set and evaluator of the config, not
             only the variable of that name.
-        work_dir: where the run writes; ``work_dirs/<config's name>`` if neither
-            this nor the config says.
+        work_dir: the folder that the run writes to. The default is the config's
+            ``work_dir``, or else ``work_dirs/<config's name>``.
         launcher: none, pytorch, slurm or mpi.
 
+    Returns:
+        The config, with ``work_dir`` and ``launcher`` set.
+
     Raises:
-        InputError: the config cannot be read, or an option not applied.
+        InputError: the config cannot be read, or an option cannot be applied.
+
+    Example::
+
+        cfg = load_config(
+            "configs/seg/upernet_convnext_atto_shapes.py",
+            ["train_cfg.max_iters=100", "data_root=/data/shapes"],
+        )
+        runner = convnext_dense.engine.runner.run(cfg, "train")
     """
     if not Path(file).is_file():
         folder = ": it is a folder" if Path(file).is_dir() else ""
@@ -48,12 +62,10 @@ def load_config(
         raise
     except RecursionError as error:
         raise InputError(
-            f"{file} could not be read: its _base_ leads back to it"
+            f"{file} could not be read: it inherits from itself through _base_"
         ) from error
-    except Exception as error:  # whatever a config's own code can raise
-        raise InputError(
-            f"{file} could not be read: {type(error).__name__}: {error}"
-        ) from error
+    except Exception as error:  # the config's own code can raise anything
+        raise InputError(f"{file} could not be read: {reason(error)}") from error
     cfg.launcher = launcher
     use_options(cfg, options or ())
     if work_dir:
@@ -64,31 +76,28 @@ def load_config(
 
 
 def use_options(cfg: Config, options: Sequence[str]) -> None:
-    """``--cfg-options``, as ``load_config`` takes them."""
-    options = _parse_options(options)
-    if "data_root" in options:
+    """Apply ``--cfg-options``: KEY=VALUE texts, as for ``load_config``.
+
+    Raises:
+        InputError: an option cannot be read, nothing reads its key, or its value does
+            not fit.
+    """
+    settings = cfg_options.parse(options)
+    if "data_root" in settings:
         if "data_root" not in cfg:
             raise InputError(
                 f"--cfg-options: {cfg.filename} has no data_root to change"
             )
-        _move_data(cfg, str(cfg.data_root), str(options["data_root"]))
-    names.check_options(cfg, options)
+        _move_data(cfg, str(cfg.data_root), str(settings["data_root"]))
+    names.check_options(cfg, settings)
     try:
-        cfg.merge_from_dict(options)
+        cfg.merge_from_dict(settings)
     except Exception as error:
         raise InputError(f"--cfg-options could not be applied: {error}") from error
 
 
-def _parse_options(options: Sequence[str]) -> dict:
-    for option in options:
-        if "=" not in option:
-            raise InputError(f"--cfg-options: {option!r} is not key=value")
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="*", action=DictAction, default={})
-    return parser.parse_args(["--cfg-options", *options]).cfg_options
-
-
 def _move_data(cfg: Config, old: str, new: str) -> None:
+    """Replace the folder ``old`` by ``new`` in all dataloaders and evaluators."""
     old, new = old.rstrip("/"), new.rstrip("/")
 
     def moved(value):
@@ -101,22 +110,33 @@ def _move_data(cfg: Config, old: str, new: str) -> None:
         return value
 
     for split in ("train", "val", "test"):
-        for part in (f"{split}_dataloader", f"{split}_evaluator"):
-            if cfg.get(part):
-                cfg[part] = moved(cfg[part])
+        for section in (f"{split}_dataloader", f"{split}_evaluator"):
+            if cfg.get(section):
+                cfg[section] = moved(cfg[section])
 
 
 def use_amp(cfg: Config) -> None:
-    """``--amp``: train in mixed precision."""
+    """Apply ``--amp``: train in mixed precision.
+
+    Raises:
+        InputError: the config's optimizer wrapper has no mixed precision.
+    """
     wrapper = cfg.optim_wrapper
     if wrapper.get("type", "OptimWrapper") not in ("OptimWrapper", "AmpOptimWrapper"):
-        raise InputError(f"--amp does not go with optim_wrapper type {wrapper.type}")
+        raise InputError(
+            f"--amp works with OptimWrapper, not with the config's {wrapper.type}: set "
+            "optim_wrapper.type, or leave --amp out"
+        )
     wrapper.type = "AmpOptimWrapper"
     wrapper.setdefault("loss_scale", "dynamic")
 
 
 def use_auto_scale_lr(cfg: Config) -> None:
-    """``--auto-scale-lr``: scale the learning rate with the batch size."""
+    """Apply ``--auto-scale-lr``: scale the learning rate with the batch size.
+
+    Raises:
+        InputError: the config does not say for which batch size its rate is.
+    """
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise InputError(
             f"--auto-scale-lr: {cfg.filename} does not say for which batch size its "
@@ -126,24 +146,35 @@ def use_auto_scale_lr(cfg: Config) -> None:
 
 
 def use_resume(cfg: Config, checkpoint: str) -> None:
-    """``--resume [CHECKPOINT]``: 'auto' takes the newest of the work dir."""
+    """Apply ``--resume [CHECKPOINT]``: continue a run.
+
+    Args:
+        checkpoint: a file; 'auto' stands for the newest checkpoint of the work dir.
+    """
     cfg.resume = True
     cfg.load_from = None if checkpoint == "auto" else checkpoint
 
 
 def use_tta(cfg: Config) -> None:
-    """``--tta``: test-time augmentation, by the config's or mmdet's default."""
+    """Apply ``--tta``: test-time augmentation, as the config or mmdet defines it.
+
+    Raises:
+        InputError: the config of a segmentor defines none.
+    """
     if "tta_pipeline" not in cfg or "tta_model" not in cfg:
         if cfg.get("default_scope") != "mmdet":
-            raise InputError(f"--tta: {cfg.filename} has no tta_model and tta_pipeline")
+            raise InputError(
+                f"--tta: {cfg.filename} has no tta_model and tta_pipeline; add them to "
+                "the config, or leave --tta out"
+            )
         _default_det_tta(cfg)
     if cfg.model.get("roi_head", {}).get("mask_head"):
         cfg.model.roi_head.mask_head = None
         for evaluator in _evaluators(cfg):
             if "segm" in evaluator.get("metric", ()):
                 evaluator.metric = ["bbox"]
-        print_log("--tta: mmdet merges boxes only, so masks are left out", "current")
-    # What the config's tta_model says of its module changes the model for TTA.
+        print_log("--tta: mmdet merges boxes only; masks are left out", "current")
+    # A config's tta_model.module changes settings of the model for TTA.
     cfg.merge_from_dict(dict(model=cfg.tta_model.pop("module", {})))
     for dataset in dataset_configs(cfg.test_dataloader):
         if "pipeline" in dataset:
@@ -152,7 +183,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def _default_det_tta(cfg: Config) -> None:
-    """The image and its mirror image, as mmdet's own test.py does."""
+    """Test each image and its mirror image, as mmdet's own test.py does."""
     cfg.tta_model = dict(
         type="DetTTAModel",
         tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100),
@@ -176,7 +207,14 @@ def _evaluators(cfg: Config) -> list[ConfigDict]:
 
 
 def use_out(cfg: Config, out: str) -> None:
-    """``--out``: a pickle of all predictions (mmdet) or a folder of PNGs (mmseg)."""
+    """Apply ``--out``: keep all predictions.
+
+    Args:
+        out: a .pkl file for mmdet, a folder of PNGs for mmseg.
+
+    Raises:
+        InputError: ``out`` cannot be written, or is not of the toolbox's format.
+    """
     if cfg.default_scope == "mmseg":
         files.check_folder(out, "--out")
         for evaluator in _evaluators(cfg):
@@ -186,13 +224,26 @@ def use_out(cfg: Config, out: str) -> None:
         raise InputError(f"--out {out}: for detection, name a .pkl file")
     files.check_folder(Path(out).parent, "--out")
     if "metrics" in cfg.test_evaluator:
-        raise InputError("--out: not with an evaluator of several data sets")
+        raise InputError(
+            "--out does not work with an evaluator of several data sets: test them one "
+            "by one, or leave --out out"
+        )
     dump = dict(type="DumpDetResults", out_file_path=out)
     cfg.test_evaluator = [*_evaluators(cfg), dump]
 
 
 def use_show(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """``--show``, ``--show-dir``: draw every prediction beside its truth."""
+    """Apply ``--show`` and ``--show-dir``: draw predictions beside the ground truth.
+
+    Args:
+        show: open a window for each image.
+        show_dir: the folder to draw into; None for no files.
+        wait_time: seconds that a window stays open.
+
+    Raises:
+        InputError: the config has no visualization hook, or ``show_dir`` cannot be
+            written to.
+    """
     hook = cfg.get("default_hooks", {}).get("visualization")
     if not hook:
         raise InputError(
@@ -203,17 +254,21 @@ def use_show(cfg: Config, show: bool, show_dir: str | None, wait_time: float) ->
         files.check_folder(show_dir, "--show-dir")
     hook.update(draw=True, interval=1, show=show, wait_time=wait_time)
     if show_dir and cfg.default_scope == "mmdet":
-        # A relative path would land below the work dir and a time stamp.
+        # mmdet would put a relative path below the work dir and a time stamp.
         hook.test_out_dir = str(Path(show_dir).absolute())
     elif show_dir:
         cfg.visualizer.save_dir = show_dir
 
 
 def image_pipeline(cfg: Config) -> list[ConfigDict]:
-    """The test pipeline for files of this disk without annotations; a copy.
+    """The test pipeline for local image files without annotations.
+
+    Returns:
+        A copy of the config's pipeline without the steps that load annotations and
+        without file backends.
 
     Raises:
-        InputError: there is none, or it does not start with LoadImageFromFile.
+        InputError: there is no pipeline, or it does not start with LoadImageFromFile.
     """
     datasets = dataset_configs(cfg.get("test_dataloader"))
     pipeline = next((d["pipeline"] for d in datasets if "pipeline" in d), None)
@@ -228,6 +283,6 @@ def image_pipeline(cfg: Config) -> list[ConfigDict]:
         raise InputError(
             f"the test pipeline of {cfg.filename} does not start with LoadImageFromFile"
         )
-    for place in ("backend_args", "file_client_args"):
-        steps[0].pop(place, None)
+    for backend in ("backend_args", "file_client_args"):
+        steps[0].pop(backend, None)
     return steps

@@ -1,9 +1,11 @@
-"""Training and testing runs: mmengine's ``Runner``, and what is added to it.
+"""Training and testing runs: mmengine's ``Runner`` and additions to it.
 
-runner        one call that checks, builds and runs
-launch        joining many processes
+runner        checks a config, builds a Runner and runs it
+build         builds the model alone, without a Runner
+machine       fits a config to the GPUs and processes that there are
+launch        joins the processes of a run
 fsdp          sharded training
-cleanup       closing what a run leaves open
-exact_resume  a stopped run goes on as if it had not been stopped
-watch         stops training that cannot be worth anything
+cleanup       closes files and worker processes after a run
+exact_resume  continues a stopped run as if it had never stopped
+watch         stops runs that cannot learn
 """

@@ -1,4 +1,4 @@
-"""What mmengine leaves behind a run, which matters to a process that goes on."""
+"""Closes what mmengine leaves open after a run, for processes that continue."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,57 +12,66 @@ from mmengine.visualization import Visualizer
 
 @contextmanager
 def let_go() -> Iterator[None]:
-    """Let go of the loggers, visualizers, ... that are made inside, and close them.
+    """Close and forget the loggers, visualizers, ... that are created inside.
 
-    mmengine keeps them by name for as long as the process lives: log files stay open,
-    and a next run with a visualizer of the same name would write into the folder of
-    this one. There can be only one run at a time, as everywhere in mmengine.
+    mmengine keeps them by name until the process ends: log files stay open, and the
+    next run with a visualizer of the same name would write into the folder of this
+    run. As everywhere in mmengine, only one run at a time is possible.
     """
-    before = {kind: set(kind._instance_dict) for kind in _kinds()}
+    before = {
+        manager: set(manager._instance_dict) for manager in _subclasses(ManagerMixin)
+    }
     failed = True
     try:
         yield
         failed = False
     finally:
-        for kind in _kinds():
-            for name in set(kind._instance_dict) - before.get(kind, set()):
-                _close(kind._instance_dict.pop(name), failed)
+        for manager in _subclasses(ManagerMixin):
+            for name in set(manager._instance_dict) - before.get(manager, set()):
+                _close(manager._instance_dict.pop(name), failed)
         if failed:
             _unlock()
 
 
-def _kinds(kind: type = ManagerMixin) -> Iterator[type]:
-    yield kind
-    for heir in kind.__subclasses__():
-        yield from _kinds(heir)
+def _subclasses(base: type[ManagerMixin]) -> Iterator[type[ManagerMixin]]:
+    """``base`` and every class that inherits from it."""
+    yield base
+    for subclass in base.__subclasses__():
+        yield from _subclasses(subclass)
 
 
 def _unlock() -> None:
-    """Let other threads run: mmengine keeps a lock if it could not build a logger or a
-    visualizer."""
-    with suppress(RuntimeError):  # once it is no longer, or was never, this thread's
+    """Release mmengine's lock.
+
+    mmengine keeps the lock if it fails to build a logger or a visualizer; then no other
+    thread could build one.
+    """
+    with suppress(RuntimeError):  # raised when this thread does not hold the lock
         while True:
             _release_lock()
 
 
 def _close(instance: ManagerMixin, failed: bool) -> None:
+    """Close a logger's files, and a visualizer's if the run has ``failed``."""
     if isinstance(instance, MMLogger):
         for handler in list(instance.handlers):
             instance.removeHandler(handler)
             handler.close()
-    elif isinstance(instance, Visualizer) and failed:  # else mmengine has closed it
+    # After a run that did not fail, mmengine has closed the visualizer.
+    elif isinstance(instance, Visualizer) and failed:
         with suppress(Exception):  # it must not hide why the run failed
             instance.close()
 
 
 def stop_workers(runner: Runner) -> None:
-    """End the data-loader workers that would stay for a next epoch."""
+    """End the data-loader workers that stay alive for a next epoch."""
     for split in ("train", "val", "test"):
-        loop = getattr(runner, f"_{split}_loop", None)  # perhaps still a config
+        loop = getattr(runner, f"_{split}_loop", None)  # a config if never used
         loader = getattr(loop, "dataloader", None)
-        endless = getattr(loop, "dataloader_iterator", None)  # of a run by iterations
+        endless = getattr(loop, "dataloader_iterator", None)  # of iteration-based runs
         for holder in (loader, endless):
             iterator = getattr(holder, "_iterator", None)
-            if hasattr(iterator, "_shutdown_workers"):
-                iterator._shutdown_workers()
+            shutdown = getattr(iterator, "_shutdown_workers", None)
+            if holder is not None and shutdown is not None:
+                shutdown()
                 holder._iterator = None

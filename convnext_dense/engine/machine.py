@@ -1,15 +1,19 @@
-"""Fit a config to the machine that runs it."""
+"""Fits a config to the GPUs and processes that a run has."""
+
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
-from . import launch
-
 
 def fit_to_machine(cfg: Config) -> None:
-    """Replace what needs many processes where there is one, and what needs a GPU
-    where there is none; a line says what."""
+    """Replace the settings of ``cfg`` that this machine cannot run.
+
+    One process gets the whole model instead of FSDP. Without a GPU, fp32 replaces
+    mixed precision, BN replaces SyncBN, and gloo replaces NCCL. A line of the log
+    names what is replaced.
+    """
     many = (cfg.get("launcher") or "none") != "none"
     if not many and "FSDP" in (cfg.get("strategy") or {}).get("type", ""):
         for key in ("runner_type", "strategy"):
@@ -26,21 +30,53 @@ def fit_to_machine(cfg: Config) -> None:
         replaced.append("mixed precision by fp32")
     if _replace_type(cfg.model, "SyncBN", "BN"):
         replaced.append("SyncBN by BN")
-    if many and launch.fit_to_cpu(cfg):
+    if many and fit_wrapper_to_cpu(cfg):
         replaced.append("NCCL by gloo")
     if replaced:
         print_log(f"no GPU here: {', '.join(replaced)} replaced", "current")
 
 
-def _replace_type(node, old: str, new: str) -> bool:
-    """Whether a ``type`` was replaced anywhere below ``node``."""
-    found = False
+def fit_wrapper_to_cpu(cfg: Config) -> bool:
+    """Make the wrapper of ``cfg``'s model (DDP or FSDP) work without a GPU.
+
+    Without these settings, mmengine passes the wrapper the GPU of this process's local
+    rank.
+
+    Returns:
+        Whether ``cfg`` was changed.
+    """
+    flexible = "runner_type" in cfg  # of the FlexibleRunner
+    strategy = dict(cfg.get("strategy") or dict(type="DDPStrategy"))
+    if flexible:
+        configured = strategy.get("model_wrapper") or {}
+    else:
+        configured = cfg.get("model_wrapper_cfg") or {}
+    if flexible and "FSDP" in strategy["type"]:
+        wrapper = dict(configured, device_id="cpu")
+    else:
+        defaults: dict[str, Any] = dict(
+            type="MMDistributedDataParallel", broadcast_buffers=False
+        )
+        defaults["find_unused_parameters"] = cfg.get("find_unused_parameters", False)
+        wrapper = {**defaults, **configured, "device_ids": None}
+    if wrapper == configured:
+        return False
+    if flexible:
+        cfg.strategy = dict(strategy, model_wrapper=wrapper)
+    else:
+        cfg.model_wrapper_cfg = wrapper
+    return True
+
+
+def _replace_type(node: Any, old: str, new: str) -> bool:
+    """Replace the ``type`` ``old`` everywhere below ``node``; return whether it was."""
+    replaced = False
     if isinstance(node, dict):
         if node.get("type") == old:
             node["type"] = new
-            found = True
+            replaced = True
         node = list(node.values())
     if isinstance(node, list | tuple):
         for child in node:
-            found |= _replace_type(child, old, new)
-    return found
+            replaced |= _replace_type(child, old, new)
+    return replaced

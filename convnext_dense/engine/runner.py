@@ -1,4 +1,8 @@
-"""Train, validate or test by a config, with either toolbox."""
+"""Trains, validates or tests with a config of either toolbox.
+
+The way of a config: a command loads it, ``build_runner`` checks it once, fits it to the
+machine once and builds a Runner, and ``run`` runs that Runner.
+"""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -35,20 +39,33 @@ def run(
     prepare: Callable[[], None] | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Runner:
-    """Train, validate or test; a start that fails leaves nothing in the work dir.
+    """Check a config, build a Runner and run it.
 
-    Log files and data-loader workers are closed at the end, whatever it is.
+    Log files and data-loader workers are closed at the end, also after an error. A run
+    that fails before its work begins leaves no new files in the work dir.
 
     Args:
-        mode: 'train', which is watched, can be resumed exactly, and ends with the
-            run's page, 'val' or 'test'.
-        prepare: called first; may write to the work dir and change ``cfg``.
-        hooks: besides those of ``cfg``.
+        cfg: as ``load_config`` returns it; it is changed to fit the machine.
+        mode: 'train', 'val' or 'test'. Training is watched (``WatchHook``), can be
+            resumed exactly (``ExactResumeHook``), and ends with the run's page
+            (``RunReportHook``).
+        prepare: called after the checks and before anything is built; it may write to
+            the work dir and change ``cfg``. Custom data is prepared by it.
+        hooks: added to the hooks of ``cfg``.
+
+    Returns:
+        The Runner after its run.
 
     Raises:
-        InputError: something that ``cfg`` names is not there or not what it
-            should be.
+        InputError: the config, or a file that it names, is wrong.
+        NotFiniteError: training stopped because losses or gradients are not finite.
         LostProcessError: another process of the run has ended.
+        SystemExit: a signal stopped training, and a checkpoint is saved (code 75).
+
+    Example::
+
+        cfg = load_config("configs/seg/upernet_convnext_atto_shapes.py")
+        runner = run(cfg, "train")
     """
     start = _Start(whole=mode != "train" or cfg.get("resume", False))
     with (
@@ -60,8 +77,8 @@ def run(
         runner.register_hook(start, priority="HIGHEST")
         if mode == "train":
             present = set(map(type, runner.hooks))
-            added = [hook for hook in TRAINING_HOOKS if hook not in present]
-            hooks = [*(hook() for hook in added), *hooks]
+            missing = [hook for hook in TRAINING_HOOKS if hook not in present]
+            hooks = [*(hook() for hook in missing), *hooks]
         for hook in hooks:
             runner.register_hook(hook)
         try:
@@ -72,61 +89,78 @@ def run(
 
 
 def replay(cfg: Config, file: str) -> None:
-    """Run a batch that was not finite again, and print what comes of it.
+    """Repeat the step of a batch that was not finite, and print its losses.
+
+    Args:
+        cfg: the config of the run.
+        file: ``WORK_DIR/not_finite/iter_N.pth``, which ``WatchHook`` wrote.
 
     Raises:
-        InputError: the file is no batch of ``cfg``'s model.
-        NotFiniteError: it is not finite again.
+        InputError: the file holds no batch, or one of another model.
+        NotFiniteError: the losses or gradients are not finite again.
     """
-    fit_to_machine(cfg)
-    lines, finite = batches.replay(cfg, build_model(cfg, "cpu"), file)
+    model = build_model(cfg, "cpu", as_in_training=True)
+    lines, finite = batches.replay(cfg, model, file)
     if not finite:
         raise NotFiniteError("\n".join(lines))
     print("\n".join(lines))
 
 
 class _Start(Hook):
-    """Looks at the checkpoint before it is used, and notes when work begins."""
+    """Checks the checkpoint of a run, and notes when the run's work begins.
+
+    Args:
+        whole: whether the checkpoint must have weights for every parameter.
+
+    Attributes:
+        over: whether training, validation or testing has begun.
+    """
 
     def __init__(self, whole: bool):
-        self.whole = whole  # a head that starts from nothing is an error
+        self.whole = whole
         self.over = False
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Raise an InputError if the checkpoint does not suit the run."""
         if not isinstance(checkpoint, Mapping):
             content = type(checkpoint).__name__
             raise InputError(f"{runner._load_from} holds a {content}, not weights")
         weights = checkpoint.get("state_dict", checkpoint)
         if runner._resume and not {"meta", "optimizer"} <= set(checkpoint):
             raise InputError(
-                f"--resume: {checkpoints.source_of(weights)} is not of a run: it has "
-                "weights but no optimizer state. To start from its weights: "
-                "--cfg-options load_from=FILE"
+                f"--resume: {checkpoints.source_of(weights)} is not a checkpoint of a "
+                "run: it has weights but no optimizer state. To start from its "
+                "weights: --cfg-options load_from=FILE"
             )
         if self.whole:
             checkpoints.require_whole(runner.model, weights)
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
+        """Note that the work has begun."""
         self.over = True
 
-    before_val = before_train  # in training nothing new
+    before_val = before_train
     before_test = before_train
 
 
 def build_runner(
     cfg: Config, mode: str, prepare: Callable[[], None] | None = None
 ) -> Runner:
-    """A Runner with its data sets built, ready for ``train()`` or the like.
+    """Check a config and build a Runner with its data sets.
 
-    With a launcher, to be called in ``launch.joined``.
+    The checks and ``fit_to_machine`` are made here, once. With a launcher, call this
+    within ``launch.joined``.
 
     Args:
-        mode: 'train', 'val' or 'test'.
+        cfg: as ``load_config`` returns it; it is changed to fit the machine.
+        mode: 'train', 'val' or 'test': which of the Runner's methods will be called.
         prepare: called between the checks and building, as in ``run``.
 
+    Returns:
+        A Runner whose ``train()``, ``val()`` or ``test()`` can be called.
+
     Raises:
-        InputError: something that ``cfg`` names is not there or not what it
-            should be.
+        InputError: the config, or a file that it names, is wrong.
     """
     splits = _splits(mode)
     checks.check(cfg, splits, data_files=prepare is None)
@@ -137,30 +171,48 @@ def build_runner(
         build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
         runner = build(cfg)
         check_channels(runner.model)
-        for split in splits:  # a loop builds its data set when first asked for
+        if mode == "val":
+            _save_no_best(runner)
+        for split in splits:  # the first access to a loop builds its data set
             loop = getattr(runner, f"{split}_loop")
             empty = empty_dataset(loop.dataloader.dataset) if loop else None
             if empty is not None:
-                where = empty.ann_file or ", ".join(empty.data_prefix.values())
+                source = empty.ann_file or ", ".join(empty.data_prefix.values())
                 raise InputError(
-                    explain_data(cfg, splits) or f"the {split} data is empty: {where}"
+                    explain_data(cfg, splits) or f"the {split} data is empty: {source}"
                 )
     except InputError:
         raise
-    except Exception as error:  # whatever a library can raise
-        trouble = explain_data(cfg, splits) or explain_build(error)
-        raise InputError(trouble) from error
+    except Exception as error:  # libraries can raise anything
+        explanation = explain_data(cfg, splits) or explain_build(error)
+        raise InputError(explanation) from error
     return runner
 
 
+def _save_no_best(runner: Runner) -> None:
+    """Turn ``save_best`` off: outside of training, mmengine's hook fails with it."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            hook.save_best = None
+
+
 def _splits(mode: str) -> tuple[str, ...]:
-    """Those whose data a run in this mode uses."""
+    """The splits whose data a run in this mode uses."""
     return ("train", "val") if mode == "train" else (mode,)
 
 
 @contextmanager
 def _nothing_left_on_failure(work_dir: Path, start: _Start) -> Iterator[None]:
-    """Remove the folders that a start that failed made: the log's and those above."""
+    """Remove what a run wrote if it fails before its work begins.
+
+    Args:
+        work_dir: removed with the folders above it, as far as the run created them.
+        start: the hook that notes when the work begins.
+
+    Raises:
+        InputError: ``work_dir`` cannot be written to, or a library raised another
+            error while the run was being built.
+    """
     files.check_folder(work_dir, "the work dir")
     before = set(work_dir.iterdir()) if work_dir.is_dir() else set()
     absent = [path for path in (work_dir, *work_dir.parents) if not path.exists()]
@@ -169,12 +221,12 @@ def _nothing_left_on_failure(work_dir: Path, start: _Start) -> Iterator[None]:
     except Exception as error:
         if start.over:
             raise
-        made = absent[-1:] or set(work_dir.iterdir()) - before
-        for path in made:
+        created = absent[-1:] or set(work_dir.iterdir()) - before
+        for path in created:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        if not hasattr(error, "exit_code"):  # a library's, while all was being built
+        if not hasattr(error, "exit_code"):  # raised by a library while building
             raise InputError(explain_build(error)) from error
         raise

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 from convnext_dense.errors import InputError
 
-from .layer_norm import NORM_EPS
-
 NUM_STAGES = 4
+NORM_EPS = 1e-6  # of the authors' norms
 
 
 class Arch(NamedTuple):

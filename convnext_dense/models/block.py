@@ -16,10 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import StochasticDepth
 
 from . import fused
-from .layer_norm import NORM_EPS
+from .archs import NORM_EPS
+
+
+def drop_path(rate: float) -> nn.Module:
+    """Stochastic depth (arXiv 1603.09382): drop a sample's branch with this rate."""
+    # Importing torchvision takes a second and more, so it is not done at the top.
+    from torchvision.ops import StochasticDepth
+
+    return StochasticDepth(rate, mode="row")
 
 
 class GRN(nn.Module):
@@ -88,7 +95,7 @@ class Block(nn.Module):
             if layer_scale_init_value > 0
             else None
         )
-        self.drop_path = StochasticDepth(drop_path_rate, mode="row")
+        self.drop_path = drop_path(drop_path_rate)
         self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,6 +153,8 @@ class Block(nn.Module):
         Parts that were exchanged (adapters, quantization) or have hooks must be
         called; the lean block only reads their parameters.
         """
+        from torchvision.ops import StochasticDepth
+
         kinds = {
             self.dwconv: nn.Conv2d,
             self.norm: nn.LayerNorm,

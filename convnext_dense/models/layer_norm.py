@@ -2,8 +2,6 @@
 
 from torch import Tensor, nn
 
-NORM_EPS = 1e-6
-
 
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of each position of a feature map.

@@ -1,10 +1,143 @@
-"""Every change that this package makes to mmengine and mmcv."""
+"""Every change that this package makes to other libraries, in one table.
 
-from . import checkpoint_loading, mmcv_ops, run_checkpoints
+Importing ``convnext_dense`` calls ``install``. Hooks also wrap methods of single
+objects of a run (its loop, its optimizer wrapper). That leaves the libraries as they
+are, and ends with the run.
+"""
+
+import textwrap
+from collections.abc import Callable
+from typing import NamedTuple
+
+from . import (
+    checkpoint_finding,
+    checkpoint_loading,
+    checkpoint_saving,
+    mmcv_ops,
+    mmseg_resize,
+)
+
+AT_IMPORT = "always"
+DURING_EXPORT = "while tools/export.py traces a model"
+
+
+class Patch(NamedTuple):
+    """One change to another library.
+
+    Attributes:
+        names: the dotted names that are replaced.
+        library: the library they belong to.
+        why: what the change does for the user, in one or two sentences.
+        versions: the versions of the library that need it.
+        install: makes the change; a second call changes nothing. A context manager,
+            which undoes the change at its end, if ``when`` is not ``AT_IMPORT``.
+        when: the time during which the change is in effect.
+    """
+
+    names: tuple[str, ...]
+    library: str
+    why: str
+    versions: str
+    install: Callable[[], object]
+    when: str = AT_IMPORT
+
+    def __str__(self) -> str:
+        when = "" if self.when == AT_IMPORT else f" Only {self.when}."
+        return f"{self.why}{when} Needed for {self.versions}."
+
+
+PATCHES = (
+    Patch(
+        names=(mmcv_ops.NAME,),
+        library="mmcv",
+        why="Where the installed mmcv has no compiled ops, NMS, soft-NMS, RoIAlign and "
+        "the focal loss come from torchvision, and \"No module named 'mmcv._ext'\" no "
+        "longer occurs. Compiled ops are never replaced. Any other op raises an error "
+        "that names the op and says how to install compiled ops.",
+        versions="mmcv-lite, and onedl-mmcv or mmcv built without compiled ops",
+        install=mmcv_ops.install,
+    ),
+    Patch(
+        names=("mmengine.runner.checkpoint.CheckpointLoader._schemes",),
+        library="mmengine",
+        why="mmengine reads every checkpoint without running code from it.",
+        versions="onedl-mmengine 0.10.12, which unpickles without restriction what "
+        "torch has refused, and mmengine 0.10.7, which cannot read its own checkpoints "
+        "under torch 2.6 and later",
+        install=checkpoint_loading.read_safely,
+    ),
+    Patch(
+        names=(
+            "mmengine.runner.checkpoint.load_state_dict",
+            "mmengine.runner.load_state_dict",
+        ),
+        library="mmengine",
+        why="Models with this package's ConvNeXt load checkpoints of any origin. Other "
+        "models load as before.",
+        versions="all versions",
+        install=checkpoint_loading.load_any_origin,
+    ),
+    Patch(
+        names=(
+            "mmengine.runner.checkpoint.save_checkpoint",
+            "mmengine.runner.save_checkpoint",
+            "mmengine.runner.runner.save_checkpoint",
+        ),
+        library="mmengine",
+        why="A checkpoint gets its name only when it is complete on the disk.",
+        versions="all versions",
+        install=checkpoint_saving.save_whole,
+    ),
+    Patch(
+        names=(
+            "mmengine.hooks.CheckpointHook._save_checkpoint_with_step",
+            "mmengine.hooks.CheckpointHook._save_best_checkpoint",
+        ),
+        library="mmengine",
+        why="The previous checkpoint is removed only after the new one is complete.",
+        versions="all versions",
+        install=checkpoint_saving.remove_after_saving,
+    ),
+    Patch(
+        names=(
+            "mmengine.runner.checkpoint.find_latest_checkpoint",
+            "mmengine.runner.find_latest_checkpoint",
+            "mmengine.runner.runner.find_latest_checkpoint",
+            "mmengine.runner._flexible_runner.find_latest_checkpoint",
+        ),
+        library="mmengine",
+        why="--resume takes the newest checkpoint that is complete.",
+        versions="all versions",
+        install=checkpoint_finding.resume_from_newest_complete,
+    ),
+    Patch(
+        names=("mmseg.models.utils.resize",),
+        library="mmseg",
+        why="Its warning about sizes is off, because the comparison of sizes would fix "
+        "them in the exported program.",
+        versions="all versions",
+        install=mmseg_resize.without_size_warning,
+        when=DURING_EXPORT,
+    ),
+)
 
 
 def install() -> None:
-    """Make the changes; a second call changes nothing."""
-    mmcv_ops.install()
-    checkpoint_loading.install()
-    run_checkpoints.install()
+    """Make all changes that last; a second call changes nothing."""
+    for patch in PATCHES:
+        if patch.when == AT_IMPORT:
+            patch.install()
+
+
+def markdown() -> str:
+    """``PATCHES`` as a Markdown list, for docs/install.md."""
+    return "\n".join(
+        textwrap.fill(
+            f"- {', '.join(f'`{name}`' for name in patch.names)}: {patch}",
+            width=95,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for patch in PATCHES
+    )

@@ -1,42 +1,53 @@
 """Let mmengine load any checkpoint into a detector or segmentor with a ConvNeXt.
 
-``load_from``, ``--resume``, a tool's CHECKPOINT argument and the toolboxes' own
-inference all call two functions of mmengine: one reads the file, one puts a state
-dict into a model. ``install`` makes the first read safely, and gives the second the
-backbone's tensors under their native names. A model without this package's ConvNeXt
-is loaded as before.
+``load_from``, ``--resume``, the CHECKPOINT argument of the tools and the toolboxes'
+inference all call two functions of mmengine: one reads the file, the other puts a state
+dict into a model. ``read_safely`` replaces the first, ``load_any_origin`` the second.
+Models without this package's ConvNeXt load as before.
 """
 
 import functools
 from collections.abc import Mapping
+from logging import Logger
+from typing import Any
 
 from mmengine import runner as mmengine_runner
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch import nn
 
 from convnext_dense.checkpoints.reading import read
 from convnext_dense.checkpoints.whole_models import match, with_source
 
-# mmengine's patterns, with all that it would unpickle by itself; "" is for the rest.
+# All of mmengine's patterns whose loader would unpickle by itself; "" is any other.
 _SCHEMES = (
     *("", "http://", "https://", "modelzoo://", "torchvision://", "open-mmlab://"),
     *("openmmlab://", "mmcls://", "pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"),
 )
 
 
-def install() -> None:
-    """Make mmengine read every checkpoint by ``read`` and know all origins."""
+def read_safely() -> None:
+    """Make mmengine read every checkpoint by ``checkpoints.read``."""
     CheckpointLoader.register_scheme(_SCHEMES, _load, force=True)
+
+
+def load_any_origin() -> None:
+    """Make mmengine rename and check a ConvNeXt's tensors before it loads them."""
     plain = mmengine_checkpoint.load_state_dict
     if hasattr(plain, "__wrapped__"):  # installed already
         return
 
     @functools.wraps(plain)
-    def load_state_dict(module, state_dict, strict=False, logger=None):
+    def load_state_dict(
+        module: nn.Module,
+        state_dict: Mapping,
+        strict: bool = False,
+        logger: Logger | None = None,
+    ) -> None:
         matched = match(module, state_dict)
         for choice in matched.choices:
             choice.report()
-        if matched.alone and not strict:  # else all that is new would be warned of
+        if matched.alone and not strict:  # mmengine would warn of each new tensor
             matched.model.load_state_dict(matched.weights, strict=False)
         else:
             plain(module, matched.weights, strict=strict, logger=logger)
@@ -45,7 +56,8 @@ def install() -> None:
     mmengine_runner.load_state_dict = load_state_dict
 
 
-def _load(filename, map_location=None):
+def _load(filename: str, map_location: Any = None) -> Any:
+    """The content of a checkpoint, with its source in the state dict's metadata."""
     content = read(filename, map_location)
     if str(filename).startswith("mmcls://"):
         content = mmengine_checkpoint._process_mmcls_checkpoint(content)

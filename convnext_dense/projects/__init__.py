@@ -1,1 +1,1 @@
-"""Papers built on this backbone: roadmap, COCO-O, ImageNet-S."""
+"""Experiments of papers on top of the backbone: the roadmap, COCO-O, ImageNet-S."""

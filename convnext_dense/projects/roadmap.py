@@ -1,51 +1,69 @@
-"""From ResNet-50 to ConvNeXt-T, step by step, each step a backbone of its own.
+"""The roadmap from ResNet-50 to ConvNeXt-T: a backbone for each step of the paper.
 
-For studying the design, not for use: ``backbone.ConvNeXt`` is where the road
-ends. Source: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2 and, for
-the order and the multiply-adds, table 10. Every step keeps the ones before it,
-but kernels of 9 and 11, which were tried and not kept. Layer scale belongs to
-the paper's training recipe, not to a step, and is left out.
+For studying the design. To train a model, use ``convnext_dense.ConvNeXt``, where the
+roadmap ends. Source: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2; table 10
+for the order of the steps and their multiply-adds. Every step includes those before
+it, except the kernel sizes 9 and 11, which the authors tried and dropped. Layer scale
+belongs to the training recipe, not to a step, and is left out.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from convnext_dense.errors import InputError
+from convnext_dense.models.archs import NORM_EPS
+from convnext_dense.models.block import drop_path
 from convnext_dense.models.convnext import (
     FeatureInfo,
     check_size,
     drop_path_rates,
     resolve_out_indices,
 )
-from convnext_dense.models.layer_norm import NORM_EPS, LayerNorm2d
+from convnext_dense.models.layer_norm import LayerNorm2d
 
 
 class Design(NamedTuple):
-    """What the steps change; ResNet-50 as it stands here."""
+    """The design choices that the steps change. The defaults are ResNet-50.
+
+    Attributes:
+        depths: number of blocks in each stage.
+        patchify_stem: a 4x4 convolution with stride 4 instead of 7x7 and max pooling.
+        depthwise: whether the spatial convolution of a block is depthwise.
+        width: width of stage 0; each stage doubles it.
+        inverted_bottleneck: blocks are wide inside and narrow outside.
+        depthwise_first: the spatial convolution is before the two pointwise ones.
+        kernel_size: of the spatial convolution.
+        gelu: GELU instead of ReLU.
+        fewer_activations: one in a block, between the pointwise convolutions.
+        fewer_norms: one in a block, after the spatial convolution.
+        layer_norm: layer norm instead of batch norm.
+        separate_downsampling: a norm and a 2x2 convolution with stride 2 between
+            stages, and a norm on each returned map.
+    """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
-    patchify_stem: bool = False  # 4x4 with stride 4, for 7x7 and max pooling
-    depthwise: bool = False  # the spatial convolution of a block
-    width: int = 64  # of stage 0; each stage doubles it
-    inverted_bottleneck: bool = False  # wide inside, narrow between blocks
-    depthwise_first: bool = False  # before the two pointwise ones
+    patchify_stem: bool = False
+    depthwise: bool = False
+    width: int = 64
+    inverted_bottleneck: bool = False
+    depthwise_first: bool = False
     kernel_size: int = 3
     gelu: bool = False
-    fewer_activations: bool = False  # one, between the pointwise convolutions
-    fewer_norms: bool = False  # one, after the depthwise convolution
+    fewer_activations: bool = False
+    fewer_norms: bool = False
     layer_norm: bool = False
-    separate_downsampling: bool = False  # 2x2 with stride 2 between stages, and norms
+    separate_downsampling: bool = False
 
 
 def _steps() -> dict[str, Design]:
-    changes = {
+    """The design of each step, by the step's name."""
+    changes: dict[str, dict[str, Any]] = {
         "resnet50": {},
         "stage_ratio": dict(depths=(3, 3, 9, 3)),
         "patchify_stem": dict(patchify_stem=True),
@@ -57,7 +75,7 @@ def _steps() -> dict[str, Design]:
         "kernel_7": dict(kernel_size=7),
         "kernel_9": dict(kernel_size=9),
         "kernel_11": dict(kernel_size=11),
-        "gelu": dict(gelu=True, kernel_size=7),  # more than 7 gained nothing
+        "gelu": dict(gelu=True, kernel_size=7),  # beyond 7 gained nothing
         "fewer_activations": dict(fewer_activations=True),
         "fewer_norms": dict(fewer_norms=True),
         "layer_norm": dict(layer_norm=True),
@@ -77,22 +95,22 @@ class ModernizedResNet(BaseModule):
     """ResNet-50 modernized up to a step of the paper's roadmap.
 
     Args:
-        step: a name of ``STEPS``, from ``resnet50`` to ``separate_downsampling``,
+        step: a name in ``STEPS``, from ``resnet50`` to ``separate_downsampling``,
             which is ConvNeXt-T.
         in_channels: channels of the input image.
         drop_path_rate: drop path rate of the last block; it grows linearly
             from 0 at the first.
         out_indices: the stages whose maps are returned, 0 to 3.
-        init_cfg: as everywhere in mmengine.
+        init_cfg: mmengine's configuration of the initial weights.
 
     Raises:
-        InputError: (a ValueError) no such step or stage, or, from ``forward``, an
-            image smaller than 32 pixels.
+        InputError: (a ValueError) the step or a stage does not exist, or, from
+            ``forward``, a side of the image is shorter than 32 pixels.
 
     Shapes: (N, in_channels, H, W) to a tuple of (N, channels, H / stride,
-    W / stride) with strides 4, 8, 16 and 32, finest first. ``feature_info`` has
-    the channels: 256 to 2048 or 384 to 3072 with bottlenecks (before and after
-    ``increase_width``), 96 to 768 with inverted ones.
+    W / stride) with strides 4, 8, 16 and 32, finest first. ``feature_info`` lists
+    the channels: 256 to 2048 with bottlenecks, 384 to 3072 from ``increase_width``
+    on, 96 to 768 with inverted bottlenecks.
     """
 
     def __init__(
@@ -144,6 +162,7 @@ class ModernizedResNet(BaseModule):
         ]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Image (N, in_channels, H, W) -> the maps of ``out_indices``."""
         check_size(x, type(self).__name__)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         maps = []
@@ -158,7 +177,14 @@ class ModernizedResNet(BaseModule):
 
 
 class Block(nn.Module):
-    """Three convolutions, one of them spatial, and a residual connection.
+    """A residual block of one spatial and two pointwise convolutions.
+
+    Args:
+        design: the design of the step.
+        c: channels of the input.
+        width: the width of the stage.
+        stride: stride of the spatial convolution and of the shortcut.
+        drop_path_rate: drop path rate of the block.
 
     Shapes: (N, c, H, W) -> (N, channels, H / stride, W / stride), where channels
     is ``width`` for an inverted bottleneck and 4 x ``width`` for a bottleneck.
@@ -192,8 +218,8 @@ class Block(nn.Module):
             if i == 1 or (i == 0 and not design.fewer_activations):
                 layers.append(act)
         self.branch = nn.Sequential(*layers)
-        self.drop_path = StochasticDepth(drop_path_rate, mode="row")
-        self.shortcut = nn.Identity()
+        self.drop_path = drop_path(drop_path_rate)
+        self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or c != channels:
             self.shortcut = nn.Sequential(
                 _pointwise(design, c, channels, stride), _norm(design, channels)
@@ -201,10 +227,12 @@ class Block(nn.Module):
         self.act = nn.Identity() if design.fewer_activations else act
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add the branch to the shortcut."""
         return self.act(self.shortcut(x) + self.drop_path(self.branch(x)))
 
 
 def _stem(design: Design, in_channels: int) -> nn.Sequential:
+    """The stem: image -> map with stride 4."""
     if not design.patchify_stem:
         return nn.Sequential(
             nn.Conv2d(in_channels, design.width, 7, 2, padding=3, bias=False),
@@ -219,16 +247,19 @@ def _stem(design: Design, in_channels: int) -> nn.Sequential:
 
 
 def _norm(design: Design, channels: int) -> nn.Module:
+    """A norm of the design's type."""
     if design.layer_norm:
         return LayerNorm2d(channels, eps=NORM_EPS)
     return nn.BatchNorm2d(channels)
 
 
 def _pointwise(design: Design, c: int, channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution; with a bias if no norm follows every convolution."""
     return nn.Conv2d(c, channels, 1, stride, bias=design.fewer_norms)
 
 
 def _spatial(design: Design, channels: int, stride: int) -> nn.Conv2d:
+    """The block's convolution over neighbouring pixels, depthwise or dense."""
     return nn.Conv2d(
         channels,
         channels,

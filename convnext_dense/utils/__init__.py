@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of models, data sets or runs."""
+"""Small helpers that do not depend on models, data sets or runs."""

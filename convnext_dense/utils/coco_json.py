@@ -7,11 +7,14 @@ from convnext_dense.errors import InputError
 
 
 def read_coco(path: Path) -> dict:
-    """The content of a COCO annotation file, with lists of images, annotations and
-    categories.
+    """Read a COCO annotation file.
+
+    Returns:
+        Its content, with the lists ``images``, ``annotations`` and ``categories``.
+        Only the first is sure to have entries, and no entry is checked.
 
     Raises:
-        InputError: it is not one, or has no images.
+        InputError: the file cannot be read, is not a COCO file, or has no images.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -26,8 +29,8 @@ def read_coco(path: Path) -> dict:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise InputError(
-                f"{path} is not a COCO annotation file: it has no list of {key}, only "
-                f"{', '.join(content) or 'nothing'}"
+                f"{path} is not a COCO annotation file: it has no list of {key}; its "
+                f"keys are {', '.join(content) or 'none'}"
             )
     if not content["images"]:
         raise InputError(f"{path} has no images")

@@ -1,7 +1,7 @@
 """Helpers for runs of many processes."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.model import is_model_wrapper
@@ -13,8 +13,15 @@ T = TypeVar("T")
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """Call ``work`` on rank 0 and give every rank its result, or its InputError."""
-    outcome = [None]
+    """Call ``work`` on rank 0 only, and return its result on every rank.
+
+    Raises:
+        InputError: ``work`` raised it; every rank raises it.
+
+    >>> on_main(lambda: 1 + 1)
+    2
+    """
+    outcome: list[Any] = [None]
     if is_main_process():
         try:
             outcome = [work()]
@@ -27,5 +34,13 @@ def on_main(work: Callable[[], T]) -> T:
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The model inside the wrapper of DDP or FSDP; the model itself without one."""
-    return model.module if is_model_wrapper(model) else model
+    """The model inside the wrapper of DDP or FSDP; ``model`` itself without a wrapper.
+
+    >>> bare(nn.Identity())
+    Identity()
+    """
+    if not is_model_wrapper(model):
+        return model
+    inner = model.module
+    assert isinstance(inner, nn.Module)
+    return inner

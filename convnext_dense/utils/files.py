@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Writes files so that each is complete or absent, whatever interrupts the writing."""
 
 import errno
 import os
@@ -12,54 +12,62 @@ from convnext_dense.errors import InputError
 
 
 def check_folder(folder: str | os.PathLike, name: str) -> None:
-    """See whether files can be written into a folder, there or to be made.
+    """Check that files can be written into a folder, which need not exist yet.
 
     Args:
-        name: what messages call it, such as '--out'.
+        name: the folder's name in messages, such as '--out'.
 
     Raises:
-        InputError: it is below a file, or may not be written to.
+        InputError: a path above the folder is a file, or writing is not permitted.
     """
     folder = Path(folder).absolute()
-    there = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
-    if not there.is_dir():
-        raise InputError(f"{name} {folder}: {there} is no folder; name another place")
+    existing = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+    if not existing.is_dir():
+        raise InputError(
+            f"{name} {folder}: {existing} is no folder; name another place"
+        )
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise InputError(
-            f"{name} {folder}: nothing can be written into {there} "
+            f"{name} {folder}: nothing can be written into {existing} "
             f"({error.strerror}); name another place"
         ) from error
 
 
 @contextmanager
 def whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to, which is renamed to it at the end.
+    """Yield a temporary path beside ``path``, and rename it to ``path`` at the end.
 
     Raises:
-        InputError: it cannot be written; what was at ``path`` is still there.
+        InputError: the file cannot be written; an older file at ``path`` is unchanged.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with whole(Path(folder, "a.txt")) as partial:
+    ...         _ = partial.write_text("text")
+    ...     Path(folder, "a.txt").read_text()
+    'text'
     """
     path = Path(path)
-    # In the same folder, since renaming must not copy; libraries that choose a
-    # format by a file's ending see the same ending.
+    # In the same folder, so that renaming does not copy, and with the same suffix,
+    # by which libraries choose a format.
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield partial
-        _to_disk(partial)  # before the name: it must never stand for half a file
+        _to_disk(partial)  # before renaming: the final name must mean a whole file
         partial.replace(path)
         _to_disk(path.parent)
     except InputError:
         raise
-    except Exception as error:  # OSError, and what torch and others make of it
+    except Exception as error:  # OSError, or what torch and others raise for it
         raise InputError(f"{path} could not be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what processes left that were killed in the middle of ``whole``."""
+    """Remove the temporary files of processes that were killed within ``whole``."""
     for path in folder.glob(".*"):
         writer = re.match(r"\.(\d+)\.", path.name)
         if writer and not Path("/proc", writer[1]).exists() and path.is_file():
@@ -70,7 +78,7 @@ def _to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, would survive a power failure."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except OSError:  # of a platform or file system that has no such thing
+    except OSError:  # not every platform and file system can open a folder
         return
     try:
         os.fsync(handle)
@@ -83,10 +91,13 @@ def _to_disk(path: Path) -> None:
 
 @contextmanager
 def whole_with_others(path: str | os.PathLike) -> Iterator[Path]:
-    """The same for a file that may have others beside it, which it names.
+    """``whole`` for a file that refers to further files in its folder.
 
-    Yield a path of the same name in a folder of its own; all files of that folder
-    are beside ``path`` at the end.
+    Yield a path of the same name in a temporary folder; all files of that folder are
+    moved into the folder of ``path`` at the end.
+
+    Raises:
+        InputError: the files cannot be written.
     """
     path = Path(path)
     try:
@@ -95,7 +106,7 @@ def whole_with_others(path: str | os.PathLike) -> Iterator[Path]:
             yield partial
             others = [file for file in Path(folder).iterdir() if file != partial]
             if others:
-                path.unlink(missing_ok=True)  # an older one would name the new ones
+                path.unlink(missing_ok=True)  # the old file would name new ones
             for file in (*others, partial):
                 file.replace(path.parent / file.name)
     except InputError:

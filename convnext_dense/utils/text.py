@@ -1,4 +1,4 @@
-"""Words for messages."""
+"""Short texts for messages."""
 
 from collections.abc import Iterable
 
@@ -9,9 +9,9 @@ def few(names: Iterable[object], number: int = 3) -> str:
     >>> few(["a", "b", "c", "d"], 2)
     'a, b and 2 more'
     """
-    names = list(map(str, names))
-    more = len(names) - number
-    return ", ".join(names[:number]) + (f" and {more} more" if more > 0 else "")
+    texts = list(map(str, names))
+    more = len(texts) - number
+    return ", ".join(texts[:number]) + (f" and {more} more" if more > 0 else "")
 
 
 def reason(error: BaseException) -> str:

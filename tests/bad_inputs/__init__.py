@@ -1,4 +1,4 @@
-"""What a user can give that is wrong, and what the tools say to it: one table.
+"""The table of bad inputs: what a user can get wrong, and the tools' messages.
 
 ``python -m tests.bad_inputs`` prints it as docs/errors.md.
 """
@@ -26,25 +26,35 @@ AREAS = {
 }
 
 HEAD = """\
-# What goes wrong, and what the tools say
+# Mistakes and messages
 
-Whatever is wrong with what they are given, the tools end with one message and an exit
-code, change none of the files they were given, and leave nothing half-made. A test
-makes each of these inputs and looks. `…` stands for names and numbers of the case.
+If an input is wrong, a tool ends with one message and an exit code. It changes no input
+file and leaves no incomplete file. A test runs each case in these tables. `…` stands
+for names and numbers of the case.
 
-Exit codes: 2 for a mistake, 1 for data with errors or files that could not be
-predicted, 0 where it is told and the work goes on. Of runs that have begun: 3 for
-numbers that are not finite time and again, 5 where another process has ended, 75 if
-stopped by a signal and saved, 130 if interrupted before. `CONVNEXT_DENSE_DEBUG=1` shows
-the Python stack.
+| exit code | meaning |
+|---|---|
+| 0 | the tool works on and prints a warning |
+| 1 | the data has errors, some files could not be predicted, or a check failed |
+| 2 | a mistake in the input: a config, a file, an argument |
+| 3 | training stopped: losses or gradients were not finite several times |
+| 5 | training stopped: another process of the run has ended |
+| 75 | training was stopped by a signal and has saved a checkpoint; `--resume` goes on |
+| 130 | interrupted by Ctrl-C |
+
+`CONVNEXT_DENSE_DEBUG=1` shows the Python stack of an error.
 """
 
 
 def markdown() -> str:
-    """The table, for people."""
+    """docs/errors.md: the table in Markdown."""
     lines = [HEAD]
     for area, cases in AREAS.items():
-        lines += [f"## {area}\n", "| tool | given | code | says |", "|---|---|---|---|"]
+        lines += [
+            f"## {area}\n",
+            "| tool | input | code | message |",
+            "|---|---|---|---|",
+        ]
         for case in cases:
             says = case.says.replace("...", "…").replace("|", "\\|")
             lines.append(f"| {case.tool} | {case.given} | {case.code} | `{says}` |")

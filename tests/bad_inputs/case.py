@@ -1,11 +1,11 @@
-"""A row of the table, and what rows are made of."""
+"""A row of the table of bad inputs, and helpers that write the inputs."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..commands.test_train_and_test import DET, SEG
+from ..helpers.runs import DET, SEG
 
 __all__ = ["DET", "SEG", "Case", "Maker", "heir", "with_options", "write"]
 
@@ -13,18 +13,18 @@ Maker = Callable[[Path], list]
 
 
 class Case(NamedTuple):
-    """A mistake, and what comes of it.
+    """A bad input of a tool, and the message that the tool must print.
 
     Attributes:
-        tool: whose name without .py.
-        given: the mistake, in words.
-        arguments: makes the input in a folder, which has the built-in data set in
+        tool: name of the tool, without .py.
+        given: the bad input, in words.
+        arguments: writes the input into a folder, which has the built-in data set in
             ``data/shapes``, and returns the tool's arguments.
-        says: what the tool says; '...' is whatever may stand there.
-        code: its exit code.
-        leaves: what may be new in the folder afterwards.
-        environment: variables, made of the folder.
-        not_root: it is no mistake where permissions do not bind.
+        says: the tool's message; '...' stands for any text.
+        code: the tool's exit code.
+        leaves: names of files and folders that the tool may create in the folder.
+        environment: returns environment variables, from the folder.
+        not_root: skip the case for root, whom file permissions do not stop.
     """
 
     tool: str
@@ -37,20 +37,23 @@ class Case(NamedTuple):
     not_root: bool = False
 
     def is_said_in(self, text: str) -> bool:
-        parts = (re.escape(part.strip()) for part in self.says.split("..."))
-        return re.search(".*?".join(parts), " ".join(text.split())) is not None
+        """Whether a tool's output has the message."""
+        pieces = (re.escape(piece.strip()) for piece in self.says.split("..."))
+        return re.search(".*?".join(pieces), " ".join(text.split())) is not None
 
 
 def write(file: Path, content: str | bytes) -> Path:
+    """Write a file, and its folder; return its path."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return file
 
 
 def heir(folder: Path, text: str, base: Path = DET) -> Path:
-    """A config that inherits from ``base``."""
+    """Write ``text`` as a config that inherits from ``base``."""
     return write(folder / "c.py", f"_base_ = {str(base)!r}\n{text}\n")
 
 
 def with_options(*options: str, config: Path = DET) -> Maker:
+    """Arguments: a config with ``--cfg-options``."""
     return lambda folder: [config, "--cfg-options", *options]

@@ -10,7 +10,7 @@ import torch
 
 from convnext_dense import ConvNeXt
 
-from ..checkpoints.test_reading import Run
+from ..helpers.hostile_pickle import Run
 from ..helpers.peers import timm_name
 from .case import DET, Case, write
 from .weights import save, small_config
@@ -192,7 +192,7 @@ CASES = [
     resume(
         "weights without a run",
         lambda c: dict(state_dict=c["state_dict"]),
-        "--resume: .../x.pth is not of a run ... --cfg-options load_from=FILE",
+        "--resume: .../x.pth is not a checkpoint of a run: ... load_from=FILE",
     ),
     test(
         "a model without its mask head",
@@ -299,7 +299,7 @@ CASES = [
     predict(
         "weights without a config",
         lambda c: c["state_dict"],
-        "x.pth carries no config, as checkpoints of mmengine's runs do: name the "
+        "x.pth contains no config; only checkpoints of mmengine's runs do. Name the "
         "config before the checkpoint",
     ),
     predict(
@@ -315,7 +315,7 @@ CASES = [
     predict(
         "no classes in it",
         with_meta(dataset_meta=None),
-        "x.pth does not say what its classes are called",
+        "x.pth has no class names",
     ),
     predict(
         "a backbone alone",

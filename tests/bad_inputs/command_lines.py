@@ -1,6 +1,6 @@
-"""Flags and arguments of every tool."""
+"""Bad flags and arguments of every tool."""
 
-from ..commands.test_train_and_test import COCO
+from ..helpers.runs import COCO
 from .case import DET, SEG, Case, with_options, write
 from .weights import save
 
@@ -8,7 +8,7 @@ QUICK = "--arch", "atto", "--mode", "inference", "--dtype", "fp32"
 
 
 def predict(*flags):
-    """Images of the data set, by a checkpoint that is well."""
+    """Images of the built-in data set and a good checkpoint, with ``flags``."""
     return lambda t: [save(t), t / "data/shapes/images/val", *flags]
 
 
@@ -17,7 +17,7 @@ def below_a_file(flag, *arguments):
 
 
 def images_beside(t):
-    """Images in a folder that results would be written to."""
+    """Images in ``t``/pictures, where results of ``--out`` ``t`` would be written."""
     (t / "data/shapes/images/val").rename(t / "pictures")
     return [save(t), t / "pictures", "--out", t]
 
@@ -37,7 +37,7 @@ def run_dir(*flags):
 
 CASES = [
     Case(
-        *("train", "a config that is not there"),
+        *("train", "a config that does not exist"),
         lambda t: ["configs/det/nothing.py"],
         "no config at configs/det/nothing.py",
     ),
@@ -52,7 +52,7 @@ CASES = [
         "the following arguments are required: config",
     ),
     Case(
-        *("train", "a flag that it does not have"),
+        *("train", "an unknown flag"),
         lambda t: [DET, "--amps"],
         "unrecognized arguments: --amps",
     ),
@@ -62,12 +62,12 @@ CASES = [
         "--launcher pytorch: ...RANK, WORLD_SIZE...torchrun --nproc_per_node=N",
     ),
     Case(
-        *("test", "--launcher slurm outside of a job"),
+        *("test", "--launcher slurm outside a Slurm job"),
         lambda t: [DET, "x.pth", "--launcher", "slurm"],
         "--launcher slurm: ...SLURM_PROCID...tools/slurm_train.sh",
     ),
     Case(
-        *("train", "--replay FILE that holds no batch"),
+        *("train", "--replay FILE without a batch"),
         lambda t: [DET, "--replay", save(t)],
         "holds no batch; not_finite/iter_N.pth in a work dir does",
     ),
@@ -77,27 +77,27 @@ CASES = [
         "argument --epochs: 0 is not above 0",
     ),
     Case(
-        *("train", "--epochs without data of one's own"),
+        *("train", "--epochs without custom data"),
         lambda t: [DET, "--epochs", 3],
-        "--epochs is for your own data ... --cfg-options train_cfg.max_epochs=N",
+        "--epochs works with custom data only ... --cfg-options train_cfg.max_epochs=N",
     ),
     Case(
-        *("train", "an option that is not key=value"),
+        *("train", "a --cfg-options argument that is not key=value"),
         with_options("model"),
         "--cfg-options: 'model' is not key=value",
     ),
     Case(
-        *("train", "an option without a key"),
+        *("train", "a --cfg-options argument without a key"),
         with_options("=3"),
         "--cfg-options: '' is not a setting's name",
     ),
     Case(
-        *("train", "an option beyond the end of a list"),
+        *("train", "a --cfg-options key beyond the end of a list"),
         with_options("model.train_cfg.rcnn.7.mask_size=1"),
-        "model.train_cfg.rcnn has entries, 0 to 2, and none called 7",
+        "model.train_cfg.rcnn has the entries 0 to 2, and no 7",
     ),
     Case(
-        *("train", "data_root for a config that has none"),
+        *("train", "--cfg-options data_root for a config without data_root"),
         lambda t: [
             write(t / "c.py", "default_scope = 'mmdet'\nmodel = dict(type='A')"),
             *("--cfg-options", "data_root=x"),
@@ -105,59 +105,59 @@ CASES = [
         "c.py has no data_root to change",
     ),
     Case(
-        *("train", "--auto-scale-lr with a config that does not say of which batch"),
+        *("train", "--auto-scale-lr for a config without a base batch size"),
         lambda t: [DET, "--auto-scale-lr", "--cfg-options", "auto_scale_lr=None"],
         "--auto-scale-lr: ... add auto_scale_lr = dict(base_batch_size=16)",
     ),
     Case(
-        *("train", "--resume FILE that is not there"),
+        *("train", "--resume FILE that does not exist"),
         lambda t: [DET, "--resume", "gone.pth"],
         "no checkpoint at gone.pth",
     ),
     Case(
-        *("test", "--out of a detector that is no pickle"),
+        *("test", "--out FILE of a detector that is not a .pkl"),
         lambda t: [DET, write(t / "x.pth", ""), "--out", "x.json"],
         "--out x.json: for detection, name a .pkl file",
     ),
     Case(
-        *("test", "--out below a file"),
+        *("test", "--out inside a file instead of a folder"),
         below_a_file("--out", SEG, "x.pth"),
         "--out .../file/x: .../file is no folder; name another place",
     ),
     Case(
-        *("test", "--show-dir below a file"),
+        *("test", "--show-dir inside a file instead of a folder"),
         below_a_file("--show-dir", SEG, "x.pth"),
         "--show-dir .../file/x: .../file is no folder; name another place",
     ),
     Case(
-        *("predict", "a checkpoint and nothing to predict"),
+        *("predict", "a checkpoint without inputs"),
         lambda t: ["x.pth", "--out", "out"],
-        "name a checkpoint and what to predict",
+        "name a checkpoint and at least one image, video or folder",
     ),
     Case(
         *("predict", "a pattern that matches nothing"),
         lambda t: ["x.pth", "photos/*.jpg", "--out", "out"],
-        "there is no file and no folder photos/*.jpg, and nothing matches it",
+        "no file or folder is called photos/*.jpg, and no file matches it",
     ),
     Case(
         *("predict", "a folder without images"),
         lambda t: ["x.pth", t / "data", "--out", "out"],
-        "data is a folder without images or videos; for those of the folders in it: ",
+        "data has no images or videos. To take those of its subfolders, write ",
     ),
     Case(
-        *("predict", "--out that is a file"),
+        *("predict", "a file as --out"),
         lambda t: ["x.pth", t, "--out", write(t / "file", "mine")],
         "--out .../file: .../file is no folder; name another place",
     ),
     Case(
-        *("predict", "--out where the results would replace the images"),
+        *("predict", "--out in which results would replace the images"),
         images_beside,
-        "would replace ..., which is to be read; choose another folder",
+        "would replace the input ... Choose another folder",
     ),
     Case(
         *("predict", "--batch 0"),
         predict("--out", "out", "--batch", 0),
-        "--batch 0: at least one image at a time",
+        "--batch 0: give a number of images, at least 1",
     ),
     Case(
         *("predict", "--score-thr nan"),
@@ -167,40 +167,40 @@ CASES = [
     Case(
         *("predict", "--device gpu"),
         predict("--out", "out", "--device", "gpu"),
-        "--device gpu cannot be used: ... Here works ",
+        "--device gpu cannot be used: ... Use --device ",
     ),
     Case(
-        *("predict", "a GPU of which there are not so many"),
+        *("predict", "--device with the number of a GPU that does not exist"),
         predict("--out", "out", "--device", "cuda:77"),
-        "--device cuda:77 cannot be used: ... Here works ",
+        "--device cuda:77 cannot be used: ... Use --device ",
     ),
     Case(
-        *("report", "a folder that is not there"),
+        *("report", "a folder that does not exist"),
         lambda t: ["gone"],
-        "no folder gone; name the work dir of a run",
+        "there is no folder gone: name the work dir of a run",
     ),
     Case(
-        *("report", "a folder that is of no run"),
+        *("report", "a folder that is not a work dir"),
         lambda t: [t],
         "is not the work dir of a run: it has no config",
     ),
     Case(
-        *("report", "--checkpoint that is not there"),
+        *("report", "--checkpoint that does not exist"),
         run_dir("--checkpoint", "gone.pth"),
         "no checkpoint at gone.pth",
     ),
     Case(
-        *("report", "--out in a folder that is not there"),
+        *("report", "--out in a folder that does not exist"),
         run_dir("--out", "gone/x.html"),
         "argument --out: there is no folder .../gone",
     ),
     Case(
-        *("export", "a format that it does not write"),
+        *("export", "--out in an unknown format"),
         lambda t: [SEG, "--out", "x.tflite"],
         "--out x.tflite: name a file that ends in .onnx or .pt2",
     ),
     Case(
-        *("export", "a shape that is too small"),
+        *("export", "a --shape that is too small"),
         lambda t: [SEG, "--out", "x.pt2", "--shape", 32, -5],
         "--shape 32 -5: both sides need at least 64 pixels",
     ),
@@ -216,7 +216,7 @@ CASES = [
         "--data FOLDER",
     ),
     Case(
-        *("inspect_data", "--data that is not there"),
+        *("inspect_data", "--data that does not exist"),
         lambda t: ["--data", "gone"],
         "--data: there is no folder .../gone",
     ),
@@ -231,72 +231,72 @@ CASES = [
         "--classes does not go with a COCO file",
     ),
     Case(
-        *("inspect_data", "--fix into a folder that is there"),
+        *("inspect_data", "--fix into a folder that exists"),
         lambda t: ["--data", t / "data/shapes", "--fix", t / "data"],
         "--fix .../data exists already: name a new folder",
     ),
     Case(
-        *("inspect_data", "--fix below a file"),
+        *("inspect_data", "--fix inside a file instead of a folder"),
         lambda t: below_a_file("--fix", "--data", t / "data/shapes")(t),
         "--fix .../file/x: .../file is no folder; name another place",
     ),
     Case(
-        *("inspect_data", "--html that is a folder"),
+        *("inspect_data", "a folder as --html"),
         lambda t: ["--data", t / "data/shapes", "--html", t / "data"],
         "argument --html: .../data is a folder",
     ),
     Case(
-        *("complexity", "a shape that is too small"),
+        *("complexity", "a --shape that is too small"),
         lambda t: [DET, "--shape", 8, 8],
         "an image of 8 x 8 pixels (height x width) is too small for ConvNeXt",
     ),
     Case(
-        *("complexity", "a shape that is none"),
+        *("complexity", "a --shape that is not positive"),
         lambda t: [DET, "--shape", 0, -3],
         "does not take an image of 0 x -3 pixels",
     ),
     Case(
-        *("complexity", "--json in a folder that is not there"),
+        *("complexity", "--json in a folder that does not exist"),
         lambda t: [DET, "--json", "gone/x.json"],
         "argument --json: there is no folder .../gone",
     ),
     Case(
         *("show_layer_decay", "a config without layer decay"),
         lambda t: [DET],
-        "has no layer decay: every parameter learns at the optimizer's own rate",
+        "has no layer decay: every parameter has the optimizer's own learning rate",
     ),
     Case(
-        *("show_layer_decay", "a picture's format that is not known"),
+        *("show_layer_decay", "--plot in an unknown format"),
         lambda t: [COCO, "--plot", "x.docx"],
         "no picture in x.docx: give it one of .",
     ),
     Case(
-        *("convert_checkpoint", "a library that is not known"),
+        *("convert_checkpoint", "an unknown library"),
         lambda t: ["x.pth", "y.pth", "--to", "keras"],
         "argument --to: invalid choice: 'keras'",
     ),
     Case(
-        *("convert_checkpoint", "a file's ending that is not known"),
+        *("convert_checkpoint", "an output file in an unknown format"),
         lambda t: ["x.pth", "y.h5", "--to", "timm"],
         "y.h5: name a file that ends in .pth or .safetensors",
     ),
     Case(
-        *("convert_checkpoint", "a folder that is not there"),
+        *("convert_checkpoint", "an output folder that does not exist"),
         lambda t: ["x.pth", "gone/y.pth", "--to", "timm"],
         "gone/y.pth: there is no folder .../gone",
     ),
     Case(
-        *("convert_checkpoint", "the file to read as the one to write"),
+        *("convert_checkpoint", "the input file as the output file"),
         lambda t: [save(t), t / "x.pth", "--to", "timm"],
         "x.pth is the file to read: name another one to write",
     ),
     Case(
-        *("convert_checkpoint", "a folder as the file to write"),
+        *("convert_checkpoint", "a folder as the output file"),
         onto_folder,
         "y.pth could not be written: ",
     ),
     Case(
-        *("benchmark", "a library to compare with that is not known"),
+        *("benchmark", "an unknown library"),
         lambda t: ["--peers", "keras"],
         "argument --peers: invalid choice: 'keras'",
     ),
@@ -306,14 +306,14 @@ CASES = [
         "argument --batch: -1 is not above 0",
     ),
     Case(
-        *("benchmark", "an architecture that is not known"),
+        *("benchmark", "an unknown architecture"),
         lambda t: ["--arch", "huger", *QUICK[2:]],
         "unknown arch 'huger'",
     ),
     Case(
-        *("benchmark", "a size that is none"),
+        *("benchmark", "a --size that is not a size"),
         lambda t: ["--size", "800x"],
-        "argument --size: 800x is no size: give a number of pixels, or HEIGHTxWIDTH",
+        "argument --size: 800x is not a size: give a number of pixels, or HEIGHTxWIDTH",
     ),
     Case(
         *("benchmark", "--graphs on a CPU"),
@@ -321,9 +321,9 @@ CASES = [
         "--graphs needs a GPU: it measures CUDA graphs",
     ),
     Case(
-        *("benchmark", "what needs a GPU on a CPU"),
+        *("benchmark", "--execution reduce-overhead on a CPU"),
         lambda t: ["--execution", "reduce-overhead", "--device", "cpu"],
-        "--execution reduce-overhead needs a GPU: it is CUDA graphs",
+        "--execution reduce-overhead needs a GPU: it uses CUDA graphs",
     ),
     Case(
         *("doctor", "an argument"),

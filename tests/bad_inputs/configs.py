@@ -1,6 +1,6 @@
-"""Config files."""
+"""Mistakes in config files."""
 
-from ..commands.test_train_and_test import ADE, COCO
+from ..helpers.runs import ADE, COCO
 from .case import Case, heir, write
 
 
@@ -17,25 +17,28 @@ def alone(given: str, content: str | bytes, says: str, name: str = "c.py") -> Ca
 def unknown(where: str, name: str, near: str, text: str) -> Case:
     """Train by a config with a type's name misspelt."""
     says = f"{where}={name!r} of .../c.py is not known: did you mean {near}"
-    return config(f"a type that is not known: {where}", text, says)
+    return config(f"an unknown type: {where}", text, says)
 
 
 def circle(t):
+    """Two configs, each the base of the other."""
     write(t / "b.py", "_base_ = 'a.py'")
     return [write(t / "a.py", "_base_ = 'b.py'")]
 
 
 def broken_base(t):
+    """A config whose base has a syntax error."""
     write(t / "base.py", "model = dict(")
     return [write(t / "c.py", "_base_ = 'base.py'")]
 
 
 def pipeline(step: str) -> str:
+    """The text of a config whose training pipeline is this step."""
     return f"train_dataloader = dict(dataset=dict(pipeline=[dict({step})]))"
 
 
 CASES = [
-    alone("no Python", "model = dict(", "c.py could not be read: ...yntax"),
+    alone("a syntax error", "model = dict(", "c.py could not be read: ...yntax"),
     alone("an exception", "x = 1 / 0", "c.py could not be read: ZeroDivisionError: "),
     alone(
         "an import that fails",
@@ -68,17 +71,17 @@ CASES = [
     ),
     config("model = None", "model = None", "it has no model"),
     alone(
-        "_base_ that is not there",
+        "a _base_ that does not exist",
         "_base_ = 'gone.py'",
         "c.py could not be read: ...gone.py",
     ),
     Case(
-        *("train", "_base_ that leads back"),
+        *("train", "a config that inherits from itself"),
         circle,
-        "a.py could not be read: its _base_ leads back to it",
+        "a.py could not be read: it inherits from itself through _base_",
     ),
     Case(
-        *("train", "_base_ that is no Python"),
+        *("train", "a _base_ with a syntax error"),
         broken_base,
         "c.py could not be read: ...yntax",
     ),
@@ -131,7 +134,7 @@ CASES = [
         "visualizer = dict(type='Visualiser')",
     ),
     config(
-        "a metric that its evaluator does not know",
+        "a metric that the evaluator does not know",
         "val_evaluator = dict(metric='mAP')",
         "the config's val_evaluator could not be built: ...mAP",
     ),
@@ -158,16 +161,16 @@ CASES = [
     config(
         "train_dataloader = None",
         "train_dataloader = None",
-        "c.py has no train_dataloader: to train takes train_dataloader and train_cfg "
-        "and optim_wrapper",
+        "c.py has no train_dataloader: to train, a config needs train_dataloader, "
+        "train_cfg, optim_wrapper",
     ),
     config("train_cfg = None", "train_cfg = None", "c.py has no train_cfg: "),
     config("optim_wrapper = None", "optim_wrapper = None", "c.py has no optim_wrapper"),
     config(
         "val_evaluator = None",
         "val_evaluator = None",
-        "c.py has no val_evaluator: to validate takes val_dataloader and val_cfg and "
-        "val_evaluator",
+        "c.py has no val_evaluator: to validate, a config needs val_dataloader, "
+        "val_cfg, val_evaluator",
     ),
     config(
         "a dataloader without a data set",
@@ -177,17 +180,17 @@ CASES = [
     Case(
         *("test", "test_dataloader = None"),
         lambda t: [heir(t, "test_dataloader = None"), write(t / "x.pth", "")],
-        "c.py has no test_dataloader: to test takes",
+        "c.py has no test_dataloader: to test, a config needs",
     ),
     Case(
-        *("train", "COCO that is not there"),
+        *("train", "no COCO data set in its folder"),
         lambda t: [COCO],
         "the train data is not there: ... "
         "data/coco/annotations/instances_train2017.json,...--cfg-options "
         "data_root=FOLDER",
     ),
     Case(
-        *("train", "ADE20K that is not there"),
+        *("train", "no ADE20K data set in its folder"),
         lambda t: [ADE],
         "the train data is not there: ... data/ade/ADEChallengeData2016/images/training"
         "...--cfg-options data_root=FOLDER",

@@ -1,13 +1,18 @@
-"""Disks, permissions, and what else a machine has."""
+"""Paths that cannot be written to, and other limits of a machine."""
 
-from .case import DET, Case, with_options, write
+from collections.abc import Callable
+from pathlib import Path
+
+from .case import DET, Case, Maker, with_options, write
 
 
-def into(folder):
+def into(folder: Callable[[Path], object]) -> Maker:
+    """Train with a work dir that ``folder`` makes below the case's folder."""
     return lambda t: [DET, "--work-dir", folder(t)]
 
 
-NAME = "a" * 70  # of a folder: sockets in it have too long a name
+# The path of a socket in a folder of this name is too long.
+NAME = "a" * 70
 
 CASES = [
     Case(
@@ -21,27 +26,27 @@ CASES = [
         "the work dir .../run/a/b: .../run is no folder; name another place",
     ),
     Case(
-        *("train", "a work dir that cannot be made"),
+        *("train", "a work dir that cannot be created"),
         into(lambda t: "/proc/run"),
         "the work dir /proc/run: nothing can be written into /proc (",
     ),
     Case(
-        *("train", "a work dir into which nothing can be written"),
+        *("train", "a work dir without permission to write"),
         into(lambda t: "/proc"),
         "the work dir /proc: nothing can be written into /proc (",
     ),
     Case(
-        *("train", "the built-in data set where it cannot be drawn"),
+        *("train", "the built-in data set in a folder that cannot be created"),
         with_options("data_root=/proc/shapes"),
         "the built-in data set in /proc/shapes: nothing can be written into /proc (",
     ),
     Case(
-        *("predict", "--out that cannot be made"),
+        *("predict", "--out that cannot be created"),
         lambda t: ["x.pth", t / "data", "--out", "/proc/out"],
         "--out /proc/out: nothing can be written into /proc (",
     ),
     Case(
-        *("train", "TMPDIR too long for the sockets of data-loader workers"),
+        *("train", "a TMPDIR that is too long for the sockets of data-loader workers"),
         with_options("train_dataloader.num_workers=1"),
         "has too long a name for data-loader workers: set TMPDIR=/tmp",
         leaves=(NAME,),

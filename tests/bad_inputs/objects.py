@@ -112,7 +112,7 @@ CASES = [
     inspect(
         "no annotations",
         lambda c: json.dumps(dict(images=[], categories=[])),
-        "is not a COCO annotation file: it has no list of annotations, only images",
+        "is not a COCO annotation file: it has no list of annotations; its keys",
     ),
     inspect("an empty split", lambda c: EMPTY, "o.json has no images"),
     Case(

@@ -1,68 +1,72 @@
-"""Names and values of settings, by --cfg-options or in a config."""
+"""Mistakes in the names and values of settings, of --cfg-options or of a config."""
+
+from pathlib import Path
 
 from .case import DET, SEG, Case, heir, with_options
 
 NOTHING = "--cfg-options: nothing reads"
 
 
-def option(given: str, options: str, says: str, config=DET) -> Case:
+def option(given: str, options: str, says: str, config: Path = DET) -> Case:
+    """Train with these --cfg-options, which spaces separate."""
     return Case("train", given, with_options(*options.split(), config=config), says)
 
 
 def in_config(given: str, text: str, says: str) -> Case:
+    """Train with a config that adds this text to a good one."""
     return Case("train", given, lambda t: [heir(t, text)], says)
 
 
 CASES = [
     option(
-        "a section's name, misspelt",
+        "a section whose name is misspelt",
         "optim_wraper.optimizer.lr=1",
         f"{NOTHING} optim_wraper: did you mean optim_wrapper?",
     ),
     in_config(
-        "the same in a config",
+        "a section whose name is misspelt, in a config",
         "optim_wraper = dict(optimizer=dict(lr=1.))",
         "c.py: nothing reads optim_wraper: did you mean optim_wrapper?",
     ),
     option(
-        "a section that there is not",
+        "a section that does not exist",
         "trainer.gpus=8",
         f"{NOTHING} trainer",
     ),
     option(
-        "a dataloader's key, misspelt",
+        "a misspelt key of a dataloader",
         "train_dataloader.batchsize=2",
         f"{NOTHING} train_dataloader.batchsize: "
         "did you mean train_dataloader.batch_size?",
     ),
     option(
-        "a loop's key, misspelt",
+        "a misspelt key of a loop",
         "train_cfg.max_epoch=3",
         f"{NOTHING} train_cfg.max_epoch: did you mean train_cfg.max_epochs?",
     ),
     option(
-        "a loop's key that there is not",
+        "a key that a loop does not take",
         "train_cfg.patience=3",
         "the config's train_cfg could not be built: TypeError: ... 'patience'",
     ),
     option(
-        "the seed, misspelt",
+        "a misspelt seed",
         "randomness.sed=3",
         f"{NOTHING} randomness.sed: did you mean randomness.seed?",
     ),
     option(
-        "a key of env_cfg, misspelt",
+        "a misspelt key of env_cfg",
         "env_cfg.cudnn_benchmarks=True",
         f"{NOTHING} env_cfg.cudnn_benchmarks: did you mean env_cfg.cudnn_benchmark?",
     ),
     option(
-        "a hook's key, misspelt",
+        "a misspelt key of a hook",
         "default_hooks.checkpoint.intervall=2",
         f"{NOTHING} default_hooks.checkpoint.intervall: "
         "did you mean default_hooks.checkpoint.interval?",
     ),
     option(
-        "a threshold of the model, misspelt",
+        "a misspelt threshold of the model",
         "model.test_cfg.rcnn.score_th=0.1",
         f"{NOTHING} model.test_cfg.rcnn.score_th: "
         "did you mean model.test_cfg.rcnn.score_thr?",
@@ -78,10 +82,46 @@ CASES = [
         "the config's model could not be built: TypeError: ... 'drop_path'",
     ),
     option(
-        "a key of layer decay, misspelt",
+        "a misspelt key of layer decay",
         "optim_wrapper.paramwise_cfg.decay_rat=0.9 "
         "optim_wrapper.constructor=LayerDecayOptimWrapperConstructor",
         "optim_wrapper.paramwise_cfg for layer decay: unknown decay_rat; there are",
+    ),
+    option(
+        "a dict as a value",
+        "model.backbone.arch={'depths':[1,1,1,1]}",
+        "--cfg-options: \"model.backbone.arch={'depths':[1,1,1,1]}\" cannot be read: a "
+        "value cannot contain a dict. Set the dict key by key: "
+        "model.backbone.arch.NAME=VALUE, or ... add model.backbone.arch._delete_=True",
+    ),
+    option(
+        "a dict in a list",
+        "custom_hooks=[dict(type=EMAHook)]",
+        "'custom_hooks=[dict(type=EMAHook)]' cannot be read: a value cannot contain a "
+        "dict",
+    ),
+    option(
+        "a list without its end",
+        "model.backbone.out_indices=[0,1",
+        "'model.backbone.out_indices=[0,1' cannot be read: its brackets do not enclose "
+        "a list. Write a number, a word, True, False, None, [a,b] or (a,b)",
+    ),
+    option(
+        "a list of one number without its end",
+        "model.backbone.out_indices=[0",
+        "'model.backbone.out_indices=[0' cannot be read: a bracket is not closed",
+    ),
+    option(
+        "a call as a value",
+        "model.backbone.out_indices=range(0,4)",
+        "'model.backbone.out_indices=range(0,4)' cannot be read: its brackets do not "
+        "enclose a list",
+    ),
+    option(
+        "a key below a value that is not a section",
+        "model.backbone.arch.depths=[1,1,1,1]",
+        "--cfg-options: model.backbone.arch.depths: model.backbone.arch is 'atto', not "
+        "a section; to replace it by a section, add model.backbone.arch._delete_=True",
     ),
     option(
         "a section replaced by a number",
@@ -114,7 +154,7 @@ CASES = [
         "val_dataloader.num_workers=-1: give a whole number from 0 on",
     ),
     option(
-        "persistent workers, and none",
+        "persistent workers, but no workers",
         "train_dataloader.num_workers=0 train_dataloader.persistent_workers=True",
         "the config's train_dataloader could not be built: ...persistent_workers",
     ),
@@ -148,22 +188,22 @@ CASES = [
     in_config(
         "a learning rate of NaN",
         "optim_wrapper = dict(optimizer=dict(lr=float('nan')))",
-        "optim_wrapper.optimizer.lr=nan: give a number from 0 on",
+        "optim_wrapper.optimizer.lr=nan: give a finite number from 0 on",
     ),
     option(
         "an infinite learning rate",
         "optim_wrapper.optimizer.lr=1e999",
-        "optim_wrapper.optimizer.lr=inf: give a number from 0 on",
+        "optim_wrapper.optimizer.lr=inf: give a finite number from 0 on",
     ),
     option(
         "a negative learning rate",
         "optim_wrapper.optimizer.lr=-0.1",
-        "optim_wrapper.optimizer.lr=-0.1: give a number from 0 on",
+        "optim_wrapper.optimizer.lr=-0.1: give a finite number from 0 on",
     ),
     option(
-        "a negative bound of the gradient, which would turn it round",
+        "a negative bound of the gradient's norm",
         "optim_wrapper.clip_grad.max_norm=-1",
-        "optim_wrapper.clip_grad.max_norm=-1: give one above 0",
+        "optim_wrapper.clip_grad.max_norm=-1: give a number above 0",
     ),
     option(
         "a word as the seed",
@@ -176,22 +216,22 @@ CASES = [
         "the config's default_hooks could not be built: ValueError: interval must be",
     ),
     option(
-        "a log level that there is not",
+        "a log level that does not exist",
         "log_level=LOUD",
         "the config's log_level could not be built: KeyError: 'LOUD'",
     ),
     option(
-        "an architecture that is not known",
+        "an unknown architecture",
         "model.backbone.arch=tinny",
         "unknown arch 'tinny'...tiny, small",
     ),
     option(
-        "an output map that there is not",
+        "a feature map that does not exist",
         "model.backbone.out_indices=(0,4)",
         "out_indices=...0 to 3",
     ),
     option(
-        "no output maps",
+        "no feature maps",
         "model.backbone.out_indices=()",
         "at least one",
     ),
@@ -201,16 +241,16 @@ CASES = [
         "drop_path_rate=-0.1...probability",
     ),
     option(
-        "a neck for another backbone",
+        "a neck with the channels of another backbone",
         "model.neck.in_channels=[96,192,384,768]",
-        "model.neck.in_channels is [96, 192, 384, 768], and the backbone's maps there "
-        "have [40, 80, 160, 320]: set it to that",
+        "model.neck.in_channels is [96, 192, 384, 768], but the backbone's feature "
+        "maps have [40, 80, 160, 320] channels: set it to [40, 80, 160, 320]",
     ),
     option(
-        "a head for another backbone",
+        "a head with the channels of another backbone",
         "model.auxiliary_head.in_channels=384",
-        "model.auxiliary_head.in_channels is [384], and the backbone's maps there "
-        "have [160]: set it to that",
+        "model.auxiliary_head.in_channels is [384], but the backbone's feature maps "
+        "have [160] channels: set it to [160]",
         config=SEG,
     ),
     option(
@@ -221,12 +261,12 @@ CASES = [
     option(
         "a learning rate of 0",
         "optim_wrapper.optimizer.lr=0.",
-        "the learning rate is 0 everywhere: nothing would be learnt",
+        "the learning rate is 0 everywhere: the model would not learn",
     ),
     option(
-        "a backbone that is frozen and random",
+        "a frozen backbone with random weights",
         "model.backbone.frozen_stages=4",
-        "the backbone is frozen and random: name pre-trained weights",
+        "the backbone is frozen and has random weights: name pre-trained weights",
     ),
     option(
         "a head of more classes than the data has",

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from convnext_dense import ConvNeXt, checkpoints
-from convnext_dense.checkpoints import converting, writing
+from convnext_dense.checkpoints import converting, origins, writing
 from convnext_dense.errors import InputError
 from convnext_dense.models.archs import ARCHS, Arch
 
 from ..helpers.peers import randomised
-from .test_origins import ALL, PUBLISHED, SEG, SMALL, V1, build, image, published
+from ..helpers.published import ALL, PUBLISHED, SEG, SMALL, V1, build, image, published
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
@@ -151,12 +151,13 @@ def test_loads_strictly_there_and_computes_the_same(name, to, tmp_path):
 
 
 def model_for(done):
-    """What the converter says the weights fit, executed; to be filled with them."""
-    build, _, change = done.fits.partition(" with ")
+    """The library's model, without values; its text builds the same one."""
+    call, _, change = done.fits.partition(" with ")
     with torch.device("meta"):
-        model = eval(build)
+        model, by_text = done.build(), eval(call)
         if change:
-            exec(f"model.{change}")
+            exec(f"by_text.{change}")
+    assert str(model) == str(by_text)
     return model
 
 
@@ -362,7 +363,7 @@ def test_tool_with_wrong_input(tool, tmp_path, case):
 def test_tool_offers_every_target(tool):
     done = tool("convert_checkpoint", "a", "b", "--to", "nothing")
     offered = re.search(r"choose from (.*)\)", done.err)[1].replace("'", "")
-    assert offered.split(", ") == list(converting._WRITERS)
+    assert offered.split(", ") == list(origins.TARGETS)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):

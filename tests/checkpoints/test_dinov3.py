@@ -8,7 +8,7 @@ from mmengine.config import Config
 from convnext_dense.config.options import load_config
 from convnext_dense.engine.runner import run
 
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
 from ..helpers.peers import randomised
 
 timm = pytest.importorskip("timm")

@@ -6,7 +6,7 @@ import torch
 from convnext_dense import ConvNeXt, checkpoints
 from convnext_dense.errors import InputError
 
-from ..conftest import logged
+from ..helpers.mmengine_state import logged
 
 SMALL = dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])
 

@@ -9,9 +9,9 @@ from mmengine.registry import MODELS, DefaultScope
 
 from convnext_dense.config.options import load_config
 
-from ..commands.test_train_and_test import DET, SEG, metric, options
+from ..helpers.hostile_pickle import Run
 from ..helpers.peers import timm_name
-from .test_reading import Run
+from ..helpers.runs import DET, SEG, metric, options
 
 
 @pytest.fixture(scope="module")

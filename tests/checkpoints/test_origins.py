@@ -6,36 +6,37 @@ which has a reader for the authors' names, computes what they mean.
 """
 
 import functools
-import json
 import re
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch.nn import functional as F
 
 from convnext_dense import ConvNeXt
-from convnext_dense.checkpoints import origins
-from convnext_dense.config.options import load_config
-from convnext_dense.engine.machine import fit_to_machine
 from convnext_dense.models.archs import ARCHS
 
-from ..conftest import ROOT, logged
+from ..helpers.mmengine_state import logged
 from ..helpers.peers import randomised, timm_stage_maps
+from ..helpers.published import (
+    ALL,
+    CHANNELS,
+    DEPTHS,
+    DET,
+    PUBLISHED,
+    SEG,
+    SMALL,
+    V1,
+    build,
+    image,
+    published,
+)
 
-PUBLISHED = json.loads((ROOT / "tests/data/checkpoint_names.json").read_text())
-DEPTHS, CHANNELS = (1, 1, 2, 1), (8, 16, 24, 32)
-SMALL = dict(depths=DEPTHS, channels=CHANNELS)
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
 torchvision = pytest.importorskip("torchvision")
-
-
-def image(size=64):
-    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
 def stage_maps(stages, model, x):
@@ -73,17 +74,6 @@ def assert_same(mine, theirs, what):
     print(f"largest difference, {what}: {largest:.1e}")
     assert largest <= 1e-5
     assert min(m.std().item() for m in theirs) > 1e-3  # there is something to compare
-
-
-def published(name):
-    """Noise under published names and of published shapes."""
-    generator = torch.Generator().manual_seed(0)
-    weights = {}
-    for key, shape in PUBLISHED[name].items():
-        noise = torch.randn(shape, generator=generator)
-        vector = noise.numel() == max(shape) and not key.endswith(("bias", "beta"))
-        weights[key] = 0.7 * vector + 0.1 * noise
-    return weights
 
 
 def timm_maps(weights, x, use_grn=False):
@@ -318,10 +308,6 @@ def test_openclip_xxlarge(tmp_path, monkeypatch):
     assert_same(mine, expected, "OpenCLIP xxlarge")
 
 
-V1 = dict(depths=list(DEPTHS), hidden_sizes=list(CHANNELS), num_labels=5)
-ALL = [f"stage{n}" for n in (1, 2, 3, 4)]
-
-
 @pytest.mark.parametrize("version", ["", "V2"])
 @pytest.mark.parametrize("sharded", [False, True])
 def test_transformers_classification(tmp_path, version, sharded):
@@ -389,27 +375,6 @@ def test_torchvision(tmp_path, arch):
     assert_same(mine, expected, f"torchvision, {arch}")
     assert "torchvision, " in said
     assert "left there: classifier head (2), classifier norm (2)" in said
-
-
-def build(name, **backbone):
-    """A detector or segmentor of ours, small."""
-    cfg = load_config(str(ROOT / f"configs/{name}.py"))
-    cfg.model.backbone.update(arch=SMALL, **backbone)
-    if "neck" in cfg.model:
-        cfg.model.neck.in_channels = list(CHANNELS)
-        for head in cfg.model.roi_head.bbox_head:
-            head.fc_out_channels = 32
-    else:
-        cfg.model.decode_head.update(in_channels=list(CHANNELS), channels=16)
-        cfg.model.auxiliary_head.update(in_channels=CHANNELS[2], channels=8)
-    fit_to_machine(cfg)
-    cfg.model.backbone.init_cfg = None
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return MODELS.build(cfg.model).eval()
-
-
-DET = "det/cascade_mask_rcnn_convnext_t_coco"
-SEG = "seg/upernet_convnext_t_ade20k"
 
 
 @pytest.mark.parametrize("config", [DET, SEG])
@@ -480,14 +445,3 @@ def test_transformers_upernet_computes_the_same_logits(tmp_path):
     assert largest <= 1e-5
     assert (auxiliary - expected_auxiliary).abs().max().item() <= 1e-5
     assert expected.std() > 1e-2
-
-
-def test_every_origin_has_its_own_first_name():
-    """Else one would be taken for another."""
-    signatures = [
-        origins.names(origin, 1)["stages.0.0.dwconv.weight"]
-        for origin in origins.ORIGINS
-    ]
-    for one in signatures:
-        assert [one.endswith(f".{other}") for other in signatures].count(True) == 0
-    assert len(set(signatures)) == len(signatures)

@@ -20,7 +20,8 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from convnext_dense import ConvNeXt, checkpoints
 from convnext_dense.errors import InputError
 
-from ..conftest import logged
+from ..helpers.hostile_pickle import Run
+from ..helpers.mmengine_state import logged
 
 SMALL = dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])
 
@@ -97,16 +98,6 @@ def replace_pickle(file, content):
     with zipfile.ZipFile(file, "w") as archive:
         for part, before in parts.items():
             archive.writestr(part, content if part == data else before)
-
-
-class Run:
-    """A pickle that calls something when it is read."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
 
 
 class State(dict):

@@ -13,7 +13,7 @@ from convnext_dense import ConvNeXt, checkpoints
 from convnext_dense.checkpoints import sources
 from convnext_dense.errors import InputError
 
-from ..conftest import shell
+from ..helpers.running import shell
 
 SMALL = dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])
 

@@ -12,7 +12,7 @@ from torch import nn
 from convnext_dense import ConvNeXt, checkpoints
 from convnext_dense.errors import InputError
 
-from ..conftest import logged
+from ..helpers.mmengine_state import logged
 from ..helpers.peers import timm_name
 
 SMALL = dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])

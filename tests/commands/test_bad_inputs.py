@@ -1,5 +1,6 @@
-"""Whatever is wrong with what the tools are given: one message and an exit code,
-never a stack, a silent pass, a lost or a changed file. tests/bad_inputs has the table.
+"""Bad inputs: one message and an exit code, no Python stack, no file lost or changed.
+
+tests/bad_inputs has the table.
 """
 
 import hashlib
@@ -13,8 +14,8 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop
 
 from ..bad_inputs import AREAS, markdown
 from ..bad_inputs.weights import small_config
-from ..conftest import ROOT
-from .test_train_and_test import NOTHING_SAVED, options
+from ..helpers.paths import ROOT
+from ..helpers.runs import NOTHING_SAVED, options
 
 CASES = [
     pytest.param(case, id=f"{case.tool}: {case.given}")
@@ -24,19 +25,19 @@ CASES = [
 
 
 def look(folder):
-    """Path -> permissions and content of everything in a folder."""
-    found = {}
+    """Path -> permissions and digest of everything in a folder."""
+    contents = {}
     for path in folder.rglob("*"):
         readable = path.is_file() and os.access(path, os.R_OK)
         content = path.read_bytes() if readable else b""
         name = str(path.relative_to(folder))
-        found[name] = path.lstat().st_mode, hashlib.sha256(content).hexdigest()
-    return found
+        contents[name] = path.lstat().st_mode, hashlib.sha256(content).hexdigest()
+    return contents
 
 
 @pytest.fixture
 def no_work(monkeypatch):
-    """A run that begins in spite of a mistake is known by it, and takes no time."""
+    """Let a run that starts in spite of a mistake fail at once."""
 
     def began(loop):
         raise RuntimeError("the run has begun")
@@ -55,7 +56,7 @@ def test_bad_input(tool, tmp_path, shapes_root, monkeypatch, case):
     for name, value in case.environment(tmp_path).items():
         os.makedirs(value)
         monkeypatch.setenv(name, value)
-        monkeypatch.setattr(tempfile, "tempdir", None)  # asks TMPDIR anew
+        monkeypatch.setattr(tempfile, "tempdir", None)  # it reads TMPDIR again
         monkeypatch.setitem(current_process()._config, "tempdir", None)
     before = look(tmp_path)
     done = tool(case.tool, *arguments)
@@ -76,12 +77,16 @@ def test_the_table_is_the_documented_one():
     assert written == markdown()
 
 
-def test_every_tool_has_its_rows():
-    tools = {path.stem for path in (ROOT / "tools").glob("*.py")} - {"_command"}
-    assert {case.values[0].tool for case in CASES} == tools
+def test_every_tool_is_in_the_table_or_has_its_own_test_file():
+    tools = {path.stem for path in (ROOT / "tools").glob("[!_]*.py")}
+    in_table = {case.values[0].tool for case in CASES}
+    files = (ROOT / "tests/commands").glob("test_*.py")
+    own_tests = {path.stem.removeprefix("test_") for path in files}
+    assert in_table <= tools
+    assert tools - in_table <= own_tests
 
 
-def test_data_that_may_not_be_changed_is_trained_on(tool, tmp_path, shapes_root):
+def test_a_run_trains_on_read_only_data(tool, tmp_path, shapes_root):
     shutil.copytree(shapes_root, tmp_path / "data/shapes")
     paths = list((tmp_path / "data").rglob("*"))
     for path in paths:
@@ -96,4 +101,4 @@ def test_data_that_may_not_be_changed_is_trained_on(tool, tmp_path, shapes_root)
     assert "mIoU" in done.out
     assert look(tmp_path / "data") == before
     for path in paths:
-        path.chmod(0o755)  # to be removed
+        path.chmod(0o755)  # so that pytest can remove it

@@ -21,16 +21,16 @@ from convnext_dense.commands.benchmark import (
     machine,
     models,
     peers,
-    picture,
-    report,
+    plot,
     rows,
     steps,
+    table,
 )
 from convnext_dense.commands.benchmark.measuring import Figures
 from convnext_dense.commands.benchmark.rows import Row
 from convnext_dense.errors import InputError
 
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
 from ..helpers.peers import randomised
 
 SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32])
@@ -104,7 +104,7 @@ def test_ratios_are_to_the_best_peer_however_it_is_run():
 
 
 def test_a_table_has_the_columns_that_something_is_in():
-    header, ours, _, reduced = report.table(ROWS).splitlines()
+    header, ours, _, reduced = table.to_text(ROWS).splitlines()
     assert header.split("  ")[-1]
     assert re.split(" {2,}", header.strip()) == [
         *("layout", "ms", "ratio", "host ms", "kernel ms", "launches", "images/s"),
@@ -115,7 +115,7 @@ def test_a_table_has_the_columns_that_something_is_in():
     ]
     assert reduced.strip().startswith("timm, reduce-overhead  channels_last")
     whole = [ROWS[0]._replace(backbone_ms=20.0), ROWS[1]._replace(backbone_ms=90.0)]
-    assert [line.split()[-1] for line in report.table(whole).splitlines()] == [
+    assert [line.split()[-1] for line in table.to_text(whole).splitlines()] == [
         *("share", "40%", "60%")
     ]
 
@@ -128,7 +128,7 @@ def test_a_picture_has_a_panel_for_each_figure(tmp_path, monkeypatch, on_gpu):
     if not on_gpu:
         empty = dict(kernel_ms=None, launches=None)
         measured = [r._replace(figures=r.figures._replace(**empty)) for r in ROWS]
-    picture.draw([("a", measured), ("b", measured[:2])], tmp_path / "p.png", "title")
+    plot.draw([("a", measured), ("b", measured[:2])], tmp_path / "p.png", "title")
     times = ["time", "host time", "kernel time"] if on_gpu else ["time"]
     assert titles == [f"{time} of a step" for time in times] + [
         *("bytes kept for the backward pass", "bytes at the peak")
@@ -307,7 +307,7 @@ def test_the_hosts_part_is_a_line_a_stage_and_one_for_a_block(
         "12 launches",
         "16 channels, 3 blocks: forward 140 us, 9 launches; backward 210 us, "
         "15 launches",
-        "host: 60 us a block forward, 90 us backward",
+        "host time per block: forward 60 us, backward 90 us",
     ]
     (first, _) = json.loads((tmp_path / "h.json").read_text())["stages"]
     assert first == HostRow(8, 1, 100.0, 150.0, 7, 12)._asdict()
@@ -320,7 +320,7 @@ def test_the_hosts_part_is_measured_without_a_gpu(tool):
     *stages, total = done.out.splitlines()[-5:]
     assert all(re.match(r"\d+ channels, \d+ blocks: forward ", line) for line in stages)
     forward, backward = re.fullmatch(
-        r"host: (\d+) us a block forward, (\d+) us backward", total
+        r"host time per block: forward (\d+) us, backward (\d+) us", total
     ).groups()
     assert int(forward) > 0
     assert int(backward) > 0
@@ -342,7 +342,7 @@ def test_without_triton_the_hosts_part_is_a_message(tool, monkeypatch):
     [
         (["--arch", "gigantic"], "gigantic"),
         (["--size", 16], "too small"),
-        (["--size", "64x"], "64x is no size"),
+        (["--size", "64x"], "64x is not a size"),
         (["--size", "64x-2"], "-2 is not above 0"),
         (["--graphs"], "--graphs needs a GPU"),
         (["--execution", "reduce-overhead"], "--execution reduce-overhead needs a GPU"),
@@ -375,4 +375,4 @@ def test_mistakes_are_messages(tool, arguments, message):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_is_a_message():
     with pytest.raises(InputError, match="finds no GPU"):
-        machine.device("cuda")
+        machine.choose_device("cuda")

@@ -11,7 +11,7 @@ from convnext_dense.commands.complexity.counting import measure
 from convnext_dense.engine.runner import build_model
 from convnext_dense.errors import InputError
 
-from ..conftest import ROOT, SHARED
+from ..helpers.paths import ROOT, SHARED
 
 PAPER = json.loads((ROOT / "configs/paper.json").read_text())
 PAPER.pop("_about")
@@ -93,7 +93,7 @@ def test_a_difference_is_reported(tool, tmp_path):
     )
     done = tool("complexity", copy)
     assert done.code == 1
-    assert f"not the paper's: {name}" in done.err
+    assert f"differs from the paper: {name}" in done.err
     assert "<- differs" in done.out
 
 

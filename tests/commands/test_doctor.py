@@ -22,7 +22,7 @@ import torch
 from mmengine.utils import ManagerMixin
 
 from convnext_dense.commands.doctor import (
-    examination,
+    checks,
     kernels,
     libraries,
     machine,
@@ -31,18 +31,19 @@ from convnext_dense.commands.doctor import (
     steps,
     subprocess_checks,
 )
-from convnext_dense.commands.doctor.result import (
+from convnext_dense.commands.doctor.finding import (
+    ERROR,
     INFO,
     OK,
     SKIPPED,
-    TROUBLE,
     WARNING,
     Finding,
 )
 from convnext_dense.engine import runner as engine_runner
 from convnext_dense.patches import mmcv_ops
 
-from ..conftest import ROOT, forget_instances
+from ..helpers.mmengine_state import forget_instances
+from ..helpers.paths import ROOT
 
 PACKAGES = Path(np.__file__).parents[1]
 CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
@@ -92,7 +93,7 @@ def look(tmp_path, packages=(), broken=None):
         name += str(sum(n.startswith(name) for n in lines) + 1) * (name in lines)
         lines[name] = [mark, found, ""]
     for mark, found, remedy in lines.values():
-        assert bool(remedy) == (mark in (WARNING, TROUBLE)), (found, remedy)
+        assert bool(remedy) == (mark in (WARNING, ERROR)), (found, remedy)
     return done.returncode, verdict, lines
 
 
@@ -127,7 +128,7 @@ def test_where_one_toolbox_is_training_can_start(tmp_path):
     if not gpu:
         assert lines["kernels"] == [INFO, "for GPUs only", ""]
     assert marks["toolboxes2"] == WARNING
-    assert "no mmdet: detection cannot train" in lines["toolboxes2"][1]
+    assert "mmdet is not installed: detection cannot train" in lines["toolboxes2"][1]
     assert marks["detection"] == SKIPPED
     assert marks["segmentation"] == OK
     assert "trained a step in fp32" in lines["segmentation"][1]
@@ -138,10 +139,12 @@ def test_an_empty_environment(tmp_path):
     code, verdict, lines = look(tmp_path)
     assert code == 1
     assert verdict == (
-        "Training cannot start. In trouble: toolboxes, numpy, torch. Remedy the "
-        "first, then look again."
+        "Training cannot start. Errors: toolboxes, numpy, torch. Repair the first, "
+        "then run the doctor again."
     )
-    assert lines["toolboxes"][1].startswith("none; mmengine, mmcv, mmdet, mmseg")
+    assert lines["toolboxes"][1].startswith(
+        "none installed; mmengine, mmcv, mmdet, mmseg"
+    )
     assert "pip install -e '.[onedl]'" in lines["toolboxes"][2]
     assert lines["torch"][2] == "-> pip install torch torchvision\n"
     assert lines["GPU"] == [SKIPPED, "needs torch", ""]
@@ -159,9 +162,9 @@ def test_both_stacks_and_a_torch_that_crashes(tmp_path):
         {"torch/__init__.py": f"\n{CRASH}", **both},
     )
     assert code == 1
-    assert "In trouble: toolboxes, torch." in verdict
+    assert "Errors: toolboxes, torch." in verdict
     mark, found, remedy = lines["toolboxes"]
-    assert mark == TROUBLE
+    assert mark == ERROR
     assert "onedl-mmcv 2.1.0, mmdet 2.1.0" in found
     assert "pip uninstall -y onedl-mmcv mmdet\n" in remedy
     mark, found, remedy = lines["torch"]
@@ -184,7 +187,7 @@ def test_torchvision_of_another_torch_and_opencv_without_libgl(tmp_path):
         },
     )
     assert code == 1
-    assert "In trouble: opencv, torchvision." in verdict
+    assert "Errors: opencv, torchvision." in verdict
     assert "pip install opencv-python-headless" in lines["opencv"][2]
     assert lines["torch"][0] == OK
     assert "operator torchvision::nms does not exist" in lines["torchvision"][1]
@@ -198,7 +201,7 @@ def test_detection_trains_a_step(monkeypatch, tmp_path):
     forget_instances(ManagerMixin)
     (found, *_) = steps.detection()
     assert found[:2] == (OK, "detection")
-    assert "trained a step in fp32" in found.found
+    assert "trained a step in fp32" in found.message
     assert len(list(tmp_path.rglob("epoch_1.pth"))) == 1 + torch.cuda.is_available()
 
 
@@ -214,11 +217,11 @@ def test_a_loss_or_a_weight_that_is_not_a_number(monkeypatch, tmp_path, amp):
     assert steps._step(*step).mark == OK
     loss = float("nan")
     found = steps._step(*step)
-    assert found.mark == (WARNING if amp else TROUBLE)
-    assert "the loss is not a number" in found.found
+    assert found.mark == (WARNING if amp else ERROR)
+    assert "the loss is not a finite number" in found.message
     loss = 1.0
     model.weight.data[0, 0] = float("inf")
-    assert "a weight is not a number" in steps._step(*step).found
+    assert "a weight is not a finite number" in steps._step(*step).message
 
 
 def test_compiled_ops_for_another_torch(monkeypatch, tmp_path):
@@ -235,9 +238,9 @@ def test_compiled_ops_for_another_torch(monkeypatch, tmp_path):
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(mmcv, "ops", raising=False)
-    (finding,) = examination.Check("mmcv ops", libraries.mmcv_ops).findings()
-    assert finding.mark == TROUBLE
-    assert "undefined symbol" in finding.found
+    (finding,) = checks.Check("mmcv ops", libraries.mmcv_ops).findings()
+    assert finding.mark == ERROR
+    assert "undefined symbol" in finding.message
     assert "compiled for another torch" in finding.remedy
     assert "pip install mmcv-lite" in finding.remedy
 
@@ -248,13 +251,13 @@ def test_mmcv_ops_compiled_or_not(monkeypatch):
     if sys.modules["mmcv._ext"].__spec__.origin == mmcv_ops.__file__:
         (finding,) = libraries.mmcv_ops()
         assert finding.mark == INFO
-        assert "from torchvision: nms, softnms, roi_align, sigmoid" in finding.found
+        assert "from torchvision: nms, softnms, roi_align, sigmoid" in finding.message
     compiled = types.ModuleType("mmcv._ext")
     compiled.__spec__ = types.SimpleNamespace(origin="/mmcv/_ext.so")
     monkeypatch.setitem(sys.modules, "mmcv._ext", compiled)
     (finding,) = libraries.mmcv_ops()
     assert finding.mark == OK
-    assert finding.found.startswith("compiled, CUDA: ")
+    assert finding.message.startswith("compiled, CUDA: ")
 
 
 class Gpu:
@@ -292,9 +295,9 @@ def test_gpu(monkeypatch):
 
     monkeypatch.setattr(libraries, "_compute", fail)
     (finding,) = libraries.gpu()
-    assert finding.mark == TROUBLE
-    assert "GPU 1 does not compute" in finding.found
-    assert "built for sm_70, sm_80" in finding.found
+    assert finding.mark == ERROR
+    assert "GPU 1 fails to compute" in finding.message
+    assert "built for sm_70, sm_80" in finding.message
     assert "not built for this GPU's compute capability" in finding.remedy
     assert "CUDA_VISIBLE_DEVICES=" in finding.remedy
 
@@ -305,7 +308,7 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     (finding,) = libraries.gpu()
     assert finding.mark == WARNING
-    assert "Card, 550.54 is here" in finding.found
+    assert "torch cannot use the GPU (Card, 550.54)" in finding.message
     assert "update NVIDIA's driver" in finding.remedy
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (finding,) = libraries.gpu()
@@ -315,7 +318,7 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch):
     assert "built without CUDA" in finding.remedy
     monkeypatch.setattr(libraries, "_nvidia_smi", list)
     (finding,) = libraries.gpu()
-    assert finding.found.startswith("none here")
+    assert finding.message.startswith("no GPU")
 
 
 @pytest.fixture
@@ -357,9 +360,9 @@ def test_the_way_on_each_gpu(card, monkeypatch, tmp_path):
         "8.9)",
         "",
     )
-    assert kept[:3] == (OK, "kernels", f"0 compiled ones kept in {tmp_path / 'kept'}")
+    assert kept[:3] == (OK, "kernels", f"0 compiled kernels in {tmp_path / 'kept'}")
     (tmp_path / "kept" / "0123.cubin").touch()
-    assert list(kernels.kernels())[-1].found.startswith("1 compiled ones")
+    assert list(kernels.kernels())[-1].message.startswith("1 compiled kernels in")
 
 
 def test_an_older_gpu(card):
@@ -392,7 +395,7 @@ def test_cuda_kernels_that_cannot_be_compiled(card, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     taken, _ = kernels.kernels()
     assert taken.mark == WARNING
-    assert taken.found == (
+    assert taken.message == (
         "Triton (2 x Card, compute capability 8.9): NVRTC or its Python bindings are "
         "missing"
     )
@@ -412,7 +415,7 @@ def test_a_way_that_is_forced(card, monkeypatch, way, found):
     monkeypatch.setenv("CONVNEXT_DENSE_GPU", way)
     taken, _ = kernels.kernels()
     assert taken.mark == WARNING
-    assert taken.found == (
+    assert taken.message == (
         f"{found} (2 x Card, compute capability 8.9): CONVNEXT_DENSE_GPU={way} is set"
     )
     assert taken.remedy.startswith("unset CONVNEXT_DENSE_GPU")
@@ -421,8 +424,8 @@ def test_a_way_that_is_forced(card, monkeypatch, way, found):
 def test_a_way_that_does_not_exist(card, monkeypatch):
     monkeypatch.setenv("CONVNEXT_DENSE_GPU", "cudnn")
     (finding,) = kernels.kernels()
-    assert finding.mark == TROUBLE
-    assert "CONVNEXT_DENSE_GPU=cudnn" in finding.found
+    assert finding.mark == ERROR
+    assert "CONVNEXT_DENSE_GPU=cudnn" in finding.message
     assert finding.remedy == "unset CONVNEXT_DENSE_GPU"
 
 
@@ -432,7 +435,7 @@ def test_kernels_that_cannot_be_kept(card, monkeypatch, tmp_path):
     compiles(monkeypatch)
     _, kept = kernels.kernels()
     assert kept.mark == WARNING
-    assert "none can be kept" in kept.found
+    assert "cannot be cached" in kept.message
     assert "export CONVNEXT_DENSE_CACHE=" in kept.remedy
 
 
@@ -446,8 +449,8 @@ def test_times_that_were_measured(card, monkeypatch):
     assert measured[:3] == (
         INFO,
         "kernels",
-        "stages timed here: 2; kernels take 0.25 to 1.50 of plain PyTorch's time; "
-        "plain PyTorch is taken for 1",
+        "stages timed on this GPU: 2; kernels take 0.25 to 1.50 of plain PyTorch's "
+        "time; plain PyTorch is used for 1",
     )
 
 
@@ -456,15 +459,15 @@ def test_a_gpu_without_triton(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     (finding,) = kernels.kernels()
     assert finding.mark == WARNING
-    assert finding.found == "plain PyTorch: Triton is not installed"
+    assert finding.message == "plain PyTorch: Triton is not installed"
     assert "triton" in finding.remedy
 
 
 def test_computing_is_checked():
     libraries._compute(torch, "cpu")
-    libraries._suppress(lambda boxes, scores, threshold: torch.tensor([0]))
+    libraries._check_nms(lambda boxes, scores, threshold: torch.tensor([0]))
     with pytest.raises(RuntimeError, match=r"kept boxes \[0, 1\], not \[0\]"):
-        libraries._suppress(lambda boxes, scores, threshold: torch.tensor([0, 1]))
+        libraries._check_nms(lambda boxes, scores, threshold: torch.tensor([0, 1]))
 
 
 def test_torch_compiled_for_another_numpy(monkeypatch):
@@ -472,8 +475,8 @@ def test_torch_compiled_for_another_numpy(monkeypatch):
         raise RuntimeError("Numpy is not available")
 
     monkeypatch.setattr(torch, "from_numpy", fail)
-    fine, finding = examination.Check("torch", libraries.torch).findings()
-    assert (fine.mark, finding.mark) == (OK, TROUBLE)
+    fine, finding = checks.Check("torch", libraries.torch).findings()
+    assert (fine.mark, finding.mark) == (OK, ERROR)
     assert "pip install 'numpy<2'" in finding.remedy
 
 
@@ -481,7 +484,7 @@ def test_torch_compiled_for_another_numpy(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        ("/s/torchvision/_C.so: undefined symbol: _ZN3c10", "of one build"),
+        ("/s/torchvision/_C.so: undefined symbol: _ZN3c10", "of different builds"),
         ("nms_forward miss in module _ext", "for another torch"),
         ("nms_impl: implementation for device cuda:0 not found.", "without CUDA"),
         (
@@ -504,8 +507,8 @@ def test_torch_compiled_for_another_numpy(monkeypatch):
     ],
 )
 def test_remedies(error, remedy):
-    assert remedy in remedies.of(RuntimeError(error))
-    assert remedy in remedies.of(f"noise\n{error}\nnoise")
+    assert remedy in remedies.remedy_of(RuntimeError(error))
+    assert remedy in remedies.remedy_of(f"noise\n{error}\nnoise")
 
 
 @pytest.mark.parametrize(
@@ -518,9 +521,9 @@ def test_remedies(error, remedy):
 )
 def test_remedy_of_a_missing_module(module, remedy):
     error = ModuleNotFoundError(f"No module named '{module}'", name=module)
-    assert remedies.of(error) == remedy
+    assert remedies.remedy_of(error) == remedy
     inner = ModuleNotFoundError("No module named 'scipy.x'", name="scipy.x")
-    assert remedies.of(inner).startswith("scipy is incomplete")
+    assert remedies.remedy_of(inner).startswith("scipy is incomplete")
 
 
 def test_the_first_cause_is_described_with_its_place():
@@ -532,7 +535,7 @@ def test_the_first_cause_is_described_with_its_place():
 
     with pytest.raises(RuntimeError) as raised:
         fail()
-    assert remedies.of(raised.value) == "pip install nothing_of_that_name"
+    assert remedies.remedy_of(raised.value) == "pip install nothing_of_that_name"
     found = remedies.describe(raised.value)
     assert found.startswith("RuntimeError: a toolbox failed, because of ModuleNotFound")
     assert "test_doctor.py:" in found
@@ -547,7 +550,7 @@ def installed(monkeypatch, folder, distributions, modules, requires=()):
         about.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         if name == "convnext_dense":
             about.write_text(about.read_text() + needs)
-    monkeypatch.setattr(stack, "is_there", lambda module: module in modules)
+    monkeypatch.setattr(stack, "is_installed", lambda module: module in modules)
     monkeypatch.setattr(sys, "path", [str(folder)])
     found = list(stack.toolboxes())
     monkeypatch.undo()
@@ -566,7 +569,7 @@ CLASSIC = {
 def test_the_classic_stack(monkeypatch, tmp_path):
     (found,) = installed(monkeypatch, tmp_path, CLASSIC, MODULES)
     assert found.mark == OK
-    assert found.found == (
+    assert found.message == (
         "classic stack: mmengine 0.10.7, mmcv-lite 2.1.0, mmdet 3.3.0, "
         "mmsegmentation 1.2.2"
     )
@@ -579,8 +582,8 @@ def test_toolboxes_from_folders(monkeypatch, tmp_path):
 
 def test_no_mmcv_and_no_toolbox(monkeypatch, tmp_path):
     (found,) = installed(monkeypatch, tmp_path, {"mmdet": "3.3.0"}, ("mmengine",))
-    assert found.mark == TROUBLE
-    assert "mmcv, mmdet, mmseg cannot be imported" in found.found
+    assert found.mark == ERROR
+    assert "mmcv, mmdet, mmseg cannot be imported" in found.message
     assert ".[openmmlab]" in found.remedy
 
 
@@ -598,8 +601,8 @@ def test_a_version_outside_the_range_and_mmcv_twice(monkeypatch, tmp_path):
         ],
     )
     assert (fine.mark, twice.mark, old.mark) == (OK, WARNING, WARNING)
-    assert "mmcv-lite and mmcv both bring mmcv" in twice.found
-    assert old.found == "mmdet 2.28.2 is not <4,>=3.3, which is tested"
+    assert "mmcv-lite and mmcv both provide mmcv" in twice.message
+    assert old.message == "mmdet 2.28.2 is not a tested version (<4,>=3.3)"
     assert "pip install 'mmdet<4,>=3.3'" in old.remedy
 
 
@@ -617,7 +620,7 @@ def test_disk(monkeypatch, tmp_path):
     assert "--work-dir" in finding.remedy
     (tmp_path / "work_dirs").mkdir()
     finding, *_ = machine.disk()
-    assert finding.found.endswith("work_dirs")
+    assert finding.message.endswith("work_dirs")
     assert not list((tmp_path / "work_dirs").iterdir())
 
     def full(*args, **kwargs):
@@ -625,22 +628,22 @@ def test_disk(monkeypatch, tmp_path):
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     finding, *_ = machine.disk()
-    assert finding.mark == TROUBLE
-    assert "No space left on device" in finding.found
+    assert finding.mark == ERROR
+    assert "No space left on device" in finding.message
     monkeypatch.setattr(tempfile, "gettempdir", full)
     _, finding = machine.disk()
-    assert finding[:2] == (TROUBLE, "temporary")
+    assert finding[:2] == (ERROR, "temporary")
 
 
 def test_too_long_a_path_for_sockets(monkeypatch, tmp_path):
     long = tmp_path / ("long" * 15)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    found = [finding for finding in machine.disk() if finding.what == "temporary"]
-    assert found[0].mark == TROUBLE
+    found = [finding for finding in machine.disk() if finding.name == "temporary"]
+    assert found[0].mark == ERROR
     assert "TMPDIR=/tmp" in found[0].remedy
     monkeypatch.setattr(tempfile, "tempdir", "/tmp")
-    assert TROUBLE not in {finding.mark for finding in machine.disk()}
+    assert ERROR not in {finding.mark for finding in machine.disk()}
 
 
 def test_shared_memory_of_docker(monkeypatch):
@@ -661,7 +664,7 @@ def test_open_files(monkeypatch, limit, mark):
 
 @pytest.mark.parametrize(
     ("version", "mark"),
-    [((3, 9, 18), TROUBLE), ((3, 10, 0), OK), ((3, 13, 5), OK), ((3, 14, 0), WARNING)],
+    [((3, 9, 18), ERROR), ((3, 10, 0), OK), ((3, 13, 5), OK), ((3, 14, 0), WARNING)],
 )
 def test_python(monkeypatch, version, mark):
     monkeypatch.setattr(sys, "version_info", version)
@@ -684,41 +687,41 @@ def test_memory_of_a_container(monkeypatch):
     assert finding[:3] == (OK, "memory", "8.2 GB free")
 
 
-def listen(code, *names, **environment):
-    command = [sys.executable, "-c", f"TOLD = {subprocess_checks.TOLD!r}\n{code}"]
-    return list(subprocess_checks.listen(command, names, None))
+def run_code(code, *names, **environment):
+    command = [sys.executable, "-c", f"PREFIX = {subprocess_checks.PREFIX!r}\n{code}"]
+    return list(subprocess_checks.run(command, names, None))
 
 
 def say(*words):
-    return f"print(TOLD + {json.dumps(json.dumps(words))}, flush=True)\n"
+    return f"print(PREFIX + {json.dumps(json.dumps(words))}, flush=True)\n"
 
 
-def test_a_process_that_ends_early_is_a_trouble():
+def test_a_process_that_ends_early_is_an_error():
     fine = [OK, "torch", "2", ""]
     told = say("torch") + say("torch", *fine) + say("GPU")
-    first, last = listen(f"{told}print('noise')\nraise SystemExit(0)", "torch", "GPU")
+    first, last = run_code(f"{told}print('noise')\nraise SystemExit(0)", "torch", "GPU")
     assert first == ("torch", Finding(*fine))
     assert last[0] == "GPU"
-    assert last[1].mark == TROUBLE
-    assert last[1].found == "crashed with exit code 0, it said last: noise"
-    ((name, finding),) = listen("import sys; sys.exit('no Python here')", "torch")
-    assert (name, finding.mark) == ("torch", TROUBLE)
-    assert "no Python here" in finding.found
+    assert last[1].mark == ERROR
+    assert last[1].message == "crashed with exit code 0; its last output: noise"
+    ((name, finding),) = run_code("import sys; sys.exit('no Python here')", "torch")
+    assert (name, finding.mark) == ("torch", ERROR)
+    assert "no Python here" in finding.message
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    ((_, finding),) = listen(kill, "torch")
-    assert "SIGKILL" in finding.found
+    ((_, finding),) = run_code(kill, "torch")
+    assert "SIGKILL" in finding.message
     assert "memory is full" in finding.remedy
 
 
 def test_a_process_that_hangs_is_ended(monkeypatch):
     monkeypatch.setattr(subprocess_checks, "SECONDS", 0.5)
     hangs = "print('waiting', flush=True); import time; time.sleep(60)"
-    ((name, finding),) = listen(say("GPU") + hangs, "GPU")
-    assert (name, finding.mark) == ("GPU", TROUBLE)
-    assert "it said last: waiting" in finding.found
+    ((name, finding),) = run_code(say("GPU") + hangs, "GPU")
+    assert (name, finding.mark) == ("GPU", ERROR)
+    assert "its last output: waiting" in finding.message
     assert "run this again" in finding.remedy
-    ((_, finding),) = listen(hangs.replace("waiting", "AF_UNIX path too long"), "GPU")
-    assert finding.found.startswith("no end in 0.5 s")
+    ((_, finding),) = run_code(hangs.replace("waiting", "AF_UNIX path too long"), "GPU")
+    assert finding.message.startswith("no result within 0.5 s")
     assert "TMPDIR" in finding.remedy
 
 
@@ -726,47 +729,47 @@ def test_bytes_of_other_encodings_do_no_harm():
     binary = (
         "import sys; sys.stdout.buffer.write(b'\\xff\\xfe\\n'); sys.stdout.flush()\n"
     )
-    assert listen(binary + say(subprocess_checks.END), "torch") == []
+    assert run_code(binary + say(subprocess_checks.END), "torch") == []
 
 
 def examine(monkeypatch, capsys, marks):
     """The verdict where checks find these marks and every other one is fine."""
     asked = []
 
-    def listen(command, names, folder):
+    def run(command, names, folder):
         asked.append(names)
         for name in names:
             mark = marks.get(name, OK)
             yield name, Finding(mark, name, "found", "remedy" if mark != OK else "")
-            if mark == TROUBLE:
+            if mark == ERROR:
                 return
 
-    monkeypatch.setattr(subprocess_checks, "listen", listen)
+    monkeypatch.setattr(subprocess_checks, "run", run)
     here = lambda: [Finding(marks.get("disk", OK), "disk", "found")]  # noqa: E731
-    monkeypatch.setattr(examination, "HERE", [examination.Check("disk", here)])
-    healthy = examination.examine([])
+    monkeypatch.setattr(checks, "STANDARD_LIBRARY", [checks.Check("disk", here)])
+    healthy = checks.run_all([])
     *table, verdict = capsys.readouterr().out.splitlines()
     return healthy, verdict, table, asked
 
 
 def test_verdicts(monkeypatch, capsys):
-    can, cannot = "Training can start: ", "Training cannot start. In trouble: "
+    can, cannot = "Training can start: ", "Training cannot start. Errors: "
     healthy, verdict, _, asked = examine(monkeypatch, capsys, {"GPU": WARNING})
     assert (healthy, verdict) == (True, can + "detection and segmentation.")
     assert len(asked) == 1  # torch is imported once
-    healthy, verdict, _, asked = examine(monkeypatch, capsys, {"detection": TROUBLE})
+    healthy, verdict, _, asked = examine(monkeypatch, capsys, {"detection": ERROR})
     assert (healthy, verdict) == (
         True,
-        can + "segmentation. Not detection: see its line.",
+        can + "segmentation. But detection fails: see its line.",
     )
     assert asked[1] == ["segmentation"]
-    marks = {"detection": TROUBLE, "segmentation": TROUBLE}
+    marks = {"detection": ERROR, "segmentation": ERROR}
     healthy, verdict, *_ = examine(monkeypatch, capsys, marks)
     assert not healthy
     assert verdict.startswith(cannot + "detection, segmentation.")
-    healthy, verdict, *_ = examine(monkeypatch, capsys, {"disk": TROUBLE})
+    healthy, verdict, *_ = examine(monkeypatch, capsys, {"disk": ERROR})
     assert (healthy, verdict) == (False, cannot + "disk.")
-    healthy, verdict, table, asked = examine(monkeypatch, capsys, {"torch": TROUBLE})
+    healthy, verdict, table, asked = examine(monkeypatch, capsys, {"torch": ERROR})
     assert (healthy, verdict) == (False, cannot + "torch.")
     assert len(asked) == 1  # nothing is left to look at
     skipped = [line.split()[1] for line in table if line.startswith(SKIPPED)]
@@ -775,11 +778,11 @@ def test_verdicts(monkeypatch, capsys):
 
 
 def test_what_a_missing_module_skips():
-    check = examination.Check("x", list, ("a",), ("no_such_module",))
-    assert check.lacks({}) == "no_such_module is not installed"
-    assert check.lacks({"a": {OK, TROUBLE}}) == "needs a"
-    assert check.lacks({"a": {SKIPPED}}) == "needs a"
-    assert not stack.is_there("torch.no_such.module")
+    check = checks.Check("x", list, ("a",), ("no_such_module",))
+    assert check.obstacle({}) == "no_such_module is not installed"
+    assert check.obstacle({"a": {OK, ERROR}}) == "needs a"
+    assert check.obstacle({"a": {SKIPPED}}) == "needs a"
+    assert not stack.is_installed("torch.no_such.module")
 
 
 def test_the_doctor_itself_needs_little():

@@ -21,7 +21,7 @@ from convnext_dense.errors import InputError
 from convnext_dense.models.archs import ARCHS
 from convnext_dense.utils import files
 
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
 from ..helpers.peers import randomised
 
 onnxruntime = pytest.importorskip("onnxruntime")

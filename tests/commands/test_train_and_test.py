@@ -1,36 +1,13 @@
 """tools/train.py and tools/test.py as a user runs them, rightly and wrongly."""
 
 import pickle
-import re
 
 import pytest
 import torch
 
-from ..conftest import ROOT, SHARED, shell
-
-DET = ROOT / "configs/det/cascade_mask_rcnn_convnext_atto_shapes.py"
-SEG = ROOT / "configs/seg/upernet_convnext_atto_shapes.py"
-COCO = ROOT / "configs/det/cascade_mask_rcnn_convnext_t_coco.py"
-ADE = ROOT / "configs/seg/upernet_convnext_t_ade20k.py"
-
-NO_WORKERS = [
-    f"{split}_dataloader.{key}"
-    for split in ("train", "val", "test")
-    for key in ("num_workers=0", "persistent_workers=False")
-]
-
-NOTHING_SAVED = [  # by a run of one epoch or iteration: large models take their time
-    "default_hooks.checkpoint.interval=2",
-    "default_hooks.checkpoint.save_last=False",
-]
-
-
-def options(*more):
-    return ["--cfg-options", *NO_WORKERS, *map(str, more)]
-
-
-def metric(out, name):
-    return float(re.findall(rf"{name}: (-?[\d.]+)", out)[-1])
+from ..helpers.paths import SHARED
+from ..helpers.running import shell
+from ..helpers.runs import ADE, COCO, DET, NOTHING_SAVED, SEG, metric, options
 
 
 def test_detection_trains_tests_and_resumes(tool, shapes_root, tmp_path):

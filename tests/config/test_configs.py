@@ -1,18 +1,18 @@
-"""Every config builds from its file alone."""
+"""Every config file describes a model that mmengine alone can build."""
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
 
 CONFIGS = sorted(ROOT.glob("configs/[!_]*/*.py"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_builds_alone(path):
-    """From the file itself, as a downstream tool would: no runtime of ours."""
+    """From the file itself, as another tool would, without this package's runner."""
     cfg = Config.fromfile(path)
     first, *more = cfg.custom_imports.imports
     assert first == "convnext_dense"

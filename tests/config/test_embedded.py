@@ -1,4 +1,4 @@
-"""The config in a checkpoint: read as mmengine reads it, and never run."""
+"""The config inside a checkpoint is read as mmengine reads it, and never run."""
 
 import sys
 
@@ -11,8 +11,8 @@ from convnext_dense.config.options import image_pipeline, load_config
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 
-from ..commands.test_train_and_test import ADE, COCO, DET, SEG
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
+from ..helpers.runs import ADE, COCO, DET, SEG
 
 CONFIGS = [
     *(DET, SEG, COCO, ADE),
@@ -39,14 +39,14 @@ def segmentor():
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_configs_here_pass(file):
+def test_configs_of_this_repository_pass(file):
     cfg = Config.fromfile(file)
-    found = embedded_config(checkpoint(text_of(cfg)), "x.pth")
-    assert found.default_scope == cfg.default_scope
-    assert image_pipeline(found) == image_pipeline(cfg)
-    assert "Load" not in str(image_pipeline(found)[1:])
-    cfg.model.backbone.pop("init_cfg", None)  # would be downloaded
-    assert found.model == cfg.model
+    embedded = embedded_config(checkpoint(text_of(cfg)), "x.pth")
+    assert embedded.default_scope == cfg.default_scope
+    assert image_pipeline(embedded) == image_pipeline(cfg)
+    assert "Load" not in str(image_pipeline(embedded)[1:])
+    cfg.model.backbone.pop("init_cfg", None)  # its weights would be downloaded
+    assert embedded.model == cfg.model
 
 
 def test_values_are_what_mmengine_reads():
@@ -66,9 +66,10 @@ def test_values_are_what_mmengine_reads():
 
 def test_yapf_changes_nothing():
     cfg = Config.fromfile(SEG)
-    found = embedded_config(checkpoint(cfg.pretty_text), "x.pth")
+    formatted = embedded_config(checkpoint(cfg.pretty_text), "x.pth")
     cfg._format_python_code = False
-    assert found.model == embedded_config(checkpoint(cfg.pretty_text), "x.pth").model
+    plain = embedded_config(checkpoint(cfg.pretty_text), "x.pth")
+    assert formatted.model == plain.model
 
 
 def with_model(change):
@@ -85,7 +86,7 @@ def appended(line):
     return lambda text: f"{text}\n{line}\n"
 
 
-HOSTILE = {  # what is done to the text; what is said
+HOSTILE = {  # how the text is changed; what the message says
     "a call": (
         appended("model = __import__('os').mkdir('MARK')"),
         "not only settings: __import__",
@@ -166,13 +167,13 @@ HOSTILE = {  # what is done to the text; what is said
 
 @pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.replace(" ", "-"))
 def test_hostile_configs_are_refused(case, segmentor, tmp_path, monkeypatch):
-    change, said = HOSTILE[case]
+    change, message = HOSTILE[case]
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "evil_module.py").write_text("import os; os.mkdir('MARK')")
     text = change(segmentor)
     assert text != segmentor
-    with pytest.raises(InputError, match=said) as refused:
+    with pytest.raises(InputError, match=message) as refused:
         embedded_config(checkpoint(text), "x.pth")
     assert "Name the config before the checkpoint" in str(refused.value)
     assert not (tmp_path / "MARK").exists()
@@ -188,14 +189,14 @@ def test_settings_that_are_none(segmentor):
         embedded_config(checkpoint(f"{segmentor}\nmodel = None\n"), "x.pth")
 
 
-def test_other_settings_are_not_looked_at(segmentor, tmp_path, monkeypatch):
+def test_other_settings_are_ignored(segmentor, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = embedded_config(checkpoint(f"{segmentor}\nhook = exit()\n"), "x.pth")
     assert set(cfg) == {"default_scope", "custom_imports", "model", "test_dataloader"}
 
 
 @pytest.mark.parametrize("case", ["a function", "a module to import"])
-def test_they_would_run_and_do_so_when_trusted(case, segmentor, tmp_path, monkeypatch):
+def test_trusted_configs_run_their_code(case, segmentor, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv(TRUST, "1")
@@ -210,5 +211,5 @@ def test_they_would_run_and_do_so_when_trusted(case, segmentor, tmp_path, monkey
     "content", [{}, dict(meta=None), dict(meta=dict(cfg=None)), dict(meta=dict(cfg=""))]
 )
 def test_a_checkpoint_without_config(content):
-    with pytest.raises(InputError, match=r"x\.pth carries no config.*name the config"):
+    with pytest.raises(InputError, match=r"x\.pth contains no config.*Name the config"):
         embedded_config(content, "x.pth")

@@ -1,4 +1,4 @@
-"""What is not in the table of bad_inputs: the shell, and what is not installed."""
+"""Mistakes that are not in tests/bad_inputs: in the shell, and missing packages."""
 
 import re
 
@@ -8,8 +8,8 @@ from convnext_dense.config.checks import check, requirements
 from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
-from ..commands.test_train_and_test import DET, SEG, options
-from ..conftest import shell
+from ..helpers.running import shell
+from ..helpers.runs import DET, SEG, options
 
 
 def test_an_image_too_small(tool, tmp_path, shapes_root):
@@ -33,7 +33,7 @@ def test_the_shell_sees_one_line():
 
 
 def test_debug_shows_the_stack(tool, monkeypatch):
-    """Nobody catches the error: Python prints its stack."""
+    """The error is not caught, so Python prints its stack."""
     monkeypatch.setenv("CONVNEXT_DENSE_DEBUG", "1")
     with pytest.raises(InputError, match=r"^no config at nothing\.py$"):
         tool("train", "nothing.py")
@@ -51,7 +51,7 @@ def test_a_missing_toolbox_names_the_extras(tool, monkeypatch):
 
 
 def test_a_missing_stack_names_the_extras(tmp_path):
-    """As in an environment without it: mmengine cannot be found."""
+    """The test hides mmengine, as in an environment without it."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, importlib.abc\n"
         "class Hide(importlib.abc.MetaPathFinder):\n"

@@ -1,4 +1,4 @@
-"""Options that are new and meant are taken; tests/bad_inputs has those that are not."""
+"""New options that something reads are accepted; tests/bad_inputs has the others."""
 
 import pytest
 
@@ -6,10 +6,11 @@ from convnext_dense.config.checks.names import check_names, check_options
 from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
-from ..commands.test_train_and_test import COCO, DET, SEG
-from ..conftest import ROOT, logged
+from ..helpers.mmengine_state import logged
+from ..helpers.paths import ROOT
+from ..helpers.runs import COCO, DET, SEG
 
-NEW = [  # none of them is in the config
+NEW = [  # valid settings that the config does not have
     "model.backbone.with_cp=True",
     "model.backbone.frozen_stages=2",
     "model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=x.pth",
@@ -55,17 +56,17 @@ def test_new_settings_are_taken(options):
         node = node[int(key)] if isinstance(node, list) else node[key]
 
 
-def test_what_only_the_config_file_reads_is_told():
-    """``max_epochs = 4`` at the top of a config is read when the file is."""
+def test_a_variable_of_the_config_file_is_reported():
+    """A config file computes settings from ``max_epochs = 4`` when it is read."""
     with logged() as messages:
         load_config(str(DET), ["max_epochs=2"])
-    assert any("max_epochs: nothing but the config file" in m for m in messages)
+    assert any("max_epochs: only the config file itself" in m for m in messages)
     with logged() as messages:
         load_config(str(DET), ["train_cfg.max_epochs=2", "data_root=x"])
     assert messages == []
 
 
-def test_no_config_has_a_name_that_is_taken_for_a_slip():
+def test_no_name_in_a_config_counts_as_misspelt():
     for file in (*ROOT.glob("configs/det/*.py"), *ROOT.glob("configs/seg/*.py")):
         check_names(load_config(str(file)), ("train", "val", "test"))
 

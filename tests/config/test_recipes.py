@@ -1,4 +1,4 @@
-"""Every row of the paper's COCO and ADE20K tables is the authors' recipe."""
+"""Every row of the paper's COCO and ADE20K tables has the authors' recipe."""
 
 import json
 
@@ -8,8 +8,8 @@ from convnext_dense.config.options import load_config, use_tta
 from convnext_dense.engine.build import build_layer_decay
 from convnext_dense.models.archs import ARCHS
 
-from ..conftest import ROOT, SHARED
-from ..optim.test_layer_decay import FACTS, expected_layer, kind
+from ..helpers.decay_facts import FACTS, expected_layer, is_decayed
+from ..helpers.paths import ROOT, SHARED
 
 RECIPES = json.loads((ROOT / "tests/data/recipes.json").read_text())
 DET, SEG = RECIPES["detection"], RECIPES["segmentation"]
@@ -71,23 +71,23 @@ def test_optimizer(row):
 
 
 def test_layer_decay_parameter_by_parameter(row):
-    """Of the config's own model, against the facts of the authors' code."""
+    """Compare the groups of the config's model with values of the authors' code."""
     recipe, cfg = row
     facts = FACTS["recipes"][recipe["layer_decay"]]
-    found = {}
+    groups = {}
     for group in build_layer_decay(cfg):
         for name in group["param_names"]:
-            assert name not in found
-            found[name] = group
+            assert name not in groups
+            groups[name] = group
     count = 0
-    for name, group in found.items():
-        parts = [*facts["layers"].values()]
+    for name, group in groups.items():
+        layers = [*facts["layers"].values()]
         if name.startswith("backbone."):
             layer, scale = expected_layer(name, facts["layers"])
-            decayed = kind(name) in FACTS["decayed"]
+            decayed = is_decayed(name)
             count += 1
         else:
-            layer, scale = recipe["num_layers"] + 1, parts[-1][0]
+            layer, scale = recipe["num_layers"] + 1, layers[-1][0]
             (param,) = (
                 p
                 for p, n in zip(group["params"], group["param_names"], strict=True)

@@ -19,8 +19,6 @@ from convnext_dense.datasets.custom.layouts import find_dataset
 from convnext_dense.datasets.custom.prepare import IN_BOTH, Options, examine, prepare
 from convnext_dense.errors import InputError
 
-from ..commands.test_train_and_test import DET, SEG, options
-from ..conftest import ROOT, SHARED
 from ..helpers.custom_data import (
     COLORS,
     box,
@@ -32,6 +30,8 @@ from ..helpers.custom_data import (
     save_labels,
     write_label_maps,
 )
+from ..helpers.paths import ROOT, SHARED
+from ..helpers.runs import DET, SEG, options
 
 COCO = ROOT / "configs/det/cascade_mask_rcnn_convnext_t_coco.py"
 MASK = ROOT / "configs/det/mask_rcnn_convnext_t_coco.py"

@@ -1,4 +1,4 @@
-"""A run leaves nothing in its process; one that crashes or hangs shows where it is."""
+"""A run leaves nothing open in its process; a crash or a signal shows all stacks."""
 
 import copy
 import gc
@@ -24,16 +24,15 @@ from convnext_dense import ConvNeXt
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
 
-from ..conftest import ROOT
-from . import load
-from .test_load import SMALL
+from ..helpers.paths import ROOT
+from ..programs import load
 
 LONG = "CONVNEXT_DENSE_LOAD" in os.environ
 
 
 @VISBACKENDS.register_module()
 class OpenVisBackend(LocalVisBackend):
-    """Has a file open until it is closed, as TensorBoard's has."""
+    """Keeps a file open until it is closed, as TensorBoard's backend does."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -44,10 +43,10 @@ class OpenVisBackend(LocalVisBackend):
 
 
 def short_config(task, data, work_dir, *options):
-    """An epoch of three iterations with a worker that stays, and a validation."""
+    """One epoch of three iterations with a persistent worker, and a validation."""
     length = ("max_epochs=1", "max_iters=3")[task == "segmentation"]
     cfg = load.small_config(
-        *(task, data, work_dir, *SMALL[task]),
+        *(task, data, work_dir, *load.SMALL[task]),
         *(f"train_cfg.{length}", f"train_cfg.val_interval={length[-1]}"),
         f"default_hooks.checkpoint.interval={length[-1]}",
         "default_hooks.logger.interval=1",
@@ -60,14 +59,15 @@ def short_config(task, data, work_dir, *options):
 
 
 def left():
-    """What there is between runs: all but memory; and handlers of logs."""
+    """The resources that exist between runs, except memory, and the log handlers."""
     gc.collect()
     return load.taken()._replace(memory=0), len(logging._handlerList)
 
 
 def instances():
-    kinds = MMLogger, MessageHub, Visualizer, DefaultScope
-    return [list(kind._instance_dict) for kind in kinds]
+    """The names of mmengine's loggers, visualizers, ... in this process."""
+    managers = MMLogger, MessageHub, Visualizer, DefaultScope
+    return [list(manager._instance_dict) for manager in managers]
 
 
 @pytest.mark.parametrize("task", load.CONFIGS)
@@ -80,7 +80,7 @@ def test_runs_leave_nothing_in_their_process(task, shapes_root, tmp_path):
         work_dir = tmp_path / str(number)
         cfg = short_config(task, shapes_root, work_dir)
         runner = run(cfg, "train")
-        assert load.taken().processes == processes  # though the Runner is still there
+        assert load.taken().processes == processes  # although the Runner still exists
         models.append(weakref.ref(runner.model))
         cfg.load_from = (work_dir / "last_checkpoint").read_text()
         if LONG or number == rounds - 1:
@@ -90,7 +90,7 @@ def test_runs_leave_nothing_in_their_process(task, shapes_root, tmp_path):
         after.append(left())
         memory.append(load.taken().memory)
         assert instances() == before
-        # Runs are within a second of each other, whose names mmengine tells by it.
+        # mmengine names runs by the second, and these begin within one.
         text = "".join(file.read_text() for file in work_dir.glob("*/vis_data/s*.json"))
         rows = [json.loads(line) for line in text.splitlines()]
         assert [row["iter"] for row in rows if "iter" in row] == [1, 2, 3]
@@ -127,7 +127,7 @@ def test_a_run_that_fails_leaves_nothing(persistent, shapes_root, tmp_path):
 
 
 def test_a_run_in_a_thread(shapes_root, tmp_path):
-    """Also after one that failed while mmengine held its lock."""
+    """A run in a thread works, also after a run that failed with mmengine's lock."""
     cfg = short_config("segmentation", shapes_root, tmp_path)
     wrong = copy.deepcopy(cfg)
     wrong.visualizer.vis_backends = [dict(type="NoVisBackend")]

@@ -1,4 +1,4 @@
-"""A run that was stopped ends as one that was not."""
+"""A run that was stopped and resumed ends like a run without a stop."""
 
 # ruff: noqa: NPY002 (NumPy's global generator is what is tested)
 
@@ -20,13 +20,14 @@ from convnext_dense.engine.exact_resume import random_states, stream
 from convnext_dense.engine.exact_resume.signals import StopRequest
 from convnext_dense.errors import STOPPED
 
-from ..conftest import forget_instances, shell
 from ..helpers import small_runs
+from ..helpers.mmengine_state import forget_instances
+from ..helpers.running import shell
 
 
 def test_kill_points():
     """A few of those that ``make test-long`` tries, on every path."""
-    done = shell("-m", "tests.engine.kill_points", "--every", "26")
+    done = shell("-m", "tests.programs.kill_points", "--every", "26")
     assert done.returncode == 0, done.stdout + done.stderr
     told = [line for line in done.stdout.splitlines() if "kill points" in line]
     assert len(told) == 5
@@ -37,7 +38,7 @@ def test_kill_points():
 
 @pytest.fixture
 def small(tmp_path, shapes_root):
-    """A config's maker, whose second run is as in a new process."""
+    """Makes configs, and forgets mmengine's instances as a new process would."""
 
     def make(kind, name="run", options=()):
         forget_instances(ManagerMixin)
@@ -47,7 +48,7 @@ def small(tmp_path, shapes_root):
 
 
 def forget(run, *names):
-    """As if the run had been killed before these were written."""
+    """Remove checkpoints, as if the run had been killed before it wrote them."""
     for name in names:
         (run / name).unlink()
     (run / "last_checkpoint").unlink()
@@ -59,21 +60,21 @@ def test_without_a_fixed_seed(small, tmp_path, kind):
     cfg = small(kind, options=keep)
     cfg.randomness = dict(seed=None)
     small_runs.train(cfg)
-    one = small_runs.weights(tmp_path / "run")
+    before = small_runs.weights(tmp_path / "run")
     names = dict(epochs="epoch_{}.pth", iterations="iter_{}.pth")[kind]
     last = (3, 2) if kind == "epochs" else (9, 6)
     forget(tmp_path / "run", *map(names.format, last))
     cfg = small(kind, options=keep)
     cfg.randomness = dict(seed=None)
     small_runs.train(cfg, resume=True)
-    other = small_runs.weights(tmp_path / "run")
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert small_runs.same(value, other[name]), name
+    after = small_runs.weights(tmp_path / "run")
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert small_runs.same(value, after[name]), name
 
 
 class Ask(Hook):
-    """Signals this process before iterations, by number."""
+    """Signals this process before the iterations with these numbers."""
 
     def __init__(self, *at, name=signal.SIGTERM):
         self.at, self.name = at, name
@@ -89,7 +90,7 @@ def test_a_stop(small, tmp_path):
     assert stop.value.code == STOPPED
     log = small_runs.log(tmp_path / "run")
     file = tmp_path / "run/interrupted.pth"
-    assert f"stopped by SIGTERM after iteration 5, which is in {file}; the" in log
+    assert f"stopped by SIGTERM after iteration 5, which is saved in {file}. The" in log
     assert torch.load(file, weights_only=False)["meta"]["iter"] == 5
 
 
@@ -108,7 +109,7 @@ def test_a_second_ctrl_c():
         request.forget()
 
 
-def test_signals_are_the_process_s_again_after_the_run(small):
+def test_the_run_restores_signal_handlers(small):
     before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     small_runs.train(small("iterations", options=["train_cfg.max_iters=1"]))
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
@@ -125,7 +126,7 @@ def test_in_another_thread_signals_are_left_alone():
 
 @pytest.mark.parametrize("kind", ["epochs", "iterations"])
 def test_a_checkpoint_of_mmengine_alone(small, tmp_path, kind):
-    """It lacks what is needed to be exact: the run goes on, and says so."""
+    """Without the hook's state the run continues, and warns that it is not exact."""
     end = "train_cfg.max_epochs=" if kind == "epochs" else "train_cfg.max_iters="
     small_runs.train(small(kind, options=[end + ("1" if kind == "epochs" else "3")]))
     file = next((tmp_path / "run").glob("[ei]*.pth"))
@@ -148,7 +149,7 @@ def rates(run):
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_going_on_with_another_batch(small, tmp_path, scaled):
-    """Schedules are where an epoch of fewer, larger steps has them."""
+    """The schedules continue where a run with the new batch size has them."""
     three = ["train_dataloader.batch_size=3", f"auto_scale_lr.enable={scaled}"]
     two = ["train_dataloader.batch_size=2", f"auto_scale_lr.enable={scaled}"]
     short = "param_scheduler.0.end=3"  # of the warm-up
@@ -158,19 +159,19 @@ def test_going_on_with_another_batch(small, tmp_path, scaled):
     runner = small_runs.train(small("epochs", options=[*three, short]), resume=True)
     assert runner.iter == 6
     log = small_runs.log(tmp_path / "run")
-    assert "this run takes 3 images a step, and did 2 before" in log
-    assert "the learning rate is 1 of" in log or scaled
-    here, there = rates(tmp_path / "run"), rates(tmp_path / "three")
-    # Two images of the second epoch were seen: no batch of three; so from its start.
+    assert "this run uses 3 images a step instead of 2" in log
+    assert "the learning rate is multiplied by 1" in log
+    resumed, expected = rates(tmp_path / "run"), rates(tmp_path / "three")
+    # The two images used in the second epoch fill no batch of three: it starts anew.
     for iteration in range(3, 7):
-        assert here[iteration] == pytest.approx(there[iteration])
+        assert resumed[iteration] == pytest.approx(expected[iteration])
 
 
 # The stream
 
 
 class Draws(Dataset):
-    """Samples of which one can see what they drew."""
+    """Samples that consist of their index and their random numbers."""
 
     def __init__(self, size):
         self.metainfo = dict(classes=("x",))
@@ -212,17 +213,17 @@ def test_workers_do_not_matter():
 
 
 def test_processes_do_not_matter(monkeypatch):
-    """Two take what one takes with batches twice as large, step by step."""
+    """Two processes use, step by step, the samples of one with twice the batch."""
     alone = [sorted(batch) for batch in loader(batch=4, size=12)]
-    parts = []
+    by_rank = []
     for rank in (0, 1):
         for module in ("mmengine.dataset.sampler", stream.__name__):
             monkeypatch.setattr(f"{module}.get_dist_info", lambda r=rank: (r, 2))
-        parts.append(list(loader(size=12)))
-    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == alone
+        by_rank.append(list(loader(size=12)))
+    assert [sorted(a + b) for a, b in zip(*by_rank, strict=True)] == alone
 
 
-def test_what_others_draw_is_not_touched():
+def test_the_process_s_generators_do_not_change():
     before = random_states.capture()
     list(loader())
     after = random_states.capture()
@@ -231,19 +232,19 @@ def test_what_others_draw_is_not_touched():
     assert torch.equal(before["torch"], after["torch"])
 
 
-def test_random_states_go_on():
+def test_random_states_are_restored():
     def draw():
         return random.gauss(0, 1), np.random.randn(3).tolist(), torch.rand(3).tolist()
 
     draw()
     states = pickle.loads(pickle.dumps(random_states.capture()))
-    one = draw()
+    first = draw()
     draw()
     random_states.restore(states)
-    assert draw() == one
+    assert draw() == first
 
 
-def test_the_data_set_is_as_it_was():
+def test_attributes_are_those_of_the_data_set():
     data = loader().dataset
     assert data.metainfo == dict(classes=("x",))
     data.setting = 2  # as a hook of mmdet sets its pipeline
@@ -259,14 +260,14 @@ def test_the_data_set_is_as_it_was():
 @pytest.mark.parametrize("sampler", [DefaultSampler, InfiniteSampler])
 @pytest.mark.parametrize("ask", ["skip_iter", "next"])
 def test_without_epochs(sampler, ask):
-    """Both mmengines' ways to skip; a sampler that ends begins again."""
+    """Both stacks' ways to skip batches work; a sampler that ends starts again."""
     whole = stream.Endless(loader(sampler=sampler), 0, 0)
     batches = [next(whole) for _ in range(14)]
     for done in (3, 5, 7):
-        begun = loader(sampler=sampler, workers=1)
-        eager = iter(begun.batch_sampler)  # as mmengine's loop has it
+        started = loader(sampler=sampler, workers=1)
+        eager = iter(started.batch_sampler)  # mmengine's loop has taken indices
         next(eager)
-        late = stream.Endless(begun, done, done)
+        late = stream.Endless(started, done, done)
         eager.close()
         if ask == "skip_iter":
             late.skip_iter(done)

@@ -1,4 +1,4 @@
-"""FSDP: models in parts train like whole ones, and leave what whole ones load."""
+"""FSDP: sharded models train like whole models and write whole checkpoints."""
 
 import json
 import re
@@ -10,9 +10,9 @@ from convnext_dense.config.options import load_config
 from convnext_dense.engine.build import build_model
 from convnext_dense.engine.machine import fit_to_machine
 
-from ..commands.test_train_and_test import NO_WORKERS, SEG
-from ..conftest import ROOT
 from ..helpers.in_processes import pair
+from ..helpers.paths import ROOT
+from ..helpers.runs import NO_WORKERS, SEG
 
 RECIPES = sorted(ROOT.glob("configs/*/*_fsdp.py"))
 
@@ -53,9 +53,12 @@ default_hooks = dict(
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, shapes_root):
-    """The work dirs: by DDP, by FSDP, by FSDP from the middle of DDP's run, and by
-    DDP from the middle of FSDP's."""
-    folder = tmp_path_factory.mktemp("parts")
+    """The folder of four runs, and the output of rank 0.
+
+    The runs are: ddp; page, with FSDP; resumed, with FSDP from the middle of ddp; and
+    back, with DDP from the middle of page.
+    """
+    folder = tmp_path_factory.mktemp("fsdp")
     plain, sharded = folder / "plain.py", folder / "sharded.py"
     plain.write_text(CONFIG.format(base=str(SEG)))
     sharded.write_text(f"_base_ = ['plain.py', '{ROOT / 'configs/_base_/fsdp.py'}']\n")
@@ -90,47 +93,47 @@ def losses(folder):
 
 def test_losses_and_gradients_are_ddps(runs):
     folder, _ = runs
-    whole, parts, *resumed = (
+    whole, sharded, *resumed = (
         losses(folder / name) for name in ("ddp", "page", "resumed", "back")
     )
     assert [step for step, *_ in whole] == [1, 2, 3]
     assert whole[0][2] > 0.1  # clipped
-    for one, other in zip(whole, parts, strict=True):
-        print(one, other)
-        assert other == pytest.approx(one, rel=1e-4)
+    for expected, row in zip(whole, sharded, strict=True):
+        print(expected, row)
+        assert row == pytest.approx(expected, rel=1e-4)
     for rows in resumed:
         assert rows == [pytest.approx(whole[2], rel=1e-4)]
 
 
 def test_checkpoints_are_whole(runs):
-    """The same tensors, groups and optimizer state as DDP's, but for rounding."""
+    """They have the tensors, groups and optimizer state of DDP's, up to rounding."""
     folder, _ = runs
     ddp, fsdp, resumed = (
         torch.load(folder / name / "iter_3.pth", weights_only=False)
         for name in ("ddp", "page", "resumed")
     )
-    for one in (fsdp, resumed):
-        assert list(one["state_dict"]) == list(ddp["state_dict"])
+    for content in (fsdp, resumed):
+        assert list(content["state_dict"]) == list(ddp["state_dict"])
         for name, weight in ddp["state_dict"].items():
-            assert one["state_dict"][name].shape == weight.shape
+            assert content["state_dict"][name].shape == weight.shape
             torch.testing.assert_close(
-                one["state_dict"][name], weight, rtol=1e-3, atol=1e-4
+                content["state_dict"][name], weight, rtol=1e-3, atol=1e-4
             )
-        here, there = one["optimizer"], ddp["optimizer"]
-        assert here["param_groups"] == there["param_groups"]
-        assert set(here["state"]) == set(there["state"])
-        for number, state in there["state"].items():
-            assert here["state"][number]["step"] == state["step"] == 3
+        optimizer, expected = content["optimizer"], ddp["optimizer"]
+        assert optimizer["param_groups"] == expected["param_groups"]
+        assert set(optimizer["state"]) == set(expected["state"])
+        for number, state in expected["state"].items():
+            assert optimizer["state"][number]["step"] == state["step"] == 3
             for key in ("exp_avg", "exp_avg_sq"):
                 torch.testing.assert_close(
-                    here["state"][number][key], state[key], rtol=1e-2, atol=1e-5
+                    optimizer["state"][number][key], state[key], rtol=1e-2, atol=1e-5
                 )
     decays = {group["weight_decay"] for group in ddp["optimizer"]["param_groups"]}
     assert decays == {0, 0.05}
 
 
 def test_one_process_tests_what_many_trained(runs, tool, shapes_root):
-    """By the config that trained it: what needs many processes is replaced."""
+    """One process replaces the FSDP of the config that trained the model."""
     folder, said = runs
     by_two = re.findall(r" mIoU: (\S+)", said)[3]
     done = tool(
@@ -155,7 +158,7 @@ def test_the_page_counts_whole_parameters(runs):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_recipes_are_the_rows(path):
-    """FSDP changes nothing but how the model is divided."""
+    """FSDP changes only how the model is divided among processes."""
     row = load_config(str(path).replace("_fsdp", ""))
     cfg = load_config(str(path))
     assert cfg.strategy.type == "ConvNeXtFSDPStrategy"
@@ -165,7 +168,7 @@ def test_the_recipes_are_the_rows(path):
     assert changed == {"work_dir"}
 
 
-def test_there_is_one_of_l_and_xl_for_each_task():
+def test_both_tasks_have_recipes_of_l_and_xl():
     assert sorted(path.stem.split("_in22k")[0] for path in RECIPES) == [
         *("cascade_mask_rcnn_convnext_l", "cascade_mask_rcnn_convnext_xl"),
         *("upernet_convnext_l", "upernet_convnext_xl"),

@@ -1,4 +1,4 @@
-"""Two processes over gloo compute what one process does; one that ends ends the job."""
+"""Two processes over gloo compute the results of one; if one ends, the run ends."""
 
 import json
 import multiprocessing
@@ -13,20 +13,20 @@ import torch
 from mmengine.hooks import Hook
 
 from convnext_dense.config.options import load_config
-from convnext_dense.engine.launch import _share_cores, fit_to_cpu, joined
-from convnext_dense.engine.machine import fit_to_machine
+from convnext_dense.engine.launch import _share_cores, joined
+from convnext_dense.engine.machine import fit_to_machine, fit_wrapper_to_cpu
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import LostProcessError
 
-from ..commands.test_train_and_test import DET, NO_WORKERS, SEG
-from ..conftest import ROOT
-from ..helpers import custom_data as own_data_sets
-from ..helpers import small_runs
+from ..helpers import custom_data, small_runs
 from ..helpers.in_processes import free_port, pair
+from ..helpers.paths import ROOT
+from ..helpers.runs import DET, NO_WORKERS, SEG
 
 LARGEST = 1e-5  # of the relative differences between gradients
 
-# No batch statistics, nothing drawn: no dropout, no drop path, no flip.
+# Nothing depends on the other images of a batch or on random numbers: no batch norm, no
+# dropout, no drop path, no flip.
 SEGMENTATION = """
 _base_ = {base!r}
 custom_imports = dict(imports=['convnext_dense', 'tests.helpers.in_processes'])
@@ -39,12 +39,13 @@ default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
 custom_hooks = [dict(type='Gradients', file='gradients')]
 """
 
-# The same, and each loss's divisor must not depend on how images are dealt out, which
-# in the recipes it does, in one process as in many (a batch's losses are divided by
-# the number of its own samples). So every anchor and every proposal is either positive
-# or negative, and all of them are taken: as many in each image. The mask head's loss,
-# the mean over positives alone, has no such setting and is left out. The boxes' heads
-# have few ReLUs: rounding moves one in ten million across its kink.
+# The same for detection. In addition, the divisor of each loss must not depend on which
+# images share a batch. In the recipes it does, with one process as with many: losses
+# are divided by the number of samples in the batch. So here every anchor and every
+# proposal is either positive or negative, and all of them are sampled: each image has
+# the same number. The mask head is left out: its loss is a mean over positives alone.
+# The box heads have few ReLUs, since rounding moves one input in ten million across the
+# kink.
 DETECTION = """
 _base_ = {base!r}
 custom_imports = dict(imports=[
@@ -92,19 +93,19 @@ custom_hooks = [dict(type='Gradients', file='gradients')]
 
 
 def write_config(folder, text, base):
-    """A config of the text above that neither draws nor flips."""
+    """Write a config of the text above, without RandomFlip."""
     file = folder / f"{base.stem}.py"
     file.write_text(text.format(base=str(base)))
     pipeline = load_config(str(base)).train_dataloader.dataset.pipeline
-    still = [dict(step) for step in pipeline if step.type != "RandomFlip"]
-    assert len(still) == len(pipeline) - 1
+    steps = [dict(step) for step in pipeline if step.type != "RandomFlip"]
+    assert len(steps) == len(pipeline) - 1
     with file.open("a") as end:
-        end.write(f"train_pipeline = {still}\n")
+        end.write(f"train_pipeline = {steps}\n")
         end.write("train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n")
     return file
 
 
-def test_a_loss_of_one_process_is_minded_by_both(shapes_root, tmp_path):
+def test_an_infinite_loss_of_one_process_stops_the_step_of_both(shapes_root, tmp_path):
     cfg = small_runs.small("iterations", tmp_path / "run", shapes_root)
     cfg.custom_imports.imports.append("tests.helpers.in_processes")
     cfg.custom_hooks = [dict(type="InfiniteLoss")]
@@ -112,21 +113,24 @@ def test_a_loss_of_one_process_is_minded_by_both(shapes_root, tmp_path):
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=9)
     cfg.dump(tmp_path / "c.py")
     first, second = pair([["train", tmp_path / "c.py"]], tmp_path)
-    assert "losses are finite; what is not is of another process" in first
+    assert "losses are finite; a loss or gradient of another process, or of" in first
     assert "iteration 2 is not finite: loss: loss inf, loss_more inf" in second
-    one, two, three = (
+    contents = (
         torch.load(tmp_path / f"run/iter_{number}.pth", weights_only=False)
         for number in (1, 2, 3)
     )
-    weights = [content["state_dict"] for content in (one, two, three)]
+    weights = [content["state_dict"] for content in contents]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert any(not torch.equal(weights[1][n], weights[2][n]) for n in weights[0])
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, shapes_root):
-    """What two processes made of both toolboxes' training and testing: the folder,
-    and what rank 0 and rank 1 said."""
+    """Train and test with both toolboxes in two processes.
+
+    Returns:
+        The folder, and the outputs of rank 0 and rank 1.
+    """
     folder = tmp_path_factory.mktemp("two")
     options = ["--cfg-options", *NO_WORKERS, f"data_root={shapes_root}"]
     halves = [*options, "train_dataloader.batch_size=2"]
@@ -163,7 +167,7 @@ def test_two_processes_have_the_gradients_of_one(runs, tool, shapes_root, task):
     def load(name):
         return torch.load(folder / f"{task}.{name}")
 
-    # The first four images, dealt out in turn.
+    # The processes take the first four images in turn.
     images = load("one.images")
     assert load("two.images") == images[::2]
     assert load("two.1.images") == images[1::2]
@@ -192,7 +196,7 @@ def test_two_processes_have_the_gradients_of_one(runs, tool, shapes_root, task):
 def test_two_processes_measure_what_one_does(
     runs, tool, shapes_root, task, checkpoint, names
 ):
-    """Three images, of which one is counted for two processes' sake, not twice."""
+    """With three images, two processes test one image twice, which counts once."""
     folder, (said, _) = runs
     base = dict(seg=SEG, det=DET)[task]
     out = ["--out", folder / "det.one.pkl"] if task == "det" else []
@@ -202,10 +206,10 @@ def test_two_processes_measure_what_one_does(
         f"data_root={shapes_root}",
     )
     assert done.code == 0
-    here = said.split("train is over")[2].split("test is over")[task == "det"]
+    by_two = said.split("train is over")[2].split("test is over")[task == "det"]
     for name in names:
         (one,), (two,) = (
-            re.findall(rf" {name}: (\S+)", text) for text in (done.out, here)
+            re.findall(rf" {name}: (\S+)", text) for text in (done.out, by_two)
         )
         assert one == two
         assert 0 < float(one) < (1 if task == "det" else 100)
@@ -219,7 +223,7 @@ def test_two_processes_measure_what_one_does(
 
 
 def test_the_page_of_a_run_of_two_processes(runs, tool, shapes_root):
-    """Made again by one process of the same weights, it shows the same."""
+    """One process that makes the page again from the same weights shows the same."""
     folder, _ = runs
 
     def shown(page):
@@ -237,7 +241,7 @@ def test_the_page_of_a_run_of_two_processes(runs, tool, shapes_root):
     assert shown(by_one) == shown(by_two)
 
 
-def test_only_the_first_process_speaks(runs):
+def test_only_the_first_process_prints(runs):
     _, (first, second) = runs
     assert first.count("no GPU here: NCCL by gloo replaced") == 4
     assert "Iter(train) [2/2]" in first
@@ -247,7 +251,7 @@ def test_only_the_first_process_speaks(runs):
 
 
 def torchrun(*command):
-    """A tool in two processes, as a user starts it: exit code and all that is said."""
+    """Run a tool in two processes as a user does; return exit code and output."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"),
@@ -262,9 +266,9 @@ def torchrun(*command):
     return done.returncode, done.stdout
 
 
-def test_what_the_first_process_finds_wrong_ends_all(tmp_path):
-    """It alone looks through the data, while the other waits for it."""
-    content = own_data_sets.coco(tmp_path / "images")
+def test_an_error_of_the_first_process_ends_all(tmp_path):
+    """The first process alone checks the data, while the other waits for it."""
+    content = custom_data.coco(tmp_path / "images")
     content["annotations"][0]["bbox"] = [0, 0, float("nan"), 5]
     file = tmp_path / "train.json"
     file.write_text(json.dumps(content))
@@ -280,7 +284,7 @@ def test_what_the_first_process_finds_wrong_ends_all(tmp_path):
 
 
 LAUNCHED = {
-    "pytorch": r"RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT .*torchrun --nproc",
+    "pytorch": r"RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT\. .*torchrun --nproc",
     "slurm": r"SLURM_PROCID, SLURM_NTASKS, .*slurm_train\.sh PARTITION",
     "mpi": r"OMPI_COMM_WORLD_RANK, .*mpirun -n N",
 }
@@ -296,7 +300,7 @@ def test_a_launcher_that_did_not_start_the_process(tool, shapes_root, launcher):
 
 
 def test_torchrun_without_a_launcher(tool, monkeypatch):
-    """Each process would write the whole run, into one folder."""
+    """Without --launcher, each process would write its own run into one folder."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = tool("train", DET)
@@ -321,44 +325,46 @@ def test_a_data_loader_worker_that_is_killed(shapes_root, tmp_path):
 
 @pytest.mark.parametrize("flexible", [False, True])
 def test_the_models_wrapper_keeps_what_the_config_says(flexible):
-    """Of a config that the dump of an earlier run may be."""
+    """Also if the config is the dump of an earlier run, which was fitted already."""
     cfg = load_config(str(SEG), launcher="pytorch")
     cfg.find_unused_parameters = True
-    given = dict(static_graph=True, device_ids=[0])
+    configured = dict(static_graph=True, device_ids=[0])
     if flexible:
         cfg.runner_type = "FlexibleRunner"
-        cfg.strategy = dict(type="DDPStrategy", sync_bn="torch", model_wrapper=given)
+        cfg.strategy = dict(
+            type="DDPStrategy", sync_bn="torch", model_wrapper=configured
+        )
     else:
-        cfg.model_wrapper_cfg = given
+        cfg.model_wrapper_cfg = configured
     fit_to_machine(cfg)
-    assert not fit_to_cpu(cfg)
-    found = cfg.strategy.model_wrapper if flexible else cfg.model_wrapper_cfg
-    assert found == dict(
+    assert not fit_wrapper_to_cpu(cfg)
+    wrapper = cfg.strategy.model_wrapper if flexible else cfg.model_wrapper_cfg
+    assert wrapper == dict(
         type="MMDistributedDataParallel",
         **dict(broadcast_buffers=False, find_unused_parameters=True),
         **dict(static_graph=True, device_ids=None),
     )
-    assert cfg.env_cfg.dist_cfg.backend == "nccl"  # for where there are GPUs
+    assert cfg.env_cfg.dist_cfg.backend == "nccl"  # for machines with GPUs
     assert not flexible or cfg.strategy.sync_bn == "torch"
 
 
 def test_cores_are_shared(monkeypatch):
     """torchrun gives each process one thread, however many cores there are."""
-    given = []
-    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12))
     monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "1"})
     _share_cores()
-    assert given == []  # Slurm binds processes to their own
+    assert threads == []  # Slurm binds each process to its own cores
     monkeypatch.setitem(os.environ, "LOCAL_WORLD_SIZE", "5")
     _share_cores()
-    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "3")  # the user's wish
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "3")  # set by the user
     _share_cores()
-    assert given == [2]
+    assert threads == [2]
 
 
-def test_other_errors_stay_what_they_are():
-    """A process alone has lost no other, whatever a message says."""
+def test_other_errors_do_not_change():
+    """A single process has no other to lose, whatever a message says."""
     cfg = load_config(str(SEG))
     with (
         pytest.raises(RuntimeError, match=r"^Connection closed") as raised,

@@ -8,29 +8,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from ..conftest import shell
-from . import load
-
-NARROW = [
-    "model.backbone._delete_=True",
-    "model.backbone.type=ConvNeXt",
-    "model.backbone.arch.depths=[1,1,1,1]",
-    "model.backbone.arch.channels=[8,16,32,64]",
-]
-SMALL = {
-    "detection": [
-        *NARROW,
-        "model.neck.in_channels=[8,16,32,64]",
-        # As many masks as objects are found: PyTorch keeps something for each number.
-        "model.roi_head.mask_head=None",
-        "val_evaluator.metric=bbox",
-    ],
-    "segmentation": [
-        *NARROW,
-        "model.decode_head.in_channels=[8,16,32,64]",
-        "model.auxiliary_head.in_channels=32",
-    ],
-}
+from ..helpers.running import shell
+from ..programs import load
 
 
 def memory(notes, window):
@@ -50,7 +29,7 @@ def grown(notes, window):
 def few_epochs(task, persistent, data, work_dir, *hooks):
     """Notes of the last six of twelve."""
     sizes = dict(epochs=12, every=3, warm_up=6, workers=1)
-    more = dict(hooks=hooks, options=SMALL[task])
+    more = dict(hooks=hooks, options=load.SMALL[task])
     return load.train(task, persistent, data, work_dir, **sizes, **more)
 
 
@@ -94,7 +73,7 @@ def test_a_leak_is_seen(shapes_root, tmp_path):
 def test_200_epochs_take_no_more_and_more(task, persistent, tmp_path):
     run = tmp_path / "run"
     stay = ["--persistent"] if persistent else []
-    done = shell("-m", "tests.engine.load", task, tmp_path / "shapes", run, *stay)
+    done = shell("-m", "tests.programs.load", task, tmp_path / "shapes", run, *stay)
     assert done.returncode == 0, done.stderr
     notes = [
         load.Taken(**note) for note in json.loads((run / "taken.json").read_text())

@@ -1,4 +1,4 @@
-"""A run that goes on with another number of processes is the same run."""
+"""A run that is resumed with another number of processes gives the same weights."""
 
 import signal
 
@@ -7,12 +7,13 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from convnext_dense.config.options import load_config
 from convnext_dense.errors import STOPPED
 
 from ..helpers import small_runs
 from ..helpers.in_processes import pair
 
-STILL = [  # what is drawn for a process or normalised over its images
+STILL = [  # without random numbers of a process, and norms over its images
     "model.backbone.drop_path_rate=0.",
     "model.decode_head.dropout_ratio=0.",
     "model.auxiliary_head.dropout_ratio=0.",
@@ -20,7 +21,7 @@ STILL = [  # what is drawn for a process or normalised over its images
 
 
 def written(folder, data, batch, hooks=()):
-    """A config of the run by iterations, in a file."""
+    """Write the config of a run by iterations to a file; return the file."""
     cfg = small_runs.small(
         *("iterations", folder / "run", data),
         options=[f"train_dataloader.batch_size={batch}", *STILL],
@@ -45,15 +46,15 @@ class AskOne(Hook):
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, shapes_root):
-    """One process, four images a step."""
+    """The folder of a run of one process with four images a step."""
     folder = tmp_path_factory.mktemp("one")
-    cfg = small_runs.config.load_config(str(written(folder, shapes_root, 4)))
+    cfg = load_config(str(written(folder, shapes_root, 4)))
     small_runs.train(cfg)
     return folder
 
 
 def test_two_one_two(tmp_path, shapes_root, one, tool):
-    """Two processes are stopped, one goes on, two go on: as if one had done it."""
+    """Two processes stop, one continues, then two: the weights are those of one."""
     two = written(tmp_path, shapes_root, 2)
     stopped = written(tmp_path, shapes_root, 2, ["AskOne"])
     said = pair([["train", stopped]], tmp_path, code=STOPPED)
@@ -70,8 +71,11 @@ def test_two_one_two(tmp_path, shapes_root, one, tool):
     said = pair([["train", two, "--resume"]], tmp_path)
     assert "resumed epoch: 0, iter: 6" in said[0]
 
-    here, there = small_runs.weights(tmp_path / "run"), small_runs.weights(one / "run")
-    assert here.keys() == there.keys()
-    for name in there:
+    weights = small_runs.weights(tmp_path / "run")
+    expected = small_runs.weights(one / "run")
+    assert weights.keys() == expected.keys()
+    for name in expected:
         if not name[0].isdigit():
-            torch.testing.assert_close(here[name], there[name], rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(
+                weights[name], expected[name], rtol=1e-3, atol=1e-5
+            )

@@ -1,4 +1,4 @@
-"""tools/slurm_train.sh and slurm_test.sh, on stand-ins of Slurm's commands."""
+"""tools/slurm_train.sh and slurm_test.sh, with scripts in place of Slurm's commands."""
 
 import os
 import re
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ..commands.test_train_and_test import DET, SEG, options
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
+from ..helpers.runs import DET, SEG, options
 
-# Starts the tasks as Slurm would, two on one machine; leaves it to them to end.
+# Starts the tasks as Slurm does, two on one machine, and does not end them.
 SRUN = """#!/usr/bin/env bash
 printf '%s\\n' "$@" > srun.said
 tasks=0
@@ -39,7 +39,7 @@ SCONTROL = """#!/usr/bin/env bash
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """Start a script where Slurm seems to be; whether its tasks run is START."""
+    """Starts a script as if Slurm were installed; START says whether its tasks run."""
 
     def run(script, *arguments, start=1, **environment):
         for name, text in dict(srun=SRUN, scontrol=SCONTROL).items():
@@ -55,7 +55,7 @@ def slurm(tmp_path, monkeypatch):
             env={
                 **os.environ,
                 **environment,
-                "OMP_NUM_THREADS": "1",  # a core each, as Slurm binds them
+                "OMP_NUM_THREADS": "1",  # Slurm binds each task to cores
                 "PATH": os.pathsep.join(map(str, path)),
                 "PYTHONPATH": str(ROOT),
             },
@@ -71,7 +71,7 @@ def wait_until_said(text, file, job):
 
 
 def test_trains_until_a_task_is_killed(slurm, shapes_root, tmp_path):
-    """Two tasks train; one is killed, and the other ends with a message by itself."""
+    """Two tasks train; one is killed, and the other ends by itself with a message."""
     job = slurm(
         *("slurm_train.sh", "gpus", "shapes", SEG, tmp_path / "run"),
         *options(
@@ -113,7 +113,7 @@ def test_trains_until_a_task_is_killed(slurm, shapes_root, tmp_path):
     assert asked[-2:] == ["--launcher", "slurm"]
 
 
-def test_tests_on_what_is_asked_for(slurm, tmp_path):
+def test_srun_gets_the_resources_that_are_set(slurm, tmp_path):
     arguments = ("slurm_test.sh", "gpus", "a name", DET, "x.pth", "--out", "a b.pkl")
     environment = dict(GPUS="16", CPUS_PER_TASK="9", SRUN_ARGS="--gres=none --qos=low")
     assert slurm(*arguments, start=0, **environment).wait() == 0
@@ -136,7 +136,7 @@ def test_too_few_arguments(slurm, script):
     assert f"tools/{script} PARTITION JOB_NAME CONFIG" in said
 
 
-def test_machines_that_scontrol_does_not_tell(tool, monkeypatch, shapes_root, tmp_path):
+def test_machines_that_scontrol_does_not_name(tool, monkeypatch, shapes_root, tmp_path):
     for name, value in dict(PROCID=0, NTASKS=1, LOCALID=0, NODELIST="node9").items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     (tmp_path / "scontrol").write_text(SCONTROL)
@@ -149,5 +149,5 @@ def test_machines_that_scontrol_does_not_tell(tool, monkeypatch, shapes_root, tm
         )
         assert done.code == 2
         assert re.search(
-            r"scontrol show hostnames node9 does not tell.*set MASTER_ADDR", done.err
+            r"scontrol show hostnames node9 does not name.*set MASTER_ADDR", done.err
         )

@@ -1,4 +1,4 @@
-"""Numbers that are not finite, and runs that would learn nothing."""
+"""Losses and gradients that are not finite, and runs that cannot learn."""
 
 import math
 
@@ -13,14 +13,19 @@ from convnext_dense.engine.runner import replay
 from convnext_dense.engine.watch import hook, start
 from convnext_dense.errors import InputError, NotFiniteError
 
-from ..commands.test_train_and_test import SEG
-from ..conftest import forget_instances
 from ..helpers import small_runs
+from ..helpers.mmengine_state import forget_instances
+from ..helpers.runs import SEG
 
 
 class Poison(Hook):
-    """Makes images NaN at given iterations, or the gradient of one parameter, or adds
-    ``more`` to what the model returns."""
+    """Makes the images NaN at some iterations.
+
+    Args:
+        at: the iterations.
+        gradient: make the gradient of this parameter NaN instead.
+        more: add these losses to the model's instead.
+    """
 
     priority = "HIGHEST"
 
@@ -76,21 +81,21 @@ GRADIENT = "backbone.stages.0.0.pwconv1.weight"
 
 
 @pytest.mark.parametrize("gradient", [None, GRADIENT])
-def test_a_step_that_is_not_finite_is_not_taken(cfg, tmp_path, gradient):
+def test_a_step_that_is_not_finite_is_skipped(cfg, tmp_path, gradient):
     poison = Poison({3}, gradient)
     small_runs.train(cfg, hooks=[poison])
-    assert same(poison.states[2], poison.states[3])  # nothing of it has stayed
+    assert same(poison.states[2], poison.states[3])  # the step changed nothing
     assert not same(poison.states[1], poison.states[2])
     assert not same(poison.states[3], poison.states[4])
     log = small_runs.log(tmp_path / "run")
     assert log.count("is not finite") == 1
-    told = next(line for line in log.splitlines() if "is not finite" in line)
-    assert "iteration 3 is not finite: " in told
+    message = next(line for line in log.splitlines() if "is not finite" in line)
+    assert "iteration 3 is not finite: " in message
     if gradient:
-        assert f"losses are finite; gradients of {GRADIENT}" in told
+        assert f"losses are finite; gradients of {GRADIENT} are not" in message
     else:
-        assert "loss: loss nan" in told
-    assert told.count(".jpg") == 2
+        assert "loss: loss nan" in message
+    assert message.count(".jpg") == 2
     assert (tmp_path / "run/not_finite/iter_3.pth").is_file()
     final = small_runs.weights(tmp_path / "run")
     assert all(v.isfinite().all() for v in final.values() if v.is_floating_point())
@@ -99,7 +104,7 @@ def test_a_step_that_is_not_finite_is_not_taken(cfg, tmp_path, gradient):
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_a_loss_alone(cfg, tmp_path, scaled, accumulated):
-    """Its gradients are finite: it is a number that depends on no parameter."""
+    """The gradients are finite: the loss depends on no parameter."""
     cfg.optim_wrapper.accumulative_counts = accumulated
     if scaled:
         cfg.optim_wrapper.update(type="ScaledOnCPU", scale=1.0)
@@ -112,7 +117,7 @@ def test_a_loss_alone(cfg, tmp_path, scaled, accumulated):
     assert "iteration 3 is not finite: loss: loss inf, loss_more inf (finite: " in log
 
 
-def test_what_is_no_loss_may_be_anything(cfg, tmp_path):
+def test_other_values_need_not_be_finite(cfg, tmp_path):
     poison = Poison({3}, more=dict(accuracy=torch.tensor(math.nan)))
     small_runs.train(cfg, hooks=[poison])
     assert not same(poison.states[2], poison.states[3])
@@ -135,16 +140,16 @@ def test_the_batch_is_run_again(cfg, tmp_path, capsys):
     assert "iteration 2:" in said
     assert said.count(".jpg") == 2
     assert "decode.loss_ce: nan" in said
-    assert "the first that is not finite comes out of data_preprocessor" in said
+    assert "the first output that is not finite is of data_preprocessor" in said
     assert said.endswith("not finite again")
-    # The other's images were well: what made it is not in the file.
+    # The hook, which is not in the file, made the gradient of the other batch NaN.
     replay(cfg, folder / "iter_4.pth")
-    assert capsys.readouterr().out.endswith("all is finite here\n")
+    assert capsys.readouterr().out.endswith("everything is finite this time\n")
 
 
 @pytest.mark.parametrize("kind", ["epochs", "iterations"])
 def test_a_replay_is_the_step_itself(tmp_path, shapes_root, kind, capsys):
-    """Drop path, samplers of boxes and images as they were: the same losses."""
+    """Images, drop path and sampled boxes are the same, and so are the losses."""
     cfg = small_runs.small(
         *(kind, tmp_path / "run", shapes_root),
         options=[
@@ -158,17 +163,17 @@ def test_a_replay_is_the_step_itself(tmp_path, shapes_root, kind, capsys):
     replay(cfg, tmp_path / "run/not_finite/iter_2.pth")
     lines = capsys.readouterr().out.splitlines()
     again = dict(line.split(": ") for line in lines if line.count(": "))
-    assert len(losses.found[2]) > 2
-    for name, value in losses.found[2].items():
+    assert len(losses.by_iteration[2]) > 2
+    for name, value in losses.by_iteration[2].items():
         assert again[name] == f"{value:g}"
 
 
 class Losses(Hook):
     def __init__(self):
-        self.found = {}
+        self.by_iteration = {}
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.found[runner.iter + 1] = {k: float(v) for k, v in outputs.items()}
+        self.by_iteration[runner.iter + 1] = {k: float(v) for k, v in outputs.items()}
 
 
 def test_replay_as_a_tool(tool, cfg, tmp_path):
@@ -190,7 +195,7 @@ def test_replay_as_a_tool(tool, cfg, tmp_path):
     assert "x.pth holds no batch" in done.err
     done = tool("train", SEG, "--replay", file)
     assert done.code == 2
-    assert "is not of the model of" in done.err
+    assert "was written for another model than that of" in done.err
 
 
 # Loss scaling
@@ -198,7 +203,7 @@ def test_replay_as_a_tool(tool, cfg, tmp_path):
 
 @OPTIM_WRAPPERS.register_module()
 class ScaledOnCPU(AmpOptimWrapper):
-    """mmengine's, which insists on a GPU, with torch's scaler for the CPU."""
+    """mmengine's wrapper, which asserts a GPU, with torch's loss scaler for the CPU."""
 
     def __init__(self, scale, **kwargs):
         OptimWrapper.__init__(self, **kwargs)
@@ -209,7 +214,7 @@ class ScaledOnCPU(AmpOptimWrapper):
     optim_context = OptimWrapper.optim_context
 
 
-def test_an_overflow_of_the_loss_scale_is_no_trouble(cfg, tmp_path):
+def test_an_overflow_of_the_loss_scale_is_no_error(cfg, tmp_path):
     cfg.optim_wrapper.update(type="ScaledOnCPU", scale=2.0**127)
     cfg.train_cfg.max_iters = 8
     poison = Poison(set())
@@ -222,18 +227,18 @@ def test_an_overflow_of_the_loss_scale_is_no_trouble(cfg, tmp_path):
     assert "not finite" not in small_runs.log(tmp_path / "run")
 
 
-def test_a_scaler_that_never_gets_through_is(cfg, monkeypatch):
+def test_an_overflow_at_every_loss_scale_is(cfg, monkeypatch):
     monkeypatch.setattr(hook, "OVERFLOWS", 2)
     cfg.optim_wrapper.update(type="ScaledOnCPU", scale=1.0)
-    with pytest.raises(NotFiniteError, match="overflowed whatever the scale"):
+    with pytest.raises(NotFiniteError, match="overflowed at every loss scale"):
         small_runs.train(cfg, hooks=[Poison(set(range(100)), GRADIENT)])
 
 
 # Before the first step
 
 
-def refused(cfg, says, **more):
-    with pytest.raises(InputError, match=says):
+def refused(cfg, message, **more):
+    with pytest.raises(InputError, match=message):
         small_runs.train(cfg, **more)
 
 
@@ -243,7 +248,7 @@ def test_no_learning_rate(cfg, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_backbone_that_is_frozen_unasked(cfg):
+def test_a_backbone_that_the_config_does_not_freeze(cfg):
     class Freeze(Hook):
         priority = "HIGHEST"
 
@@ -256,7 +261,7 @@ def test_a_backbone_that_is_frozen_unasked(cfg):
 def test_a_backbone_that_is_frozen_and_random(cfg, tmp_path):
     cfg.model.backbone.frozen_stages = 4
     cfg.model.backbone.out_indices = (0, 1, 2, 3)
-    refused(cfg, "the backbone is frozen and random")
+    refused(cfg, "the backbone is frozen and has random weights")
 
 
 def test_a_backbone_that_is_frozen_with_weights(cfg, tmp_path):
@@ -291,8 +296,8 @@ def test_heads_of_other_classes(tmp_path, shapes_root, kind):
     refused(cfg, rf"{head}(\.0)? has 9 classes and the training data . \(\w+, ")
 
 
-def test_start_knows_what_it_looks_at():
-    """Heads by their names: a region proposal network's one class is none."""
+def test_heads_are_recognised_by_their_names():
+    """A region proposal network has one class, and is not compared with the data."""
     model = torch.nn.Module()
     model.rpn_head, model.bbox_head = torch.nn.Module(), torch.nn.ModuleList()
     model.rpn_head.num_classes = 1

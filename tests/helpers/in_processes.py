@@ -1,11 +1,11 @@
-"""Run tools in two processes, told what torchrun would tell them: ``pair``.
+"""Runs tools in two processes with the environment that torchrun sets: ``pair``.
 
-The processes are forked from one that has imported all and done nothing. Only a
-training whose work dir is called page ends with its page.
+The processes are forked from a process that has only imported modules. A training run
+writes its report page only if its work dir is called page.
 
-Configs of the tests import this for what they observe with: ``Gradients`` keeps the
-first step's, ``InfiniteLoss`` spoils one, ``ResizeByNumber`` makes images of several
-sizes.
+Configs of the tests import this module for its hooks and transforms: ``Gradients``
+keeps the gradients of the first step, ``InfiniteLoss`` makes a loss infinite, and
+``ResizeByNumber`` makes images of several sizes.
 """
 
 import functools
@@ -30,15 +30,16 @@ from mmengine.utils import ManagerMixin
 from convnext_dense.engine.launch import joined
 from convnext_dense.reports.run.hook import RunReportHook
 
-from ..conftest import ROOT, forget_instances
+from .mmengine_state import dump_configs_without_yapf, forget_instances
+from .paths import ROOT
 
 
 @HOOKS.register_module(force=True)
 class Gradients(Hook):
-    """Writes the gradients of the first step, and the images it was of.
+    """Writes the gradients and the image paths of the first step.
 
     Args:
-        file: of rank 0; that of another rank has its number at the end.
+        file: of rank 0; another rank adds its number to the end of the name.
     """
 
     def __init__(self, file: str):
@@ -65,20 +66,21 @@ class Gradients(Hook):
 
 @HOOKS.register_module(force=True)
 class InfiniteLoss(Hook):
-    """In iteration 2 the loss of the second process is infinite, its gradients not."""
+    """Makes the loss of rank 1 infinite in iteration 2; its gradients stay finite."""
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         model = getattr(runner.model, "module", runner.model)
         if batch_idx == 0:
             self.parse = model.parse_losses
-        more = dict(loss_more=torch.tensor(float("inf")))
+        infinite = dict(loss_more=torch.tensor(float("inf")))
         now = batch_idx == 1 and get_rank() == 1
-        model.parse_losses = lambda losses: self.parse(losses | more if now else losses)
+        added = infinite if now else {}
+        model.parse_losses = lambda losses: self.parse(losses | added)
 
 
 @TRANSFORMS.register_module(force=True)
 class ResizeByNumber:
-    """Resizes an image to the one of ``scales`` that its file's number chooses."""
+    """Resizes an image to the scale that the number in its file name selects."""
 
     def __init__(self, scales):
         self.steps = [
@@ -91,23 +93,32 @@ class ResizeByNumber:
 
 
 def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port of this machine that nothing listens to."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def pair(tools, cwd, code=0):
-    """Run tools one after another, each in both processes, which end with ``code``;
-    what rank 0 and rank 1 say."""
-    start = _forks()
-    told = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR="127.0.0.1")
-    told.update(MASTER_PORT=free_port(), OMP_NUM_THREADS=1)
-    commands = [[str(part) for part in tool] for tool in tools]
+    """Run tools one after another, each in both processes.
+
+    Args:
+        tools: the name and the arguments of each.
+        cwd: the folder to run in.
+        code: the exit code that both processes must have.
+
+    Returns:
+        The output of rank 0 and of rank 1.
+    """
+    start = _fork_server()
+    variables = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR="127.0.0.1")
+    variables.update(MASTER_PORT=free_port(), OMP_NUM_THREADS=1)
+    commands = [[str(argument) for argument in tool] for tool in tools]
     both, files = [], []
     for rank in (0, 1):
         files.append(Path(cwd, f"said.{rank}"))
-        told.update(RANK=rank, LOCAL_RANK=rank)
-        environment = {name: str(value) for name, value in told.items()}
+        variables.update(RANK=rank, LOCAL_RANK=rank)
+        environment = {name: str(value) for name, value in variables.items()}
         arguments = (environment, commands, cwd, files[-1])
         both.append(start.Process(target=_run, args=arguments))
         both[-1].start()
@@ -124,18 +135,19 @@ def pair(tools, cwd, code=0):
 
 
 @functools.cache
-def _forks():
-    """What starts processes as forks of one that has imported this module."""
+def _fork_server():
+    """The context that forks processes from one that has imported this module."""
     start = multiprocessing.get_context("forkserver")
     start.set_forkserver_preload([__name__])
     with pytest.MonkeyPatch.context() as patch:
-        # Before the installed packages, one of which has a package named tests too.
+        # Before the installed packages, one of which has a package named tests, too.
         patch.setenv("PYTHONPATH", str(ROOT))
         forkserver.ensure_running()
     return start
 
 
 def _run(environment, commands, cwd, file):
+    """Run the commands in a forked process; its output goes to ``file``."""
     with open(file, "w") as out:
         for number in (1, 2):
             os.dup2(out.fileno(), number)
@@ -149,11 +161,12 @@ def _run(environment, commands, cwd, file):
         for name, *arguments in commands:
             sys.argv = [name, *arguments, "--launcher", "pytorch"]
             forget_instances(ManagerMixin)
-            wanted = "page" in arguments
-            RunReportHook.after_train = write if wanted else lambda *_: None
+            page = "page" in arguments
+            RunReportHook.after_train = write if page else lambda *_: None
             runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
             print(f"{name} is over", flush=True)
 
 
+dump_configs_without_yapf()
 for toolbox in ("mmdet", "mmseg"):  # once, not in each process
     import_module(f"{toolbox}.utils").register_all_modules(False)

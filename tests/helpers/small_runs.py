@@ -1,4 +1,4 @@
-"""Trainings of seconds, of either kind, for the tests that stop and start them."""
+"""Training runs of seconds, which tests stop, resume and compare."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from convnext_dense.config.options import load_config, use_resume
 from convnext_dense.engine.runner import run
 
-from ..commands.test_train_and_test import DET, SEG
+from .runs import DET, SEG
 
 SIDE = 64  # pixels
 CHANNELS = [8, 16, 24, 32]
@@ -16,9 +16,15 @@ EMA = dict(type="EMAHook", momentum=0.1)
 
 
 def small(kind, work_dir, data, workers=0, options=(), ema=False, launcher="none"):
-    """The config of a run by epochs (``kind`` 'epochs', detection) or by iterations
-    ('iterations', segmentation): images flipped at random, drop path, checkpoints
-    and validations between."""
+    """The config of a small run with flips, drop path, checkpoints and validations.
+
+    Args:
+        kind: 'epochs' (detection) or 'iterations' (segmentation).
+        data: folder of the built-in data set.
+        workers: of each data loader.
+        options: ``--cfg-options``.
+        ema: whether the weights are averaged.
+    """
     common = [
         f"data_root={data}",
         "train_dataloader.batch_size=2",
@@ -30,7 +36,7 @@ def small(kind, work_dir, data, workers=0, options=(), ema=False, launcher="none
         *(f"{s}_dataloader.persistent_workers={workers > 0}" for s in ("train", "val")),
     ]
     if kind == "epochs":
-        own = [
+        by_kind = [
             "train_cfg.max_epochs=3",
             "train_cfg.val_interval=1",
             "model.rpn_head.anchor_generator.scales=[2]",
@@ -38,7 +44,7 @@ def small(kind, work_dir, data, workers=0, options=(), ema=False, launcher="none
             "model.test_cfg.rpn.max_per_img=5",
         ]
     else:
-        own = [
+        by_kind = [
             "train_cfg.max_iters=9",
             "train_cfg.val_interval=3",
             "default_hooks.checkpoint.interval=3",
@@ -46,7 +52,7 @@ def small(kind, work_dir, data, workers=0, options=(), ema=False, launcher="none
         ]
     cfg = load_config(
         str(DET if kind == "epochs" else SEG),
-        [*common, *own, *options],
+        [*common, *by_kind, *options],
         str(work_dir),
         launcher,
     )
@@ -61,6 +67,7 @@ def small(kind, work_dir, data, workers=0, options=(), ema=False, launcher="none
 
 
 def _shrink(model):
+    """Make the backbone and the heads of a config small."""
     model.backbone.arch = dict(depths=[1, 1, 2, 1], channels=CHANNELS)
     if "neck" in model:
         model.neck.in_channels = CHANNELS
@@ -73,7 +80,7 @@ def _shrink(model):
 
 
 def train(cfg, resume=False, **more):
-    """Train, or go on, in one thread: more have nothing to do."""
+    """Train or resume in one thread, since more threads do not help such a model."""
     if resume:
         use_resume(cfg, "auto")
     threads = torch.get_num_threads()
@@ -85,39 +92,47 @@ def train(cfg, resume=False, **more):
 
 
 def log(work_dir):
-    """The text of the newest start's log."""
+    """The text of the log of the latest start."""
     return max(Path(work_dir).glob("*/*.log")).read_text()
 
 
 def weights(work_dir):
-    """The last checkpoint's: of the model, averaged, and of the optimizer."""
+    """The tensors of the last checkpoint: weights, averages and optimizer's state."""
     file = Path(work_dir, Path(work_dir, "last_checkpoint").read_text()).name
     content = torch.load(Path(work_dir, file), weights_only=False)
-    found = dict(content["state_dict"], **content.get("ema_state_dict", {}))
+    tensors = dict(content["state_dict"], **content.get("ema_state_dict", {}))
     for number, state in content["optimizer"]["state"].items():
-        found.update({f"{number} {name}": value for name, value in state.items()})
-    return found
+        tensors.update({f"{number} {name}": value for name, value in state.items()})
+    return tensors
 
 
 def logged(work_dir):
-    """Every logged value but times, by step; of a step logged twice, the later."""
+    """Every logged value except times and memory, by step.
+
+    If a step was logged twice, the later values count.
+    """
     values = {}
     for file in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
         for line in map(json.loads, file.read_text().splitlines()):
-            told = {k: v for k, v in line.items() if "time" not in k and k != "memory"}
-            values[("lr" in told, line.get("iter", line["step"]))] = told
+            row = {k: v for k, v in line.items() if "time" not in k and k != "memory"}
+            values[("lr" in row, line.get("iter", line["step"]))] = row
     return values
 
 
 def differences(one, other):
-    """What two runs do not have in common, bit for bit."""
+    """The names of tensors and logged steps that differ between two runs, if by a bit.
+
+    Args:
+        one, other: the work dirs.
+    """
     a, b = weights(one), weights(other)
-    found = [k for k in a.keys() | b.keys() if not same(a.get(k), b.get(k))]
+    different = [k for k in a.keys() | b.keys() if not same(a.get(k), b.get(k))]
     a, b = logged(one), logged(other)
-    return found + [k for k in a.keys() | b.keys() if a.get(k) != b.get(k)]
+    return different + [k for k in a.keys() | b.keys() if a.get(k) != b.get(k)]
 
 
 def same(a, b):
+    """Whether two values, or all elements of two tensors, are equal."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return torch.equal(a, b)
     return a == b

@@ -10,6 +10,7 @@ from convnext_dense.errors import InputError
 from convnext_dense.models.archs import ARCHS
 from convnext_dense.models.block import GRN, Block
 
+from ..helpers.comparing import assert_same
 from ..helpers.peers import randomised, timm_name, timm_stage_maps, timm_twin
 
 SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32])
@@ -31,12 +32,6 @@ def stage_maps(model, x):
     for hook in hooks:
         hook.remove()
     return maps
-
-
-def assert_same(mine, theirs, tolerance=1e-5):
-    scale = max(1.0, theirs.abs().max().item())
-    assert mine.shape == theirs.shape
-    assert (mine - theirs).abs().max().item() <= tolerance * scale
 
 
 NCHW, NHWC = torch.contiguous_format, torch.channels_last

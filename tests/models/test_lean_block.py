@@ -13,9 +13,9 @@ from convnext_dense import ConvNeXt
 from convnext_dense.models.block import Block
 from convnext_dense.models.fused import block_op, lean_block, precision
 
-from ..conftest import shell
+from ..helpers.comparing import assert_same
 from ..helpers.peers import randomised, timm_name, timm_stage_maps, timm_twin
-from .test_backbone import assert_same
+from ..helpers.running import shell
 
 SHAPES = [(2, 24, 19, 23), (1, 8, 1, 1), (3, 16, 7, 64), (1, 24, 40, 3)]
 SMALL = dict(depths=[1, 2, 2, 1], channels=[16, 24, 32, 48])

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from convnext_dense.models.fused import PatchConv2d
 
-from .test_backbone import assert_same
+from ..helpers.comparing import assert_same
 
 
 @pytest.mark.parametrize("size", [2, 4])

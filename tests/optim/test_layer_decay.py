@@ -15,9 +15,9 @@ from convnext_dense.errors import InputError
 from convnext_dense.models.archs import ARCHS
 from convnext_dense.optim.layer_decay import DECAY_TYPES, default_num_layers, layer_of
 
-from ..conftest import ROOT, SHARED, logged
-
-FACTS = json.loads((ROOT / "tests/data/layer_decay.json").read_text())
+from ..helpers.decay_facts import FACTS, expected_layer, is_decayed
+from ..helpers.mmengine_state import logged
+from ..helpers.paths import ROOT, SHARED
 
 
 class Detector(nn.Module):
@@ -53,26 +53,6 @@ def by_name(model, **kwargs):
     }
 
 
-def expected_layer(name, layers):
-    for layer, (scale, parts) in layers.items():
-        for part in parts:
-            blocks = re.fullmatch(r"(.+)\.(\d+)-(\d+)", part)
-            if blocks:
-                here = re.match(rf"{re.escape(blocks[1])}\.(\d+)\.", name)
-                if here and int(blocks[2]) <= int(here[1]) <= int(blocks[3]):
-                    return int(layer), scale
-            elif name.startswith(f"{part}."):
-                return int(layer), scale
-    raise AssertionError(f"the facts do not know {name}")
-
-
-def kind(name):
-    """A parameter's name as the facts' list of decayed ones writes it."""
-    name = re.sub(r"^backbone\.", "", name)
-    name = re.sub(r"^stages\.\d+\.\d+\.", "stages.", name)
-    return re.sub(r"^(neck|decode_head)\..*\.(\w+)$", r"head.\2", name)
-
-
 @pytest.mark.parametrize("recipe", FACTS["recipes"])
 @pytest.mark.parametrize("derived", [False, True])
 def test_groups_equal_the_authors(recipe, derived):
@@ -94,7 +74,7 @@ def test_groups_equal_the_authors(recipe, derived):
         assert layer == wanted_layer, name
         assert scale == pytest.approx(wanted_scale, rel=1e-12), name
         assert lr == pytest.approx(facts["base_lr"] * wanted_scale, rel=1e-12), name
-        decayed = kind(name) in FACTS["decayed"]
+        decayed = is_decayed(name)
         assert weight_decay == (facts["base_weight_decay"] if decayed else 0), name
 
 
@@ -106,7 +86,7 @@ def test_facts_are_the_full_reference():
         for name, wanted in entry["params"].items():
             layers = FACTS["recipes"][recipe]["layers"]
             assert expected_layer(name, layers) == (wanted["layer"], wanted["lr_scale"])
-            assert (kind(name) in FACTS["decayed"]) == (wanted["weight_decay"] > 0)
+            assert (is_decayed(name)) == (wanted["weight_decay"] > 0)
 
 
 @pytest.mark.parametrize(

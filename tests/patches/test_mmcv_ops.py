@@ -9,7 +9,7 @@ from mmcv.ops import RoIAlign, nms, roi_align, sigmoid_focal_loss, soft_nms
 
 from convnext_dense.patches import mmcv_ops
 
-from ..conftest import shell
+from ..helpers.running import shell
 
 pytestmark = pytest.mark.skipif(
     find_spec("mmcv._ext").origin != mmcv_ops.__file__,

@@ -17,8 +17,8 @@ from mmengine.structures import InstanceData
 from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
-from ..commands.test_train_and_test import NO_WORKERS
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
+from ..helpers.runs import NO_WORKERS
 
 CONFIG = ROOT / "configs/det/cascade_mask_rcnn_convnext_xl_in22k_coco_o.py"
 CLASSES = CocoDataset.METAINFO["classes"]
@@ -109,7 +109,7 @@ def test_a_domain_without_objects_is_named(root):
     for index in range(len(dataset)):
         image, shift = dataset.get_data_info(index), index // 2
         evaluator.process([prediction(image, [[BOX[0] + 5 * shift, *BOX[1:]]])])
-    with pytest.raises(InputError, match="no object is annotated in weather"):
+    with pytest.raises(InputError, match="weather has no annotated objects"):
         evaluator.evaluate(len(dataset))
 
 
@@ -154,7 +154,7 @@ SIZES = [
 def test_one_run_prints_every_domain(tool, small):
     done = tool(*small, *SIZES)
     assert done.code == 0
-    table = re.search(r"COCO-O, box mAP in per cent\n((?:.*\n){8})", done.out)[1]
+    table = re.search(r"COCO-O, box mAP in percent\n((?:.*\n){8})", done.out)[1]
     rows = [line.split(maxsplit=1) for line in table.splitlines()]
     assert [row[1] for row in rows[:7]] == [*DOMAINS, "average"]
     values = [float(row[0]) for row in rows]
@@ -185,7 +185,7 @@ def test_an_empty_domain_is_named(tool, small, root):
 def test_tta_reaches_every_domain_and_out_is_refused(tool, small):
     done = tool(*small, "--out", "x.pkl")
     assert done.code == 2
-    assert "--out: not with an evaluator of several data sets" in done.err
+    assert "--out does not work with an evaluator of several data sets" in done.err
     done = tool(*small[:5], "--tta", *small[5:], *SIZES)
     assert done.code == 0
     assert "average" in done.out

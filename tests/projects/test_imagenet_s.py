@@ -19,8 +19,8 @@ from convnext_dense.errors import InputError
 from convnext_dense.projects.imagenet_s import ImageNetSMetric, TorchvisionTransforms
 from convnext_dense.projects.imagenet_s.dataset import CATEGORIES
 
-from ..commands.test_train_and_test import metric, options
-from ..conftest import ROOT
+from ..helpers.paths import ROOT
+from ..helpers.runs import metric, options
 
 CONFIG = ROOT / "configs/seg/convnext_t_imagenet_s919.py"
 SIZES = [(240, 300), (320, 200), (60, 80)]  # height, width
@@ -117,7 +117,7 @@ def test_colours_leave_labels_alone(root):
 @pytest.mark.parametrize(
     ("picture", "says"),
     [
-        (np.full((8, 8), 3, np.uint8), "is no label of ImageNet-S"),
+        (np.full((8, 8), 3, np.uint8), "is not a label map of ImageNet-S"),
         (np.full((8, 8, 3), (0, 3, 152), np.uint8), "has the id 920"),  # BGR
     ],
 )
@@ -292,7 +292,7 @@ def test_metric_counts_and_writes_all_ids(tmp_path):
 
 
 def test_unknown_torchvision_transform():
-    with pytest.raises(InputError, match="v2 has no RandomCrap"):
+    with pytest.raises(InputError, match="v2 has no transform RandomCrap"):
         TorchvisionTransforms([dict(type="RandomCrap")])
 
 

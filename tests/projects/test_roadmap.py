@@ -13,10 +13,10 @@ from convnext_dense import ConvNeXt
 from convnext_dense.errors import InputError
 from convnext_dense.projects.roadmap import STEPS, ModernizedResNet
 
-from ..commands.test_train_and_test import NOTHING_SAVED, options
-from ..conftest import ROOT
+from ..helpers.comparing import assert_same
+from ..helpers.paths import ROOT
 from ..helpers.peers import randomised
-from ..models.test_backbone import assert_same
+from ..helpers.runs import NOTHING_SAVED, options
 
 # arXiv 2201.03545, table 10: 10^9 multiply-adds at 224 x 224, in the paper's order.
 GFLOPS = {

@@ -23,7 +23,7 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from convnext_dense.commands.report import finished
+from convnext_dense.commands.report import write_report
 from convnext_dense.config.options import load_config
 from convnext_dense.engine import runner as engine_runner
 from convnext_dense.engine.runner import run
@@ -33,8 +33,8 @@ from convnext_dense.reports.run.hook import RunReportHook
 from convnext_dense.reports.run.results import ValidationResults, best_and_worst
 from convnext_dense.utils.masks import to_bitmap
 
-from ..commands.test_train_and_test import DET, SEG, options
-from ..conftest import forget_instances, logged
+from ..helpers.mmengine_state import forget_instances, logged
+from ..helpers.runs import DET, SEG, options
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 HOSTILE = ("<b>disc</b>", "squäre & co", '"triangle"', "$x_1$", "<script>alert(1)")
@@ -738,14 +738,16 @@ def test_tool_reports_what_is_left_of_a_run(tool, seg_run, tmp_path):
 
 
 def test_the_checkpoint_is_the_best_or_the_last(tmp_path):
-    assert finished._checkpoint(tmp_path) is None
+    assert write_report._checkpoint(tmp_path) is None
     (tmp_path / "epoch_3.pth").touch()
     (tmp_path / "last_checkpoint").write_text("/where/it/was/epoch_3.pth\n")
-    assert finished._checkpoint(tmp_path) == tmp_path / "epoch_3.pth"  # it has moved
+    assert (
+        write_report._checkpoint(tmp_path) == tmp_path / "epoch_3.pth"
+    )  # it has moved
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "gone.pth"))
-    assert finished._checkpoint(tmp_path) is None
+    assert write_report._checkpoint(tmp_path) is None
     (tmp_path / "best_mIoU_iter_20.pth").touch()
-    assert finished._checkpoint(tmp_path) == tmp_path / "best_mIoU_iter_20.pth"
+    assert write_report._checkpoint(tmp_path) == tmp_path / "best_mIoU_iter_20.pth"
 
 
 def test_trouble_is_a_warning_and_a_word_on_the_page(seg_run, monkeypatch, tmp_path):

@@ -39,7 +39,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    # After Resize: the annotations are compared at the image's own size.
+    # After Resize, so that annotations keep the image's original size for evaluation.
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',

@@ -43,7 +43,7 @@ test_pipeline = [
     dict(
         type='TorchvisionTransforms',
         transforms=[dict(type='Resize', size=256, antialias=True)]),
-    # After resizing: the labels are compared at their own size.
+    # After resizing, so that labels keep their original size for evaluation.
     dict(type='LoadImageNetSAnnotations'),
     dict(type='PackSegInputs')
 ]

@@ -1,5 +1,5 @@
-# What Mask R-CNN and Cascade Mask R-CNN share: ConvNeXt-T, FPN, RPN, mask head. A
-# child of another architecture states arch, drop_path_rate and the neck's
+# The common base of Mask R-CNN and Cascade Mask R-CNN: ConvNeXt-T, FPN, RPN and mask
+# head. A child with another architecture states arch, drop_path_rate and the neck's
 # in_channels.
 model = dict(
     data_preprocessor=dict(

@@ -1,4 +1,4 @@
-# UPerNet with an auxiliary FCN head on stage 2. ConvNeXt-T; a child of another
+# UPerNet with ConvNeXt-T and an auxiliary FCN head on stage 2. A child with another
 # architecture states arch, drop_path_rate and the heads' in_channels.
 model = dict(
     type='EncoderDecoder',

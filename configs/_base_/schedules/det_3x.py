@@ -1,5 +1,5 @@
-# 36 epochs, 8 GPUs x 2 images, AdamW with layer-wise decay. A child states
-# lr, decay_rate and num_layers where they differ from Cascade T's.
+# 36 epochs, 8 GPUs x 2 images, AdamW with layer-wise learning-rate decay. A child
+# states lr, decay_rate and num_layers where they differ from Cascade Mask R-CNN with T.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,5 +1,5 @@
-# 160k iterations, 8 GPUs x 2 images, AdamW with stage-wise decay. A child states
-# lr and num_layers where they differ from T's.
+# 160k iterations, 8 GPUs x 2 images, AdamW with stage-wise learning-rate decay. A
+# child states lr and num_layers where they differ from UPerNet with T.
 train_cfg = dict(
     type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')

@@ -1,20 +1,34 @@
-"""Time and memory beside other libraries' ConvNeXts: tools/benchmark.py [CONFIG ...].
+"""Compare the time and memory of this package's ConvNeXt with other libraries'.
 
-Without a config: inference and training steps of the backbones alone. With configs:
-whole training steps of their models, with this backbone and with timm's, and the
-backbone's share of them. All rows of a table are measured in turn; a ratio is to the
-best of the other libraries, however it is run.
+Without CONFIG, inference and training steps of the backbones alone:
+  tools/benchmark.py --arch tiny --size 512 --batch 8
+
+With CONFIG, whole training steps of its model, with this package's backbone and with
+timm's, and the backbone's share of the step:
+  tools/benchmark.py CONFIG [CONFIG ...] --size 800x1216
+
+All rows of a table are measured in turn, so that they share the machine's fast and slow
+moments. Ratios are to the best of the other libraries, however it is run; below 1,
+this package is better.
 """
 
 import argparse
 import functools
 import itertools
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..arguments import output_file, positive
+from ..arguments import CONFIG, output_file, positive
 
-# The profiler that counts a CPU's bytes has much to say about there being no GPU.
+if TYPE_CHECKING:  # imported when needed: it imports torch
+    from .rows import Row
+
+    # Pairs of a heading and a function that measures the rows below it.
+    Groups = Iterator[tuple[str, Callable[[], list[Row]]]]
+
+# The profiler that counts bytes on a CPU logs at length that there is no GPU.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 MODES, DTYPES = ("inference", "training"), ("fp32", "bf16")
@@ -24,140 +38,198 @@ PEERS = "timm", "torchvision", "transformers", "mmpretrain"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what to measure, in which settings, and where to write the figures."""
     add = parser.add_argument
-    add("configs", nargs="*", metavar="CONFIG", help="config file of either toolbox")
-    add("--arch", default="tiny", help="of the backbones (tiny)")
-    add("--v2", action="store_true", help="ConvNeXt V2: with GRN")
-    add("--drop-path-rate", type=float, default=0.0, help="in training (0)")
+    add("configs", nargs="*", metavar="CONFIG", help=CONFIG)
+    add(
+        "--arch",
+        default="tiny",
+        help="architecture of the backbones: atto, femto, pico, nano, tiny, small, "
+        "base, large, xlarge, huge or xxlarge (tiny)",
+    )
+    add("--v2", action="store_true", help="measure ConvNeXt V2, which has GRN")
+    add(
+        "--drop-path-rate",
+        type=float,
+        default=0.0,
+        metavar="RATE",
+        help="drop path rate of the backbones in training (0)",
+    )
     add(
         "--size",
         nargs="+",
         type=image_size,
         default=[(512, 512)],
-        help="of the images in pixels, one or several: 512 for squares, 800x1216 for "
+        help="one or several image sizes in pixels: 512 is 512 x 512, 800x1216 is "
         "height x width (512)",
     )
-    add("--batch", type=positive, help="images in a step (1; with a CONFIG 2)")
-    add("--device", choices=["cpu", "cuda"], help="cuda where it is")
-    add("--mode", nargs="+", choices=MODES, default=MODES)
-    add("--dtype", nargs="+", choices=DTYPES, default=DTYPES)
+    add(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="number of images in a step (1; with CONFIG 2)",
+    )
+    add(
+        "--device",
+        choices=["cpu", "cuda"],
+        help="device to measure on (default: cuda if there is a GPU, else cpu)",
+    )
+    add(
+        "--mode",
+        nargs="+",
+        choices=MODES,
+        default=MODES,
+        help="steps to measure, without CONFIG (both)",
+    )
+    add(
+        "--dtype",
+        nargs="+",
+        choices=DTYPES,
+        default=DTYPES,
+        help="number types to measure; bf16 runs under autocast (both)",
+    )
     add(
         "--execution",
         nargs="+",
         choices=EXECUTIONS,
         default=["eager"],
-        help="how to run the backbones: as they are, under torch.compile, under "
-        "torch.compile(mode='reduce-overhead'), which needs a GPU; a row for each "
-        "(eager). With a CONFIG all run as they are",
+        help="how to run the backbones (eager); each choice is a row. compiled is "
+        "torch.compile, reduce-overhead is torch.compile(mode='reduce-overhead'), "
+        "which needs a GPU. With CONFIG everything runs eagerly",
     )
     add(
         "--peers-execution",
         nargs="+",
         choices=EXECUTIONS,
-        help="how to run the other libraries' (as --execution). Ours as it is beside "
-        "the others at their best: --peers-execution eager compiled reduce-overhead",
+        help="how to run the other libraries' backbones (default: as --execution). "
+        "To compare this package's eager backbone with the others at their best: "
+        "--peers-execution eager compiled reduce-overhead",
     )
     add(
         "--graphs",
         action="store_true",
-        help="measure ConvNeXt(cuda_graphs=True) too; needs a GPU",
+        help="also measure this package's ConvNeXt(cuda_graphs=True); needs a GPU",
     )
     add(
         "--layout",
         nargs="+",
         choices=LAYOUTS,
         default=LAYOUTS,
-        help="memory formats to try; the fastest is shown. Fewer save compiling (both)",
+        help="memory formats to try; a row shows the fastest. A single one saves "
+        "compile time (both)",
     )
     add(
         "--seconds",
         type=float,
         default=60,
-        help="how long to time each setting (60); three rounds at least",
+        help="time to spend on each table (60); at least three rounds are measured",
     )
     add(
         "--peers",
         nargs="+",
         choices=PEERS,
-        help="the libraries to compare with; all that are installed if left out",
+        help="libraries to compare with (default: all that are installed)",
     )
-    add("--cfg-options", nargs="+", metavar="KEY=VALUE", help="override a CONFIG")
+    add(
+        "--cfg-options",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="override settings of each CONFIG",
+    )
     add(
         "--host",
         action="store_true",
-        help="measure only what the host does in a training step of --arch, with the "
-        "GPU's launches left out; needs no GPU",
+        help="measure only the host's (CPU's) time in a training step of --arch, "
+        "without launching kernels; needs no GPU",
     )
-    add("--json", type=output_file, metavar="FILE", help="write all figures")
-    add("--plot", type=output_file, metavar="FILE", help="draw a picture")
+    add(
+        "--json",
+        type=output_file,
+        metavar="FILE",
+        help="write all figures to a JSON file",
+    )
+    add(
+        "--plot",
+        type=output_file,
+        metavar="FILE",
+        help="draw the figures into FILE (.png, .svg, .pdf, ...)",
+    )
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """An argument's type: one number for a square, or HEIGHTxWIDTH."""
+    """Argument type: a number of pixels for a square, or HEIGHTxWIDTH."""
     try:
         height, width = map(positive, text.split("x") if "x" in text else [text] * 2)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text} is no size: give a number of pixels, or HEIGHTxWIDTH"
+            f"{text} is not a size: give a number of pixels, or HEIGHTxWIDTH"
         ) from None
     return height, width
 
 
 def main(args: argparse.Namespace) -> None:
+    """Measure the host's time alone, or compare with other libraries."""
     if args.host:
-        _host(args)
+        _measure_host(args)
     else:
-        _beside_peers(args)
+        _compare(args)
 
 
-def _host(args):
+def _measure_host(args: argparse.Namespace) -> None:
+    """``--host``: print the host's time for each stage."""
     from . import host, machine
 
-    print(machine.about("cpu"), end="\n\n", flush=True)
+    print(machine.describe("cpu"), end="\n\n", flush=True)
     rows = host.measure(args.arch, args.v2, args.drop_path_rate)
     print(*host.lines(rows), sep="\n")
     if args.json:
         Path(args.json).write_text(host.to_json(rows))
 
 
-def _beside_peers(args):
-    from . import machine, picture, report
+def _compare(args: argparse.Namespace) -> None:
+    """Print a table for each setting."""
+    from . import machine, plot, table
 
-    args.device = machine.device(args.device)
+    args.device = machine.choose_device(args.device)
     args.batch = args.batch or (2 if args.configs else 1)
     args.peers_execution = args.peers_execution or args.execution
     if args.device == "cpu":
         _refuse_gpu_options(args)
-    about = machine.about(args.device)
-    print(about, end="\n\n")
-    groups = []
+    title = machine.describe(args.device)
+    print(title, end="\n\n")
+    groups: list[tuple[str, list[Row]]] = []
     for heading, measure in (_models if args.configs else _backbones)(args):
-        print(heading, flush=True)  # before it is measured: that takes its time
+        print(heading, flush=True)  # first: measuring takes minutes
         rows = measure()
-        print(report.table(rows), end="\n\n", flush=True)
+        print(table.to_text(rows), end="\n\n", flush=True)
         groups.append((heading, rows))
-        if args.json:  # after each: these take their time
-            Path(args.json).write_text(report.to_json(about, groups))
+        # After each table, so that an interrupted benchmark has written the others.
+        if args.json:
+            Path(args.json).write_text(table.to_json(title, groups))
         if args.plot:
-            picture.draw(groups, args.plot, about)
+            plot.draw(groups, args.plot, title)
 
 
-def _refuse_gpu_options(args):
+def _refuse_gpu_options(args: argparse.Namespace) -> None:
+    """Raise an InputError for flags that need a GPU."""
     from convnext_dense.errors import InputError
 
     if args.graphs:
         raise InputError("--graphs needs a GPU: it measures CUDA graphs")
     for option in ("execution", "peers_execution"):
         if "reduce-overhead" in getattr(args, option):
-            name = option.replace("_", "-")
-            raise InputError(f"--{name} reduce-overhead needs a GPU: it is CUDA graphs")
+            flag = option.replace("_", "-")
+            raise InputError(
+                f"--{flag} reduce-overhead needs a GPU: it uses CUDA graphs"
+            )
 
 
-def _backbones(args):
+def _backbones(args: argparse.Namespace) -> "Groups":
+    """The backbones alone, in each setting."""
     from . import backbones, steps
 
-    # Inference first: training leaves the allocator with room that a process which
-    # only predicts does not have.
+    # Inference first: training leaves free blocks in the allocator, which a process
+    # that only predicts does not have.
     settings = [
         backbones.Setting(args.batch, size, mode, dtype)
         for mode, dtype, size in itertools.product(args.mode, args.dtype, args.size)
@@ -166,11 +238,14 @@ def _backbones(args):
     candidates = backbones.Candidates(
         args.peers, executions, args.peers_execution, args.layout
     )
-    common = args.device, args.seconds, args.v2, args.drop_path_rate
-    return backbones.compare(args.arch, settings, candidates, *common)
+    return backbones.compare(
+        *(args.arch, settings, candidates),
+        *(args.device, args.seconds, args.v2, args.drop_path_rate),
+    )
 
 
-def _models(args):
+def _models(args: argparse.Namespace) -> "Groups":
+    """The whole models of the configs, in each setting."""
     from convnext_dense.config.options import load_config
 
     from . import models

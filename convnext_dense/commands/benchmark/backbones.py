@@ -1,9 +1,9 @@
-"""Inference and training steps of the backbones alone."""
+"""Compare inference and training steps of the backbones alone."""
 
 import copy
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,37 +12,46 @@ from torch import Tensor, nn
 from convnext_dense.models.convnext import ConvNeXt
 
 from . import measuring, peers, steps
-from .floor import products
-from .measuring import Step
+from .floor import matrix_products
+from .measuring import Figures, Step
 from .peers import OURS
 from .rows import Row
 
 LAYOUTS = dict(nchw=torch.contiguous_format, channels_last=torch.channels_last)
-# torch.compile runs a network as it is, without a word, after compiling it 8 times.
-COMPILED_AT_MOST = 64
+# How often torch.compile may compile a network. Its default is 8. After that it runs
+# the network eagerly, without a message.
+COMPILE_LIMIT = 64
 
 
 class Setting(NamedTuple):
-    """What is the same for all rows of a table."""
+    """The setting of a table: the same for all its rows.
+
+    Attributes:
+        batch: number of images in a step.
+        size: height and width of an image in pixels.
+        mode: inference or training.
+        dtype: fp32, or bf16, which runs under autocast.
+    """
 
     batch: int
-    size: tuple[int, int]  # height and width in pixels
-    mode: str  # inference or training
-    dtype: str  # fp32, or bf16: under autocast
+    size: tuple[int, int]
+    mode: str
+    dtype: str
 
     def __str__(self) -> str:
+        """The table's heading."""
         height, width = self.size
         return f"{self.batch} x {height} x {width}, {self.mode}, {self.dtype}"
 
 
 class Candidates(NamedTuple):
-    """What is compared: the rows of every table.
+    """The candidates to compare: the rows of every table.
 
     Attributes:
-        libraries: to compare with; all that are installed if None.
-        executions: of ours, from ``steps``.
-        peers_executions: of the others.
-        layouts: memory formats to try, of ``LAYOUTS``.
+        libraries: the other libraries; None for all that are installed.
+        executions: how to run our backbone, see ``steps``.
+        peers_executions: how to run the other libraries' backbones.
+        layouts: names of the memory formats to try, see ``LAYOUTS``.
     """
 
     libraries: Sequence[str] | None
@@ -52,13 +61,15 @@ class Candidates(NamedTuple):
 
 
 class _Model(NamedTuple):
+    """A library's backbone, and the ways to run it."""
+
     library: str
     module: nn.Module
     executions: Sequence[str]
 
 
 class _Run(NamedTuple):
-    """A library, run in one way and in one memory format."""
+    """A library's backbone, run in one way and in one memory format."""
 
     library: str
     execution: str
@@ -75,19 +86,23 @@ def compare(
     use_grn: bool = False,
     drop_path_rate: float = 0.0,
 ) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
-    """Each setting in words, and what measures its rows, ours first.
+    """Compare the candidates in each setting.
 
     Args:
-        arch: of ``archs.ARCHS``.
-        settings: what to compare in, one after the other.
-        candidates: what to compare.
+        arch: a name in ``archs.ARCHS``.
+        settings: the settings, one table each.
+        candidates: the libraries and how to run them.
         device: cpu or cuda.
-        seconds: how long to time each setting.
+        seconds: time to spend on each setting.
         use_grn: compare ConvNeXt V2.
-        drop_path_rate: in training, of every library.
+        drop_path_rate: drop path rate of all backbones in training.
+
+    Yields:
+        the heading of a setting, and a function that measures its rows, ours first.
 
     Raises:
-        InputError: a library computes something else; nothing is timed then.
+        InputError: a library's backbone computes something else than ours. Nothing is
+            timed then.
     """
     torch.manual_seed(0)
     build = functools.partial(
@@ -98,13 +113,15 @@ def compare(
         use_grn=use_grn,
     )
     ours = build()
-    with torch.no_grad():  # far from neutral, so that whatever is forgotten shows
+    # Far from their neutral initial values: a parameter that a peer ignores shows then.
+    with torch.no_grad():
         for parameter in ours.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
     others = peers.build(ours, candidates.libraries or peers.installed())
-    for module in (ours, *(peer.module for peer in others)):
-        module.to(device)
+    ours.to(device)
+    for peer in others:
+        peer.module.to(device)
     peers.check(ours, others)
 
     plain = [e for e in candidates.executions if e != steps.GRAPHS]
@@ -116,11 +133,18 @@ def compare(
     for peer in others:
         models.append(_Model(peer.library, peer.module, candidates.peers_executions))
     for setting in settings:
-        runs = models, candidates.layouts, device, seconds
-        yield str(setting), functools.partial(_compare_in, setting, *runs)
+        common = models, candidates.layouts, device, seconds
+        yield str(setting), functools.partial(_compare_in, setting, *common)
 
 
-def _compare_in(setting, models, layouts, device, seconds) -> list[Row]:
+def _compare_in(
+    setting: Setting,
+    models: Sequence[_Model],
+    layouts: Sequence[str],
+    device: str,
+    seconds: float,
+) -> list[Row]:
+    """Measure all models in a setting; a row has the fastest memory format."""
     image = torch.rand(setting.batch, 3, *setting.size, device=device)
     runs = [
         run
@@ -130,13 +154,14 @@ def _compare_in(setting, models, layouts, device, seconds) -> list[Row]:
     to_measure = [run.step for run in runs]
     if device == "cpu":
         ours = models[0].module
-        to_measure.append(Step(products(ours, *setting)))
-    with torch._dynamo.config.patch(cache_size_limit=COMPILED_AT_MOST):
+        assert isinstance(ours, ConvNeXt)
+        to_measure.append(Step(matrix_products(ours, *setting)))
+    with torch._dynamo.config.patch(cache_size_limit=COMPILE_LIMIT):
         figures = measuring.measure(to_measure, device, seconds)
     torch._dynamo.reset()
 
-    least = figures.pop().ms if device == "cpu" else None
-    by_name = {}
+    floor_ms = figures.pop().ms if device == "cpu" else None
+    by_name: dict[tuple[str, str], list[tuple[Figures, _Run]]] = {}
     for run, measured in zip(runs, figures, strict=True):
         by_name.setdefault((run.library, run.execution), []).append((measured, run))
     rows = []
@@ -146,17 +171,18 @@ def _compare_in(setting, models, layouts, device, seconds) -> list[Row]:
             kept=_least(figures.kept for figures, _ in measured),
             peak=_least(figures.peak for figures, _ in measured),
         )
-        floor = least / best.ms if least else None
+        floor = floor_ms / best.ms if floor_ms else None
         rows.append(Row(library, execution, run.layout, setting.batch, best, floor))
     return rows
 
 
-def _least(values):
+def _least(values: Iterable[int | None]) -> int | None:
+    """The smallest of the values that were measured; None if none was."""
     return min((value for value in values if value is not None), default=None)
 
 
 def _runs(setting: Setting, model: _Model, image: Tensor, layout: str) -> list[_Run]:
-    """A library in a memory format: all ways to run it share the weights."""
+    """The runs of a model in a memory format; they share a copy of its weights."""
     training = setting.mode == "training"
     module = copy.deepcopy(model.module).train(training)
     module.to(memory_format=LAYOUTS[layout])

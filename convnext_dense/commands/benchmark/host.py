@@ -1,4 +1,7 @@
-"""The host's part of a step alone: native launches are left out. Needs no GPU."""
+"""Measure the host's time of a training step, without launching kernels.
+
+Needs no GPU.
+"""
 
 import json
 from collections.abc import Sequence
@@ -7,10 +10,15 @@ from convnext_dense.errors import InputError
 
 
 def measure(arch: str, use_grn: bool, drop_path_rate: float) -> Sequence:
-    """A ``HostRow`` for each stage: ``fused.gpu.host_time`` says what is in it.
+    """Measure each stage; ``models.fused.gpu.host_time`` defines the rows.
+
+    Args:
+        arch: a name in ``archs.ARCHS``.
+        use_grn: measure ConvNeXt V2.
+        drop_path_rate: the backbone's.
 
     Raises:
-        InputError: Triton, in which the kernels are written, is not installed.
+        InputError: Triton is not installed, in which the kernels are written.
     """
     try:
         from convnext_dense.models.fused.gpu import host_time
@@ -22,8 +30,8 @@ def measure(arch: str, use_grn: bool, drop_path_rate: float) -> Sequence:
 
 
 def lines(rows: Sequence) -> list[str]:
-    """A line for each stage, and one for a block of them all."""
-    text = [
+    """The rows as text: a line for each stage, then the mean over all blocks."""
+    stages = [
         f"{row.channels} channels, {row.blocks} blocks: "
         f"forward {row.forward_us:.0f} us, {row.forward_launches} launches; "
         f"backward {row.backward_us:.0f} us, {row.backward_launches} launches"
@@ -33,13 +41,13 @@ def lines(rows: Sequence) -> list[str]:
     forward = sum(row.forward_us for row in rows) / blocks
     backward = sum(row.backward_us for row in rows) / blocks
     return [
-        *text,
-        f"host: {forward:.0f} us a block forward, {backward:.0f} us backward",
+        *stages,
+        f"host time per block: forward {forward:.0f} us, backward {backward:.0f} us",
     ]
 
 
 def to_json(rows: Sequence) -> str:
-    """The same rows; times are microseconds of a whole stage."""
+    """The rows as JSON; times are of a whole stage, in microseconds."""
     names = "channels", "blocks"
     names += "forward_us", "backward_us", "forward_launches", "backward_launches"
     stages = [{name: getattr(row, name) for name in names} for row in rows]

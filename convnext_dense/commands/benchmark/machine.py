@@ -1,4 +1,4 @@
-"""Which machine and which versions the figures are from."""
+"""The machine and the versions that the figures are measured with."""
 
 import importlib.metadata
 import platform
@@ -11,20 +11,20 @@ from convnext_dense.errors import InputError
 from . import peers
 
 
-def device(wanted: str | None) -> str:
-    """The device to measure on: the one wanted, else a GPU where there is one.
+def choose_device(name: str | None) -> str:
+    """The device of that name; without a name, cuda if there is a GPU, else cpu.
 
     Raises:
-        InputError: there is no such device here.
+        InputError: ``name`` is cuda and there is no GPU.
     """
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise InputError("--device cuda: torch finds no GPU here; try --device cpu")
-    return wanted or ("cuda" if there else "cpu")
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise InputError("--device cuda: torch finds no GPU. Use --device cpu")
+    return name or ("cuda" if has_gpu else "cpu")
 
 
-def about(device: str) -> str:
-    """One line: the device and the versions."""
+def describe(device: str) -> str:
+    """The device and the libraries' versions, in one line."""
     capability = torch.backends.cpu.get_cpu_capability()
     name = f"{torch.get_num_threads()} threads of {_cpu()} ({capability})"
     if device == "cuda":
@@ -36,6 +36,7 @@ def about(device: str) -> str:
 
 
 def _cpu() -> str:
+    """The CPU's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

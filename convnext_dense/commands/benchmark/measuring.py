@@ -1,4 +1,4 @@
-"""All figures of several steps, which are measured in turn."""
+"""Measure the time and memory of several steps, which run in turn."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -7,20 +7,21 @@ from torch import Tensor
 
 from . import clock, memory
 
-# Where the memory of a step's CUDA graphs is.
+# Which memory pool a step's CUDA graphs use.
 OWN_POOL, SHARED_POOL = "own pool", "shared pool"
 
 
 class Step(NamedTuple):
-    """What is measured.
+    """A step to measure.
 
     Attributes:
-        run: makes a whole step.
-        forward: makes its forward pass and returns the maps; None where nothing is
-            kept for a backward pass, or where it is not asked for.
-        parameters: of the module.
-        graphs: where the memory of its CUDA graphs is, if it replays any: in a pool
-            of its own, or in that which all that torch.compile makes share.
+        run: runs the whole step.
+        forward: runs the forward pass and returns the maps; None if the step has no
+            backward pass, or if kept bytes are not to be measured.
+        parameters: the module's parameters.
+        graphs: the memory pool of its CUDA graphs: ``OWN_POOL``, or ``SHARED_POOL``
+            for the pool that all networks of torch.compile share. None if it replays
+            no graphs.
     """
 
     run: Callable[[], None]
@@ -30,17 +31,17 @@ class Step(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """A step in figures; None where there is nothing to measure.
+    """The figures of a step; None for what cannot be measured.
 
     Attributes:
-        ms: milliseconds until the step's work is done, the median.
-        host_ms: until control returns.
-        kernel_ms: the sum over the GPU's kernels, by the profiler.
-        launches: kernels, copies and fills that run on the GPU.
-        kept: bytes kept for the backward pass, without parameters. None with CUDA
-            graphs, in whose pool they are: ``peak`` has them.
-        peak: the most bytes allocated at once, beside the weights. What a step leaves
-            allocated counts too, such as its own pool of CUDA graphs; in a shared
+        ms: median time until the step's work is done, in milliseconds.
+        host_ms: median time until the call returns, in milliseconds.
+        kernel_ms: total time of the GPU's kernels, from the profiler.
+        launches: number of kernels, copies and fills that run on the GPU.
+        kept: bytes kept for the backward pass, without the parameters. None with CUDA
+            graphs: they keep them in their pool, which ``peak`` includes.
+        peak: the most bytes allocated at once, without the weights. It includes what a
+            step leaves allocated, such as its own pool of CUDA graphs. With a shared
             pool it is what is allocated while the graphs are recorded.
     """
 
@@ -53,12 +54,12 @@ class Figures(NamedTuple):
 
 
 def measure(steps: Sequence[Step], device: str, seconds: float) -> list[Figures]:
-    """The figures of each step; times are of rounds in which all take their turn.
+    """Measure each step. For times, the steps run in turn.
 
     Args:
-        steps: what to measure.
+        steps: the steps.
         device: cpu or cuda.
-        seconds: how long to time them, all together.
+        seconds: time to spend on timing, for all steps together.
     """
     warm = [_warm_up(step, device) for step in steps]
     times = clock.in_turn([step.run for step in steps], device, seconds)
@@ -76,11 +77,14 @@ def measure(steps: Sequence[Step], device: str, seconds: float) -> list[Figures]
 
 
 def _warm_up(step: Step, device: str) -> tuple[int, int | None]:
-    """Bytes that the first steps leave allocated, and the most while graphs are
-    recorded.
+    """Run the first steps, in which torch.compile compiles and records its graphs.
 
-    torch.compile compiles in the first step, records its graphs in the second and
-    replays them from the third on. A CPU has no graphs and makes one step.
+    It compiles in the first step, records the graphs in the second and replays them
+    from the third on. A CPU has no graphs, and one step is enough.
+
+    Returns:
+        bytes that the steps leave allocated, and the most bytes allocated while graphs
+        are recorded (None on a CPU).
     """
     own_pool = step.graphs == OWN_POOL
     before = memory.held_bytes(device, own_pool)

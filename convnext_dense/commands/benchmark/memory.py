@@ -1,4 +1,4 @@
-"""Bytes that a function keeps for the backward pass, needs at its peak, and holds."""
+"""Measure bytes: kept for the backward pass, allocated at the peak, and in use."""
 
 import gc
 from collections.abc import Callable, Iterable
@@ -11,18 +11,20 @@ from torch.profiler import ProfilerActivity, profile
 def kept_bytes(forward: Callable, parameters: Iterable[Tensor], device: str) -> int:
     """Bytes that ``forward`` keeps for the backward pass, without parameters.
 
+    On a CPU, autograd's saved tensors count. On a GPU, everything counts that is still
+    allocated when only the autograd graph is left.
+
     Args:
-        forward: returns a tensor or several.
-        parameters: of the module, which are there anyway.
-        device: cpu or cuda. On a GPU it is what the allocator has given away and
-            not got back when only the graph is left, wherever it is held.
+        forward: runs the forward pass and returns a tensor or several.
+        parameters: the module's parameters, which do not count.
+        device: cpu or cuda.
     """
     if device == "cuda":
         return _allocated_by_graph(forward)
     known = {p.untyped_storage().data_ptr() for p in parameters}
-    kept = {}
+    kept: dict[int, int] = {}  # address of a storage -> its bytes
 
-    def pack(tensor):
+    def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             kept[storage.data_ptr()] = storage.nbytes()
@@ -34,11 +36,13 @@ def kept_bytes(forward: Callable, parameters: Iterable[Tensor], device: str) -> 
     return sum(kept.values())
 
 
-def _allocated_by_graph(forward) -> int:
+def _allocated_by_graph(forward: Callable) -> int:
+    """Bytes on the GPU that only the autograd graph of ``forward`` holds."""
     gc.collect()
     before = torch.cuda.memory_allocated()
     out = forward()
-    # A node of Python holds nothing before it, one of PyTorch's own does.
+    # A Python autograd.Function at the end does not hold the nodes before it; the node
+    # of m.sum(), which is PyTorch's own, does.
     nodes = [m.sum().grad_fn for m in ([out] if isinstance(out, Tensor) else out)]
     del out  # the nodes keep what the backward pass needs
     gc.collect()
@@ -48,22 +52,22 @@ def _allocated_by_graph(forward) -> int:
 
 
 def peak_bytes(function: Callable, device: str, own_pool: bool = False) -> int:
-    """The most bytes that ``function`` had allocated at once, above what was before.
+    """The most bytes that ``function`` allocates at once, in addition to those before.
 
     Args:
-        own_pool: it replays CUDA graphs from a pool of its own. See ``held_bytes``.
+        function: the function.
+        device: cpu or cuda.
+        own_pool: whether it replays CUDA graphs from their own pool, see
+            ``held_bytes``.
     """
     if device == "cuda":
         before = held_bytes(device, own_pool)
         torch.cuda.reset_peak_memory_stats()
         function()
         torch.cuda.synchronize()
-        most = (
-            torch.cuda.max_memory_reserved
-            if own_pool
-            else torch.cuda.max_memory_allocated
-        )
-        return most() - before
+        if own_pool:
+            return torch.cuda.max_memory_reserved() - before
+        return torch.cuda.max_memory_allocated() - before
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
         function()
@@ -77,10 +81,10 @@ def peak_bytes(function: Callable, device: str, own_pool: bool = False) -> int:
 
 
 def held_bytes(device: str, own_pool: bool) -> int:
-    """Bytes of the GPU that are in use between two steps; 0 on a CPU.
+    """Bytes of the GPU in use between two steps; 0 on a CPU.
 
-    A pool of CUDA graphs stays, which PyTorch counts as reserved and not as
-    allocated: with ``own_pool``, what is reserved counts.
+    PyTorch counts the pool of CUDA graphs as reserved, not as allocated. So with
+    ``own_pool``, reserved bytes count.
     """
     if device != "cuda":
         return 0

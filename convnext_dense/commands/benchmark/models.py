@@ -1,9 +1,11 @@
-"""Whole training steps of a config's model, with our backbone and with timm's."""
+"""Compare whole training steps of a config's model, with our backbone and timm's."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from convnext_dense.engine.machine import fit_to_machine
 from convnext_dense.errors import InputError
 from convnext_dense.models.convnext import ConvNeXt
 
-from . import made_up, measuring, peers
+from . import measuring, peers, random_targets
 from .measuring import Step
 from .peers import OURS
 from .rows import Row
@@ -20,7 +22,7 @@ from .steps import EAGER, GRAPHS, POOLS, training
 
 
 class _TimmBackbone(nn.Module):
-    """timm's stages with the output norms of ours."""
+    """timm's stages, followed by the output norms of our backbone."""
 
     def __init__(self, ours: ConvNeXt):
         super().__init__()
@@ -31,6 +33,7 @@ class _TimmBackbone(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Image (N, 3, H, W) -> four normed maps."""
         return tuple(n(m) for n, m in zip(self.norms, self.stages(x), strict=True))
 
 
@@ -43,30 +46,35 @@ def compare(
     seconds: float,
     graphs: bool = False,
 ) -> list[Row]:
-    """Forward pass, losses, backward pass and AdamW's step on made-up images.
+    """Measure training steps on random images: forward, losses, backward, AdamW.
 
     Args:
-        cfg: a detector's or segmentor's, with this package's backbone.
+        cfg: config of a detector or segmentor with this package's backbone.
         size: height and width of the images in pixels.
-        batch: how many there are.
-        dtype: fp32, or bf16 for autocast.
-        seconds: how long to time.
-        graphs: measure ours with CUDA graphs too.
+        batch: number of images in a step.
+        device: cpu or cuda.
+        dtype: fp32, or bf16, which runs under autocast.
+        seconds: time to spend on timing.
+        graphs: also measure our backbone with CUDA graphs.
 
     Returns:
         a row for our backbone and one for timm's, in the channels_last memory format.
-        Each has the time of the backbone's forward and backward pass alone, for the
-        same images in the same rounds.
+        Each also has the time of the backbone's forward and backward pass alone, on
+        the same images in the same rounds.
 
     Raises:
         InputError: the model cannot be built or has another backbone.
     """
     models = _models(cfg, device, graphs)
-    data = made_up.detection if cfg.default_scope == "mmdet" else made_up.labels
+    target = (
+        random_targets.detection_target
+        if cfg.default_scope == "mmdet"
+        else random_targets.segmentation_target
+    )
     images = [
         torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(batch)
     ]
-    inputs = dict(inputs=images, data_samples=[data(*size) for _ in images])
+    inputs = dict(inputs=images, data_samples=[target(*size) for _ in images])
     whole, alone = [], []
     for (_, execution), model in models.items():
         model.train()
@@ -76,17 +84,20 @@ def compare(
         alone.append(training(model.backbone, x, dtype, execution))
     figures = measuring.measure([*whole, *alone], device, seconds)
     return [
-        Row(*name, "channels_last", batch, own, backbone_ms=backbone.ms)
-        for name, own, backbone in zip(
+        Row(*name, "channels_last", batch, step, backbone_ms=backbone.ms)
+        for name, step, backbone in zip(
             models, figures[: len(whole)], figures[len(whole) :], strict=True
         )
     ]
 
 
-def _models(cfg, device, graphs) -> dict[tuple[str, str], nn.Module]:
-    """The models of a config by their backbone's library and execution."""
+def _models(cfg: Config, device: str, graphs: bool) -> dict[tuple[str, str], BaseModel]:
+    """The models of a config, by their backbone's library and execution."""
     if not isinstance(getattr(build_model(cfg), "backbone", None), ConvNeXt):
-        raise InputError(f"{cfg.filename} has no ConvNeXt of this package to exchange")
+        raise InputError(
+            f"{cfg.filename} has no ConvNeXt of this package: there is nothing to "
+            "compare. Set model.backbone.type to ConvNeXt"
+        )
     fit_to_machine(cfg)
     cfg.model.backbone.init_cfg = None
     torch.manual_seed(0)
@@ -106,20 +117,23 @@ def _models(cfg, device, graphs) -> dict[tuple[str, str], nn.Module]:
     with peers.no_tf32():
         pairs = zip(ours.backbone.eval()(x), theirs.eval()(x), strict=True)
         if not all((a - b).abs().max() <= 1e-3 * a.abs().max() for a, b in pairs):
-            raise InputError("the two backbones do not compute the same")
+            raise InputError("timm's backbone and ours compute different maps")
     return models
 
 
-def _step(model, inputs, device, dtype):
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(wanted, lr=1e-6)
-    # The optimizer's state is there before anything is measured, as the weights are.
-    for p in wanted:
+def _step(
+    model: BaseModel, inputs: dict, device: str, dtype: str
+) -> Callable[[], None]:
+    """Return a function that runs a training step of ``model`` on ``inputs``."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6)
+    # Allocate the optimizer's state now: like the weights, it is not to be measured.
+    for p in trained:
         p.grad = torch.zeros_like(p)
     optimizer.step()
     optimizer.zero_grad()
 
-    def step():
+    def step() -> None:
         data = model.data_preprocessor(copy.deepcopy(inputs), True)
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
             losses = model(**data, mode="loss")

@@ -1,7 +1,5 @@
-"""Other libraries' ConvNeXts with the weights of ours; and whether they compute the
-same."""
+"""Other libraries' ConvNeXts (peers) with our weights, and a check of their outputs."""
 
-import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -20,12 +18,12 @@ LIBRARIES = ("timm", "torchvision", "transformers", "mmpretrain")
 
 
 class Peer(NamedTuple):
-    """A library's backbone: a module that makes four maps of an image.
+    """Another library's backbone.
 
     Attributes:
-        library: its name.
-        module: (N, 3, H, W) -> four maps at strides 4 to 32, finest first.
-        normed: whether the maps went through a norm, as ours do.
+        library: the library's name.
+        module: image (N, 3, H, W) -> four maps at strides 4 to 32, finest first.
+        normed: whether the maps are normed, as ours are.
     """
 
     library: str
@@ -34,25 +32,24 @@ class Peer(NamedTuple):
 
 
 def installed() -> list[str]:
-    """The libraries that can be compared with, here."""
+    """The libraries of ``LIBRARIES`` that are installed."""
     return [name for name in LIBRARIES if importlib.util.find_spec(name)]
 
 
 def build(ours: ConvNeXt, libraries: Sequence[str]) -> list[Peer]:
-    """Each library's backbone with the weights and drop path rates of ``ours``.
+    """Build each library's backbone with the weights and drop path rates of ``ours``.
 
-    A library that has no such architecture is left out.
+    A library that does not have the architecture is left out.
     """
     peers = []
     for library in libraries:
         try:
-            made = converting.convert(ours.state_dict(), OURS, library)
+            conversion = converting.convert(ours.state_dict(), OURS, library)
         except InputError:  # torchvision has only V1
             continue
-        peer = _BUILDERS[library](ours, made)
-        _set_drop_path(
-            peer.module, drop_path_rates(ours.stages[-1][-1].drop_path.p, ours.depths)
-        )
+        peer = _BUILDERS[library](ours, conversion)
+        last_rate = ours.get_submodule("stages.3")[-1].drop_path.p
+        _set_drop_path(peer.module, drop_path_rates(last_rate, ours.depths))
         peers.append(peer)
     return peers
 
@@ -61,10 +58,10 @@ def _set_drop_path(module: nn.Module, rates: Iterable[float]) -> None:
     """Give every block of a peer its drop path rate."""
     names = "drop_path", "stochastic_depth"
     blocks = (
-        (part, name)
-        for part in module.modules()
+        (block, name)
+        for block in module.modules()
         for name in names
-        if hasattr(part, name)
+        if hasattr(block, name)
     )
     for (block, name), rate in zip(blocks, rates, strict=True):
         setattr(
@@ -73,127 +70,153 @@ def _set_drop_path(module: nn.Module, rates: Iterable[float]) -> None:
 
 
 def check(ours: ConvNeXt, peers: Sequence[Peer]) -> None:
-    """Raise an InputError if a peer computes something else than ``ours``, in fp32.
+    """Raise an InputError if a peer does not compute the same as ``ours``.
 
-    All are on the same device. On a GPU, fp32 is fp32: without TF32.
+    All compute on the device of ``ours``, in fp32 and without TF32.
     """
     x = torch.rand(1, 3, 64, 96, device=next(ours.parameters()).device)
     with no_tf32():
         different = disagreements(ours, peers, x)
     if different:
-        raise InputError("not the same models: " + "; ".join(different))
+        raise InputError(
+            "the libraries' models compute different values, so they are not "
+            "compared: " + "; ".join(different)
+        )
 
 
 def no_tf32() -> AbstractContextManager:
-    """cuDNN's convolutions in plain fp32; PyTorch's matrix products already are."""
+    """Let cuDNN compute in fp32 without TF32, as PyTorch's matrix products do."""
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def disagreements(ours: ConvNeXt, peers: Sequence[Peer], x: Tensor) -> list[str]:
-    """What differs, in fp32, by more than 1e-3 of its largest value: nothing, or a
-    line for each peer.
+    """Compare each peer with ``ours`` on an image ``x`` (N, 3, H, W).
 
-    Compared are the four normed maps, and the gradients of the image and of every
-    parameter.
+    The four normed maps are compared, and the gradients of the image and of every
+    parameter. They may differ by 1e-3 of the largest value.
+
+    Returns:
+        a line for each peer that differs.
     """
-    maps, of_x, gradients = _pass(ours, True, ours, x)
-    found = []
+    maps, image_gradient, gradients = _outputs(ours, True, ours, x)
+    lines = []
     for peer in peers:
-        theirs, of_x_there, there = _pass(peer.module, peer.normed, ours, x)
+        their_maps, their_image_gradient, their_gradients = _outputs(
+            peer.module, peer.normed, ours, x
+        )
         pairs = {
-            f"map {i}": pair for i, pair in enumerate(zip(maps, theirs, strict=True))
+            f"map {i}": pair
+            for i, pair in enumerate(zip(maps, their_maps, strict=True))
         }
-        pairs["gradient of the image"] = of_x, of_x_there
+        pairs["gradient of the image"] = image_gradient, their_image_gradient
         expected = converting.convert(gradients, OURS, peer.library).weights
         prefix = "backbone." if peer.library == "mmpretrain" else ""
-        for name, gradient in there.items():
+        for name, gradient in their_gradients.items():
             pairs[f"gradient of {name}"] = expected[prefix + name], gradient
-        for what, (mine, other) in pairs.items():
-            difference = (mine - other.view_as(mine)).abs().max()
-            if not difference <= 1e-3 * mine.abs().max():  # NaN too
-                found.append(f"{peer.library}: {what} differs by {difference:.1e}")
+        for name, (our_tensor, their_tensor) in pairs.items():
+            difference = (our_tensor - their_tensor.view_as(our_tensor)).abs().max()
+            if not difference <= 1e-3 * our_tensor.abs().max():  # true for NaN too
+                lines.append(f"{peer.library}: {name} differs by {difference:.1e}")
                 break
-    return found
+    return lines
 
 
-def _pass(module, normed, ours, x):
+def _outputs(
+    module: nn.Module, normed: bool, ours: ConvNeXt, x: Tensor
+) -> tuple[Sequence[Tensor], Tensor, dict[str, Tensor]]:
+    """A backbone's normed maps, the gradient of ``x`` and those of the parameters.
+
+    Args:
+        module: the backbone.
+        normed: whether its maps are normed; else the norms of ``ours`` are applied.
+        ours: this package's backbone.
+        x: image (N, 3, H, W).
+    """
     module.eval()  # without drop path
     x = x.detach().requires_grad_()
-    norms = [getattr(ours, f"norm{i}") for i in range(4)]
+    norms = [ours.get_submodule(f"norm{i}") for i in range(4)]
     maps = module(x)
     if not normed:
         maps = [norm(m) for norm, m in zip(norms, maps, strict=True)]
+    weights = [torch.linspace(-1, 1, m.numel(), device=m.device) for m in maps]
     loss = sum(
-        (m * torch.linspace(-1, 1, m.numel(), device=m.device).view(m.shape)).sum()
-        for m in maps
+        (m * weight.view(m.shape)).sum()
+        for m, weight in zip(maps, weights, strict=True)
     )
-    names, parameters = zip(*module.named_parameters(), strict=True)
-    of_x, *gradients = torch.autograd.grad(loss, [x, *parameters])
-    return maps, of_x, dict(zip(names, gradients, strict=True))
+    parameters = dict(module.named_parameters())
+    inputs = [x, *parameters.values()]
+    image_gradient, *gradients = torch.autograd.grad(loss, inputs)
+    return maps, image_gradient, dict(zip(parameters, gradients, strict=True))
 
 
 class _Maps(nn.Module):
-    """A model and how to get four maps from it."""
+    """A model as a backbone.
+
+    Args:
+        model: the model.
+        maps: a function of the model and an image, which returns the four maps.
+    """
 
     def __init__(self, model: nn.Module, maps: Callable):
         super().__init__()
         self.model = model
         self.maps = maps
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Sequence[Tensor]:
+        """Image (N, 3, H, W) -> four maps."""
         return self.maps(self.model, x)
 
     def named_parameters(self, *args, **kwargs):
+        """The model's parameters, by their names in the model."""
         return self.model.named_parameters(*args, **kwargs)
 
 
-def _from_converting(library: str, made: converting.Conversion) -> nn.Module:
-    """The model that ``made.fits`` says its weights are for."""
-    expression, _, _ = made.fits.partition(" with ")
-    # Text of our own making; its tests build every one of these the same way.
-    model = eval(expression, {library: importlib.import_module(library)})
-    if library == "torchvision":
-        model.classifier = nn.Identity()  # what follows " with "
-    model.load_state_dict(made.weights)
+def _from_conversion(conversion: converting.Conversion) -> nn.Module:
+    """The library's model with the weights of ``conversion``."""
+    assert conversion.build is not None
+    model = conversion.build()
+    model.load_state_dict(conversion.weights)
     return model
 
 
-def _timm(ours, made):
-    return Peer("timm", _from_converting("timm", made), normed=False)
+def _timm(ours: ConvNeXt, conversion: converting.Conversion) -> Peer:
+    return Peer("timm", _from_conversion(conversion), normed=False)
 
 
-def _transformers(ours, made):
-    model = _from_converting("transformers", made)
+def _transformers(ours: ConvNeXt, conversion: converting.Conversion) -> Peer:
+    model = _from_conversion(conversion)
     maps = _Maps(model, lambda model, x: model(x).feature_maps)
     return Peer("transformers", maps, normed=True)
 
 
-def _torchvision(ours, made):
-    model = _from_converting("torchvision", made)
+def _torchvision(ours: ConvNeXt, conversion: converting.Conversion) -> Peer:
+    model = _from_conversion(conversion)
     return Peer("torchvision", _Maps(model, _torchvision_maps), normed=False)
 
 
-def _torchvision_maps(model, x):
+def _torchvision_maps(model, x: Tensor) -> list[Tensor]:
     maps = []
-    for i, part in enumerate(model.features):  # stem, stage, downsample, stage, ...
-        x = part(x)
+    # The children are: stem, stage, downsample layer, stage, ...
+    for i, child in enumerate(model.features):
+        x = child(x)
         if i % 2:
             maps.append(x)
     return maps
 
 
-def _mmpretrain(ours, made):
+def _mmpretrain(ours: ConvNeXt, conversion: converting.Conversion) -> Peer:
     from mmpretrain.models import ConvNeXt as Theirs
 
+    block = ours.get_submodule("stages.0.0")
     model = Theirs(
         arch=dict(depths=ours.depths, channels=ours.channels),
         out_indices=(0, 1, 2, 3),
-        use_grn=ours.stages[0][0].grn is not None,
-        layer_scale_init_value=float(ours.stages[0][0].gamma is not None),
+        use_grn=block.grn is not None,
+        layer_scale_init_value=float(block.gamma is not None),
         gap_before_final_norm=False,
     )
-    weights = {name.removeprefix("backbone."): t for name, t in made.weights.items()}
-    model.load_state_dict(weights)
+    weights = conversion.weights.items()
+    model.load_state_dict({name.removeprefix("backbone."): t for name, t in weights})
     return Peer("mmpretrain", model, normed=True)
 
 

@@ -1,4 +1,4 @@
-"""One line of a benchmark's table."""
+"""A row of a benchmark's table, and ratios between rows."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,19 +9,18 @@ from .steps import EAGER
 
 
 class Row(NamedTuple):
-    """One library, run in one way, in one setting.
+    """A library, run in one way, in one setting.
 
     Attributes:
-        library: its name.
-        execution: of ``steps``.
-        layout: the memory format in which it is the fastest, of those measured.
-        images: in a step.
-        figures: of a step, in that memory format; bytes are the least of all memory
-            formats measured.
-        floor: share of the step's time that the matrix products alone take here; on a
-            CPU.
-        backbone_ms: milliseconds that the backbone alone takes for the same images,
-            of a whole model.
+        library: the library's name.
+        execution: how it is run, see ``steps``.
+        layout: the fastest of the memory formats measured.
+        images: number of images in a step.
+        figures: the step's figures in that memory format; bytes are the least over all
+            memory formats measured.
+        floor: the time of the matrix products alone / the step's time; on a CPU only.
+        backbone_ms: milliseconds of the backbone alone, for the same images; for whole
+            models only.
     """
 
     library: str
@@ -34,13 +33,14 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The library, and how it is run unless that is eager."""
+        """The library, and how it is run unless eagerly."""
         if self.execution == EAGER:
             return self.library
         return f"{self.library}, {self.execution}"
 
     @property
     def images_per_second(self) -> float:
+        """Throughput of the step."""
         return 1e3 * self.images / self.figures.ms
 
     @property
@@ -50,9 +50,16 @@ class Row(NamedTuple):
 
 
 def ratio(rows: Sequence[Row], row: Row, figure: str) -> float | None:
-    """A row's figure to the least of the peers', however they are run; below 1 is
-    better. None where either was not measured."""
-    own = getattr(row.figures, figure)
-    theirs = [getattr(r.figures, figure) for r in rows if r.library != OURS]
-    best = min(filter(None, theirs), default=None)
-    return own / best if own and best else None
+    """A row's figure / the smallest of the peers', however they are run.
+
+    Below 1 is better than every peer. None if either was not measured.
+
+    Args:
+        rows: all rows of the setting.
+        row: one of them.
+        figure: name of an attribute of ``Figures``.
+    """
+    value = getattr(row.figures, figure)
+    peers = [getattr(r.figures, figure) for r in rows if r.library != OURS]
+    best = min(filter(None, peers), default=None)
+    return value / best if value and best else None

@@ -1,6 +1,6 @@
-"""Inference and training steps of a backbone, eager, compiled or as CUDA graphs."""
+"""Inference and training steps of a backbone: eager, compiled or as CUDA graphs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,23 +8,23 @@ from torch import Tensor, nn
 from .measuring import OWN_POOL, SHARED_POOL, Step
 
 EAGER, COMPILED, REDUCE_OVERHEAD = "eager", "compiled", "reduce-overhead"
-GRAPHS = "graphs"  # ours alone: ConvNeXt(cuda_graphs=True)
+GRAPHS = "graphs"  # ConvNeXt(cuda_graphs=True), of this package alone
 POOLS = {REDUCE_OVERHEAD: SHARED_POOL, GRAPHS: OWN_POOL}
 
 
 def inference(module: nn.Module, image: Tensor, dtype: str, execution: str) -> Step:
-    """A step without gradients.
+    """A forward pass without gradients.
 
     Args:
-        module: (N, 3, H, W) -> maps; in evaluation mode.
+        module: image (N, 3, H, W) -> maps; in evaluation mode.
         image: (N, 3, H, W), in the memory format to measure.
-        dtype: fp32, or bf16 for autocast.
-        execution: one of the four above.
+        dtype: fp32, or bf16, which runs under autocast.
+        execution: EAGER, COMPILED, REDUCE_OVERHEAD or GRAPHS.
     """
-    run, half = _runner(module, execution), _autocast(image, dtype)
+    run, autocast = _runner(module, execution), _autocast(image, dtype)
 
-    def infer():
-        with torch.no_grad(), half:
+    def infer() -> None:
+        with torch.no_grad(), autocast:
             run(image)
 
     return Step(infer, graphs=POOLS.get(execution))
@@ -33,14 +33,18 @@ def inference(module: nn.Module, image: Tensor, dtype: str, execution: str) -> S
 def training(
     module: nn.Module, image: Tensor, dtype: str, execution: str = EAGER
 ) -> Step:
-    """Forward pass, the sum of the maps' means, backward pass; no optimizer.
+    """A forward and a backward pass of the sum of the maps' means; no optimizer.
 
-    The arguments are those of ``inference``; the module is in training mode.
+    Args:
+        module: as of ``inference``, but in training mode.
+        image: as of ``inference``.
+        dtype: as of ``inference``.
+        execution: as of ``inference``.
     """
-    run, half = _runner(module, execution), _autocast(image, dtype)
+    run, autocast = _runner(module, execution), _autocast(image, dtype)
 
-    def forward():
-        with half:
+    def forward() -> Sequence[Tensor]:
+        with autocast:
             return run(image)
 
     def train():
@@ -50,11 +54,12 @@ def training(
     return Step(train, forward, list(module.parameters()), POOLS.get(execution))
 
 
-def _autocast(image, dtype):
+def _autocast(image: Tensor, dtype: str) -> torch.autocast:
     return torch.autocast(image.device.type, torch.bfloat16, enabled=dtype == "bf16")
 
 
 def _runner(module: nn.Module, execution: str) -> Callable:
+    """A function that runs ``module`` on an image in the given way."""
     if execution == COMPILED:
         return torch.compile(module)
     if execution != REDUCE_OVERHEAD:
@@ -62,7 +67,7 @@ def _runner(module: nn.Module, execution: str) -> Callable:
     compiled = torch.compile(module, mode=REDUCE_OVERHEAD)
 
     def run(image):
-        # What the last step returned may be overwritten.
+        # Allow that the graphs overwrite what the last step returned.
         torch.compiler.cudagraph_mark_step_begin()
         return compiled(image)
 

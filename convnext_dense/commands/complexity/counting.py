@@ -1,8 +1,8 @@
 """Parameters and multiply-adds of a detector or segmentor, as the paper counts them.
 
-The model is built on the meta device, so that nothing is computed and no data
-or weights are needed; PyTorch's own counter counts the matrix products and
-convolutions.
+The model is built on the meta device: tensors have shapes and no values, so that
+nothing is computed and no data or weights are needed. PyTorch's FlopCounterMode counts
+the matrix products and convolutions.
 """
 
 from collections.abc import Iterator
@@ -10,19 +10,28 @@ from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel, BaseModule
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
+from convnext_dense.utils.text import reason
 
 SHAPES = {"mmdet": (800, 1280), "mmseg": (512, 2048)}  # height, width
-# How many regions the authors sent through each head of a two-stage detector.
-BOXES, MASKS = 1000, 100
+# Regions (RoIs) that the authors sent through each box head and each mask head of a
+# two-stage detector.
+BOX_REGIONS, MASK_REGIONS = 1000, 100
 
 
 class Complexity(NamedTuple):
-    """Parameters, and multiply-adds of one image of ``shape`` (height, width)."""
+    """Size and cost of a model.
+
+    Attributes:
+        shape: height and width of the image, in pixels.
+        params: number of parameters.
+        macs: multiply-adds of a forward pass of one image.
+    """
 
     shape: tuple[int, int]
     params: int
@@ -37,11 +46,12 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     two-stage detector gets 1000 regions, each mask head 100.
 
     Args:
-        shape: height and width of the image, in pixels; 800 x 1280 for a
-            detector and 512 x 2048 for a segmentor if left out.
+        cfg: config of a detector or segmentor.
+        shape: height and width of the image, in pixels. None is 800 x 1280 for a
+            detector and 512 x 2048 for a segmentor.
 
     Raises:
-        InputError: the model cannot be built, or not fed an image of that shape.
+        InputError: the model cannot be built, or does not take an image of ``shape``.
     """
     model = build_model(cfg).eval()
     shape = shape or SHAPES[cfg.default_scope]
@@ -54,33 +64,35 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     except Exception as error:  # whatever a toolbox's model can raise
         raise InputError(
             f"the model of {cfg.filename} does not take an image of {shape[0]} x "
-            f"{shape[1]} pixels: {type(error).__name__}: {error}"
+            f"{shape[1]} pixels: {reason(error)}"
         ) from error
     params = sum(parameter.numel() for parameter in model.parameters())
     return Complexity(shape, params, counter.get_total_flops() // 2)
 
 
-def _forward(model: nn.Module, image: torch.Tensor) -> None:
+def _forward(model: BaseModel, image: torch.Tensor) -> None:
+    """Run everything that the paper counts, on an image (1, 3, H, W)."""
     if not getattr(model, "with_roi_head", False):
         model(image, mode="tensor")
         return
-    # mmdet's own dummy forward sends every region through the mask heads too.
+    # Not mode="tensor": it sends all 1000 regions through the mask heads too.
     maps = model.extract_feat(image)
     if model.with_rpn:
         model.rpn_head(maps)
     head = model.roi_head
     if head.with_bbox:
-        _feed(head.bbox_head, head.bbox_roi_extractor, BOXES)
+        _feed(head.bbox_head, head.bbox_roi_extractor, BOX_REGIONS)
     if head.with_mask:
-        _feed(head.mask_head, head.mask_roi_extractor, MASKS)
+        _feed(head.mask_head, head.mask_roi_extractor, MASK_REGIONS)
 
 
-def _feed(heads: nn.Module, extractors: nn.Module, count: int) -> None:
+def _feed(heads: BaseModule, extractors: BaseModule, count: int) -> None:
+    """Run each head on ``count`` regions of the size that its extractor cuts out."""
     for head, extractor in zip(_each(heads), _each(extractors), strict=True):
         size = extractor.roi_layers[0].output_size
         head(torch.empty(count, extractor.out_channels, *size))
 
 
-def _each(heads: nn.Module) -> Iterator[nn.Module]:
-    """A cascade has a list of heads, one a stage."""
+def _each(heads: BaseModule) -> Iterator[BaseModule]:
+    """The heads, or extractors, of a detector: one, or a cascade's list of them."""
     yield from heads if isinstance(heads, nn.ModuleList) else [heads]

@@ -1,9 +1,11 @@
-"""Check whether training can start on this machine, and say what to do if not:
-tools/doctor.py.
+"""Check whether this machine can train, and say how to repair what is broken.
 
-Looks at Python, torch, the GPU, the toolboxes, the disk and more, and trains one
-step of each task. Exit code 0 if training can start, else 1. Leaves nothing behind but
-compiled kernels where there is a GPU.
+Checks Python, torch, the GPU, the toolboxes, the disk and more, and trains one step of
+a detector and of a segmentor:
+  tools/doctor.py
+
+Exit code 0 if training can start, else 1. Leaves no files behind, except compiled
+kernels on a machine with a GPU.
 """
 
 from __future__ import annotations
@@ -11,17 +13,19 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import examination
+from . import checks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    # The doctor starts itself with this: a check may crash, and others follow.
+    """Add a hidden flag: with it, the doctor starts itself in a subprocess."""
+    # A check that crashes ends the subprocess, and the doctor goes on.
     parser.add_argument("--check", nargs="+", help=argparse.SUPPRESS)
 
 
 def main(args: argparse.Namespace) -> int:
+    """Run the checks; return 0 if training can start, else 1."""
     if args.check:
-        examination.check_here(args.check)
+        checks.run_here(args.check)
         return 0
-    healthy = examination.examine([sys.executable, sys.argv[0], "--check"])
+    healthy = checks.run_all([sys.executable, sys.argv[0], "--check"])
     return 0 if healthy else 1

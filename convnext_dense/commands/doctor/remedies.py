@@ -1,6 +1,7 @@
-"""Errors that broken environments raise, and what helps.
+"""Remedies for the errors that broken environments raise.
 
-``of`` finds a remedy by an error's words. Checks that know better say so themselves.
+``remedy_of`` finds a remedy by the text of an error. Checks that know a better one give
+it themselves.
 """
 
 from __future__ import annotations
@@ -14,38 +15,38 @@ FRESH = (
     "pip install -e '.[onedl]'"
 )
 PAIR = (
-    "torch and torchvision are not of one build; install both in one command, both "
-    "pinned or neither:\n"
+    "torch and torchvision are of different builds; install both in one command, both "
+    "with a version or both without:\n"
     "pip install --force-reinstall torch torchvision"
 )
 MMCV = (
-    "without compiled ops, NMS and RoIAlign come from torchvision:\n"
+    "use mmcv without compiled ops; NMS and RoIAlign then come from torchvision:\n"
     "maintained stack: pip install --force-reinstall --no-deps --no-cache-dir "
     "onedl-mmcv\n"
     "classic stack:    pip uninstall -y mmcv; pip install mmcv-lite\n"
-    "To build them for this torch instead: MMCV_WITH_OPS=1 pip install "
+    "To compile the ops for this torch instead: MMCV_WITH_OPS=1 pip install "
     "--force-reinstall --no-deps --no-build-isolation onedl-mmcv (or mmcv)"
 )
 NUMPY = (
     "a package was compiled for another major version of numpy. Update it, or\n"
     "pip install 'numpy<2'"
 )
-MEMORY = "free memory: end other programs, or give the container or the job more of it"
+MEMORY = "end other programs, or give the container or the job more memory"
 SHARED_MEMORY = (
-    "data-loader workers share batches through /dev/shm; give a container more: docker "
-    "run --shm-size=8g (or --ipc=host)\n"
+    "data-loader workers pass batches through /dev/shm; give a container more of it: "
+    "docker run --shm-size=8g (or --ipc=host)\n"
     "or train without workers: --cfg-options train_dataloader.num_workers=0 "
-    "train_dataloader.persistent_workers=False, the same of val_dataloader"
+    "train_dataloader.persistent_workers=False, and the same for val_dataloader"
 )
-TRITON = "pip install --force-reinstall triton   (the version that this torch asks for)"
-TEMPORARY = "export TMPDIR=/tmp, or to another short path"
+TRITON = "pip install --force-reinstall triton   (the version that this torch requires)"
+TEMPORARY = "export TMPDIR=/tmp, or another short path"
 UNKNOWN = (
-    "the message above is not one the doctor knows. If a new environment (pip install "
-    "-e '.[onedl]') has it too,\n"
-    "open an issue with this whole output"
+    "the doctor does not know this message. If a new environment (pip install -e "
+    "'.[onedl]') shows it too,\n"
+    "open an issue with the whole output of the doctor"
 )
 
-# Words of an error, in the order in which they are looked for.
+# Patterns of an error's text and their remedies. The first that matches counts.
 KNOWN = (
     (r"torchvision::nms|Couldn't load custom C\+\+ ops|'torchvision::", PAIR),
     (r"torchvision[\w./\\]*\.(so|pyd|dll)|torchvision.*undefined symbol", PAIR),
@@ -59,8 +60,8 @@ KNOWN = (
     ),
     (
         r"MMCV==|MMEngine==",
-        "the toolbox does not accept this version of mmcv or mmengine: install one "
-        "between those that the message names\nor " + FRESH,
+        "the toolbox does not accept this version of mmcv or mmengine: install one in "
+        "the range that the message names\nor " + FRESH,
     ),
     (
         r"numpy\.\w+ size changed|NumPy 1\.x|_ARRAY_API not found|"
@@ -69,30 +70,30 @@ KNOWN = (
     ),
     (
         r"lib(GL|gthread|glib|xcb|SM|Xext|Xrender)[\w.-]*\.so",
-        "opencv's window library is missing here; take the opencv without windows:\n"
+        "opencv's window library is missing; install opencv without windows:\n"
         "pip uninstall -y opencv-python opencv-python-headless; "
         "pip install opencv-python-headless\n"
         "or, as root: apt-get install libgl1 libglib2.0-0",
     ),
     (
         r"GLIBCXX_|CXXABI_",
-        "the C++ library found first is older than the packages' own; with conda:\n"
+        "the system's C++ library is older than the packages require; with conda:\n"
         "conda install -c conda-forge libstdcxx-ng",
     ),
     (
         r"GLIBC_",
-        "this system is older than the installed packages allow: take a newer system "
+        "this system is older than the installed packages allow: use a newer system "
         "or container, or older packages",
     ),
     (r"triton\W+_C|libtriton|triton[\w./\\]*\.(so|pyd)", TRITON),
     (
         r"no kernel image is available|not compatible with the current PyTorch",
         "this torch was not built for this GPU's compute capability; choose a build "
-        "that is at https://pytorch.org/get-started/locally",
+        "for it at https://pytorch.org/get-started/locally",
     ),
     (
         r"CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED",
-        "another program holds the GPU's memory: nvidia-smi names it",
+        "another program uses the GPU's memory: nvidia-smi names it",
     ),
     (r"DefaultCPUAllocator|MemoryError|Cannot allocate memory", MEMORY),
     (
@@ -105,14 +106,14 @@ KNOWN = (
     (
         r"lib(cu|nv|torch|c10)\w*[\w.-]*\.(so|dll)|CUDNN_STATUS_\w+|"
         r"module 'torch' has no attribute",
-        "torch and its libraries are not of one build:\n"
+        "torch and its libraries are of different builds:\n"
         "pip install --force-reinstall torch torchvision\n"
-        "An LD_LIBRARY_PATH that names another CUDA's folders does this too: unset it",
+        "An LD_LIBRARY_PATH with folders of another CUDA also causes this: unset it",
     ),
 )
 
-# Import name -> what to install, where they differ.
-INSTALL = {
+# Import name -> name of the package to install, where they differ.
+PACKAGES = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "google": "protobuf",
@@ -124,39 +125,44 @@ INSTALL = {
 STACK = ("mmengine", "mmcv", "mmdet", "mmseg")
 
 
-def of(error: BaseException | str) -> str:
-    """A remedy for an exception, or for what a process wrote before it died."""
-    errors = [] if isinstance(error, str) else list(_chain(error))
-    words = "\n".join(map(_words, errors)) or error
+def remedy_of(error: BaseException | str) -> str:
+    """The remedy for an exception, or for the last output of a process that died."""
+    if isinstance(error, str):
+        causes, text = [], error
+    else:
+        causes = list(_chain(error))
+        text = "\n".join(map(_text, causes))
     for pattern, remedy in KNOWN:
-        if re.search(pattern, words):
+        if re.search(pattern, text):
             return remedy
-    for error in errors:
-        if isinstance(error, ModuleNotFoundError) and error.name:
-            top, *below = error.name.split(".")
-            if below:
-                return f"{top} is incomplete or of another version: {FRESH}"
-            return FRESH if top in STACK else f"pip install {INSTALL.get(top, top)}"
+    for cause in causes:
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            top, *submodules = cause.name.split(".")
+            if submodules:
+                return f"{top} is incomplete or has another version: {FRESH}"
+            return FRESH if top in STACK else f"pip install {PACKAGES.get(top, top)}"
     return UNKNOWN
 
 
 def describe(error: BaseException) -> str:
-    """The exception, its first cause, and the place that raised that."""
+    """The exception, its first cause, and the line of code that raised the cause."""
     *_, cause = _chain(error)
-    words = [_words(error)] if cause is error else [_words(error), _words(cause)]
-    found = ", because of ".join(words)
+    texts = [_text(error)] if cause is error else [_text(error), _text(cause)]
+    description = ", because of ".join(texts)
     for frame in traceback.extract_tb(cause.__traceback__)[-1:]:
-        found += f" (at {frame.filename}:{frame.lineno})"
-    return found
+        description += f" (at {frame.filename}:{frame.lineno})"
+    return description
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, its cause, the cause's cause and so on."""
     while error is not None:
         yield error
         hidden = error.__suppress_context__
         error = error.__cause__ or (None if hidden else error.__context__)
 
 
-def _words(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
+    """An exception's type and the first 400 characters of its message."""
     text = str(error)
     return f"{type(error).__name__}: {text[:400]}{' ...' if text[400:] else ''}"

@@ -1,4 +1,4 @@
-"""Which distributions of the toolboxes are installed, by their metadata alone."""
+"""Check which distributions of the toolboxes are installed, by their metadata."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 
+from .finding import ERROR, INFO, OK, WARNING, Finding
 from .remedies import FRESH
-from .result import INFO, OK, TROUBLE, WARNING, Finding
 
-WHAT = "toolboxes"
-# Import name -> the distributions that bring it, stack by stack (and the extra of
-# setup.py with which to install it).
-STACKS = {
+NAME = "toolboxes"
+# For each stack (the name of its extra in setup.py): import name -> the distributions
+# that install it.
+STACKS: dict[str, dict[str, tuple[str, ...]]] = {
     "onedl": {
         "mmengine": ("onedl-mmengine",),
         "mmcv": ("onedl-mmcv",),
@@ -32,8 +32,8 @@ TASKS = {"mmdet": "detection", "mmseg": "segmentation"}
 EXPORT = ("onnx", "onnxscript", "onnxruntime")
 
 
-def is_there(module: str) -> bool:
-    """Whether a top-level module can be found; it is not imported."""
+def is_installed(module: str) -> bool:
+    """Whether a top-level module can be found. It is not imported."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -41,108 +41,117 @@ def is_there(module: str) -> bool:
 
 
 def toolboxes() -> Iterator[Finding]:
-    found = {
-        stack: {name: _version(name) for names in modules.values() for name in names}
-        for stack, modules in STACKS.items()
-    }
-    versions = {
-        stack: {name: version for name, version in names.items() if version}
-        for stack, names in found.items()
-    }
-    here = [stack for stack in STACKS if versions[stack]]
-    if len(here) > 1:
+    """Check that one complete stack is installed, in versions that are tested."""
+    versions = {stack: _versions(modules) for stack, modules in STACKS.items()}
+    installed = [stack for stack in STACKS if versions[stack]]
+    if len(installed) > 1:
         yield _mixed(versions)
         return
-    absent = [module for module in STACKS["onedl"] if not is_there(module)]
+    absent = [module for module in STACKS["onedl"] if not is_installed(module)]
     broken = {"mmengine", "mmcv"}.intersection(absent) or set(TASKS) <= set(absent)
-    stack = here[0] if here else "onedl"
+    stack = installed[0] if installed else "onedl"
     if broken:
-        has = _listed(versions[stack]) or "none"
+        distributions = _listed(versions[stack]) or "none installed"
         yield Finding(
-            TROUBLE,
-            WHAT,
-            f"{has}; {', '.join(absent)} cannot be imported",
+            ERROR,
+            NAME,
+            f"{distributions}; {', '.join(absent)} cannot be imported",
             f"in a clone of convnext_dense: pip install -e '.[{stack}]'",
         )
         return
-    if here:
-        yield Finding(OK, WHAT, f"{TITLES[stack]}: {_listed(versions[stack])}")
-    else:  # a clone of each, on PYTHONPATH
-        yield Finding(INFO, WHAT, "there, but not installed by pip: no versions")
+    if installed:
+        yield Finding(OK, NAME, f"{TITLES[stack]}: {_listed(versions[stack])}")
+    else:  # clones of the toolboxes on PYTHONPATH
+        yield Finding(INFO, NAME, "not installed by pip, so their versions are unknown")
     for module in absent:
         yield Finding(
             WARNING,
-            WHAT,
-            f"no {module}: {TASKS[module]} cannot train",
-            f"if you want it: pip install {STACKS[stack][module][0]}",
+            NAME,
+            f"{module} is not installed: {TASKS[module]} cannot train",
+            f"if you need it: pip install {STACKS[stack][module][0]}",
         )
     yield from _twice(stack, versions[stack])
     yield from _out_of_range(versions[stack])
 
 
-def _mixed(versions: dict) -> Finding:
+def _versions(modules: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """The installed distributions of a stack and their versions."""
+    names = [name for names in modules.values() for name in names]
+    versions = {name: _version(name) for name in names}
+    return {name: version for name, version in versions.items() if version}
+
+
+def _mixed(versions: dict[str, dict[str, str]]) -> Finding:
+    """The error of both stacks in one environment."""
     everything = {**versions["onedl"], **versions["openmmlab"]}
     return Finding(
-        TROUBLE,
-        WHAT,
-        f"both stacks in one environment: {_listed(everything)}",
-        "they have the same import names, and their files lie over each other's. Take "
-        "all out, then put one in:\n"
+        ERROR,
+        NAME,
+        f"both stacks are installed: {_listed(everything)}",
+        "they have the same import names, so one overwrote files of the other. "
+        "Uninstall both, then install one:\n"
         f"pip uninstall -y {' '.join(everything)}\n"
         "pip install -e '.[onedl]'      (or '.[openmmlab]', the classic one)",
     )
 
 
-def _twice(stack: str, versions: dict) -> Iterator[Finding]:
+def _twice(stack: str, versions: dict[str, str]) -> Iterator[Finding]:
+    """Warn of modules that two installed distributions provide."""
     for module, names in STACKS[stack].items():
         twice = [name for name in names if name in versions]
         if len(twice) > 1:
             yield Finding(
                 WARNING,
-                WHAT,
-                f"{' and '.join(twice)} both bring {module}",
-                "take all out, then put one in:\n"
+                NAME,
+                f"{' and '.join(twice)} both provide {module}",
+                "uninstall them, then install one:\n"
                 f"pip uninstall -y {' '.join(twice)}; pip install {twice[0]}",
             )
 
 
-def _out_of_range(versions: dict) -> Iterator[Finding]:
-    """Versions that setup.py's extras exclude; only an installed package has those."""
+def _out_of_range(versions: dict[str, str]) -> Iterator[Finding]:
+    """Warn of versions that the extras in setup.py exclude.
+
+    Does nothing if convnext_dense is not installed: then it has no metadata.
+    """
     try:
         from packaging.requirements import Requirement
 
-        wanted = map(Requirement, metadata.requires("convnext_dense") or ())
+        requirements = map(Requirement, metadata.requires("convnext_dense") or ())
     except (ImportError, metadata.PackageNotFoundError):
         return
-    for requirement in wanted:
+    for requirement in requirements:
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
         version = versions.get(name)
         if version and not requirement.specifier.contains(version, prereleases=True):
             specifier = str(requirement.specifier)
             yield Finding(
                 WARNING,
-                WHAT,
-                f"{name} {version} is not {specifier}, which is tested",
+                NAME,
+                f"{name} {version} is not a tested version ({specifier})",
                 f"if it fails: pip install '{name}{specifier}'\nor {FRESH}",
             )
 
 
 def export() -> Iterator[Finding]:
-    versions = {name: _version(name) for name in EXPORT}
-    absent = [name for name in EXPORT if not versions[name]]
-    found = _listed({name: version for name, version in versions.items() if version})
+    """Name the packages that tools/export.py needs for ONNX."""
+    versions = _versions({"onnx": EXPORT})
+    absent = [name for name in EXPORT if name not in versions]
+    message = _listed(versions)
     if absent:
-        found += f"{'; ' if found else ''}to export to ONNX: pip install "
-        found += " ".join(absent)
-    yield Finding(INFO, "export", found)
+        message += f"{'; ' if message else ''}to export to ONNX: pip install "
+        message += " ".join(absent)
+    yield Finding(INFO, "export", message)
 
 
 def _version(name: str) -> str | None:
+    """The version of a distribution; None if it is not installed."""
     try:
         return metadata.version(name) or "of unknown version"
     except metadata.PackageNotFoundError:
         return None
 
 
-def _listed(versions: dict) -> str:
+def _listed(versions: dict[str, str]) -> str:
+    """Distributions and their versions, in one line."""
     return ", ".join(f"{name} {version}" for name, version in versions.items())

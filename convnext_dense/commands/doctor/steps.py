@@ -1,4 +1,4 @@
-"""One training step of each task, by the way that tools/train.py takes."""
+"""Check that one training step of each task works, run as tools/train.py runs it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .result import OK, TROUBLE, WARNING, Finding
+from . import remedies
+from .finding import ERROR, OK, WARNING, Finding
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"  # the doctor is of a clone
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"  # of the clone
 WITHOUT_AMP = "train without --amp"
 
 
 def detection() -> Iterator[Finding]:
+    """Train a Cascade Mask R-CNN for a step."""
     yield from _train("detection", "det/cascade_mask_rcnn_convnext_atto_shapes.py")
 
 
 def segmentation() -> Iterator[Finding]:
+    """Train an UPerNet for a step."""
     yield from _train("segmentation", "seg/upernet_convnext_atto_shapes.py")
 
 
 def _train(task: str, file: str) -> Iterator[Finding]:
+    """Train the config ``file`` for a step in fp32 and, on a GPU, mixed precision."""
     from mmengine.device import get_device
 
     from convnext_dense.commands import load_package
@@ -30,7 +34,7 @@ def _train(task: str, file: str) -> Iterator[Finding]:
     load_package()
     from convnext_dense.datasets import shapes
 
-    # Below the folder of the process that started this one, which removes it.
+    # TMPDIR is a folder that the doctor's main process removes.
     folder = Path(tempfile.mkdtemp())
     shapes.draw(folder / "shapes", seed=0, counts={"train": 2})
     yield _step(task, file, folder, amp=False)
@@ -38,24 +42,21 @@ def _train(task: str, file: str) -> Iterator[Finding]:
         try:
             yield _step(task, file, folder, amp=True)
         except Exception as error:
-            yield Finding(
-                WARNING,
-                task,
-                f"a step in mixed precision: {type(error).__name__}: {error}",
-                WITHOUT_AMP,
-            )
+            message = f"a step in mixed precision fails: {remedies.describe(error)}"
+            yield Finding(WARNING, task, message, WITHOUT_AMP)
 
 
 def _step(task: str, file: str, folder: Path, amp: bool) -> Finding:
+    """Train one step and check that the loss and the weights are finite."""
     import torch
     from mmengine.device import get_device
 
     from convnext_dense.config import options
     from convnext_dense.engine.runner import build_runner
 
-    name = "mixed precision" if amp else "fp32"
+    precision = "mixed precision" if amp else "fp32"
     cfg = options.load_config(
-        str(CONFIGS / file), [f"data_root={folder / 'shapes'}"], str(folder / name)
+        str(CONFIGS / file), [f"data_root={folder / 'shapes'}"], str(folder / precision)
     )
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
     cfg.train_dataloader.batch_size = 2
@@ -67,19 +68,25 @@ def _step(task: str, file: str, folder: Path, amp: bool) -> Finding:
     runner.train()
     seconds = time.monotonic() - start
     loss = runner.message_hub.get_scalar("train/loss").current()
-    weights = all(bool(torch.isfinite(p).all()) for p in runner.model.parameters())
-    found = f"trained a step in {name} on {get_device()}: loss {loss:.3f}"
-    found += f", {seconds:.1f} s with its checkpoint"
-    if math.isfinite(loss) and weights:
-        return Finding(OK, task, found)
-    found += f"; {'the loss' if weights else 'a weight'} is not a number"
+    finite_weights = all(
+        bool(torch.isfinite(parameter).all()) for parameter in runner.model.parameters()
+    )
+    message = (
+        f"trained a step in {precision} on {get_device()}: loss {loss:.3f}, "
+        f"{seconds:.1f} s with writing its checkpoint"
+    )
+    if math.isfinite(loss) and finite_weights:
+        return Finding(OK, task, message)
+    message += (
+        f"; {'the loss' if finite_weights else 'a weight'} is not a finite number"
+    )
     if amp:
-        return Finding(WARNING, task, found, WITHOUT_AMP)
+        return Finding(WARNING, task, message, WITHOUT_AMP)
     return Finding(
-        TROUBLE,
+        ERROR,
         task,
-        found,
-        "this torch computes wrongly here: install another version of torch and "
-        "torchvision;\non a GPU, see whether CUDA_VISIBLE_DEVICES= before the command "
-        "helps: then it is the GPU or its driver",
+        message,
+        "torch computes wrong results on this machine: install another version of "
+        "torch and torchvision;\non a machine with a GPU, put CUDA_VISIBLE_DEVICES= "
+        "before the command: if that helps, the GPU or its driver is broken",
     )

@@ -1,8 +1,8 @@
-"""Checks in a process apart, which may crash or hang while the doctor goes on.
+"""Run checks in a subprocess, which may crash or hang while the doctor goes on.
 
-The process goes through checks one after the other, so that torch is imported
-once, and ends behind one with a trouble: what is left of an import that failed
-would trouble the next check too.
+One subprocess runs several checks one after the other, so that torch is imported only
+once. It ends after a check with an ERROR: a module whose import failed would disturb
+the next check too.
 """
 
 from __future__ import annotations
@@ -16,51 +16,60 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from . import remedies
-from .result import TROUBLE, Finding
+from .finding import ERROR, Finding
 
-TOLD = "convnext_dense.doctor:"  # what the libraries print is between such lines
-END = "end"
-SECONDS = 300  # a check may take; importing torch from a network's disk is slow
+if TYPE_CHECKING:
+    from .checks import Check
+
+# Findings are lines with this prefix, between lines that the libraries print.
+PREFIX = "convnext_dense.doctor:"
+END = "end"  # in place of a check's name, after the last check
+SECONDS = 300  # time limit of a check; importing torch from a network disk is slow
 CRASHES = {
-    "SIGKILL": "mostly the system does this when memory is full: " + remedies.MEMORY,
+    "SIGKILL": "most often the system kills a process when memory is full: "
+    + remedies.MEMORY,
     "SIGILL": "a package was compiled for a newer CPU than this one: "
-    "install an older version of it, or one built here",
+    "install an older version of it, or compile it on this machine",
     "SIGBUS": remedies.SHARED_MEMORY,
 }
-CRASH = "a compiled package there does not fit the others: " + remedies.FRESH
+CRASH = "a compiled package does not fit the others: " + remedies.FRESH
 
 
-def tell(checks: Iterable) -> None:
-    """In the process apart: look, and print findings for ``listen``."""
+def send_findings(checks: Iterable[Check]) -> None:
+    """In the subprocess: run the checks and print their findings for ``run``."""
     faulthandler.enable()
     for check in checks:
-        _print(check.name)
+        _send(check.name)
         marks = set()
         for finding in check.findings():
-            _print(check.name, *finding)
+            _send(check.name, *finding)
             marks.add(finding.mark)
-        if TROUBLE in marks:
+        if ERROR in marks:
             break
-    _print(END)
+    _send(END)
 
 
-def _print(*words: str) -> None:
-    print(f"\n{TOLD}{json.dumps(words)}", flush=True)
+def _send(*words: str) -> None:
+    """Print the name of a check that starts, or the name and a finding's fields."""
+    print(f"\n{PREFIX}{json.dumps(words)}", flush=True)
 
 
-def listen(
+def run(
     command: Sequence[str], names: Sequence[str], folder: str | None
 ) -> Iterator[tuple[str, Finding]]:
     """Start ``command`` with ``names`` of checks; yield (name, finding) as they come.
 
     Args:
-        folder: for temporary files, if there is one.
+        command: starts a process that calls ``send_findings``.
+        names: appended to the command.
+        folder: the subprocess's folder for temporary files; None for the system's.
 
     Yields:
-        findings of all checks, or of those up to the first with a trouble; a
-        process that dies is one.
+        the findings of all checks, or of those up to the first with an ERROR. If the
+        subprocess dies or hangs, that is an ERROR of the check then running.
     """
     process = subprocess.Popen(
         [*command, *names],
@@ -71,20 +80,22 @@ def listen(
         errors="replace",
         env={**os.environ, "TMPDIR": folder} if folder else None,
     )
-    current, said = names[0], collections.deque(maxlen=60)
-    late = threading.Event()
-    timer = _stop_later(process, late)
+    assert process.stdout is not None
+    current = names[0]
+    output: collections.deque[str] = collections.deque(maxlen=60)  # the last lines
+    timed_out = threading.Event()
+    timer = _start_timer(process, timed_out)
     try:
         for line in process.stdout:
-            if not line.startswith(TOLD):
+            if not line.startswith(PREFIX):
                 if line.strip():
-                    said.append(line)
+                    output.append(line)
                 continue
             timer.cancel()
-            timer = _stop_later(process, late)
-            current, *finding = json.loads(line[len(TOLD) :])
-            if finding:
-                yield current, Finding(*finding)
+            timer = _start_timer(process, timed_out)
+            current, *fields = json.loads(line[len(PREFIX) :])
+            if fields:
+                yield current, Finding(*fields)
         code = process.wait()
     finally:
         timer.cancel()
@@ -92,14 +103,18 @@ def listen(
         process.wait()
         process.stdout.close()
     if current != END:
-        text = "".join(said)
-        how = _hung(text) if late.is_set() else _died(code, text)
-        yield current, Finding(TROUBLE, current, *how)
+        text = "".join(output)
+        description = _hung(text) if timed_out.is_set() else _died(code, text)
+        yield current, Finding(ERROR, current, *description)
 
 
-def _stop_later(process: subprocess.Popen, late: threading.Event) -> threading.Timer:
-    def stop():
-        late.set()
+def _start_timer(
+    process: subprocess.Popen, timed_out: threading.Event
+) -> threading.Timer:
+    """Kill the process and set ``timed_out`` in ``SECONDS``, unless cancelled."""
+
+    def stop() -> None:
+        timed_out.set()
         process.kill()
 
     timer = threading.Timer(SECONDS, stop)
@@ -107,26 +122,31 @@ def _stop_later(process: subprocess.Popen, late: threading.Event) -> threading.T
     return timer
 
 
-def _hung(said: str) -> Iterator[str]:
-    yield f"no end in {SECONDS} s; it said last: {_last(said)}"
-    remedy = remedies.of(said)
-    unknown = "see whether the machine is busy or a disk hangs, and run this again"
-    yield unknown if remedy is remedies.UNKNOWN else remedy
+def _hung(output: str) -> tuple[str, str]:
+    """Message and remedy for a process that did not end, from its last output."""
+    message = f"no result within {SECONDS} s; its last output: {_last_line(output)}"
+    remedy = remedies.remedy_of(output)
+    if remedy is remedies.UNKNOWN:
+        remedy = "check whether the machine is busy or a disk hangs, and run this again"
+    return message, remedy
 
 
-def _died(code: int, said: str) -> Iterator[str]:
-    """What was found, and its remedy, from what the process printed at its end."""
+def _died(code: int, output: str) -> tuple[str, str]:
+    """Message and remedy for a process that crashed, from its last output."""
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"exit code {code}"
-    # faulthandler's: the innermost place of the thread that crashed.
-    place = re.search(r'Current thread.*\n +File "(.+)", line (\d+)', said)
+    # faulthandler prints the innermost line of the thread that crashed first.
+    place = re.search(r'Current thread.*\n +File "(.+)", line (\d+)', output)
     where = f" at {place[1]}:{place[2]}" if place else ""
-    yield f"crashed with {name}{where or f', it said last: {_last(said)}'}"
-    remedy = remedies.of(said)
-    yield CRASHES.get(name, CRASH) if remedy is remedies.UNKNOWN else remedy
+    message = f"crashed with {name}"
+    message += where or f"; its last output: {_last_line(output)}"
+    remedy = remedies.remedy_of(output)
+    if remedy is remedies.UNKNOWN:
+        remedy = CRASHES.get(name, CRASH)
+    return message, remedy
 
 
-def _last(said: str) -> str:
-    return said.rstrip().rpartition("\n")[2] or "nothing"
+def _last_line(output: str) -> str:
+    return output.rstrip().rpartition("\n")[2] or "none"

@@ -1,9 +1,14 @@
-"""Write a segmentor or a backbone to ONNX or torch.export:
-tools/export.py CONFIG [CHECKPOINT] --out FILE.onnx|FILE.pt2."""
+"""Export a segmentor, or the backbone of any model, to ONNX or torch.export.
+
+The exported network takes any batch size and any image of at least 64 x 64 pixels:
+  tools/export.py CONFIG CHECKPOINT --out FILE.onnx
+  tools/export.py CONFIG CHECKPOINT --out FILE.pt2 --backbone
+"""
 
 import argparse
 
 from ..arguments import (
+    CONFIG,
     add_options_argument,
     add_trust_argument,
     apply_trust,
@@ -12,21 +17,25 @@ from ..arguments import (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="config file of either toolbox")
+    """Add the model, the output file, what to export and the common flags."""
+    parser.add_argument("config", help=CONFIG)
     parser.add_argument(
         "checkpoint",
         nargs="?",
-        help="path, URL, timm://NAME or hf://OWNER/NAME; random weights if left out",
+        help="checkpoint: a path, a URL, timm://NAME or hf://OWNER/NAME (default: "
+        "random weights)",
     )
     parser.add_argument(
         "--out",
         type=output_file,
         required=True,
         metavar="FILE",
-        help="ends in .onnx or .pt2 (torch.export)",
+        help="file to write; it ends in .onnx (ONNX) or .pt2 (torch.export)",
     )
     parser.add_argument(
-        "--backbone", action="store_true", help="only the backbone and its maps"
+        "--backbone",
+        action="store_true",
+        help="export the backbone alone; it returns its feature maps",
     )
     parser.add_argument(
         "--shape",
@@ -34,13 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=(128, 160),
         metavar=("H", "W"),
-        help="image size to trace it at; the file takes others too",
+        help="height and width of the example image with which the network is "
+        "traced; the exported network takes other sizes too (128 160)",
     )
     add_options_argument(parser)
     add_trust_argument(parser)
 
 
 def main(args: argparse.Namespace) -> None:
+    """Load the config and export its model."""
     apply_trust(args)
 
     from convnext_dense.config.options import load_config

@@ -1,4 +1,4 @@
-"""What is exported: a backbone, or a segmentor from an image to its logits."""
+"""The networks that can be exported: a backbone, or a whole segmentor."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.model import BaseModel, BaseModule
 from mmengine.runner import CheckpointLoader, load_state_dict
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,19 +17,20 @@ from torch.nn import functional as F
 from convnext_dense import checkpoints
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
+from convnext_dense.patches.mmseg_resize import without_size_warning
 
 from .pooling import replace_pools
 
 
 class Network(NamedTuple):
-    """What is exported.
+    """A network to export.
 
     Attributes:
-        module: an image (N, channels, H, W) to a tensor or a tuple of them.
-        reference: the same by the toolbox's own way.
-        example: a random image of a shape (N, H, W).
-        outputs: the names of what ``module`` returns.
-        metadata: what the file says of itself.
+        module: maps an image (N, channels, H, W) to a tensor or a tuple of tensors.
+        reference: computes the same outputs through the toolbox's own code.
+        example: makes a random image from its batch size, height and width.
+        outputs: names of the tensors that ``module`` returns.
+        metadata: notes to write into the exported file, by key.
     """
 
     module: nn.Module
@@ -39,16 +41,17 @@ class Network(NamedTuple):
 
 
 def build(cfg: Config, backbone: bool) -> Network:
-    """Build what ``cfg`` describes and load ``cfg.load_from``, if it names weights.
+    """Build the network of ``cfg`` and load the weights that ``cfg.load_from`` names.
 
     Args:
-        backbone: only the model's backbone.
+        cfg: config of either toolbox.
+        backbone: whether to take the model's backbone alone.
 
     Raises:
-        InputError: the model cannot be built, is a detector, or the weights do not
-            fit or are not whole.
+        InputError: the model cannot be built; it is a detector and ``backbone`` is
+            False; or the weights do not fit the model or are incomplete.
     """
-    model = build_model(cfg, "cpu").eval().requires_grad_(False)
+    model: BaseModel = build_model(cfg, "cpu").eval().requires_grad_(False)
     if not backbone and not hasattr(model, "encode_decode"):
         raise InputError(
             f"{cfg.filename}: a whole {type(model).__name__} cannot be exported, only "
@@ -56,7 +59,8 @@ def build(cfg: Config, backbone: bool) -> Network:
         )
     if backbone and not hasattr(getattr(model, "backbone", None), "feature_info"):
         raise InputError(
-            f"--backbone: {cfg.filename} has none of this package's backbones"
+            f"--backbone: {cfg.filename} has none of this package's backbones. Set "
+            "model.backbone.type to ConvNeXt"
         )
     dataset_meta = _load(model, cfg.load_from, not backbone)
     preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor")
@@ -66,20 +70,30 @@ def build(cfg: Config, backbone: bool) -> Network:
     test_cfg = cfg.model.get("test_cfg") or {}
     if test_cfg.get("mode") == "slide":
         print_log(
-            "test_cfg.mode is 'slide': what is exported takes one window (crop_size "
-            f"{test_cfg.get('crop_size')}), and sliding is left to the caller",
+            "test_cfg.mode is 'slide': the exported network predicts one window "
+            f"(crop_size {test_cfg.get('crop_size')}); the caller slides it over the "
+            "image",
             "current",
         )
     return _segmentor(model, normalisation, dataset_meta)
 
 
 def _load(model: nn.Module, source: str | None, whole: bool) -> Mapping:
-    """Load weights; what the checkpoint knows of its data set."""
+    """Load the weights of ``source`` into ``model``.
+
+    Args:
+        model: the model.
+        source: a checkpoint, or None to keep the random weights.
+        whole: whether to raise an InputError for weights of the backbone alone.
+
+    Returns:
+        the ``dataset_meta`` of the checkpoint, empty if it has none.
+    """
     if not source:
         print_log("no CHECKPOINT was given: the weights are random", "current")
         return {}
     checkpoint = CheckpointLoader.load_checkpoint(source, map_location="cpu")
-    meta = {}
+    meta: Mapping = {}
     if isinstance(checkpoint, Mapping):
         meta = checkpoint.get("meta") or {}
         checkpoint = checkpoint.get("state_dict", checkpoint)
@@ -90,7 +104,7 @@ def _load(model: nn.Module, source: str | None, whole: bool) -> Mapping:
 
 
 class _Normalisation(NamedTuple):
-    """Of the image that the network sees: mean and std of each channel, which order."""
+    """How an image is normalised: mean and std of each channel, and their order."""
 
     mean: list[float]
     std: list[float]
@@ -98,19 +112,21 @@ class _Normalisation(NamedTuple):
 
     @classmethod
     def of(cls, preprocessor: Mapping) -> "_Normalisation":
-        # The toolboxes read images as BGR; either option turns them round.
-        turned = preprocessor.get("bgr_to_rgb") or preprocessor.get("rgb_to_bgr")
+        """The normalisation of a config's ``data_preprocessor``."""
+        # The toolboxes read images as BGR; either option swaps the channels.
+        swapped = preprocessor.get("bgr_to_rgb") or preprocessor.get("rgb_to_bgr")
         return cls(
             list(preprocessor.get("mean") or [0.0]),
             list(preprocessor.get("std") or [1.0]),
-            "RGB" if turned else "BGR",
+            "RGB" if swapped else "BGR",
         )
 
     def __str__(self) -> str:
         return f"(image - mean) / std with mean {self.mean}, std {self.std}"
 
 
-def _backbone(backbone: nn.Module, normalisation: _Normalisation) -> Network:
+def _backbone(backbone: BaseModule, normalisation: _Normalisation) -> Network:
+    """A backbone with ``feature_info``: normalised image -> feature maps."""
     first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
     return Network(
         backbone,
@@ -122,10 +138,11 @@ def _backbone(backbone: nn.Module, normalisation: _Normalisation) -> Network:
 
 
 def _segmentor(
-    model: nn.Module, normalisation: _Normalisation, dataset_meta: Mapping
+    model: BaseModel, normalisation: _Normalisation, dataset_meta: Mapping
 ) -> Network:
+    """A whole segmentor of mmseg: RGB image -> logits."""
     model.data_preprocessor.test_cfg = None  # no padding
-    model.auxiliary_head = None  # only training uses it
+    model.auxiliary_head = None  # training alone uses it
 
     def reference(image: Tensor) -> tuple[Tensor]:
         data = dict(inputs=list(image.flip(1)))
@@ -148,20 +165,24 @@ def _segmentor(
 
 
 def _noise(channels: int, batch: int, height: int, width: int) -> Tensor:
+    """The same normal noise in every call: (batch, channels, height, width)."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, channels, height, width, generator=generator)
 
 
 class Segmentor(nn.Module):
-    """A segmentor of mmseg with its normalisation.
+    """A segmentor of mmseg that normalises the image itself.
 
-    The image is taken as it is, as ``test_cfg.mode='whole'`` does, and without the
-    padding that ``data_preprocessor.test_cfg`` may ask for.
+    It predicts the whole image at once, as ``test_cfg.mode='whole'`` does, and does
+    not pad it, whatever ``data_preprocessor.test_cfg`` says.
 
     Shapes: (N, 3, H, W), RGB from 0 to 255, to logits (N, classes, H, W).
     """
 
-    def __init__(self, model: nn.Module, normalisation: _Normalisation):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: BaseModel, normalisation: _Normalisation):
         super().__init__()
         self.model = model
         self.order = normalisation.order
@@ -170,18 +191,19 @@ class Segmentor(nn.Module):
             self.register_buffer(name, values[:, None, None])
 
     def forward(self, image: Tensor) -> Tensor:
+        """Normalise the image and return its logits."""
         if self.order == "BGR":
             image = image.flip(1)
         return _logits(self.model, (image - self.mean) / self.std)
 
 
-def _logits(model: nn.Module, image: Tensor) -> Tensor:
-    """Of each pixel of a normalised image."""
+def _logits(model: BaseModel, image: Tensor) -> Tensor:
+    """The logits of each pixel of a normalised image."""
     size = image.shape[-2:]
     logits = model.encode_decode(image, [dict(img_shape=size)])
     if logits.shape[-2:] == size:
         return logits
-    # Some heads leave it to the segmentor, which does it sample by sample.
+    # Some heads leave resizing to the segmentor, which does it sample by sample.
     return F.interpolate(
         logits, size, mode="bilinear", align_corners=model.align_corners
     )
@@ -189,17 +211,13 @@ def _logits(model: nn.Module, image: Tensor) -> Tensor:
 
 @contextmanager
 def traceable(module: nn.Module) -> Iterator[None]:
-    """Let ``module`` be traced with sizes that are not numbers; its pools stay so."""
-    replace_pools(module)
-    if not isinstance(module, Segmentor):
-        yield
-        return
-    from mmseg.models.utils import resize
+    """Let ``module`` be traced with dynamic sizes.
 
-    # Its warning about sizes makes numbers of them.
-    defaults = resize.__defaults__
-    resize.__defaults__ = (*defaults[:-1], False)
-    try:
+    Its adaptive pools are replaced for good; mmseg's ``resize`` during the context.
+    """
+    replace_pools(module)
+    if isinstance(module, Segmentor):
+        with without_size_warning():
+            yield
+    else:
         yield
-    finally:
-        resize.__defaults__ = defaults

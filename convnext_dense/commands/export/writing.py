@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
@@ -16,16 +16,16 @@ from torch.export import Dim
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
+from convnext_dense.utils.text import reason
 
 from . import networks
 
-# What can be written, by which PyTorch at least: earlier ones stop at sizes that are
-# not numbers.
-SUFFIXES = {".onnx": (2, 7), ".pt2": (2, 6)}
-# The smallest side: below it the deepest map has one row, for which PyTorch traces
-# another program.
+# The formats, and the oldest PyTorch that writes them with dynamic sizes.
+SUFFIXES = {".onnx": "2.7", ".pt2": "2.6"}
+# The smallest height and width in pixels. Below it the deepest feature map has a single
+# row or column, for which PyTorch would trace a different program.
 MIN_SIZE = 64
-TOLERANCE = 1e-4  # of the largest value
+TOLERANCE = 1e-4  # how far outputs may differ, relative to the largest value
 AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -35,25 +35,26 @@ def export(
     backbone: bool = False,
     shape: tuple[int, int] = (128, 160),
 ) -> None:
-    """Write a segmentor or a backbone, with any batch, height and width from 64 on.
+    """Export a segmentor or a backbone, for any batch and any size from 64 x 64 on.
 
-    The file is loaded again and run at two sizes other than ``shape``. An ONNX file
-    has its weights inside, or, above 1.5 GB, in FILE.onnx.data beside it.
+    The file is checked: it is loaded and run at two sizes other than ``shape``, and
+    its outputs are compared with PyTorch's. An ONNX file contains the weights; those
+    above 1.5 GB are in FILE.onnx.data beside it.
 
-    A segmentor takes ``image``, (N, 3, H, W), RGB from 0 to 255 as float32,
-    normalises it, and gives ``logits``, (N, classes, H, W). A backbone takes a
-    normalised image, (N, 3, H, W), and gives its maps, ``stride4``, ``stride8``, ...
+    A segmentor takes ``image``, (N, 3, H, W), RGB from 0 to 255 as float32. It
+    normalises the image and returns ``logits``, (N, classes, H, W). A backbone takes a
+    normalised image, (N, 3, H, W), and returns its maps ``stride4``, ``stride8``, ...
 
     Args:
-        cfg: of either toolbox; ``load_from`` names the weights, which are random
-            without it.
-        out: ends in .onnx or .pt2.
-        backbone: only the backbone; of a detector nothing else can be exported.
-        shape: height and width at which it is traced.
+        cfg: config of either toolbox. ``load_from`` names the weights; without it
+            they are random.
+        out: the file to write; it ends in .onnx or .pt2.
+        backbone: export the backbone alone, the only choice for a detector.
+        shape: height and width in pixels at which the network is traced.
 
     Raises:
-        InputError: what is asked for cannot be had, or the file does not do what
-            PyTorch does; there is no new file then.
+        InputError: the network cannot be exported, or the file's outputs differ from
+            PyTorch's. ``out`` is then not written.
     """
     out, (height, width) = Path(out), shape
     _check_request(out, height, width)
@@ -66,14 +67,14 @@ def export(
         try:
             expected = [network.reference(image) for image in images]
             save = _convert(network, network.example(2, height, width), out.suffix)
-        except Exception as error:  # whatever a toolbox's model can do to them
+        except Exception as error:  # a toolbox's model can raise anything
+            first_line = reason(error).partition("\n")[0]
             raise InputError(
-                f"{cfg.filename} could not be exported: {type(error).__name__}: "
-                f"{str(error).strip().partition(chr(10))[0]}"
+                f"{cfg.filename} could not be exported: {first_line}"
             ) from error
         with files.whole_with_others(out) as file:
             save(file)
-            del save  # large models: what it holds is not needed twice
+            del save  # it holds a copy of the weights
             checked = _check(out, _run(file, images), expected)
     sizes = " and ".join(" x ".join(map(str, image.shape)) for image in images)
     names = ", ".join(network.outputs)
@@ -81,6 +82,7 @@ def export(
 
 
 def _check_request(out: Path, height: int, width: int) -> None:
+    """Raise an InputError if this file or size cannot be exported."""
     if out.suffix not in SUFFIXES:
         raise InputError(f"--out {out}: name a file that ends in .onnx or .pt2")
     if min(height, width) < MIN_SIZE:
@@ -88,14 +90,13 @@ def _check_request(out: Path, height: int, width: int) -> None:
             f"--shape {height} {width}: both sides need at least {MIN_SIZE} pixels"
         )
     if torch.__version__ < SUFFIXES[out.suffix]:
-        oldest = ".".join(map(str, SUFFIXES[out.suffix]))
         raise InputError(
-            f"{out.suffix} needs PyTorch {oldest} or later, and this is "
+            f"{out.suffix} needs PyTorch {SUFFIXES[out.suffix]} or later, and this is "
             f"{torch.__version__}: pip install --upgrade torch torchvision"
         )
     if out.suffix == ".onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
         raise InputError(
-            "ONNX needs packages that are not installed here: "
+            "ONNX needs packages that are not installed: "
             "pip install onnx onnxscript onnxruntime"
         )
 
@@ -103,7 +104,7 @@ def _check_request(out: Path, height: int, width: int) -> None:
 def _convert(
     network: networks.Network, image: Tensor, suffix: str
 ) -> Callable[[Path], None]:
-    """Trace ``network`` at ``image``; what writes that to a file."""
+    """Trace ``network`` with ``image``; return a function that writes it to a file."""
     with networks.traceable(network.module):
         program = torch.export.export(
             network.module,
@@ -111,8 +112,8 @@ def _convert(
             dynamic_shapes=(dict.fromkeys(AXES, Dim.DYNAMIC),),
             strict=False,
         )
-    # Nodes know in which lines of which files of this machine they were made: that
-    # is nobody else's business.
+    # Each node names the source files and lines that made it: paths of this machine,
+    # which do not belong into a file to give away.
     if suffix == ".pt2":
         for module in program.graph_module.modules():
             if isinstance(module, torch.fx.GraphModule):
@@ -128,6 +129,7 @@ def _convert(
         dynamo=True,
         verbose=False,
     )
+    assert written is not None  # with dynamo=True
     model = written.model
     for node in chain(model.graph, *model.functions.values()):
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
@@ -136,7 +138,7 @@ def _convert(
 
 
 def _run(file: Path, images: list[Tensor]) -> Iterator[Sequence[Tensor]] | None:
-    """What ``file`` makes of each image; None if there is nothing to run it with."""
+    """The outputs of ``file`` for each image; None if onnxruntime is not installed."""
     if file.suffix == ".pt2":
         module = torch.export.load(file).module()
         return (_sequence(module(image)) for image in images)
@@ -146,28 +148,41 @@ def _run(file: Path, images: list[Tensor]) -> Iterator[Sequence[Tensor]] | None:
 
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(file), providers=providers)
-    answers = (session.run(None, {"image": image.numpy()}) for image in images)
-    return (list(map(torch.from_numpy, answer)) for answer in answers)
+    outputs = (session.run(None, {"image": image.numpy()}) for image in images)
+    return (list(map(torch.from_numpy, arrays)) for arrays in outputs)
 
 
 def _sequence(output: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """The output of a module as a sequence, also if it is a single tensor."""
     return (output,) if isinstance(output, Tensor) else output
 
 
-def _check(out: Path, actual, expected) -> str:
-    """How far what the file gives is from what PyTorch gives, in words.
+def _check(
+    out: Path,
+    actual: Iterable[Sequence[Tensor]] | None,
+    expected: Iterable[Sequence[Tensor]],
+) -> str:
+    """Compare the file's outputs for each image with PyTorch's.
+
+    Args:
+        out: the file, for messages.
+        actual: the file's outputs for each image; None if it could not be run.
+        expected: PyTorch's.
+
+    Returns:
+        the result, for the log.
 
     Raises:
-        InputError: too far.
+        InputError: they differ by more than ``TOLERANCE``.
     """
     if actual is None:
         return "not checked: that takes `pip install onnxruntime`"
     differences = [
-        (e - a).abs().max() / e.abs().max()
-        for es, actuals in zip(expected, actual, strict=True)
-        for e, a in zip(es, actuals, strict=True)
+        (ours - theirs).abs().max() / ours.abs().max()
+        for outputs, file_outputs in zip(expected, actual, strict=True)
+        for ours, theirs in zip(outputs, file_outputs, strict=True)
     ]
-    largest = torch.stack(differences).max().item()  # NaN, if one is
+    largest = torch.stack(differences).max().item()  # NaN if any output is NaN
     if not largest <= TOLERANCE:
         raise InputError(
             f"{out} was not written: it would differ from PyTorch by {largest:.1e} of "

@@ -1,52 +1,71 @@
-"""Predict images and videos: tools/predict.py [CONFIG] CHECKPOINT INPUT... --out DIR.
+"""Predict objects or segmentation maps for images and videos.
 
-Checkpoints of runs carry their config, so CONFIG may be left out. An INPUT is an
-image, a video, a folder of them, or a quoted pattern such as 'photos/**/*.jpg'.
-DIR gets pictures/ with what is found drawn; of detection predictions.json (COCO
-results) with images.json (names and ids of images and categories); of segmentation
-labels/, PNGs numbered as the label files that the model learnt from.
+CONFIG may be left out if CHECKPOINT was written by a training run: it contains its
+config. INPUT is an image, a video, a folder of them, or a quoted pattern:
+  tools/predict.py CHECKPOINT photo.jpg clip.mp4 --out DIR
+  tools/predict.py CONFIG CHECKPOINT 'photos/**/*.jpg' --out DIR
+
+DIR gets
+  pictures/          the images and videos with the predictions drawn
+  predictions.json   detection: the predictions as COCO results
+  images.json        detection: the ids of the images and categories
+  labels/            segmentation: label maps (PNG), numbered like the training data's
 """
 
 import argparse
 
 from ..arguments import add_options_argument, add_trust_argument, apply_trust
 
-CONFIGS = (".py", ".json", ".yaml", ".yml")
+CONFIG_SUFFIXES = (".py", ".json", ".yaml", ".yml")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the names of files and the flags."""
     parser.usage = "%(prog)s [CONFIG] CHECKPOINT INPUT... --out DIR [options]"
+    # CONFIG, CHECKPOINT and INPUTs; main tells them apart.
     parser.add_argument("names", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument("--out", required=True, metavar="DIR", help="for the results")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the results"
+    )
     parser.add_argument(
         "--score-thr",
         type=float,
         default=0.3,
-        help="boxes of a lower score are not drawn (0.3); predictions.json has them",
+        metavar="SCORE",
+        help="draw boxes of at least this score (0.3); predictions.json has all boxes",
     )
     parser.add_argument(
         "--batch",
         type=int,
         default=1,
-        help="images of one size to predict at once (1); results do not depend on it",
+        metavar="N",
+        help="predict up to N images of equal size at once (1); the results do not "
+        "depend on it",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; a GPU if there is one")
+    parser.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:1, ... (default: a GPU if there is one, else the CPU)",
+    )
     add_options_argument(parser)
     add_trust_argument(parser)
 
 
 def main(args: argparse.Namespace) -> None:
+    """Tell CONFIG, CHECKPOINT and INPUTs apart and predict the inputs."""
     apply_trust(args)
 
     from convnext_dense.errors import InputError
 
-    from .prediction import predict
+    from .predict_files import predict_files
 
-    config = args.names.pop(0) if args.names[0].endswith(CONFIGS) else None
+    config = args.names.pop(0) if args.names[0].endswith(CONFIG_SUFFIXES) else None
     if len(args.names) < 2:
-        raise InputError("name a checkpoint and what to predict")
+        raise InputError(
+            "name a checkpoint and at least one image, video or folder: tools/"
+            "predict.py [CONFIG] CHECKPOINT INPUT... --out DIR"
+        )
     checkpoint, *inputs = args.names
-    predict(
+    predict_files(
         config,
         checkpoint,
         inputs,

@@ -1,4 +1,4 @@
-"""Images and videos, whole: what is cut short or damaged says so."""
+"""Read image files and videos, and refuse those that are damaged or cut short."""
 
 import math
 from collections.abc import Iterator
@@ -11,18 +11,20 @@ from PIL import Image, UnidentifiedImageError
 from convnext_dense.errors import InputError
 from convnext_dense.utils.images import JPEG_FORMATS, check_jpeg
 
-FRAMES_PER_SECOND = 25.0  # of a video that does not say
-MISSING = 0.1  # of the frames that a video says it has: some only estimate them
+FRAMES_PER_SECOND = 25.0  # for videos whose file does not state it
+# The share of the stated frames that may be missing: some files only estimate them.
+MISSING = 0.1
 
 
 def check_image(path: Path) -> None:
-    """See that an image file can be opened, and that no JPEG is cut short.
+    """Check that an image file can be opened and that a JPEG is complete.
 
-    OpenCV, which decodes the images, fills a JPEG's missing part with grey; it has
-    no pixels of any other damaged image.
+    OpenCV, which decodes the images later, fills the missing end of a JPEG with grey.
+    It refuses other damaged images itself.
 
     Raises:
-        InputError: it cannot be opened, is empty, or is a JPEG cut short.
+        InputError: the file cannot be opened, is empty, or is an incomplete JPEG. The
+            message does not name the file.
     """
     try:
         with path.open("rb") as file:
@@ -35,7 +37,7 @@ def check_image(path: Path) -> None:
             if image.format in JPEG_FORMATS:
                 check_jpeg(image, path.read_bytes())
     except (UnidentifiedImageError, Image.DecompressionBombError):
-        return  # OpenCV may know it
+        return  # OpenCV may know the format
     except OSError as error:
         raise InputError(f"it is damaged: {error}") from error
 
@@ -44,11 +46,11 @@ class Video:
     """The frames of a video file.
 
     Attributes:
-        rate: frames a second.
-        count: of frames, as the file says; None if it does not.
+        rate: frames per second.
+        count: the number of frames that the file states; None if it states none.
 
     Raises:
-        InputError: it cannot be decoded.
+        InputError: the file cannot be decoded as a video.
     """
 
     def __init__(self, path: Path):
@@ -61,19 +63,21 @@ class Video:
         self.count = int(count) if 0 < count < math.inf else None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Arrays (H, W, 3) of uint8, BGR, all of one size.
+        """Yield the frames, (H, W, 3) uint8 in BGR, all of one size.
 
         Raises:
-            InputError: it ends too early, or its size changes.
+            InputError: the video ends too early, or the size of its frames changes.
         """
         number, shape = 0, None
         while True:
-            there, frame = self._capture.read()
-            if not there:
+            success, frame = self._capture.read()
+            if not success:
                 break
             number, shape = number + 1, shape or frame.shape
             if frame.shape != shape:
-                raise InputError(f"its frames have another size from frame {number} on")
+                raise InputError(f"the size of its frames changes at frame {number}")
             yield frame
         if number < (1 - MISSING) * (self.count or 1):
-            raise InputError(f"it is cut short: {number} of {self.count or 1} frames")
+            raise InputError(
+                f"it is cut short: {number} of {self.count or 1} frames can be read"
+            )

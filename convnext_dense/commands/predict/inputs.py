@@ -1,4 +1,4 @@
-"""What a user names (files, folders, patterns) -> the files to predict."""
+"""Find the files to predict from the files, folders and patterns a user names."""
 
 import glob
 import itertools
@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from convnext_dense.errors import InputError
 
-# What is taken from folders; also what cannot be decoded, so that it is told of.
+# Files with these endings are taken from folders. Formats that cannot be decoded are
+# among them, so that such files are reported and not skipped silently.
 IMAGES = {
     *(".avif", ".bmp", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe"),
     *(".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff"),
@@ -22,9 +23,9 @@ class Source(NamedTuple):
     """A file to predict.
 
     Attributes:
-        path: where it is.
-        file_name: below the folder that all files have in common.
-        name: the same without its suffix, and of this file alone: for its results.
+        path: absolute path of the file.
+        file_name: its path relative to the folder that contains all files to predict.
+        name: ``file_name`` without its suffix, made unique; its results are named so.
     """
 
     path: Path
@@ -33,68 +34,75 @@ class Source(NamedTuple):
 
     @property
     def is_video(self) -> bool:
+        """Whether the file is a video, by its suffix."""
         return self.path.suffix.lower() in VIDEOS
 
     @property
     def picture(self) -> str:
-        """Where in the results its picture is, or a video with its frames' pictures."""
+        """Path of the image or video with the predictions drawn, below ``--out``."""
         return f"pictures/{self.name}{'.mp4' if self.is_video else '.jpg'}"
 
     def labels(self, frame: int) -> str:
-        """Where in the results its label map is, or that of a video's frame, from 1."""
-        if self.is_video:  # no image is in a folder of this name: the video has it
+        """Path of the label map, below ``--out``.
+
+        Args:
+            frame: number of the frame from 1, of a video.
+        """
+        if self.is_video:  # no image's folder has this name: the video file has it
             return f"labels/{self.file_name}/{frame:06}.png"
         return f"labels/{self.name}.png"
 
 
-def find(given: Sequence[str], out: Path) -> list[Source]:
-    """The files that ``given`` names, each once, in order.
+def find(inputs: Sequence[str], out: Path) -> list[Source]:
+    """Find the files that ``inputs`` name, each once, in order.
 
-    A file is taken whatever it is called; of a folder, its images and videos but
-    not those of folders in it; of a pattern such as ``photos/**/*.jpg``, the images
-    and videos that match, but not those below ``out``.
+    - A file is taken, whatever its name.
+    - Of a folder, the images and videos directly inside it are taken.
+    - Of a pattern such as ``photos/**/*.jpg``, the matching images and videos are
+      taken, except those below ``out``.
 
     Args:
-        out: the folder of the results, absolute.
+        inputs: files, folders and patterns.
+        out: absolute path of the folder for the results.
 
     Raises:
-        InputError: one of ``given`` names nothing, or a result would replace a file
-            that is to be read.
+        InputError: an input names no file, or a result would replace an input file.
     """
     paths: dict[Path, None] = {}  # an ordered set
-    for one in map(os.path.expanduser, given):
-        found = _matches(one, out)
-        if not found:
+    for name in map(os.path.expanduser, inputs):
+        matches = _matches(name, out)
+        if not matches:
             raise InputError(
-                f"{one} is a folder without images or videos; for those of the folders "
-                f"in it: '{one.rstrip('/')}/**/*'"
-                if os.path.isdir(one)
-                else f"there is no file and no folder {one}, and nothing matches it"
+                f"the folder {name} has no images or videos. To take those of its "
+                f"subfolders, write '{name.rstrip('/')}/**/*'"
+                if os.path.isdir(name)
+                else f"no file or folder is called {name}, and no file matches it"
             )
-        paths.update((Path(os.path.abspath(path)), None) for path in found)
+        paths.update((Path(os.path.abspath(path)), None) for path in matches)
     sources = list(_named(paths))
     for source in sources:
         for result in out / source.picture, out / source.labels(1):
             if result in paths:
                 raise InputError(
-                    f"--out {out}: the result of {source.path} would replace {result}, "
-                    "which is to be read; choose another folder"
+                    f"--out {out}: the result of {source.path} would replace the input "
+                    f"{result}. Choose another folder"
                 )
     return sources
 
 
-def _matches(given: str, out: Path) -> list[str]:
-    if os.path.lexists(given) and not os.path.isdir(given):  # also 'photo[1].jpg'
-        return [given]
-    if os.path.isdir(given):
-        found = [os.path.join(given, name) for name in os.listdir(given)]
+def _matches(name: str, out: Path) -> list[str]:
+    """The files that one file name, folder or pattern stands for, sorted."""
+    if os.path.lexists(name) and not os.path.isdir(name):  # also 'photo[1].jpg'
+        return [name]
+    if os.path.isdir(name):
+        paths = [os.path.join(name, file) for file in os.listdir(name)]
     else:
-        found = glob.glob(given, recursive=True)
-        found = [p for p in found if out not in Path(os.path.abspath(p)).parents]
-    # '._photo.jpg' is what a Mac puts beside a photo.jpg.
+        paths = glob.glob(name, recursive=True)
+        paths = [p for p in paths if out not in Path(os.path.abspath(p)).parents]
+    # Names that start with a dot are skipped: macOS writes ._photo.jpg for photo.jpg.
     return sorted(
         path
-        for path in found
+        for path in paths
         if os.path.splitext(path)[1].lower() in IMAGES | VIDEOS
         and not os.path.basename(path).startswith(".")
         and not os.path.isdir(path)
@@ -102,11 +110,13 @@ def _matches(given: str, out: Path) -> list[str]:
 
 
 def _named(paths: Iterable[Path]) -> Iterator[Source]:
+    """Yield a ``Source`` for each path, with names that differ."""
     root = os.path.commonpath([path.parent for path in paths])
-    taken = set()
+    taken: set[str] = set()
     for path in paths:
         file = path.relative_to(root)
-        # a.jpg and a.png, or on many disks A.jpg, need names that differ in more.
+        # a.jpg and a.png would have results of one name; so would A.jpg, where the
+        # disk ignores case.
         numbered = (f"{file}-{number}" for number in itertools.count(2))
         names = itertools.chain([str(file.with_suffix("")), str(file)], numbered)
         name = next(name for name in names if name.lower() not in taken)

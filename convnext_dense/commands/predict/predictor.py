@@ -1,4 +1,4 @@
-"""A trained model with its data's test pipeline: images in, predictions out."""
+"""A trained model and its test pipeline: images to predictions."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -29,15 +29,15 @@ from .decoding import check_image
 
 
 class OutOfMemory(InputError):
-    """The device's memory is too small."""
+    """The device's memory is too small for a batch."""
 
 
 class Prepared(NamedTuple):
-    """An image, ready for the model.
+    """An image that is ready for the model.
 
     Attributes:
-        image: (H, W, 3) RGB uint8, as it was read.
-        data: what the pipeline makes of it: ``inputs`` (C, h, w), ``data_samples``.
+        image: (H, W, 3) RGB uint8, before the pipeline, to draw on.
+        data: the pipeline's output: ``inputs`` (C, h, w) and ``data_samples``.
     """
 
     image: np.ndarray
@@ -45,21 +45,21 @@ class Prepared(NamedTuple):
 
 
 class Predictor:
-    """Predicts as tools/test.py does.
+    """Predicts single images as tools/test.py predicts those of the test split.
 
     Args:
-        config_file: None takes the config that the checkpoint carries.
-        checkpoint: whatever ``checkpoints.read`` takes.
-        device: such as 'cpu' or 'cuda:1'; None takes a GPU where there is one.
+        config_file: path of a config; None takes the config inside the checkpoint.
+        checkpoint: anything that ``checkpoints.read`` takes.
+        device: such as 'cpu' or 'cuda:1'; None takes a GPU if there is one.
         options: ``--cfg-options``.
 
     Attributes:
         scope: 'mmdet' or 'mmseg'.
-        dataset_meta: ``classes``, and what else the data set says of itself.
+        dataset_meta: ``classes`` and the other ``METAINFO`` of the data set.
 
     Raises:
-        InputError: the config, the checkpoint or the device is not there, or the
-            model cannot be built or would have parts without weights.
+        InputError: the config, the checkpoint or the device does not exist, the model
+            cannot be built, or the checkpoint lacks weights of it.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Predictor:
         device = _device(device)
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
         if not isinstance(content, Mapping):
-            kind = type(content).__name__
-            raise InputError(f"{checkpoint} holds a {kind}, not weights")
+            content_type = type(content).__name__
+            raise InputError(f"{checkpoint} holds a {content_type}, not weights")
         if config_file:
             cfg = load_config(config_file, options)
         else:
@@ -95,42 +95,47 @@ class Predictor:
         """Read an image file and prepare it.
 
         Args:
-            number: its id in what is predicted.
+            path: the file.
+            number: the image's id in the results.
 
         Raises:
-            InputError: it is damaged or not an image; or whatever the pipeline
-                raises at an image that it cannot take.
+            InputError: the file is damaged or not an image.
+            Exception: any, from the config's pipeline.
         """
         check_image(path)
-        found = dict(img_path=str(path), img_id=number)
+        inputs = dict(img_path=str(path), img_id=number)
         try:
-            found = self._loader(found)
+            inputs = self._loader(inputs)
         except (AssertionError, cv2.error) as error:
             raise InputError("it cannot be decoded as an image") from error
-        return self._prepare(found)
+        return self._prepare(inputs)
 
     def take(self, frame: np.ndarray, path: Path, number: int) -> Prepared:
         """Prepare a frame (H, W, 3) BGR uint8 of the video at ``path``."""
         size = frame.shape[:2]
         image = frame.astype(np.float32) if self._loader.to_float32 else frame
-        found = dict(img=image, img_shape=size, ori_shape=size)
-        return self._prepare(dict(found, img_path=str(path), img_id=number))
+        inputs = dict(img=image, img_shape=size, ori_shape=size)
+        return self._prepare(dict(inputs, img_path=str(path), img_id=number))
 
-    def _prepare(self, found: dict) -> Prepared:
-        image = _rgb(found["img"])
+    def _prepare(self, inputs: dict) -> Prepared:
+        """Run the pipeline behind its loader."""
+        image = _rgb(inputs["img"])
         height, width, _ = image.shape
-        if trouble := too_long(width, height):
-            raise InputError(trouble)
+        if problem := too_long(width, height):
+            raise InputError(problem)
         with DefaultScope.overwrite_default_scope(self.scope):
-            return Prepared(image, self._pipeline(found))
+            return Prepared(image, self._pipeline(inputs))
 
     @torch.no_grad()
     def __call__(self, batch: Sequence[Prepared]) -> list[BaseDataElement]:
-        """The toolbox's data samples, on the CPU; inputs must be of one shape.
+        """Predict a batch of images whose inputs have one shape.
+
+        Returns:
+            the toolbox's data sample of each image, on the CPU.
 
         Raises:
-            OutOfMemory: of the device; or whatever the model raises at an image
-                that it cannot take.
+            OutOfMemory: the device's memory is too small.
+            Exception: any, from the model.
         """
         data = {
             key: [prepared.data[key] for prepared in batch]
@@ -140,62 +145,71 @@ class Predictor:
             with DefaultScope.overwrite_default_scope(self.scope):
                 return [sample.cpu() for sample in self._model.test_step(data)]
         except torch.cuda.OutOfMemoryError as error:
-            many = f"{len(batch)} images at once: lower --batch"
+            images = f"{len(batch)} images at once: lower --batch"
             raise OutOfMemory(
                 "the device's memory is too small for "
-                + (many if len(batch) > 1 else "it")
+                + (images if len(batch) > 1 else "this image")
             ) from error
 
 
 def _device(name: str | None) -> torch.device:
+    """The device of that name, or a GPU if there is one; an InputError if unusable."""
     name = name or get_device()
     try:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()
     except Exception as error:  # AssertionError without CUDA, RuntimeError with it
-        reason = str(error).partition("\n")[0]
+        first_line = str(error).partition("\n")[0]
         raise InputError(
-            f"--device {name} cannot be used: {reason}. Here works {get_device()}"
+            f"--device {name} cannot be used: {first_line}. Use --device {get_device()}"
         ) from error
     return device
 
 
 def _trained_on(content: Mapping) -> dict:
-    """What a checkpoint says of the data that it was trained on."""
+    """The ``dataset_meta`` that a training run writes into its checkpoints, or {}."""
     meta = content.get("meta")
-    found = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
-    return {k.lower(): v for k, v in found.items()} if found else {}
+    dataset_meta = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    return {k.lower(): v for k, v in dataset_meta.items()} if dataset_meta else {}
 
 
 def _test_data(cfg: Config) -> dict:
-    """What the test data set of a config says of itself, without its files."""
+    """The ``dataset_meta`` of a config's test data set, whose files are not read."""
     for dataset in dataset_configs(cfg.get("test_dataloader")):
         with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-            kind = registry.get(dataset["type"])
-        given = BaseDataset._load_metainfo(dataset.get("metainfo"))
-        found = {**getattr(kind, "METAINFO", {}), **given}
-        if found.get("classes"):
-            default = inspect.signature(kind).parameters.get("reduce_zero_label")
+            dataset_class = registry.get(dataset["type"])
+        metainfo = {
+            **getattr(dataset_class, "METAINFO", {}),
+            **BaseDataset._load_metainfo(dataset.get("metainfo")),
+        }
+        if metainfo.get("classes"):
+            parameters = inspect.signature(dataset_class).parameters
+            default = parameters.get("reduce_zero_label")
             reduced = dataset.get("reduce_zero_label", default and default.default)
-            return {"reduce_zero_label": reduced, **found}
+            return {"reduce_zero_label": reduced, **metainfo}
     return {}
 
 
 def _checked(dataset_meta: dict, checkpoint: str) -> dict:
+    """``dataset_meta`` with a tuple of classes, and a palette of colours or None.
+
+    Raises:
+        InputError: there are no class names.
+    """
     classes = dataset_meta.get("classes")
     if not isinstance(classes, list | tuple) or not classes:
         raise InputError(
-            f"{checkpoint} does not say what its classes are called: name a config "
-            "before it whose test_dataloader.dataset.metainfo.classes does"
+            f"{checkpoint} has no class names: put a config before it whose "
+            "test_dataloader.dataset.metainfo.classes lists them"
         )
     palette = dataset_meta.get("palette")
     if not isinstance(palette, list | tuple) or len(palette) < len(classes):
-        palette = None  # such as 'random'
+        palette = None  # mmdet's 'random', or too short
     return {**dataset_meta, "classes": tuple(map(str, classes)), "palette": palette}
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
-    """What a loader makes of a file, as a picture to draw on: (H, W, 3) uint8."""
+    """Turn a loader's BGR image into one to draw on: (H, W, 3) RGB uint8."""
     if image.dtype == np.uint16:
         image = image >> 8
     image = np.atleast_3d(image).astype(np.uint8)

@@ -1,14 +1,14 @@
-"""Predictions as files: pictures and videos, COCO results, label maps.
+"""Write predictions to files: drawings, COCO results and label maps.
 
     OUT/pictures/NAME.jpg      the image with boxes and masks, or classes, drawn
-    OUT/pictures/NAME.mp4      the same of a video
+    OUT/pictures/NAME.mp4      the same for a video
     OUT/predictions.json       detection: COCO results
-    OUT/images.json            detection: whose results they are, and the categories
+    OUT/images.json            detection: ids of the images and of the categories
     OUT/labels/NAME.png        segmentation: the class of each pixel
-    OUT/labels/CLIP.mp4/000001.png ...    the same of a video, a file a frame
+    OUT/labels/CLIP.mp4/000001.png ...    the same for a video, one file per frame
 
 ``pycocotools.coco.COCO("images.json").loadRes("predictions.json")`` opens the two
-json files. All are whole or not there, and grow on disk, not in memory.
+json files. A file is complete or does not exist. Files grow on disk, not in memory.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ _COCO_IDS = sorted(set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 
 
 class Results:
-    """Writes what is predicted; to be closed.
+    """Writes the results of predictions. Call ``close`` at the end.
 
     Args:
         out: the folder.
         scope: 'mmdet' or 'mmseg'.
-        dataset_meta: ``classes``; optional: ``palette``, ``category_ids`` of the
-            classes, ``reduce_zero_label``.
-        score_thr: boxes of a lower score are not drawn; the json has them.
+        dataset_meta: has ``classes``, and may have ``palette``, ``category_ids`` (of
+            the classes) and ``reduce_zero_label``.
+        score_thr: boxes with a lower score are not drawn; the json has them.
     """
 
     def __init__(self, out: Path, scope: str, dataset_meta: dict, score_thr: float):
@@ -46,11 +46,12 @@ class Results:
         self._classes = dataset_meta["classes"]
         self._drawer = Drawer(scope, dataset_meta)
         self._score_thr = score_thr
-        # As the data set's label files number them: 0 is none of the classes.
+        # The label of the first class in the data set's label maps.
         self._first = 1 if dataset_meta.get("reduce_zero_label") else 0
         self._coco = _CocoFiles(out, _categories(dataset_meta))
 
     def close(self) -> None:
+        """Complete the json files."""
         self._coco.close()
 
     def image(
@@ -62,10 +63,11 @@ class Results:
 
     @contextlib.contextmanager
     def video(self, source: Source, rate: float) -> Iterator[Callable]:
-        """Yield what takes each frame: ``(frame, number, image, sample)``.
+        """Yield a function that writes a frame: ``(frame, number, image, sample)``.
 
         Args:
-            rate: frames a second.
+            source: the video.
+            rate: frames per second.
         """
         with contextlib.closing(_VideoFile(self._out / source.picture, rate)) as video:
 
@@ -75,36 +77,38 @@ class Results:
             yield add
 
     def _add(self, source, number, frame, image, sample) -> np.ndarray:
-        """Write all but the picture, which is returned."""
+        """Write the label map or COCO results of an image; return the drawing."""
         if "pred_sem_seg" in sample:
             labels = sample.pred_sem_seg.data.squeeze(0).numpy()
             self._check(labels)
-            # mmseg's own metric writes 8 bits, whatever the number of classes.
+            # IoUMetric of mmseg writes 8 bits, even for more than 256 classes.
             last = self._first + len(self._classes) - 1
-            kind = np.uint8 if last < 256 else np.uint16
-            labels = (labels + self._first).astype(kind)
+            dtype = np.uint8 if last < 256 else np.uint16
+            labels = (labels + self._first).astype(dtype)
             _write_image(self._out / source.labels(frame or 0), labels)
         else:
             instances = sample.pred_instances
             self._check(instances.labels.numpy())
             height, width = image.shape[:2]
-            about = dict(
+            record = dict(
                 id=number, file_name=source.file_name, width=width, height=height
             )
             if frame is not None:
-                about["frame"] = frame
-            self._coco.add(about, instances)
+                record["frame"] = frame
+            self._coco.add(record, instances)
         return self._drawer.prediction(image, sample, self._score_thr)
 
     def _check(self, labels: np.ndarray) -> None:
+        """Raise an InputError if a label is not one of the classes."""
         if labels.size and labels.max() >= len(self._classes):
             raise InputError(
-                f"the model predicts class {labels.max()}, from 0, and the data has "
-                f"{len(self._classes)} classes: the config is not of the same data"
+                f"the model predicts class {labels.max()} (counted from 0), but the "
+                f"data has {len(self._classes)} classes: the config is for other data"
             )
 
 
 def _categories(dataset_meta: dict) -> list[dict]:
+    """The COCO categories of the classes: their ids and names."""
     classes = dataset_meta["classes"]
     ids = dataset_meta.get("category_ids")
     if not ids or len(ids) != len(classes):
@@ -116,14 +120,15 @@ def _categories(dataset_meta: dict) -> list[dict]:
 
 
 class _CocoFiles:
-    """``predictions.json`` and ``images.json``, begun with the first image."""
+    """Writes ``predictions.json`` and ``images.json``, from the first image on."""
 
     def __init__(self, out: Path, categories: list[dict]):
         self._out = out
         self._categories = categories
-        self._lists = ()
+        self._lists: tuple[_JsonList, ...] = ()
 
     def add(self, image: dict, instances: BaseDataElement) -> None:
+        """Add an image (a COCO record) and its predicted instances."""
         if not self._lists:
             head = json.dumps(dict(categories=self._categories, annotations=[]))
             self._lists = (
@@ -136,6 +141,7 @@ class _CocoFiles:
             predictions.add(result)
 
     def _results(self, image_id: int, instances: BaseDataElement) -> Iterator[dict]:
+        """Yield an image's COCO results."""
         boxes = instances.bboxes.numpy().astype(float)
         boxes[:, 2:] -= boxes[:, :2]
         masks = instances.get("masks")
@@ -158,12 +164,19 @@ class _CocoFiles:
             yield result
 
     def close(self) -> None:
-        for one in self._lists:
-            one.close()
+        """Complete the files."""
+        for json_list in self._lists:
+            json_list.close()
 
 
 class _JsonList:
-    """A file that is written one record after the other; there when it is closed."""
+    """Writes a JSON list record by record. The file appears when it is closed.
+
+    Args:
+        path: the file.
+        head: text before the first record.
+        tail: text after the last record.
+    """
 
     def __init__(self, path: Path, head: str, tail: str):
         self._tail = tail
@@ -175,64 +188,81 @@ class _JsonList:
         self._separator = "\n"
 
     def add(self, record: dict) -> None:
+        """Write a record."""
         self._file.write(self._separator + json.dumps(record))
         self._separator = ",\n"
 
     def close(self) -> None:
+        """Write the tail and complete the file."""
         with self._open:
             self._file.write(f"\n{self._tail}\n")
 
 
 class _VideoFile:
-    """A video that is written frame by frame; there when it is closed, if not empty."""
+    """Writes an mp4 frame by frame. It appears when closed, unless it has no frame.
+
+    Args:
+        path: the file.
+        rate: frames per second.
+    """
 
     def __init__(self, path: Path, rate: float):
         self._path = path
         self._rate = rate
         self._open = contextlib.ExitStack()
-        self._writer = None
+        self._writer: cv2.VideoWriter | None = None
         self._count = 0
 
     def add(self, image: np.ndarray) -> None:
+        """Write a frame (H, W, 3) RGB uint8."""
         if self._writer is None:
-            _make_folder(self._path.parent)
-            self._partial = self._open.enter_context(files.whole(self._path))
-            code = cv2.VideoWriter_fourcc(*"mp4v")
-            size = image.shape[1::-1]
-            self._writer = cv2.VideoWriter(str(self._partial), code, self._rate, size)
-            self._open.callback(self._finish)
+            height, width = image.shape[:2]
+            self._writer = self._start((width, height))
         self._writer.write(np.ascontiguousarray(image[..., ::-1]))
         self._count += 1
 
-    def _finish(self) -> None:
-        self._writer.release()
-        # The writer says nothing of a full disk, or of a codec that is not there.
-        written = cv2.VideoCapture(str(self._partial)).get(cv2.CAP_PROP_FRAME_COUNT)
+    def _start(self, size: tuple[int, int]) -> cv2.VideoWriter:
+        """Open the file for frames of ``size`` (width, height)."""
+        _make_folder(self._path.parent)
+        partial = self._open.enter_context(files.whole(self._path))
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(partial), codec, self._rate, size)
+        self._open.callback(self._finish, writer, partial)
+        return writer
+
+    def _finish(self, writer: cv2.VideoWriter, partial: Path) -> None:
+        """Close the video and check that it has all frames."""
+        writer.release()
+        # The writer reports neither a full disk nor a missing codec.
+        written = cv2.VideoCapture(str(partial)).get(cv2.CAP_PROP_FRAME_COUNT)
         if written != self._count:
             raise InputError(
-                f"{self._path} could not be written: it has {max(0, int(written))} of "
-                f"{self._count} frames"
+                f"{self._path} could not be written: {max(0, int(written))} of "
+                f"{self._count} frames are in it. Check the free disk space and "
+                "OpenCV's support of mp4 (codec mp4v)"
             )
 
     def close(self) -> None:
+        """Complete the file."""
         self._open.close()
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) RGB or (H, W) in the format that the path ends with."""
+    """Write (H, W, 3) RGB or (H, W) in the format of the path's suffix."""
     if image.ndim == 3:
         image = np.ascontiguousarray(image[..., ::-1])
     _make_folder(path.parent)
     with files.whole(path) as partial:
-        # Not imwrite, which says too little when it fails.
+        # Not cv2.imwrite: it does not say why it failed.
         _, content = cv2.imencode(path.suffix, image)
-        partial.write_bytes(content)
+        partial.write_bytes(content.tobytes())
 
 
 def _make_folder(path: Path) -> None:
+    """Make a folder and those above it; an InputError if that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"the folder {path} cannot be made: {error.strerror}"
+            f"the folder {path} cannot be created: {error.strerror}"
         ) from error

@@ -1,7 +1,10 @@
-"""A page about a run: tools/report.py WORK_DIR [options].
+"""Write the report of a run: one HTML page, made from the run's work dir.
 
-Curves, classes, confusion, best and worst images. Training ends with it; this
-makes it again, of a run that was stopped or of another checkpoint.
+The page shows the learning curves and, of one validation, the results of each class,
+the confusion matrix and the best and worst images. Training writes it when it ends.
+This command writes it for a run that was stopped, or for another checkpoint:
+  tools/report.py WORK_DIR
+  tools/report.py WORK_DIR --checkpoint FILE --out FILE
 """
 
 import argparse
@@ -15,20 +18,28 @@ from ..arguments import (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("work_dir", help="of the run")
+    """Add the work dir, the checkpoint, the output file and the common flags."""
+    parser.add_argument("work_dir", help="work dir of the run")
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="instead of the best or the last one"
+        "--checkpoint",
+        metavar="FILE",
+        help="checkpoint to validate (default: the best one in the work dir, or else "
+        "the last)",
     )
     parser.add_argument(
-        "--out", type=output_file, metavar="FILE", help="default: WORK_DIR/report.html"
+        "--out",
+        type=output_file,
+        metavar="FILE",
+        help="HTML file to write (WORK_DIR/report.html)",
     )
     add_options_argument(parser)
     add_trust_argument(parser)
 
 
 def main(args: argparse.Namespace) -> None:
+    """Validate a checkpoint of the run and write the page."""
     apply_trust(args)
 
-    from .finished import report
+    from .write_report import write_report
 
-    report(args.work_dir, args.checkpoint, args.out, args.cfg_options)
+    write_report(args.work_dir, args.checkpoint, args.out, args.cfg_options)

@@ -1,15 +1,15 @@
-"""Checks of a config before a run starts, behind one call.
+"""Checks a config before a run starts: ``check`` makes all of the checks.
 
 requirements  the toolbox and other libraries are installed
 values        the sections exist, and their numbers are in range
-names         no misspelt section, no unknown type
-files         checkpoints and data sets exist
+names         no section is misspelt, and every type is registered
+files         the checkpoints and data sets exist
 
-After the model and the data are built, or could not be:
+After the model and the data are built, or fail to build:
 
-channels      necks and heads take the backbone's channels
-data_errors   why a data set failed or is empty
-build_errors  which section of the config failed, and why
+channels      necks and heads expect the backbone's channels
+data_errors   explains why a data set failed or is empty
+build_errors  explains which section of the config failed, and why
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,17 @@ from . import files, names, requirements, values
 
 
 def check(cfg: Config, splits: Sequence[str], data_files: bool = True) -> None:
-    """Check everything about ``cfg`` that is known before anything is built.
+    """Check everything about ``cfg`` that can be known before anything is built.
 
-    Called once for a run, before ``fit_to_machine`` changes the config.
+    ``build_runner`` and ``build_model`` call this once, before ``fit_to_machine``
+    changes the config.
 
     Args:
-        splits: of 'train', 'val' and 'test', those whose data will be used; none for
+        cfg: as ``load_config`` returns it; it is not changed.
+        splits: those of 'train', 'val' and 'test' whose data will be used; empty for
             a command that only builds the model.
-        data_files: whether the data's files must exist; custom data brings its own.
+        data_files: whether the config's data files must exist. False for custom data,
+            which replaces them.
 
     Raises:
         InputError: the first thing that is missing or wrong.

@@ -1,10 +1,11 @@
-"""What libraries raise while they build what a config describes, as a message."""
+"""Explains errors raised while building: which section of the config is at fault."""
 
 import traceback
 
 from convnext_dense.utils.text import reason
 
-# mmengine's functions -> the section that they build; {split}: whose loop asks for it.
+# mmengine's functions -> the section that each builds. {split} is the split of the
+# loop that calls the function.
 _SECTIONS = {
     "build_model": "model",
     "wrap_model": "model_wrapper_cfg",
@@ -27,10 +28,10 @@ _SECTIONS = {
 
 
 def explain_build(error: Exception) -> str:
-    """Which section of a config could not be built, and why.
+    """The message about a config that could not be built: which section, and why.
 
     Args:
-        error: caught where it was raised: its stack says what was being built.
+        error: what a library raised; its stack tells which section was being built.
     """
     split, section = "", ""
     for frame in traceback.extract_tb(error.__traceback__):

@@ -1,4 +1,7 @@
-"""Checks that necks and heads take the channels that the backbone gives."""
+"""Checks that necks and heads expect the channels of the backbone's feature maps."""
+
+from collections.abc import Sequence
+from typing import NoReturn
 
 from torch import nn
 
@@ -6,9 +9,10 @@ from convnext_dense.errors import InputError
 
 
 def check_channels(model: nn.Module) -> None:
-    """Compare ``in_channels`` of a model's neck or heads with its backbone's maps.
+    """Compare ``in_channels`` of a model's neck or heads with its backbone's channels.
 
-    Only backbones with this package's ``feature_info`` are checked.
+    Models whose backbone has no ``feature_info``, as this package's have, are not
+    checked.
 
     Raises:
         InputError: a neck or head expects other channels.
@@ -19,25 +23,24 @@ def check_channels(model: nn.Module) -> None:
     channels = [level.channels for level in info]
     neck = getattr(model, "neck", None)
     if neck is not None:
-        wanted = getattr(neck, "in_channels", None)
-        if isinstance(wanted, list | tuple) and list(wanted) != channels:
-            _refuse("neck", wanted, channels)
+        expected = getattr(neck, "in_channels", None)
+        if isinstance(expected, list | tuple) and list(expected) != channels:
+            _refuse("neck", expected, channels)
         return
     for name in ("decode_head", "auxiliary_head"):
         head = getattr(model, name, None)
-        index, wanted = (
-            getattr(head, key, None) for key in ("in_index", "in_channels")
-        )
-        if isinstance(index, int) and isinstance(wanted, int):
-            index, wanted = [index], [wanted]
-        if isinstance(index, list | tuple) and isinstance(wanted, list | tuple):
-            given = [channels[i] for i in index if i < len(channels)]
-            if list(wanted) != given:
-                _refuse(name, wanted, given)
+        index = getattr(head, "in_index", None)
+        expected = getattr(head, "in_channels", None)
+        if isinstance(index, int) and isinstance(expected, int):
+            index, expected = [index], [expected]
+        if isinstance(index, list | tuple) and isinstance(expected, list | tuple):
+            selected = [channels[i] for i in index if i < len(channels)]
+            if list(expected) != selected:
+                _refuse(name, expected, selected)
 
 
-def _refuse(name: str, wanted, channels: list[int]) -> None:
+def _refuse(name: str, expected: Sequence[int], channels: list[int]) -> NoReturn:
     raise InputError(
-        f"model.{name}.in_channels is {list(wanted)}, but the backbone's "
+        f"model.{name}.in_channels is {list(expected)}, but the backbone's "
         f"feature maps have {channels} channels: set it to {channels}"
     )

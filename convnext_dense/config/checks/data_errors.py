@@ -1,7 +1,8 @@
-"""Why a data set failed or is empty, found by a closer look at its files."""
+"""Explains why a data set failed or is empty, by reading its annotation files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
@@ -14,49 +15,54 @@ from ..sections import dataset_configs
 from .files import annotation_files
 
 
-def empty_dataset(dataset):
-    """A built data set, or one that a ConcatDataset joins, without images or classes.
+def empty_dataset(dataset: Any) -> Any:
+    """The first data set without images or, for detection, without classes.
+
+    Args:
+        dataset: a built data set; those that a ConcatDataset joins are looked at one
+            by one.
 
     Returns:
-        the data set; None if each has images and, for detection, classes.
+        The empty data set, or None.
     """
-    for joined in getattr(dataset, "datasets", [dataset]):
-        if len(joined) == 0 or getattr(joined, "cat_ids", None) == []:
-            return joined
+    for member in getattr(dataset, "datasets", [dataset]):
+        if len(member) == 0 or getattr(member, "cat_ids", None) == []:
+            return member
     return None
 
 
 def explain_data(cfg: Config, splits: Sequence[str]) -> str | None:
-    """What is wrong with the COCO files of ``cfg``; None if nothing is."""
+    """The message about the first faulty COCO file of ``cfg``; None without a fault."""
     for split in splits:
         for dataset in dataset_configs(cfg.get(f"{split}_dataloader")):
             for path in annotation_files(dataset):
                 if path.suffix != ".json":
                     continue
-                trouble = _coco_trouble(path, _classes(dataset, cfg.default_scope))
-                if trouble:
-                    return f"the annotations for {split}: {trouble}"
+                problem = _coco_problem(path, _classes(dataset, cfg.default_scope))
+                if problem:
+                    return f"the annotations for {split}: {problem}"
     return None
 
 
 def _classes(dataset: Mapping, scope: str) -> tuple[str, ...]:
-    """The classes that a data set looks for; empty if they are not known."""
-    given = (dataset.get("metainfo") or {}).get("classes")
+    """The classes of a data set's config or type; empty if neither states them."""
+    configured = (dataset.get("metainfo") or {}).get("classes")
     with DATASETS.switch_scope_and_registry(scope) as registry:
         dataset_type = registry.get(dataset["type"])
-    return tuple(given or getattr(dataset_type, "METAINFO", {}).get("classes", ()))
+    return tuple(configured or getattr(dataset_type, "METAINFO", {}).get("classes", ()))
 
 
-def _coco_trouble(path: Path, wanted: tuple[str, ...]) -> str | None:
+def _coco_problem(path: Path, classes: tuple[str, ...]) -> str | None:
+    """Why a COCO file cannot be used with ``classes``; None if it can."""
     try:
         content = read_coco(path)
     except InputError as error:
         return str(error)
-    own = [category.get("name") for category in content["categories"]]
-    if wanted and not set(wanted) & set(own):
+    categories = [category.get("name") for category in content["categories"]]
+    if classes and not set(classes) & set(categories):
         return (
-            f"{path} has none of the config's classes ({few(wanted, 5)}); its own "
-            f"are {few(own, 5)}: name the file as --train-json, or set "
+            f"{path} has none of the config's classes ({few(classes, 5)}); its own "
+            f"are {few(categories, 5)}: name the file as --train-json, or set "
             "metainfo.classes of each data set and num_classes of each head"
         )
     return None

@@ -10,20 +10,21 @@ from convnext_dense.errors import InputError
 
 from ..sections import dataset_configs
 
-# These data sets make their files themselves.
+# These data sets draw their own files.
 DRAWN = ("ShapesDetection", "ShapesSegmentation")
 
 
 def check_weights(cfg: Config, splits: Sequence[str]) -> None:
     """Raise an InputError if a checkpoint that ``cfg`` names does not exist."""
-    given = [cfg.get("load_from")]
+    named = [cfg.get("load_from")]
     if "train" in splits:
         init_cfg = cfg.model.get("backbone", {}).get("init_cfg")
         if isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained":
-            given.append(init_cfg["checkpoint"])
-    for checkpoint in filter(None, given):
+            named.append(init_cfg["checkpoint"])
+    for checkpoint in filter(None, named):
         scheme, separator, _ = checkpoint.partition("://")
-        if not separator or scheme in checkpoints.SCHEMES:  # not a file backend's
+        # Other schemes are of mmengine's file backends.
+        if not separator or scheme in checkpoints.SCHEMES:
             checkpoints.locate(checkpoint)
 
 
@@ -39,15 +40,15 @@ def check_data(loader: Mapping | None, split: str) -> None:
     if missing:
         raise InputError(
             f"the {split} data is not there: " + ",\n  ".join(missing) + ".\n"
-            "If the data set is elsewhere, name its folder:\n"
+            "If the data set is in another place, name its folder:\n"
             "  --cfg-options data_root=FOLDER\n"
-            f"or this split's own: {split}_dataloader.dataset.data_root=FOLDER, "
+            f"or the files of this split: {split}_dataloader.dataset.data_root=FOLDER, "
             ".ann_file=FILE, .data_prefix"
         )
 
 
 def annotation_files(dataset: Mapping) -> Iterator[Path]:
-    """The annotation file and folders that a data set reads from this disk."""
+    """The annotation file and the folders that a data set reads from the local disk."""
     root = dataset.get("data_root") or ""
     if dataset.get("backend_args"):
         return  # mmengine's file backends map paths to other places

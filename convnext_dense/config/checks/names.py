@@ -1,12 +1,13 @@
-"""Names in a config that nothing knows: what was meant?
+"""Checks the names in a config: keys that nothing reads, types that do not exist.
 
-mmengine merges a key that nothing reads without a word, and trains by the old one.
+mmengine accepts a misspelt key without a message and trains with the old value.
 """
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from string import digits
+from typing import Any
 
 import mmengine.registry
 from mmengine.config import Config
@@ -18,11 +19,12 @@ from torch.utils.data import DataLoader
 from convnext_dense.errors import InputError
 
 
-def _arguments(function) -> set[str]:
+def _arguments(function: Callable) -> set[str]:
+    """The names of a function's arguments."""
     return set(inspect.signature(function).parameters)
 
 
-# What mmengine and the tools here read of a config.
+# The sections that mmengine and this package's commands read.
 _TOP = (_arguments(Runner) - {"cfg"}) | {
     *("runner_type", "strategy", "custom_imports", "compile", "model_wrapper_cfg"),
     *("find_unused_parameters", "sync_bn", "activation_checkpointing"),
@@ -31,25 +33,30 @@ _TOP = (_arguments(Runner) - {"cfg"}) | {
 _LOADER = (_arguments(DataLoader) | {"num_batch_per_epoch"}) | {
     "disable_subprocess_warning"
 }
-# Sections of which every key is known.
+# Sections whose possible keys are all known.
 _CLOSED = {
     **{f"{split}_dataloader": _LOADER for split in ("train", "val", "test")},
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
     "randomness": _arguments(Runner.set_randomness) - {"self"},
     "auto_scale_lr": {"enable", "base_batch_size"},
 }
-_OPEN = {"custom_keys", "metainfo", "data_prefix"}  # their keys are anybody's names
-_MARKS = {"type", "_delete_", "_scope_"}
-CLOSE = 0.8  # difflib's ratio from which on a new key is taken for a slip
-SLIP = 0.9  # the same in a config file, where any variable may be
+_OPEN = {"custom_keys", "metainfo", "data_prefix"}  # sections with any keys
+_MARKS = {"type", "_delete_", "_scope_"}  # keys that every section may have
+# A new key whose difflib ratio to a known key is at least this is a misspelling:
+CLOSE = 0.8  # of --cfg-options
+SLIP = 0.9  # of a config file, which may define any variable
 
 
 def check_options(cfg: Config, options: Mapping[str, object]) -> None:
-    """Look at ``--cfg-options`` before they are merged.
+    """Check the settings of ``--cfg-options`` before they are merged into ``cfg``.
+
+    Args:
+        options: keys with dots, and their values.
 
     Raises:
-        InputError: a key is new and nothing reads it, or is close to one that is
-            there; or a number or a switch is replaced by a word.
+        InputError: a key is new, and nothing reads it or it is close to an existing
+            one; a key lies below a value that is not a section; or a word replaces a
+            number or a switch.
     """
     for option, value in options.items():
         path, node = "", cfg._cfg_dict
@@ -59,8 +66,8 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
             if isinstance(node, list | tuple):
                 if not key.isdecimal() or int(key) >= len(node):
                     raise InputError(
-                        f"--cfg-options: {option}: {path} has entries, 0 to "
-                        f"{len(node) - 1}, and none called {key}"
+                        f"--cfg-options: {option}: {path} has the entries 0 to "
+                        f"{len(node) - 1}, and no {key}"
                     )
                 node = node[int(key)]
             elif isinstance(node, Mapping) and key in node:
@@ -68,23 +75,42 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
             elif isinstance(node, Mapping):
                 _check_new(key, path, node, options, cfg.get("default_scope"))
                 break
-            else:
+            elif _is_replaced(path, options):
                 break
+            else:
+                raise InputError(
+                    f"--cfg-options: {option}: {path} is {node!r}, not a section; to "
+                    f"replace it by a section, add {path}._delete_=True"
+                )
             path = f"{path}.{key}" if path else key
         else:
-            _check_kind(option, node, value)
+            _check_value_type(option, node, value)
             if option.split(".")[0] not in _TOP:
                 print_log(
-                    f"--cfg-options {option}: nothing but the config file itself reads "
-                    "this; set what it was used for there",
+                    f"--cfg-options {option}: only the config file itself reads this "
+                    "variable, before it is changed; set the settings that the file "
+                    "computes from it",
                     "current",
                 )
+
+
+def _is_replaced(path: str, options: Mapping) -> bool:
+    """Whether ``_delete_`` removes the value at ``path`` or a section above it."""
+    keys = path.split(".")
+    return any(
+        options.get(".".join([*keys[:depth], "_delete_"]))
+        for depth in range(1, len(keys) + 1)
+    )
 
 
 def _check_new(
     key: str, path: str, node: Mapping, options: Mapping, scope: str | None
 ) -> None:
-    """Raise an InputError if ``key``, which ``node`` at ``path`` lacks, is a slip."""
+    """Raise an InputError if ``key`` is a misspelling.
+
+    Args:
+        path: of the section ``node``, which does not have the key.
+    """
     if key in _MARKS or f"{path}._delete_" in options or path.split(".")[-1] in _OPEN:
         return
     known = _TOP if not path else _CLOSED.get(path)
@@ -98,41 +124,54 @@ def _check_new(
 
 
 def _unread(path: str, key: str, known: Iterable[str]) -> str:
+    """The message about a key that nothing reads, with the nearest of ``known``."""
     name = f"{path}.{key}" if path else key
     near = _near(key, known, 0.6)
     meant = f"{path}.{near[0]}" if path and near else "".join(near[:1])
     return (
         f"--cfg-options: nothing reads {name}"
         + (f": did you mean {meant}?" if meant else "")
-        + " (what is new on purpose can be said in a config file)"
+        + " (a key that is new on purpose belongs in a config file)"
     )
 
 
 def _near(name: str, known: Iterable[str], cutoff: float) -> list[str]:
-    """Those of ``known`` that ``name`` could be a slip for; not those that only count
-    on, as norm1 and norm2 do."""
-    lower = {one.lower(): one for one in map(str, known)}
-    found = difflib.get_close_matches(name.lower(), lower, 3, cutoff)
+    """Those of ``known`` that ``name`` may be a misspelling of, the nearest first.
+
+    Names that differ only in a number at the end, as norm1 and norm2, are not.
+
+    Args:
+        cutoff: the least difflib ratio, 0 to 1.
+    """
+    original = {key.lower(): key for key in map(str, known)}
+    close = difflib.get_close_matches(name.lower(), original, 3, cutoff)
     letters = name.lower().rstrip(digits)
     return [
-        lower[one]
-        for one in found
-        if one == name.lower() or one.rstrip(digits) != letters
+        original[key]
+        for key in close
+        if key == name.lower() or key.rstrip(digits) != letters
     ]
 
 
-def _accepted(kind, scope: str | None) -> set[str]:
-    """The arguments of whatever has the name ``kind`` in a registry of ``scope``."""
-    if isinstance(kind, str):
-        kind = _registered(kind.rpartition(".")[2], scope)
-    if inspect.isfunction(kind):
-        return _arguments(kind)
-    if not inspect.isclass(kind):
+def _accepted(target: Any, scope: str | None) -> set[str]:
+    """The arguments of a class or function.
+
+    Args:
+        target: the class or function, or the name under which it is registered.
+        scope: the toolbox whose registries are searched, besides mmengine's.
+    """
+    if isinstance(target, str):
+        target = _registered(target.rpartition(".")[2], scope)
+    if inspect.isfunction(target):
+        return _arguments(target)
+    if not inspect.isclass(target):
         return set()
-    return set().union(*(_arguments(c.__init__) for c in kind.__mro__)) - {"self"}
+    constructors = [vars(c).get("__init__", object.__init__) for c in target.__mro__]
+    return set().union(*map(_arguments, constructors)) - {"self"}
 
 
-def _registered(name: str, scope: str | None):
+def _registered(name: str, scope: str | None) -> object:
+    """The class or function that any registry has under ``name``; None if none has."""
     for root in vars(mmengine.registry).values():
         if isinstance(root, Registry):
             for registry in (root, root.children.get(scope)):
@@ -143,24 +182,24 @@ def _registered(name: str, scope: str | None):
     return None
 
 
-def _check_kind(option: str, before, after) -> None:
+def _check_value_type(option: str, before: object, after: object) -> None:
     """Raise an InputError if a word takes the place of a number or a switch."""
     if option.endswith("loss_scale"):  # a number or 'dynamic'
         return
     if isinstance(after, str) and isinstance(before, bool | int | float):
-        wanted = "True or False" if isinstance(before, bool) else "a number"
-        raise InputError(f"--cfg-options {option}={after!r}: give {wanted}")
+        expected = "True or False" if isinstance(before, bool) else "a number"
+        raise InputError(f"--cfg-options {option}={after!r}: give {expected}")
 
 
 def check_names(cfg: Config, splits: Sequence[str]) -> None:
-    """Look at the names of sections and of the types in them, before all is built.
+    """Check the names of sections and the types in them, before anything is built.
 
     Args:
-        splits: of 'train', 'val' and 'test', those that will be used; without one,
-            the model alone.
+        splits: those of 'train', 'val' and 'test' that will be used; if empty, only
+            the model is checked.
 
     Raises:
-        InputError: a section's name is a slip, or nothing is registered under a type.
+        InputError: a section's name is misspelt, or a type is not registered.
     """
     for name in set(cfg._cfg_dict) - _TOP if splits else ():
         near = _near(name, _TOP, SLIP)
@@ -168,24 +207,29 @@ def check_names(cfg: Config, splits: Sequence[str]) -> None:
             raise InputError(
                 f"{cfg.filename}: nothing reads {name}: did you mean {near[0]}?"
             )
-    for path, kind, registry in _types(cfg, splits):
-        with registry.switch_scope_and_registry(cfg.default_scope) as found:
-            if isinstance(kind, str) and found.get(kind) is None:
-                raise InputError(unknown_type(cfg, path, kind, found))
+    for path, type_name, root in _types(cfg, splits):
+        with root.switch_scope_and_registry(cfg.default_scope) as registry:
+            if isinstance(type_name, str) and registry.get(type_name) is None:
+                raise InputError(unknown_type(cfg, path, type_name, registry))
 
 
-def unknown_type(cfg: Config, path: str, kind: str, registry: Registry) -> str:
-    """A message about a type that is in no registry, with those of like names."""
+def unknown_type(cfg: Config, path: str, type_name: str, registry: Registry) -> str:
+    """The message about a type that is not registered, with similar names.
+
+    Args:
+        path: the setting that names the type.
+        registry: where the type should be, or in a registry above it.
+    """
     names: set[str] = set()
-    here: Registry | None = registry
-    while here is not None:
-        names |= here.module_dict.keys()
-        here = here.parent
-    near = _near(kind.rpartition(".")[2], names, 0.6)
+    level: Registry | None = registry
+    while level is not None:
+        names |= level.module_dict.keys()
+        level = level.parent
+    near = _near(type_name.rpartition(".")[2], names, 0.6)
     return (
-        f"{path}={kind!r} of {cfg.filename} is not known"
+        f"{path}={type_name!r} of {cfg.filename} is not known"
         + (f": did you mean {' or '.join(near)}?" if near else "")
-        + "\nWhat is of a package of one's own: custom_imports = "
+        + "\nIf your own package registers it, import the package: custom_imports = "
         "dict(imports=['PACKAGE'])"
     )
 
@@ -193,20 +237,20 @@ def unknown_type(cfg: Config, path: str, kind: str, registry: Registry) -> str:
 def _types(
     cfg: Config, splits: Sequence[str]
 ) -> Iterator[tuple[str, object, Registry]]:
-    """Path, type and registry of what a Runner builds itself."""
+    """Path, type and registry of each object that a Runner builds by itself."""
     registries = vars(mmengine.registry)
 
-    def of(path: str, node, registry: str):
+    def of(path: str, node: object, registry: str):
         if isinstance(node, Mapping) and "type" in node:
             yield f"{path}.type", node["type"], registries[registry]
         elif isinstance(node, list | tuple):
-            for i, one in enumerate(node):
-                yield from of(f"{path}.{i}", one, registry)
+            for i, entry in enumerate(node):
+                yield from of(f"{path}.{i}", entry, registry)
 
     yield from of("model", cfg.model, "MODELS")
-    for key, part in cfg.model.items():
+    for key, component in cfg.model.items():
         if key.endswith(("backbone", "neck", "head", "preprocessor")):
-            yield from of(f"model.{key}", part, "MODELS")
+            yield from of(f"model.{key}", component, "MODELS")
     if not splits:
         return
     yield from of("visualizer", cfg.get("visualizer"), "VISUALIZERS")
@@ -214,26 +258,31 @@ def _types(
     for key, hook in (cfg.get("default_hooks") or {}).items():
         yield from of(f"default_hooks.{key}", hook, "HOOKS")
     for split in splits:
-        loader = cfg.get(f"{split}_dataloader") or {}
-        for key in ("sampler", "batch_sampler"):
-            path = f"{split}_dataloader.{key}"
-            yield from of(path, loader.get(key), "DATA_SAMPLERS")
-        path, dataset = f"{split}_dataloader.dataset", loader.get("dataset")
-        while isinstance(dataset, Mapping):
-            yield from of(path, dataset, "DATASETS")
-            yield from of(f"{path}.pipeline", dataset.get("pipeline"), "TRANSFORMS")
-            path, dataset = f"{path}.dataset", dataset.get("dataset")
-        yield from of(f"{split}_cfg", cfg.get(f"{split}_cfg"), "LOOPS")
-        path = f"{split}_evaluator"
-        evaluator = cfg.get(path)
-        whole = isinstance(evaluator, Mapping) and "metrics" in evaluator
-        yield from of(path, evaluator, "EVALUATOR" if whole else "METRICS")
+        yield from _types_of_split(cfg, split, of)
     if "train" in splits:
         wrapper = cfg.get("optim_wrapper") or {}
         yield from of("optim_wrapper", wrapper, "OPTIM_WRAPPERS")
         optimizer = wrapper.get("optimizer")
         yield from of("optim_wrapper.optimizer", optimizer, "OPTIMIZERS")
         if "constructor" in wrapper:
-            makers = registries["OPTIM_WRAPPER_CONSTRUCTORS"]
-            yield "optim_wrapper.constructor", wrapper["constructor"], makers
+            constructors = registries["OPTIM_WRAPPER_CONSTRUCTORS"]
+            yield "optim_wrapper.constructor", wrapper["constructor"], constructors
         yield from of("param_scheduler", cfg.get("param_scheduler"), "PARAM_SCHEDULERS")
+
+
+def _types_of_split(cfg: Config, split: str, of: Callable[..., Iterator]) -> Iterator:
+    """The same of one split's dataloader, loop and evaluator."""
+    loader = cfg.get(f"{split}_dataloader") or {}
+    for key in ("sampler", "batch_sampler"):
+        path = f"{split}_dataloader.{key}"
+        yield from of(path, loader.get(key), "DATA_SAMPLERS")
+    path, dataset = f"{split}_dataloader.dataset", loader.get("dataset")
+    while isinstance(dataset, Mapping):
+        yield from of(path, dataset, "DATASETS")
+        yield from of(f"{path}.pipeline", dataset.get("pipeline"), "TRANSFORMS")
+        path, dataset = f"{path}.dataset", dataset.get("dataset")
+    yield from of(f"{split}_cfg", cfg.get(f"{split}_cfg"), "LOOPS")
+    path = f"{split}_evaluator"
+    evaluator = cfg.get(path)
+    whole = isinstance(evaluator, Mapping) and "metrics" in evaluator
+    yield from of(path, evaluator, "EVALUATOR" if whole else "METRICS")

@@ -1,4 +1,4 @@
-"""Checks that what a config needs is installed and can work on this machine."""
+"""Checks that this machine has what a config needs: libraries, and short paths."""
 
 import os
 import sys
@@ -14,11 +14,16 @@ from convnext_dense.errors import InputError, MissingStackError
 
 TOOLBOXES = {"mmdet": "MMDetection", "mmseg": "MMSegmentation"}
 
-LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of a name
+LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of a socket's path
 
 
 def check_toolbox(cfg: Config) -> None:
-    """Raise an InputError unless ``cfg`` has a model of an installed toolbox."""
+    """Check that ``cfg`` has a model, and that its toolbox is installed.
+
+    Raises:
+        InputError: it is not a config of either toolbox.
+        MissingStackError: the toolbox is not installed.
+    """
     scope = cfg.get("default_scope")
     if scope not in TOOLBOXES or not isinstance(cfg.get("model"), Mapping):
         raise InputError(
@@ -37,12 +42,12 @@ def check_toolbox(cfg: Config) -> None:
 
 
 def check_tensorboard(cfg: Config) -> None:
-    """Raise an InputError if ``cfg`` logs for a TensorBoard that is not installed."""
+    """Raise an InputError if ``cfg`` logs to TensorBoard, which is not installed."""
     backends = cfg.get("visualizer", {}).get("vis_backends") or ()
     types = [backend.get("type") for backend in backends]
     if "TensorboardVisBackend" in types and find_spec("tensorboard") is None:
         raise InputError(
-            f"{cfg.filename} logs for TensorBoard, which is not installed: "
+            f"{cfg.filename} logs to TensorBoard, which is not installed: "
             "pip install tensorboard"
         )
 
@@ -50,8 +55,8 @@ def check_tensorboard(cfg: Config) -> None:
 def check_sockets(loader: Mapping | None, split: str) -> None:
     """Raise an InputError if data-loader workers could not send their batches.
 
-    They send tensors through sockets named by files; where the folder of temporary
-    files has too long a name for a socket, mmengine waits for them forever.
+    Workers send tensors through sockets in the folder of temporary files. If the path
+    of a socket is too long, mmengine waits for the workers forever.
     """
     workers = (loader or {}).get("num_workers")
     if isinstance(workers, int) and workers > 0:

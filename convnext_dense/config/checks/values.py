@@ -1,25 +1,26 @@
-"""Are the sections of a config there, and are its numbers such as can be meant?
+"""Checks that a config has the sections it needs, and that its numbers make sense.
 
-What mmengine would stumble over with a stack, or train with in silence: -1 epochs are
-none, and an infinite learning rate is no error to it.
+mmengine fails with a Python stack on some of these mistakes, and trains without a
+message with others: it trains no epoch of -1, and accepts an infinite learning rate.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import Any, TypeGuard
 
 from mmengine.config import Config
 
 from convnext_dense.errors import InputError
 
-# What a Runner takes together or not at all.
+# The sections that a Runner needs together.
 SECTIONS = {
     "train": ("train_dataloader", "train_cfg", "optim_wrapper"),
     "val": ("val_dataloader", "val_cfg", "val_evaluator"),
     "test": ("test_dataloader", "test_cfg", "test_evaluator"),
 }
-_TO = dict(train="train", val="validate", test="test")
-_WHOLE = {  # setting -> the least it can be
+_VERBS = dict(train="train", val="validate", test="test")
+_WHOLE = {  # setting, a whole number -> its least value
     "batch_size": 1,
     "num_workers": 0,
     "max_epochs": 1,
@@ -27,16 +28,19 @@ _WHOLE = {  # setting -> the least it can be
     "val_interval": 1,
     "accumulative_counts": 1,
 }
-_FROM_ZERO = ("optimizer.lr", "optimizer.weight_decay")  # finite numbers
+_FROM_ZERO = ("optimizer.lr", "optimizer.weight_decay")  # finite and not negative
 
 
 def check(cfg: Config, splits: Sequence[str]) -> None:
-    """Look at the sections for ``splits`` ('train', 'val', 'test') and their numbers.
+    """Check the sections of ``splits`` and the numbers in them.
 
-    Training without validation may lack all of the latter's sections.
+    Training may have no validation at all; then the sections of 'val' are not needed.
+
+    Args:
+        splits: those of 'train', 'val' and 'test' that will be used.
 
     Raises:
-        InputError: one is missing or not a section, or a number cannot be meant.
+        InputError: a section is missing or is not a dict, or a number is out of range.
     """
     for split in splits:
         sections = {name: cfg.get(name) for name in SECTIONS[split]}
@@ -45,22 +49,22 @@ def check(cfg: Config, splits: Sequence[str]) -> None:
         for name, section in sections.items():
             if section is None:
                 raise InputError(
-                    f"{cfg.filename} has no {name}: to {_TO[split]} takes "
-                    + " and ".join(sections)
+                    f"{cfg.filename} has no {name}: to {_VERBS[split]}, a config needs "
+                    f"{', '.join(sections)}"
                 )
-            kinds = Mapping | list | tuple if name.endswith("evaluator") else Mapping
-            if not isinstance(section, kinds):
+            several = name.endswith("evaluator") and isinstance(section, list | tuple)
+            if not (several or isinstance(section, Mapping)):
                 raise InputError(f"{name} is {section!r}: it must be a section, dict()")
             _check_numbers(name, section)
-        loader = sections[f"{split}_dataloader"]
-        if not isinstance(loader.get("dataset"), Mapping):
+        if not isinstance(cfg[f"{split}_dataloader"].get("dataset"), Mapping):
             raise InputError(f"{cfg.filename} has no {split}_dataloader.dataset")
     seed = (cfg.get("randomness") or {}).get("seed")
     if seed is not None:
         _check_whole("randomness.seed", seed, 0)
 
 
-def _check_numbers(name: str, section) -> None:
+def _check_numbers(name: str, section: Any) -> None:
+    """Raise an InputError if a number of ``section`` is out of range."""
     if not isinstance(section, Mapping):
         return
     for key, least in _WHOLE.items():
@@ -69,22 +73,28 @@ def _check_numbers(name: str, section) -> None:
     for path in _FROM_ZERO:
         value = _inner(section, path)
         if value is not None and not (_is_number(value) and 0 <= value < math.inf):
-            raise InputError(f"{name}.{path}={value!r}: give a number from 0 on")
-    bound = _inner(section, "clip_grad.max_norm")  # infinite: the norm is logged
-    if bound is not None and not (_is_number(bound) and bound > 0):
-        raise InputError(f"{name}.clip_grad.max_norm={bound!r}: give one above 0")
+            raise InputError(f"{name}.{path}={value!r}: give a finite number from 0 on")
+    # It may be infinite: then the norm is logged, and nothing is clipped.
+    max_norm = _inner(section, "clip_grad.max_norm")
+    if max_norm is not None and not (_is_number(max_norm) and max_norm > 0):
+        raise InputError(
+            f"{name}.clip_grad.max_norm={max_norm!r}: give a number above 0"
+        )
 
 
-def _inner(section: Mapping, path: str):
-    part, key = path.split(".")
-    inner = section.get(part)
+def _inner(section: Mapping, path: str) -> Any:
+    """The setting at ``path``, 'SECTION.KEY', below a section; None without one."""
+    inner_name, key = path.split(".")
+    inner = section.get(inner_name)
     return inner.get(key) if isinstance(inner, Mapping) else None
 
 
-def _check_whole(name: str, value, least: int) -> None:
+def _check_whole(name: str, value: object, least: int) -> None:
+    """Raise an InputError unless ``value`` is a whole number from ``least`` on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{name}={value!r}: give a whole number from {least} on")
 
 
-def _is_number(value) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether ``value`` is a real number, and not True or False."""
     return isinstance(value, Real) and not isinstance(value, bool)

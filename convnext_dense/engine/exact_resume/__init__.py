@@ -1,8 +1,8 @@
-"""Stopped training that goes on as if it had not been stopped.
+"""Continues stopped training as if it had never stopped.
 
-stream          which image when, and its augmentation: functions of a seed
-random_states   of all generators of a process
-signals         SIGTERM and Ctrl-C are requests
-other_batch     going on with more or fewer images a step
-hook            puts them into mmengine's runs and checkpoints
+stream         the order of the images and their augmentations, as functions of a seed
+random_states  saves and restores all random generators of a process
+signals        treats SIGTERM and Ctrl-C as requests to stop
+other_batch    continues with more or fewer images a step
+hook           adds these to mmengine's runs and checkpoints
 """

@@ -1,8 +1,10 @@
-"""A run that is stopped goes on as if it had not been."""
+"""Makes a run that was stopped continue as if it had never stopped."""
 
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import (
@@ -30,51 +32,54 @@ from .other_batch import adapt
 from .signals import StopRequest
 from .stream import Endless, seeded
 
-FILE = "interrupted.pth"
-_KEY = "exact_resume"  # in a checkpoint
+FILE = "interrupted.pth"  # the checkpoint that a signal causes
+_KEY = "exact_resume"  # of this hook's state in a checkpoint
 
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Makes training that was killed, and goes on by ``resume=True``, end with the
-    weights and the logged values of one that was not: bit for bit, where the
-    arithmetic is (CPU; GPUs with ``randomness.deterministic``).
+    """Makes training that was stopped and resumed equal to training without a stop.
 
-    ``tools/train.py`` adds it to every run; in another project,
-    ``custom_hooks = [dict(type='ExactResumeHook')]``. What mmengine's checkpoints
-    lack is added to them: the states of all random generators of each process, the
-    place in the data (see ``stream``), accumulated gradients, and whether the
-    validation that is due has been made. It may be another number of processes
-    that goes on.
+    Training that was killed and continues with ``resume=True`` ends with the same
+    weights and logged values: bit for bit, where the arithmetic is deterministic (on a
+    CPU; on GPUs with ``randomness.deterministic``).
 
-    On SIGTERM or Ctrl-C the iteration is finished, ``interrupted.pth`` written, and
-    the process ends with exit code 75; ``resume=True`` finds that file.
+    ``tools/train.py`` adds the hook to every run; in another project, use
+    ``custom_hooks = [dict(type='ExactResumeHook')]``. The hook adds to mmengine's
+    checkpoints the states of all random generators of each process, the position in
+    the data (see ``stream``), accumulated gradients, and whether the validation that
+    was due is done. The number of processes may change.
+
+    On SIGTERM or Ctrl-C the hook finishes the iteration, writes ``interrupted.pth``,
+    and ends the process with exit code 75. ``resume=True`` finds that file.
     """
 
-    # Last: what other hooks do when training starts is over when random states are
-    # restored and a missed validation is made up for.
+    # After the other hooks have started training: it restores random states, and makes
+    # a validation that was missed.
     priority = "LOWEST"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._request = StopRequest()
-        self._resumed: dict | None = None
-        self._samples = 0  # of all processes: of this epoch, or, without epochs, ever
+        self._resumed: dict | None = None  # this hook's state in the checkpoint
+        # Samples that all processes have used: in this epoch, or, without epochs, ever.
+        self._samples = 0
         self._saved: dict = {}
-        self._just_saved: Path | None = None  # a checkpoint of where the run is
+        self._just_saved: Path | None = None  # a checkpoint after this very iteration
         self._validated_at = -1  # iteration
         self._before_validation: dict | None = None  # random states
         self._exact = False
 
     def before_run(self, runner: Runner) -> None:
+        """Make the samples depend on the seed; add the hook's state to checkpoints."""
         loop = runner._train_loop
         if not isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
-            return  # testing, or a loop that only its author knows
+            return  # testing, or a custom loop
         self._by_epoch = isinstance(loop, EpochBasedTrainLoop)
         self._exact = hasattr(loop.dataloader.batch_sampler, "sampler")
         if not self._exact:
             runner.logger.warning(
-                "the training data comes without a batch sampler: a run that goes on "
-                "will see its images in another order"
+                "the training data has no batch sampler: after a stop, the run would "
+                "continue with the images in another order"
             )
             return
         seed = [runner.seed]
@@ -84,8 +89,11 @@ class ExactResumeHook(Hook):
 
     # Saving
 
-    def _with_states(self, runner: Runner, save):
-        """``save``, which all processes call, after what each has to add."""
+    def _with_states(self, runner: Runner, save: Callable) -> Callable:
+        """Wrap ``runner.save_checkpoint``: gather the states of all processes first.
+
+        All processes have to call the result.
+        """
 
         @functools.wraps(save)
         def save_with_states(out_dir, filename, *args, **kwargs):
@@ -96,49 +104,62 @@ class ExactResumeHook(Hook):
             save(out_dir, filename, *args, **kwargs)
             if filename != FILE and kwargs.get("save_optimizer"):
                 self._just_saved = Path(out_dir, filename)
-                if is_main_process():  # that one is behind now
+                if is_main_process():  # the new checkpoint replaces it
                     Path(runner.work_dir, FILE).unlink(missing_ok=True)
 
         return save_with_states
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the hook's state to a checkpoint that has the optimizer's state."""
         if not self._exact or "optimizer" not in checkpoint:
-            return  # weights only: nobody goes on from them
-        at = checkpoint["meta"]["iter"]
+            return  # weights alone: a run cannot continue from them
+        iteration = checkpoint["meta"]["iter"]
         loader = runner.train_dataloader
         checkpoint[_KEY] = dict(
             self._saved,
-            # Between epochs none of the next is seen.
-            samples=0 if self._by_epoch and at == runner.iter else self._samples,
+            # Between epochs, no sample of the next epoch has been used.
+            samples=(
+                0 if self._by_epoch and iteration == runner.iter else self._samples
+            ),
             batch=_global_batch(loader),
             seed=loader.dataset.seed,
             sampler_seed=getattr(loader.batch_sampler.sampler, "seed", None),
-            validated=self._validated_at == at,
+            validated=self._validated_at == iteration,
         )
 
     # Resuming
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the hook's state of the checkpoint until training begins."""
         if runner._resume:
             self._resumed = checkpoint.get(_KEY)
             if self._resumed is None:
                 runner.logger.warning(
-                    "the checkpoint was written without ExactResumeHook: images come "
-                    "in another order, and random numbers are others, than they would"
+                    "the checkpoint was written without ExactResumeHook: the order of "
+                    "the images and the random numbers differ from those of a run "
+                    "without a stop"
                 )
 
     def before_train(self, runner: Runner) -> None:
+        """Restore the state, listen for signals, and make a missed validation."""
+        state = None
         if self._exact:
             if is_main_process():
                 files.remove_partials(Path(runner.work_dir))
             state, self._resumed = self._resumed, None
-            self._go_on(runner, state)
+            self._restore(runner, state)
         self._request.listen()
-        if self._exact and state and not state["validated"] and self._is_due(runner):
+        if state and not state["validated"] and self._is_due(runner):
             runner.logger.info("the validation that is due is made first")
             runner.val_loop.run()
 
-    def _go_on(self, runner: Runner, state: dict | None) -> None:
+    def _restore(self, runner: Runner, state: dict | None) -> None:
+        """Put data, random generators and gradients where the checkpoint has them.
+
+        Args:
+            state: this hook's, of the checkpoint; None for a new run, or for a
+                checkpoint that was written without the hook.
+        """
         loop, loader = runner.train_loop, runner.train_dataloader
         batch = _global_batch(loader)
         if state:
@@ -149,25 +170,26 @@ class ExactResumeHook(Hook):
             if get_rank() < len(state["random_states"]):
                 random_states.restore(state["random_states"][get_rank()])
             _accumulate(runner, state["gradients"])
-        elif not self._by_epoch:  # the checkpoint, if any, is of somebody else
+        elif not self._by_epoch:
             self._samples = loop.iter * batch
         batches = self._samples // batch
         if not self._by_epoch:
             loop.fast_forward_on_resume = False
             eager = getattr(loop.dataloader_iterator, "_iterator", None)
-            if hasattr(eager, "_shutdown_workers"):  # mmengine's have begun to load
+            # mmengine's own workers have begun to load.
+            if eager is not None and hasattr(eager, "_shutdown_workers"):
                 eager._shutdown_workers()
             loop.dataloader_iterator = Endless(loader, batches, loop.iter)
         elif batches:
             loader.batch_sampler.first = batches
-            # The loop counts from 0 what a loader yields.
+            # The loop counts from 0 the batches that the loader yields.
             run_iter = loop.run_iter
             loop.run_iter = lambda index, batch: run_iter(index + batches, batch)
         if state and state["batch"] != batch:
             adapt(runner, state["batch"], batch, batches)
 
     def _is_due(self, runner: Runner) -> bool:
-        """Whether the loop would have validated where it was left."""
+        """Whether the loop would have validated where the checkpoint was written."""
         loop = runner.train_loop
         if runner.val_loop is None or (self._by_epoch and self._samples):
             return False
@@ -181,44 +203,56 @@ class ExactResumeHook(Hook):
 
     # Training
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None):
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Count the iteration's samples."""
         self._just_saved = None
-        if self._exact:  # a checkpoint of this iteration has it behind it
+        if self._exact:
             self._samples += _global_batch(runner.train_dataloader)
 
-    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        asked = torch.tensor(int(self._request.name is not None))
-        all_reduce(asked, op="max")  # they stop after the same iteration
-        if asked:
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Stop all processes after this iteration if one of them got a signal."""
+        requested = torch.tensor(int(self._request.name is not None))
+        all_reduce(requested, op="max")
+        if requested:
             self._save_and_stop(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
+        """Begin the next epoch at its first sample."""
         if self._exact and self._by_epoch:
             self._samples = 0
             runner.train_loop.__dict__.pop("run_iter", None)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        # Whether or not a run validated must not matter to what it draws afterwards.
+        """Keep the random states: a validation must not change the training."""
         self._before_validation = random_states.capture()
         self._validated_at = runner.iter
 
-    def after_val_iter(self, runner: Runner, *args, **kwargs) -> None:
-        # Other processes may be at another batch: they all finish the validation.
+    def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Stop within a validation if there is one process.
+
+        Several processes may be at different batches; they finish the validation.
+        """
         if self._request.name and get_world_size() == 1:
             for hook in runner.hooks:
-                if isinstance(hook, EMAHook):  # its weights were being validated
+                if isinstance(hook, EMAHook):  # put the training weights back
                     hook.after_val_epoch(runner)
             self._validated_at = -1
             self._save_and_stop(runner, runner.iter)
 
-    def after_val_epoch(self, runner: Runner, metrics=None) -> None:
-        random_states.restore(self._before_validation)
-        self._before_validation = None
+    def after_val_epoch(self, runner: Runner, metrics: Any = None) -> None:
+        """Restore the random states of before the validation."""
+        if self._before_validation is not None:
+            random_states.restore(self._before_validation)
+            self._before_validation = None
 
     def after_train(self, runner: Runner) -> None:
+        """Give signals their former effect."""
         self._request.forget()
 
     def _save_and_stop(self, runner: Runner, iteration: int) -> None:
+        """Write ``interrupted.pth``, unless this iteration has a checkpoint; exit."""
         file = self._just_saved or Path(runner.work_dir, FILE)
         if self._just_saved is None:
             meta = dict(epoch=runner.epoch, iter=iteration)
@@ -228,27 +262,34 @@ class ExactResumeHook(Hook):
                     partial.write_text(str(file))
         runner.logger.warning(
             f"stopped by {self._request.name or 'a signal to another process'} after "
-            f"iteration {iteration}, which is in {file}; the same command with "
-            "--resume goes on"
+            f"iteration {iteration}, which is saved in {file}. The same command with "
+            "--resume continues the run"
         )
         sys.exit(STOPPED)
 
 
 def _global_batch(loader: DataLoader) -> int:
-    """Images of a step, of all processes; or, of no fixed number, the processes."""
+    """Images a step, of all processes.
+
+    If the batch size is not fixed, each process counts as one.
+    """
     size = getattr(loader.batch_sampler, "batch_size", None)
     return get_world_size() * (size if isinstance(size, int) else 1)
 
 
 def _accumulated(runner: Runner) -> dict[str, torch.Tensor]:
-    """Gradients by parameter in the middle of an accumulation; the processes' mean,
-    which is what the step will take."""
+    """The gradients accumulated so far, by parameter name, as the processes' mean.
+
+    The next step will use this mean. The result is empty when no step is pending.
+    """
     wrapper = runner.optim_wrapper
     model = runner.model
     if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
         return {}
     if isinstance(model, FullyShardedDataParallel):
-        runner.logger.warning("this checkpoint lacks the gradients accumulated so far")
+        runner.logger.warning(
+            "FSDP: this checkpoint does not have the gradients accumulated so far"
+        )
         return {}
     gradients = {
         name: parameter.grad.detach().clone()
@@ -260,6 +301,7 @@ def _accumulated(runner: Runner) -> dict[str, torch.Tensor]:
 
 
 def _accumulate(runner: Runner, gradients: dict[str, torch.Tensor]) -> None:
+    """Put accumulated gradients back into the model's parameters."""
     for name, parameter in bare(runner.model).named_parameters():
         if name in gradients:
             parameter.grad = gradients[name].to(parameter.device)

@@ -1,46 +1,52 @@
-"""Going on with another number of images a step than the run had: fewer or more
-processes, most often."""
+"""Continues a run with another number of images a step.
+
+Most often the reason is another number of processes.
+"""
+
+from collections.abc import Iterable
 
 from mmengine.hooks import IterTimerHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 
 def adapt(runner: Runner, before: int, now: int, batches: int) -> None:
-    """Put an epoch-based run where it is by epochs, in counts of its new steps.
+    """Convert the position of an epoch-based run to steps of the new size.
 
-    Its schedules of learning rate and momentum count steps, and would end too early
-    or too late: they are begun again and stepped to this place. The learning rate is
-    scaled if the run scales it by itself (``auto_scale_lr``). Training by iterations
-    keeps its count.
+    The schedules of learning rate and momentum count steps, and would end too early or
+    too late: they are built again and stepped to this position. The learning rate is
+    scaled if the config has ``auto_scale_lr`` on. Iteration-based runs keep their
+    count.
 
     Args:
-        before, now: images of a step, of all processes.
-        batches: of the epoch that have been seen.
+        before: images a step, of all processes, before the stop.
+        now: images a step, of all processes, from now on.
+        batches: how many batches of the epoch have been used.
     """
     loop = runner.train_loop
-    scale, kept = 1.0, "learning rate and number of steps are what they were"
+    scale, change = 1.0, "learning rate and number of steps do not change"
     if isinstance(loop, EpochBasedTrainLoop):
         if (runner.auto_scale_lr or {}).get("enable"):
             scale = now / before
-        kept = f"the learning rate is {scale:g} of what it was"
+        change = f"the learning rate is multiplied by {scale:g}"
         length = len(loop.dataloader)
         loop._iter = loop.epoch * length + batches
         for hook in runner.hooks:
-            if isinstance(hook, IterTimerHook):  # it has noted where the run begins
+            if isinstance(hook, IterTimerHook):  # it noted the first iteration before
                 hook.before_train(runner)
-        _begin_again(runner.optim_wrapper.param_groups, scale)
+        _restart(runner.optim_wrapper.param_groups, scale)
         if runner.param_schedulers:
             _step(runner, loop.iter, length)
         runner.optim_wrapper.initialize_count_status(
             runner.model, loop.iter, loop.max_iters
         )
     runner.logger.warning(
-        f"this run takes {now} images a step, and did {before} before: it goes on "
-        f"after the images that it has seen; {kept}"
+        f"this run uses {now} images a step instead of {before}: it continues after "
+        f"the images that it has already used; {change}"
     )
 
 
-def _begin_again(groups, scale: float) -> None:
+def _restart(groups: Iterable[dict], scale: float) -> None:
+    """Restore the initial values of the groups; multiply the rates by ``scale``."""
     for group in groups:
         if "initial_lr" in group:
             group["initial_lr"] *= scale
@@ -50,7 +56,12 @@ def _begin_again(groups, scale: float) -> None:
 
 
 def _step(runner: Runner, iterations: int, length: int) -> None:
-    """What mmengine's ParamSchedulerHook would have done."""
+    """Build the schedules again, and step them as mmengine's ParamSchedulerHook does.
+
+    Args:
+        iterations: of the whole run so far.
+        length: of an epoch, in iterations.
+    """
     schedulers = runner.build_param_scheduler(runner.cfg.param_scheduler)
     for iteration in range(1, iterations + 1):
         for scheduler in schedulers:

@@ -1,4 +1,4 @@
-"""The states of every random generator that a process draws from."""
+"""Saves and restores the random generators that a process draws from."""
 
 # ruff: noqa: NPY002 (the toolboxes draw from NumPy's global generator)
 
@@ -11,7 +11,14 @@ import torch
 
 
 def capture() -> dict:
-    """Those of Python, NumPy, torch and, where it is in use, of this process's GPU."""
+    """The states of the generators of Python, NumPy, torch and, if in use, the GPU.
+
+    >>> before = capture()
+    >>> first = random.random()
+    >>> restore(before)
+    >>> random.random() == first
+    True
+    """
     states = dict(
         python=random.getstate(),
         numpy=np.random.get_state(),
@@ -23,7 +30,7 @@ def capture() -> dict:
 
 
 def restore(states: dict) -> None:
-    """Go on drawing where ``capture`` was called."""
+    """Restore the states that ``capture`` returned."""
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     np.random.set_state(states["numpy"])
@@ -34,16 +41,25 @@ def restore(states: dict) -> None:
 
 @contextmanager
 def drawn_from(*key: int) -> Iterator[None]:
-    """Draw from generators that ``key`` alone determines, and leave the others be.
+    """Draw random numbers inside that depend only on ``key``.
+
+    Afterwards the generators continue as if nothing had been drawn. A GPU's generator
+    is not changed.
 
     Args:
         key: whole numbers from 0 on.
+
+    >>> with drawn_from(1, 2):
+    ...     first = random.random()
+    >>> with drawn_from(1, 2):
+    ...     random.random() == first
+    True
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     words = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(words[1])
-    # Not torch.manual_seed, which seeds GPUs too.
+    # Not torch.manual_seed, which seeds GPUs, too.
     torch.random.default_generator.manual_seed(int(words[2]))
     try:
         yield

@@ -1,19 +1,19 @@
-"""The stream of training samples as a function of a seed and of a sample's place.
+"""Makes each training sample a function of the seed and of its position.
 
-A run that goes on must see the images that it would have seen, augmented as they
-would have been. Data-loader workers draw their augmentations from generators of
-their own, whose states die with them, and how many draws there were depends on the
-number of workers. So here each sample is augmented by draws that its place alone
-determines: seed, epoch, and its number in the stream of all processes together.
-Neither the number of workers nor that of processes matters, and to go on is to begin
-at a later place.
+A resumed run must use the same images, with the same augmentations, as a run without
+a stop. Data-loader workers draw augmentations from their own generators, whose states
+are lost with the workers, and the number of draws depends on the number of workers.
+So here the random numbers of a sample depend only on its position: the seed, the
+epoch, and the sample's number in the stream of all processes together. The numbers of
+workers and processes do not matter, and to resume is to start at a later position.
 """
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any, cast
 
 import torch
 from mmengine.dist import get_dist_info
@@ -22,36 +22,47 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from .random_states import drawn_from
 
 
-def _of_inner(outer, name: str):
-    """What a wrapper's ``__getattr__`` finds: not Python's own, such as the methods
-    by which objects are copied, or by which a batch is fetched at once."""
+def _of_inner(outer: Any, name: str) -> Any:
+    """An attribute of the object that ``outer`` wraps.
+
+    Raises:
+        AttributeError: the name begins with two underscores. Python and torch look such
+            methods up to copy an object or to fetch a whole batch; the wrapper does not
+            have them.
+    """
     if name.startswith("__"):
         raise AttributeError(name)
     return getattr(outer.__dict__["inner"], name)
 
 
 class Place(int):
-    """An index into a data set that knows which sample of the stream it is.
+    """An index into a data set, with the position of the sample in the stream.
 
     Attributes:
-        key: epoch, and number in the stream of all processes.
+        key: the epoch, and the sample's number in the stream of all processes.
+
+    >>> Place(7, (0, 3)) == 7, Place(7, (0, 3)).key
+    (True, (0, 3))
     """
 
     key: tuple[int, int]
 
-    def __new__(cls, index: int, key: tuple[int, int]):
+    def __new__(cls, index: int, key: tuple[int, int]) -> "Place":
         self = super().__new__(cls, index)
         self.key = key
         return self
 
-    def __getnewargs__(self):  # it travels to workers
+    def __getnewargs__(self) -> Any:  # pickled for workers
         return int(self), self.key
 
 
 class Placed(Sampler):
-    """What a sampler yields, as ``Place``s; in all else that sampler."""
+    """A sampler that yields the indices of another sampler as ``Place``s.
 
-    def __init__(self, sampler: Sampler):
+    All other attributes are those of the other sampler.
+    """
+
+    def __init__(self, sampler: Any):
         self.inner = sampler
 
     def __iter__(self) -> Iterator[Place]:
@@ -68,9 +79,12 @@ class Placed(Sampler):
 
 
 class Batches(Sampler):
-    """The batches of a batch sampler, the next time from batch ``first`` on."""
+    """The batches of a batch sampler; the next iteration starts at batch ``first``.
 
-    def __init__(self, batch_sampler: Sampler):
+    All other attributes are those of the batch sampler.
+    """
+
+    def __init__(self, batch_sampler: Any):
         self.inner = batch_sampler
         self.first = 0
 
@@ -88,16 +102,16 @@ class Batches(Sampler):
 
 
 class Seeded(Dataset):
-    """A data set whose transforms draw what a sample's ``Place`` determines.
+    """A data set whose transforms draw random numbers that depend on the ``Place``.
 
-    In all else, reading and setting of attributes, it is the data set.
+    Reading and setting of other attributes act on the data set inside.
     """
 
-    def __init__(self, dataset, seed: int):
+    def __init__(self, dataset: Any, seed: int):
         self.__dict__.update(inner=dataset, seed=seed)
 
     def __getitem__(self, place: int):
-        if not isinstance(place, Place):  # somebody looks at a sample
+        if not isinstance(place, Place):  # not asked for by the data loader
             return self.inner[place]
         with drawn_from(self.__dict__["seed"], *place.key):
             return self.inner[int(place)]
@@ -112,11 +126,15 @@ class Seeded(Dataset):
         setattr(self.inner, name, value)
 
 
-def _start_worker(init_fn, number: int) -> None:
-    """Starts a data-loader worker, which only the run itself may end.
+def _start_worker(init_fn: Callable | None, number: int) -> None:
+    """Initialize a data-loader worker so that only the run itself can end it.
 
-    Who stops a run may signal all of its processes at once, as Slurm and Ctrl-C do;
-    the run still wants the batches that its workers hold.
+    Slurm and Ctrl-C signal all processes of a run at once, but the run still needs the
+    batches that its workers hold.
+
+    Args:
+        init_fn: the loader's own ``worker_init_fn``.
+        number: of the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
@@ -127,16 +145,21 @@ def _start_worker(init_fn, number: int) -> None:
 
 
 def _end_with_the_run() -> None:
+    """Wait for the parent's SIGTERM, then end this worker."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
 
 
 def seeded(loader: DataLoader, seed: int) -> DataLoader:
-    """The same data loader over ``Seeded`` samples and ``Batches``."""
-    batches = loader.batch_sampler
+    """A copy of ``loader`` whose samples depend on ``seed`` and position alone.
+
+    Returns:
+        A loader over a ``Seeded`` data set, with ``Batches`` as its batch sampler.
+    """
+    batches = cast(Any, loader.batch_sampler)
     batches.sampler = Placed(batches.sampler)
-    workers = {}
+    workers: dict[str, Any] = {}
     if loader.num_workers:
         workers = dict(
             num_workers=loader.num_workers,
@@ -151,53 +174,54 @@ def seeded(loader: DataLoader, seed: int) -> DataLoader:
         batch_sampler=Batches(batches),
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
-        # Its own, so that starting an epoch draws nothing from the process's.
+        # A generator of its own: starting an epoch must not draw from the process's.
         generator=torch.Generator(),
         **workers,
     )
 
 
 class Endless:
-    """Batches without end, for iteration-based training.
+    """An endless iterator over batches, for iteration-based training.
 
-    It takes the place of mmengine's own, which, when a run goes on, loads all the
-    data seen so far again (mmengine) or may lose a worker's place
-    (onedl-mmengine).
+    It replaces mmengine's own iterator. When a run resumes, mmengine's loads all the
+    data used so far again, and onedl-mmengine's may lose a worker's position.
 
     Args:
-        loader: what ``seeded`` returns.
-        skipped: batches that the run has seen already.
-        asked: how many of them mmengine will ask for before training goes on.
+        loader: returned by ``seeded``.
+        skipped: number of batches that the run has used already.
+        requested: number of those batches that mmengine asks for before training
+            continues; None is returned for each.
     """
 
-    def __init__(self, loader: DataLoader, skipped: int, asked: int):
+    def __init__(self, loader: DataLoader, skipped: int, requested: int):
         self._loader = loader
-        self._asked = asked
+        self._batches = cast(Any, loader.batch_sampler)
+        self._requested = requested
         self._epoch = 0
-        sampler = loader.batch_sampler.sampler
-        if hasattr(sampler, "epoch"):  # else one stream without end
+        sampler = self._batches.sampler
+        if hasattr(sampler, "epoch"):  # otherwise the sampler never ends
             self._epoch, skipped = divmod(skipped, len(loader))
             sampler.set_epoch(self._epoch)
         elif hasattr(sampler.inner, "_indices_of_rank"):
-            # mmengine's; its loop has drawn some already, for its own workers.
+            # mmengine's InfiniteSampler, from which its loop has drawn indices already.
             sampler.inner.indices = sampler.inner._indices_of_rank()
-        loader.batch_sampler.first = skipped
-        self._iterator = None
+        self._batches.first = skipped
+        self._iterator: Iterator | None = None
 
     def skip_iter(self, count: int) -> None:
-        """What onedl-mmengine calls instead of taking ``count`` batches."""
-        self._asked -= count
+        """Skip ``count`` batches; onedl-mmengine calls this instead of taking them."""
+        self._requested -= count
 
-    def __next__(self):
-        if self._asked > 0:
-            self._asked -= 1
+    def __next__(self) -> Any:
+        if self._requested > 0:
+            self._requested -= 1
             return None
-        if self._iterator is None:  # workers start after the place is known
+        if self._iterator is None:  # workers start when the position is known
             self._iterator = iter(self._loader)
         try:
             return next(self._iterator)
         except StopIteration:
             self._epoch += 1
-            self._loader.batch_sampler.sampler.set_epoch(self._epoch)
+            self._batches.sampler.set_epoch(self._epoch)
             self._iterator = iter(self._loader)
             return next(self._iterator)

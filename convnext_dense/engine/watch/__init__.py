@@ -1,6 +1,6 @@
-"""Training that goes wrong says so.
+"""Stops training that cannot learn, or whose numbers are not finite.
 
-start    before the first step: what would train for nothing
-hook     at every step: are losses and gradients finite?
-batches  one batch in a file, to be run again (--replay)
+start    checks the run before its first step
+hook     checks losses and gradients at every step
+batches  writes a batch that is not finite to a file, and repeats its step (--replay)
 """

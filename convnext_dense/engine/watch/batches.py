@@ -1,7 +1,7 @@
-"""One batch in a file: what a step was made of, and running it again."""
+"""Writes the batch of one step to a file, and repeats the step from the file."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,8 +22,12 @@ from convnext_dense.utils.text import few
 from ..exact_resume import random_states
 
 
-def images(batch) -> list[str]:
-    """The files of a toolbox's batch; their places in it if they are not known."""
+def images(batch: object) -> list[str]:
+    """The image files of a toolbox's batch; their numbers in it without file names.
+
+    >>> images(dict(inputs=[], data_samples=[object()]))
+    ['image 0 of the batch']
+    """
     samples = batch.get("data_samples") if isinstance(batch, Mapping) else None
     return [
         str(getattr(sample, "img_path", None) or f"image {number} of the batch")
@@ -31,16 +35,18 @@ def images(batch) -> list[str]:
     ]
 
 
-def write(file: Path, model: nn.Module, states: dict, batch, iteration: int) -> None:
-    """Write what ``replay`` reads.
+def write(
+    file: Path, model: nn.Module, states: dict, batch: object, iteration: int
+) -> None:
+    """Write the file that ``replay`` reads.
 
     Args:
-        model: with the weights that the step began with.
-        states: of the random generators, as the step began.
-        batch: as the data loader made it.
+        model: with the weights at the start of the step.
+        states: of the random generators at the start of the step.
+        batch: as the data loader returned it.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     content = dict(
@@ -54,90 +60,101 @@ def write(file: Path, model: nn.Module, states: dict, batch, iteration: int) -> 
 
 
 def replay(cfg: Config, model: BaseModel, file: str) -> tuple[list[str], bool]:
-    """Run a batch again, forwards and backwards.
+    """Repeat the forward and backward pass of a batch.
 
     Args:
-        cfg: of the run, for its precision.
-        model: of ``cfg``.
+        cfg: of the run; it decides the precision.
+        model: of ``cfg``; its weights are replaced by the file's.
         file: written by ``write``.
 
     Returns:
-        What to tell, in lines, and whether all was finite.
+        A report in lines, and whether all losses and gradients are finite.
 
     Raises:
-        InputError: the file is none, or of another model.
+        InputError: the file holds no batch, or the batch of another model.
     """
     content = read_batch(file)
-    weights, own = content["state_dict"], model.state_dict()
-    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in own.items()}:
-        raise InputError(f"--replay: {file} is not of the model of {cfg.filename}")
+    weights = content["state_dict"]
+    if _shapes(weights) != _shapes(model.state_dict()):
+        raise InputError(
+            f"--replay: {file} was written for another model than that of "
+            f"{cfg.filename}; name the config of its run"
+        )
     model.load_state_dict(weights)
     model.to(get_device()).train()
     random_states.restore(content["random_states"])
     batch, wrapper = content["batch"], cfg.optim_wrapper
     lines = [f"iteration {content['iteration']}:", *images(batch)]
 
-    found = []
     mixed = wrapper.get("type") == AmpOptimWrapper.__name__
     dtype = getattr(torch, wrapper.get("dtype") or "", None)
-    with _watched(model, found), autocast(enabled=mixed, dtype=dtype):
+    with _watched(model) as bad_modules, autocast(enabled=mixed, dtype=dtype):
         data = model.data_preprocessor(batch, True)
         losses = model._run_forward(data, mode="loss")
     loss, values = model.parse_losses(losses)
     with torch.no_grad():
         lines += [f"{name}: {float(value):g}" for name, value in values.items()]
-    if found:
-        lines.append(f"the first that is not finite comes out of {found[0]}")
+    if bad_modules:
+        lines.append(f"the first output that is not finite is of {bad_modules[0]}")
     loss.backward()
     gradients = not_finite(model)
     if gradients:
         lines.append(f"not finite: the gradients of {few(gradients)}")
-    finite = not (found or gradients or bad_losses(values))
-    lines.append("all is finite here" if finite else "not finite again")
+    finite = not (bad_modules or gradients or bad_losses(values))
+    lines.append("everything is finite this time" if finite else "not finite again")
     return lines, finite
 
 
+def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in weights.items()}
+
+
 @contextmanager
-def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
-    """Gather in ``found`` the parts of ``model`` that put out what is not finite, in
-    their order, and the images if they are not."""
+def _watched(model: nn.Module) -> Iterator[list[str]]:
+    """Yield a list that collects the modules whose outputs are not finite.
 
-    def look(name, outputs):
-        if any(not t.isfinite().all() for t in _tensors(outputs)):
-            found.append(name)
+    The list grows in the order of the forward pass, and is complete after it. It has
+    the data preprocessor in it if the images are not finite.
+    """
+    not_finite_modules: list[str] = []
 
-    def watch(name):
-        return lambda part, inputs, outputs: look(name, outputs)
+    def watch(name: str) -> Callable:
+        def look(module: nn.Module, inputs: object, outputs: object) -> None:
+            if any(not tensor.isfinite().all() for tensor in _tensors(outputs)):
+                not_finite_modules.append(name)
 
-    # Not within a block: with a hook on a part it takes another way, and draws
-    # other numbers for drop path.
-    blocks = [n for n, part in model.named_modules() if isinstance(part, Block)]
-    within = tuple(f"{name}." for name in blocks)
+        return look
+
+    # Not inside a block: a hook there makes the block use other code, which draws other
+    # random numbers for drop path.
+    blocks = [n for n, module in model.named_modules() if isinstance(module, Block)]
+    inside = tuple(f"{name}." for name in blocks)
     handles = [
-        part.register_forward_hook(watch(name))
-        for name, part in model.named_modules()
-        if name and not name.startswith(within)
+        module.register_forward_hook(watch(name))
+        for name, module in model.named_modules()
+        if name and not name.startswith(inside)
     ]
     try:
-        yield
+        yield not_finite_modules
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _tensors(value) -> Iterator[torch.Tensor]:
+def _tensors(value: object) -> Iterator[torch.Tensor]:
+    """The floating-point tensors in a module's output, at any depth."""
     if isinstance(value, torch.Tensor):
         if value.is_floating_point():
             yield value
     elif isinstance(value, Mapping):
         yield from _tensors(list(value.values()))
     elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
+        for item in value:
+            yield from _tensors(item)
 
 
 def not_finite(model: nn.Module) -> list[str]:
-    """The parameters whose gradients are not finite."""
+    """The names of the parameters whose gradients are not finite."""
     return [
         name
         for name, parameter in model.named_parameters()
@@ -146,9 +163,14 @@ def not_finite(model: nn.Module) -> list[str]:
 
 
 def bad_losses(values: Mapping) -> list[str]:
-    """Those of a step's logged losses that are not finite, with their values.
+    """The losses that are not finite, each as its name and value.
 
-    As in mmengine, what has no 'loss' in its name is none: accuracies and the like.
+    Args:
+        values: what a step logs. As in mmengine, a loss has 'loss' in its name; other
+            values, such as accuracies, are ignored.
+
+    >>> bad_losses(dict(loss_box=float("nan"), loss_mask=0.5, acc=float("inf")))
+    ['loss_box nan']
     """
     losses = {n: torch.as_tensor(v).item() for n, v in values.items() if "loss" in n}
     return [

@@ -1,7 +1,9 @@
-"""Are the losses and gradients of every step finite?"""
+"""Checks that the losses and gradients of every step are finite."""
 
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_rank
@@ -18,100 +20,108 @@ from ..exact_resume import random_states
 from . import start
 from .batches import bad_losses, images, not_finite, write
 
-# A loss scale that halves with every overflow is through with them after fewer.
+# A loss scale halves with every overflow, and is small enough after fewer than these.
 OVERFLOWS = 40
 
 
 @HOOKS.register_module()
 class WatchHook(Hook):
-    """Stops training that is worth nothing.
+    """Stops training that cannot learn, and skips steps that are not finite.
 
-    ``tools/train.py`` adds it to every run; in another project,
+    ``tools/train.py`` adds the hook to every run; in another project, use
     ``custom_hooks = [dict(type='WatchHook')]``. Before the first step it looks for a
     learning rate of 0 everywhere, a backbone that does not learn or is not used, and
-    heads whose classes are not the data's.
+    heads with another number of classes than the data.
 
-    A step whose losses or gradients are not finite is not taken: weights, optimizer
-    and running statistics stay what they were. The log names iteration, losses and
-    images, and the first such batch of a row is written to
+    A step whose losses or gradients are not finite is skipped: weights, optimizer and
+    running statistics do not change. The log names the iteration, the losses and the
+    images. The first such batch in a row is written to
     ``WORK_DIR/not_finite/iter_N.pth`` for ``tools/train.py CONFIG --replay FILE``.
-    Steps that a loss scaler skips because fp16 overflowed are its own matter, up to
-    40 in a row.
+    Steps that a loss scaler skips because fp16 overflowed are normal, and are counted
+    only after 40 in a row.
 
     Args:
-        max_in_a_row: so many end the run.
+        max_in_a_row: the run ends after this many iterations in a row that are not
+            finite.
 
     Raises:
-        InputError: before the first step.
-        NotFiniteError: after ``max_in_a_row`` of them.
+        InputError: before the first step, if the run cannot learn.
+        NotFiniteError: after ``max_in_a_row`` iterations in a row.
     """
 
     priority = "ABOVE_NORMAL"  # before the step is logged, averaged or saved
 
-    def __init__(self, max_in_a_row: int = 3):
+    def __init__(self, max_in_a_row: int = 3) -> None:
         self.max_in_a_row = max_in_a_row
         self._in_a_row = 0
         self._overflows = 0
-        self._stepped = False
-        self._first = True
-        self._loss: torch.Tensor | float = 0.0  # of the step, of its iterations so far
-        self._gradients: list[str] = []  # not finite, of this step and process
+        self._stepped = False  # whether the optimizer made this iteration's step
+        self._first = True  # whether the next step is the first
+        # The sum of the losses of a step's iterations so far.
+        self._loss: torch.Tensor | float = 0.0
+        # The parameters of this process with gradients that are not finite.
+        self._gradients: list[str] = []
+        # Whether this iteration ends with a step, and whether it was skipped.
         self._step_due = self._skipped = False
 
     def before_run(self, runner: Runner) -> None:
+        """Check that the run can learn, and wrap the optimizer's methods."""
         wrapper = runner.optim_wrapper
         if not isinstance(wrapper, OptimWrapper):  # testing, or several optimizers
             return
-        wrong = start.trouble(runner)
-        if wrong:
-            raise InputError(wrong)
-        wrapper.backward = self._adding_up(wrapper.backward)
-        wrapper.step = self._careful(bare(runner.model), wrapper)
+        problem = start.problem(runner)
+        if problem:
+            raise InputError(problem)
+        wrapper.backward = self._summing(wrapper.backward)
+        wrapper.step = self._checked(bare(runner.model), wrapper)
         wrapper.optimizer.register_step_post_hook(self._note_step)
 
-    def _note_step(self, *args) -> None:
+    def _note_step(self, *args: Any) -> None:
         self._stepped = True
 
-    def _adding_up(self, backward):
-        """``backward``, after adding the loss to those of the step."""
+    def _summing(self, backward: Callable) -> Callable:
+        """Wrap ``backward``: add the loss to the sum of the step first."""
 
         @functools.wraps(backward)
-        def backward_and_add(loss, **kwargs):
+        def add_and_backward(loss: torch.Tensor, **kwargs: Any) -> None:
             self._loss = self._loss + loss.detach()
             backward(loss, **kwargs)
 
-        return backward_and_add
+        return add_and_backward
 
-    def _careful(self, model: torch.nn.Module, wrapper: OptimWrapper):
-        """``wrapper.step``, which leaves all as it is if the loss or a gradient is not
-        finite."""
+    def _checked(self, model: torch.nn.Module, wrapper: OptimWrapper) -> Callable:
+        """Wrap ``wrapper.step``: skip the step if a loss or gradient is not finite."""
         step = wrapper.step
-        scaled = hasattr(wrapper, "loss_scaler")  # it looks at the gradients itself
+        scaled = hasattr(wrapper, "loss_scaler")  # it checks the gradients itself
 
         @functools.wraps(step)
-        def careful_step(**kwargs):
+        def checked_step(**kwargs: Any) -> None:
             self._step_due = True
             if self._first:
                 self._first = False
-                wrong = start.without_gradient(model)
-                if wrong:
-                    raise InputError(wrong)
-            # One number, so that a GPU is waited for once; of all processes, since
-            # each has losses of its own and, of a sharded model, a part.
+                problem = start.without_gradient(model)
+                if problem:
+                    raise InputError(problem)
+            # One number, so that the host waits for a GPU only once. It is summed over
+            # all processes: each has its own losses and, with FSDP, its own shards.
             total, self._loss = torch.as_tensor(self._loss).float(), 0.0
             if not scaled:
                 total = total + _largest_gradients(model)
             all_reduce(total)
             self._skipped = not total.isfinite()
-            if self._skipped:  # an optimizer passes over parameters without
+            if self._skipped:
                 self._gradients = [] if scaled else not_finite(model)
+                # An optimizer skips parameters without a gradient.
                 wrapper.optimizer.zero_grad(set_to_none=True)
-            if not (self._skipped and scaled):  # a scaler does not
+            if not (self._skipped and scaled):  # a loss scaler needs gradients
                 step(**kwargs)
 
-        return careful_step
+        return checked_step
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None):
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Keep random states and buffers, for ``--replay`` and for a skipped step."""
         self._gradients = []
         self._step_due = self._skipped = self._stepped = False
         self._states = random_states.capture()
@@ -120,10 +130,20 @@ class WatchHook(Hook):
         ]
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Mapping | None = None,
     ) -> None:
-        well = self._step_due and not self._skipped  # else no loss was looked at yet
-        losses = [] if well else bad_losses(outputs or {})
+        """Report an iteration that is not finite, and undo its running statistics.
+
+        Raises:
+            NotFiniteError: it is the ``max_in_a_row``-th in a row.
+        """
+        # A step that was taken has finite losses; others are not checked yet.
+        taken = self._step_due and not self._skipped
+        losses = [] if taken else bad_losses(outputs or {})
         if not losses and not self._skipped and not self._stuck(runner):
             self._in_a_row = 0
             return
@@ -131,34 +151,47 @@ class WatchHook(Hook):
         with torch.no_grad():
             for buffer, before in self._buffers:
                 buffer.copy_(before)
-        self._tell(runner, losses, outputs or {}, data_batch)
+        self._report(runner, losses, outputs or {}, data_batch)
 
     def _stuck(self, runner: Runner) -> bool:
-        """Whether a loss scaler has skipped more steps than scaling explains."""
+        """Whether a loss scaler has skipped more than ``OVERFLOWS`` steps in a row."""
         wrapper = runner.optim_wrapper
         if not hasattr(wrapper, "loss_scaler") or not wrapper.should_update():
             return False
         self._overflows = 0 if self._stepped else self._overflows + 1
         return self._overflows > OVERFLOWS
 
-    def _tell(self, runner: Runner, losses, outputs, batch) -> None:
-        what = "loss: " + ", ".join(losses) if losses else "losses are finite"
+    def _report(
+        self, runner: Runner, losses: list[str], outputs: Mapping, batch: object
+    ) -> None:
+        """Log what is not finite, and write the first batch in a row to a file.
+
+        Args:
+            losses: those that are not finite, with their values.
+            outputs: all logged values of the iteration.
+
+        Raises:
+            NotFiniteError: ``max_in_a_row`` is reached.
+        """
+        cause = "loss: " + ", ".join(losses) if losses else "losses are finite"
         if self._gradients:
-            what += f"; gradients of {few(self._gradients)}"
+            cause += f"; gradients of {few(self._gradients)} are not"
         elif self._skipped and not losses:
-            what += (
-                "; what is not is of another process, or of an iteration before it "
-                "whose gradients were accumulated"
+            cause += (
+                "; a loss or gradient of another process, or of an earlier iteration "
+                "of the same step, is not"
             )
         elif not losses:
-            what += f"; {self._overflows} steps in a row overflowed whatever the scale"
+            cause += (
+                f"; {self._overflows} steps in a row overflowed at every loss scale"
+            )
         finite = ", ".join(
             f"{name} {torch.as_tensor(value).item():.4g}"
             for name, value in outputs.items()
             if not any(bad.startswith(f"{name} ") for bad in losses)
         )
-        told = (
-            f"iteration {runner.iter + 1} is not finite: {what}"
+        message = (
+            f"iteration {runner.iter + 1} is not finite: {cause}"
             + (f" (finite: {finite})" if finite else "")
             + f"; images: {', '.join(images(batch))}"
         )
@@ -169,19 +202,19 @@ class WatchHook(Hook):
             )
             model = bare(runner.model)
             write(file, model, self._states, batch, runner.iter + 1)
-            told += f"; to run it again: --replay {file}"
-        runner.logger.error(f"{told}. The step is not taken")
+            message += f"; to repeat the step: --replay {file}"
+        runner.logger.error(f"{message}. The step is skipped")
         if self._in_a_row >= self.max_in_a_row:
             raise NotFiniteError(
-                f"{self._in_a_row} iterations in a row were not finite, the last: "
-                f"{told}"
+                f"{self._in_a_row} iterations in a row were not finite. The last: "
+                f"{message}"
             )
 
 
 def _largest_gradients(model: torch.nn.Module) -> torch.Tensor | float:
-    """The largest of each parameter, added up: finite if all of them are."""
+    """The sum of each parameter's largest gradient: finite if all gradients are."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    gradients = [g for g in gradients if g.numel()]  # of a sharded model some are empty
+    gradients = [g for g in gradients if g.numel()]  # shards may be empty
     if not gradients:
         return 0.0
     largest = torch._foreach_norm(gradients, float("inf"))

@@ -1,7 +1,6 @@
-"""Before the first step: what would train for days, and for nothing.
+"""Checks before the first step that training can learn anything.
 
-Each function returns what is wrong in one sentence, with what to do; None if nothing
-is.
+Each function returns a message that says what is wrong and what to do, or None.
 """
 
 from collections.abc import Iterator
@@ -11,11 +10,17 @@ from torch import nn
 
 from convnext_dense.utils.distributed import bare
 
+# The names in a model of heads that classify.
 HEADS = ("bbox_head", "mask_head", "decode_head", "auxiliary_head")
 
 
-def trouble(runner: Runner) -> str | None:
-    """The first thing that is wrong with a run about to train."""
+def problem(runner: Runner) -> str | None:
+    """The first reason why a run that is about to train cannot learn.
+
+    The reasons are: the learning rate is 0 everywhere; the backbone is frozen and has
+    random weights, or is frozen although the config does not freeze it; a head has
+    another number of classes than the data.
+    """
     model = bare(runner.model)
     groups = runner.optim_wrapper.optimizer.param_groups
     backbone = getattr(model, "backbone", None)
@@ -26,16 +31,18 @@ def trouble(runner: Runner) -> str | None:
     )
 
 
-def _rates(groups) -> str | None:
+def _rates(groups: list[dict]) -> str | None:
+    """Checks that some learning rate is not 0."""
     if any(group.get("initial_lr", group["lr"]) for group in groups):
         return None
     return (
-        "the learning rate is 0 everywhere: nothing would be learnt; set "
+        "the learning rate is 0 everywhere: the model would not learn. Set "
         "optim_wrapper.optimizer.lr"
     )
 
 
-def _frozen(backbone: nn.Module, groups, runner: Runner) -> str | None:
+def _frozen(backbone: nn.Module, groups: list[dict], runner: Runner) -> str | None:
+    """Checks that a backbone that does not learn has weights, and is meant not to."""
     sizes = {id(p): p.numel() for p in backbone.parameters()}
     learning = sum(
         sizes.get(id(parameter), 0)
@@ -44,40 +51,41 @@ def _frozen(backbone: nn.Module, groups, runner: Runner) -> str | None:
         for parameter in group["params"]
         if parameter.requires_grad
     )
-    # The norms of a frozen backbone's maps learn.
+    # The norms of a frozen backbone's feature maps learn, few as they are.
     if learning >= sum(sizes.values()) / 100:
         return None
     config = runner.cfg.model.backbone
-    asked = config.get("frozen_stages", 0) > 0 or any(
+    intended = config.get("frozen_stages", 0) > 0 or any(
         "backbone" in key
         for key in (runner.cfg.optim_wrapper.get("paramwise_cfg") or {}).get(
             "custom_keys", ()
         )
     )
-    if not asked:
+    if not intended:
         return (
-            "no parameter of the backbone would learn: each is frozen or without a "
-            "learning rate, and the config asks for neither (frozen_stages, "
+            "no parameter of the backbone would learn: each is frozen or has a "
+            "learning rate of 0, but the config freezes none (frozen_stages, "
             "paramwise_cfg.custom_keys)"
         )
     if not (config.get("init_cfg") or runner._load_from or runner._resume):
         return (
-            "the backbone is frozen and random: name pre-trained weights as "
-            "model.backbone.init_cfg or load_from, or let it learn "
+            "the backbone is frozen and has random weights: name pre-trained weights "
+            "as model.backbone.init_cfg or load_from, or let it learn "
             "(model.backbone.frozen_stages=0)"
         )
     runner.logger.info("the backbone is frozen, as the config says; the heads learn")
     return None
 
 
-def _classes(model: nn.Module, dataset) -> str | None:
+def _classes(model: nn.Module, dataset: object) -> str | None:
+    """Checks that the heads have as many classes as the training data."""
     classes = getattr(dataset, "metainfo", {}).get("classes")
     if isinstance(classes, str):
         return (
-            f"the data set's metainfo.classes is the string {classes!r}; with one "
-            f"class: ({classes!r},)"
+            f"the data set's metainfo.classes is the string {classes!r}; for one "
+            f"class, write ({classes!r},)"
         )
-    for name, count in _counts(model):
+    for name, count in _class_counts(model):
         if classes is not None and count != len(classes):
             return (
                 f"{name} has {count} classes and the training data "
@@ -89,18 +97,19 @@ def _classes(model: nn.Module, dataset) -> str | None:
     return None
 
 
-def _counts(model: nn.Module) -> Iterator[tuple[str, int]]:
-    """The heads that tell classes, by their names in the model."""
+def _class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
+    """Name and number of classes of each head that classifies."""
     for name, module in model.named_modules():
-        kind = next((p for p in reversed(name.split(".")) if not p.isdigit()), "")
+        # bbox_head.0, ... are the heads of a cascade.
+        head = next((p for p in reversed(name.split(".")) if not p.isdigit()), "")
         count = getattr(module, "num_classes", None)
-        if kind in HEADS and isinstance(count, int):
+        if head in HEADS and isinstance(count, int):
             yield name, count
 
 
 def without_gradient(model: nn.Module) -> str | None:
-    """What the first backward pass has not reached; None if all of it was."""
-    reached = {True: [], False: []}
+    """Checks that the first backward pass has reached the backbone."""
+    reached: dict[bool, list[str]] = {True: [], False: []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             reached[parameter.grad is not None].append(name)

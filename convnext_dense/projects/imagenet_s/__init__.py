@@ -1,8 +1,8 @@
 """ImageNet-S: semi-supervised semantic segmentation of ImageNet, 919 categories.
 
 Sources: "Large-scale Unsupervised Semantic Segmentation" (arXiv 2106.03149) and
-its baselines (github.com/LUSSeg/ImageNetSegModel). Needs MMSegmentation, so only
-the configs that use it import this package.
+its baselines (github.com/LUSSeg/ImageNetSegModel). This package needs MMSegmentation,
+so only configs of ImageNet-S import it.
 """
 
 from .dataset import ImageNetSDataset, LoadImageNetSAnnotations

@@ -1,10 +1,10 @@
-"""The ImageNet-S data set, as its preparation scripts lay it out.
+"""The ImageNet-S data set, in the folders that its preparation scripts create.
 
     ROOT/train-semi/<wnid>/*.JPEG    ROOT/train-semi-segmentation/<wnid>/*.png
     ROOT/validation/<wnid>/*.JPEG    ROOT/validation-segmentation/<wnid>/*.png
 
-A label is an RGB picture; a pixel's id is R + 256 G. 0 is 'other', 1 to 919 are
-the categories in the order of their WordNet ids, 1000 is ignored.
+A label map is an RGB image. The id of a pixel is R + 256 G: 0 is 'other', 1 to 919
+are the categories in the order of their WordNet ids, 1000 is ignored.
 """
 
 from pathlib import Path
@@ -25,11 +25,11 @@ IGNORED = 1000
 
 @DATASETS.register_module()
 class ImageNetSDataset(BaseSegDataset):
-    """Photographs and label pictures of ImageNet-S.
+    """Images and label maps of ImageNet-S.
 
     Args:
-        kwargs: of mmseg's ``BaseSegDataset``; ``data_prefix`` names the folders
-            of a split.
+        kwargs: arguments of mmseg's ``BaseSegDataset``; ``data_prefix`` names the
+            folders of a split.
     """
 
     METAINFO: ClassVar = dict(classes=("other", *CATEGORIES))
@@ -42,27 +42,28 @@ class ImageNetSDataset(BaseSegDataset):
 
 @TRANSFORMS.register_module()
 class LoadImageNetSAnnotations(LoadAnnotations):
-    """Read a label picture: RGB to ids, (H, W) int64.
+    """Reads a label map of ImageNet-S: RGB to ids, (H, W) int64.
 
     Raises:
-        InputError: the picture is not RGB, or has an id that does not exist.
+        InputError: the label map is not RGB, or has an id that does not exist.
     """
 
     def _load_seg_map(self, results: dict) -> None:
         file = results["seg_map_path"]
         content = fileio.get(file, backend_args=self.backend_args)
-        picture = mmcv.imfrombytes(content, flag="unchanged", backend="cv2")
-        if picture is None or picture.ndim != 3:
+        image = mmcv.imfrombytes(content, flag="unchanged", backend="cv2")
+        if image is None or image.ndim != 3:
             raise InputError(
-                f"{file} is no label of ImageNet-S: those are RGB, with ids R + 256 G"
+                f"{file} is not a label map of ImageNet-S: those are RGB images with "
+                "the ids R + 256 G"
             )
-        blue_green_red = picture.astype(np.int64)
-        labels = blue_green_red[..., 2] + 256 * blue_green_red[..., 1]
+        bgr = image.astype(np.int64)
+        labels = bgr[..., 2] + 256 * bgr[..., 1]
         unknown = labels[(labels > len(CATEGORIES)) & (labels != IGNORED)]
         if unknown.size:
             raise InputError(
-                f"{file} has the id {unknown[0]}: there are 0 to {len(CATEGORIES)}, "
-                f"and {IGNORED} for what is ignored"
+                f"{file} has the id {unknown[0]}, but ImageNet-S has the ids 0 to "
+                f"{len(CATEGORIES)}, and {IGNORED} for ignored pixels"
             )
         results["gt_seg_map"] = labels
         results["seg_fields"].append("gt_seg_map")

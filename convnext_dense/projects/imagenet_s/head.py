@@ -1,12 +1,13 @@
-"""The ImageNet-S baselines' head: labels of 8 x 8 pixels from a map of stride 32."""
+"""The head of the ImageNet-S baselines: a map of stride 32 -> logits of stride 8."""
 
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# The baselines take the loss on labels of this stride: 920 logits for each pixel of
-# 32 images of 224 x 224 would be 6 GB, and as much again for their gradients.
+# The baselines compute the loss on every 4th label in both directions. The logits of
+# 920 classes for each pixel of 32 images of 224 x 224 would take 6 GB, and their
+# gradients as much again.
 LOSS_STRIDE = 4
 
 
@@ -14,11 +15,11 @@ LOSS_STRIDE = 4
 class PixelShuffleHead(BaseDecodeHead):
     """Dropout, a 1x1 convolution to patches of logits, and a pixel shuffle.
 
-    The LayerNorm before it is the backbone's output norm.
+    The baselines' layer norm before it is the backbone's output norm.
 
     Args:
-        patch_size: P; a position of the map gives P x P logits.
-        kwargs: of mmseg's ``BaseDecodeHead``.
+        patch_size: P; each position of the map yields P x P positions of logits.
+        kwargs: arguments of mmseg's ``BaseDecodeHead``.
 
     Shapes: one of the maps, (N, in_channels, h, w), to (N, num_classes, P h, P w).
     """
@@ -33,6 +34,7 @@ class PixelShuffleHead(BaseDecodeHead):
         self.conv_seg = nn.Conv2d(self.channels, self.out_channels * patch_size**2, 1)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The backbone's maps -> logits."""
         x = self._transform_inputs(inputs)
         return F.pixel_shuffle(self.cls_seg(x), self.patch_size)
 
@@ -41,4 +43,5 @@ class PixelShuffleHead(BaseDecodeHead):
         return labels[..., ::LOSS_STRIDE, ::LOSS_STRIDE]
 
     def predict_by_feat(self, seg_logits: Tensor, batch_img_metas: list) -> Tensor:
-        return seg_logits  # resized once, to the labels' size, by the segmentor
+        """Return the logits as they are: the segmentor resizes them once."""
+        return seg_logits

@@ -1,4 +1,4 @@
-"""mIoU of ImageNet-S, and predictions as its labels are: RGB pictures."""
+"""mIoU on ImageNet-S, and predictions in the format of its label maps (RGB)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,18 @@ from .dataset import IGNORED
 
 @METRICS.register_module()
 class ImageNetSMetric(IoUMetric):
-    """``IoUMetric`` over the 920 ids; ``output_dir`` gets what can be submitted.
+    """``IoUMetric`` over the 920 ids. Writes predictions that can be submitted.
 
-    As in the baselines' evaluation, a category that is nowhere counts as 0.
-    Predictions are written to ``output_dir/<wnid>/<image>.png`` with the colours
-    (id % 256, id // 256, 0), which 8-bit label pictures could not hold.
+    As in the baselines' evaluation, a category that occurs neither in labels nor in
+    predictions counts as 0. Predictions are written to
+    ``output_dir/<wnid>/<image>.png`` with the colours (id % 256, id // 256, 0): label
+    maps of 8 bits cannot hold 920 ids.
 
     Args:
-        kwargs: of mmseg's ``IoUMetric``.
+        kwargs: arguments of mmseg's ``IoUMetric``.
     """
+
+    output_dir: str | None
 
     def __init__(self, **kwargs):
         super().__init__(
@@ -29,6 +32,8 @@ class ImageNetSMetric(IoUMetric):
         )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Add a batch to the metric and write its predictions to ``output_dir``."""
+        # Without output_dir, IoUMetric does not write 8-bit files.
         output_dir, self.output_dir = self.output_dir, None
         super().process(data_batch, data_samples)
         self.output_dir = output_dir
@@ -37,6 +42,6 @@ class ImageNetSMetric(IoUMetric):
         for sample in data_samples:
             image = Path(sample["img_path"])
             ids = sample["pred_sem_seg"]["data"].squeeze().cpu().numpy()
-            blue_green_red = np.stack([np.zeros_like(ids), ids // 256, ids % 256], -1)
+            bgr = np.stack([np.zeros_like(ids), ids // 256, ids % 256], -1)
             file = Path(output_dir) / image.parent.name / f"{image.stem}.png"
-            mmcv.imwrite(blue_green_red.astype(np.uint8), str(file))
+            mmcv.imwrite(bgr.astype(np.uint8), str(file))

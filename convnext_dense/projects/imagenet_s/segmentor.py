@@ -1,4 +1,4 @@
-"""A segmentor for many classes and photographs of any size."""
+"""A segmentor whose memory is bounded for many classes and large images."""
 
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
@@ -9,16 +9,16 @@ from torch.nn import functional as F
 
 @MODELS.register_module()
 class BoundedEncoderDecoder(EncoderDecoder):
-    """``EncoderDecoder`` that decides on large images at a smaller size.
+    """``EncoderDecoder`` that predicts the labels of large images at a smaller size.
 
-    920 logits for each pixel of a photograph of 12 million take 44 GB. As in the
-    ImageNet-S baselines, an image of more than ``max_size`` x ``max_size`` pixels
-    is decided on with its longer side at ``max_size``, and the labels, not the
-    logits, are brought to the image's size.
+    The logits of 920 classes for an image of 12 million pixels take 44 GB. As in the
+    ImageNet-S baselines, the logits of an image with more than ``max_size`` x
+    ``max_size`` pixels have ``max_size`` as their longer side, and the labels, not the
+    logits, are resized to the image's size.
 
     Args:
-        max_size: pixels.
-        kwargs: of mmseg's ``EncoderDecoder``.
+        max_size: the longest side of the logits of a large image, in pixels.
+        kwargs: arguments of mmseg's ``EncoderDecoder``.
     """
 
     def __init__(self, max_size: int = 1000, **kwargs):
@@ -26,7 +26,10 @@ class BoundedEncoderDecoder(EncoderDecoder):
         self.max_size = max_size
 
     def postprocess_result(self, seg_logits: Tensor, data_samples=None) -> list:
-        """Shapes: (N, classes, h, w) to N samples; ``pred_sem_seg`` is (1, H, W)."""
+        """Turn logits into data samples with labels of the images' sizes.
+
+        Shapes: (N, classes, h, w) to N samples; ``pred_sem_seg`` is (1, H, W).
+        """
         if data_samples is None:
             return super().postprocess_result(seg_logits)
         shapes = [sample.ori_shape for sample in data_samples]
@@ -42,6 +45,7 @@ class BoundedEncoderDecoder(EncoderDecoder):
         return data_samples
 
     def _bounded(self, height: int, width: int) -> tuple[int, int]:
+        """The size of the logits for an image of this size."""
         if height * width <= self.max_size**2:
             return height, width
         scale = self.max_size / max(height, width)

@@ -1,4 +1,4 @@
-"""torchvision's augmentations in an MMSegmentation pipeline."""
+"""torchvision's augmentations as a transform of an MMSegmentation pipeline."""
 
 import numpy as np
 import torch
@@ -13,15 +13,15 @@ from convnext_dense.errors import InputError
 
 @TRANSFORMS.register_module()
 class TorchvisionTransforms(BaseTransform):
-    """Apply torchvision's v2 transforms to an image and, alike, to its labels.
+    """Applies torchvision's v2 transforms to an image and its label map.
 
-    What moves pixels moves those of ``gt_seg_map`` too, to the nearest label;
-    what changes colours leaves it as it is.
+    Geometric transforms change ``gt_seg_map`` like the image, with nearest-neighbour
+    interpolation. Transforms of colours leave it unchanged.
 
     Args:
-        transforms: each a dict: ``type``, a name in ``torchvision.transforms.v2``,
-            and its arguments. ``transforms`` in turn, as RandomApply has, may be
-            such a list.
+        transforms: dicts with ``type``, a name in ``torchvision.transforms.v2``, and
+            the transform's arguments. An argument ``transforms``, such as that of
+            RandomApply, may be such a list too.
 
     Raises:
         InputError: torchvision has no transform of that name.
@@ -31,6 +31,7 @@ class TorchvisionTransforms(BaseTransform):
         self.transforms = v2.Compose(list(map(_build, transforms)))
 
     def transform(self, results: dict) -> dict:
+        """Transform ``img`` (H, W, 3) BGR and, if it exists, ``gt_seg_map`` (H, W)."""
         rgb = np.ascontiguousarray(results["img"][..., ::-1].transpose(2, 0, 1))
         inputs = [tv_tensors.Image(torch.from_numpy(rgb))]
         if "gt_seg_map" in results:
@@ -44,11 +45,14 @@ class TorchvisionTransforms(BaseTransform):
 
 
 def _build(transform: dict) -> nn.Module:
+    """Build the transform of a dict, and those in its ``transforms``."""
     arguments = dict(transform)
     name = arguments.pop("type")
-    kind = getattr(v2, name, None)
-    if kind is None:
-        raise InputError(f"TorchvisionTransforms: torchvision's v2 has no {name}")
+    transform_class = getattr(v2, name, None)
+    if transform_class is None:
+        raise InputError(
+            f"TorchvisionTransforms: torchvision.transforms.v2 has no transform {name}"
+        )
     if "transforms" in arguments:
         arguments["transforms"] = list(map(_build, arguments["transforms"]))
-    return kind(**arguments)
+    return transform_class(**arguments)

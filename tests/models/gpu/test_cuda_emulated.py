@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from convnext_dense.models.fused.gpu import depthwise_cuda, nvrtc
 
-from ...conftest import ROOT
+from ...helpers.paths import ROOT
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 

@@ -10,7 +10,7 @@ import pytest
 
 from convnext_dense.models.fused.gpu import disk_cache, nvrtc
 
-from ...conftest import shell
+from ...helpers.running import shell
 
 SOURCE = 'extern "C" __global__ void fill(float* y) { y[threadIdx.x] = VALUE; }'
 

@@ -4,8 +4,8 @@ import pytest
 
 from convnext_dense.commands.benchmark import clock
 
-from ... import gpu_table
-from ...gpu_table import Backbones, Model
+from ...programs import gpu_table
+from ...programs.gpu_table import Backbones, Model
 
 SMALL = dict(depths=[1, 1, 1, 1], channels=[8, 16, 24, 32])
 STEP = dict(ms=1.0, peak=0.5, kept=0.5)

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from ...conftest import ROOT, shell
+from ...helpers.paths import ROOT
+from ...helpers.running import shell
 
 pytest.importorskip("triton")
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ...conftest import ROOT, shell
+from ...helpers.paths import ROOT
+from ...helpers.running import shell
 
 pytest.importorskip("triton")
 

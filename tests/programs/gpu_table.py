@@ -25,7 +25,9 @@ from convnext_dense.commands.benchmark.steps import EAGER, GRAPHS, REDUCE_OVERHE
 from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+from ..helpers.paths import ROOT
+
+CONFIGS = ROOT / "configs"
 NAMES = {
     "ms": "time",
     "host_ms": "host time",
@@ -176,10 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     try:
-        device = machine.device("cuda")
+        device = machine.choose_device("cuda")
     except InputError:
         parser.exit(2, "no table: torch finds no GPU here\n")
-    print(machine.about(device), end="\n\n", flush=True)
+    print(machine.describe(device), end="\n\n", flush=True)
     failed = False
     for line in lines(COMPARISONS, device, args.seconds):
         print(line, flush=True)

@@ -13,17 +13,21 @@ from rich.progress import track
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
+from convnext_dense.utils.text import reason
 
+from .. import INTERRUPTED
 from .decoding import Video
 from .inputs import Source, find
 from .predictor import OutOfMemory, Predictor, Prepared
 from .results import Results
 
-WAITING = 4  # batches of images of several shapes that wait for more of theirs
+# Images wait until a batch of their shape is full. This is the most that may wait, in
+# batches; then the largest incomplete batch is predicted.
+WAITING = 4
 
 
 class IncompleteError(InputError):
-    """Not all was predicted; what was is written."""
+    """Some inputs were not predicted. The results of the others are written."""
 
     def __init__(self, message: str, exit_code: int = 1):
         super().__init__(message)
@@ -31,7 +35,14 @@ class IncompleteError(InputError):
 
 
 class Item(NamedTuple):
-    """An image, or a frame of a video (from 1), with its id in the results."""
+    """An image, or a frame of a video, that is ready for the model.
+
+    Attributes:
+        source: the file.
+        frame: number of the frame from 1; None for an image.
+        number: the image's id in the results.
+        prepared: the pixels and the model's input.
+    """
 
     source: Source
     frame: int | None
@@ -39,7 +50,7 @@ class Item(NamedTuple):
     prepared: Prepared
 
 
-def predict(
+def predict_files(
     config: str | None,
     checkpoint: str,
     inputs: Sequence[str],
@@ -49,64 +60,67 @@ def predict(
     device: str | None = None,
     options: Sequence[str] = (),
 ) -> None:
-    """Predict what ``inputs`` name; ``results`` says what there is in ``out`` then.
+    """Predict all files that ``inputs`` name and write the results into ``out``.
+
+    ``results`` lists the files written.
 
     Args:
-        config: None takes the one that the checkpoint carries.
-        checkpoint: whatever ``checkpoints.read`` takes.
+        config: path of a config; None takes the config inside the checkpoint.
+        checkpoint: anything that ``checkpoints.read`` takes.
         inputs: files, folders and patterns.
-        score_thr: boxes of a lower score are not drawn.
-        batch: how many images of one shape the model is given at once. Images are
-            not padded to each other's size, so it does not change what is predicted.
-        device: such as 'cpu' or 'cuda:1'; None takes a GPU where there is one.
+        out: folder for the results.
+        score_thr: boxes with a lower score are not drawn.
+        batch: how many images of one shape the model predicts at once. Images are
+            not padded to each other's size, so predictions do not depend on it.
+        device: such as 'cpu' or 'cuda:1'; None takes a GPU if there is one.
         options: ``--cfg-options``.
 
     Raises:
-        InputError: nothing was predicted.
-        IncompleteError: some inputs could not be predicted, or it was interrupted.
+        InputError: no input could be predicted.
+        IncompleteError: some inputs could not be predicted, or the user interrupted.
     """
     if batch < 1:
-        raise InputError(f"--batch {batch}: at least one image at a time")
+        raise InputError(f"--batch {batch}: give a number of images, at least 1")
     out = Path(os.path.abspath(out))
     if math.isnan(score_thr):
         raise InputError("--score-thr nan: give a number from 0 to 1")
     files.check_folder(out, "--out")
-    found = find(inputs, out)
+    sources = find(inputs, out)
     predictor = Predictor(config, checkpoint, device, options)
     results = Results(out, predictor.scope, predictor.dataset_meta, score_thr)
     work = _Work(predictor, results, batch)
     interrupted = False
     with contextlib.closing(results):
         try:
-            work.images([source for source in found if not source.is_video])
-            for source in found:
+            work.images([source for source in sources if not source.is_video])
+            for source in sources:
                 if source.is_video:
                     work.video(source)
         except KeyboardInterrupt:
             interrupted = True
-    told = "".join(f"\n  {path}: {reason}" for path, reason in work.failures)
+    failures = "".join(f"\n  {path}: {why}" for path, why in work.failures)
     if interrupted:
         raise IncompleteError(
-            f"interrupted; files predicted: {work.done} of {len(found)}, in {out}"
-            + (f"; could not be:{told}" if told else ""),
-            exit_code=130,  # as shells have it
+            f"interrupted; files predicted: {work.done} of {len(sources)}, in {out}"
+            + (f"; files that could not be predicted:{failures}" if failures else ""),
+            exit_code=INTERRUPTED,
         )
-    if told and not work.done:
-        raise InputError(f"no file could be predicted:{told}")
-    if told:
+    if failures and not work.done:
+        raise InputError(f"no file could be predicted:{failures}")
+    if failures:
         raise IncompleteError(
-            f"{len(work.failures)} of {len(found)} files could not be predicted:{told}"
-            f"\nThe others are in {out}"
+            f"{len(work.failures)} of {len(sources)} files could not be predicted:"
+            f"{failures}\nThe results of the others are in {out}"
         )
     print_log(f"files predicted: {work.done}, in {out}", "current")
 
 
 class _Work:
-    """Takes files through model and results.
+    """Predicts files and writes their results.
 
     Attributes:
-        done: how many files.
-        failures: of the other files, path and reason.
+        done: the number of files predicted.
+        failures: path and reason of each file that could not be predicted.
     """
 
     def __init__(self, predictor: Predictor, results: Results, batch: int):
@@ -117,14 +131,15 @@ class _Work:
         self.done = 0
         self.failures: list[tuple[Path, str]] = []
 
-    def images(self, found: Sequence[Source]) -> None:
-        for item, sample in self._predicted(self._read(found), self._fail):
+    def images(self, sources: Sequence[Source]) -> None:
+        """Predict image files, in batches."""
+        for item, sample in self._predicted(self._read(sources), self._fail):
             image = item.prepared.image
             self._results.image(item.source, item.number, image, sample)
             self.done += 1
 
     def video(self, source: Source) -> None:
-        """Frame after frame: memory does not grow with the length."""
+        """Predict a video frame by frame: memory does not grow with its length."""
         try:
             video = Video(source.path)
             frames = track(video, source.file_name, video.count)
@@ -139,12 +154,12 @@ class _Work:
         else:
             self.done += 1
 
-    def _read(self, found: Sequence[Source]) -> Iterator[Item]:
-        for source in track(found, "images", disable=not found):
+    def _read(self, sources: Sequence[Source]) -> Iterator[Item]:
+        for source in track(sources, "images", disable=not sources):
             number = next(self._numbers)
             try:
                 prepared = self._predictor.read(source.path, number)
-            except Exception as error:  # whatever decoders and pipelines can raise
+            except Exception as error:  # decoders and pipelines can raise anything
                 self.failures.append((source.path, _reason(error)))
             else:
                 yield Item(source, None, number, prepared)
@@ -161,25 +176,25 @@ class _Work:
     def _predicted(
         self, items: Iterable[Item], fail: Callable, batch: int | None = None
     ) -> Iterator[tuple]:
-        """Items with their predictions; ``fail(item, error)`` gets those without."""
+        """Yield items with their predictions; call ``fail(item, error)`` for others."""
         for group in _batches(items, batch or self._batch):
             try:
                 samples = self._predictor([item.prepared for item in group])
-            except Exception as error:  # whatever a model can raise
+            except Exception as error:  # a model can raise anything
                 if len(group) == 1:
                     fail(*group, error)
                     continue
                 if isinstance(error, OutOfMemory):
                     raise
                 samples = None
-            if samples is None:  # one of them is to blame
+            if samples is None:  # one item fails: predict them one by one
                 yield from self._predicted(group, fail, batch=1)
             else:
                 yield from zip(group, samples, strict=True)
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of up to ``size`` items whose inputs have one shape."""
+    """Yield lists of up to ``size`` items whose inputs have the same shape."""
     waiting: dict[tuple, list[Item]] = {}
     for item in items:
         group = waiting.setdefault(tuple(item.prepared.data["inputs"].shape), [])
@@ -190,11 +205,12 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _stop(item: Item, error: Exception) -> None:
+    """Give up on a video at its first frame that fails."""
     raise InputError(f"frame {item.frame}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
+    """Why a file could not be predicted, in one line."""
     if isinstance(error, InputError):
         return str(error)
-    first_line, *_ = str(error).strip().split("\n")
-    return f"{type(error).__name__}: {first_line}"
+    return reason(error).partition("\n")[0]

@@ -1,6 +1,6 @@
 """Kill a training, let it go on, and compare it with one that was never stopped.
 
-    python -m tests.engine.kill_points [--every N] [--random N] [--jobs N] [--seed N]
+    python -m tests.programs.kill_points [--every N] [--random N] [--jobs N] [--seed N]
 
 tries every moment that ``moments`` names (with --every 5 each fifth), and kills at
 random times besides, on each path: by epochs and by iterations, without and with
@@ -32,6 +32,7 @@ from convnext_dense.reports.run.hook import RunReportHook
 from convnext_dense.utils import files
 
 from ..helpers import small_runs
+from ..helpers.mmengine_state import dump_configs_without_yapf
 
 # Kind, data-loader workers, iterations whose gradients a step accumulates.
 PATHS = [
@@ -200,6 +201,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    dump_configs_without_yapf()
     for toolbox in ("mmdet", "mmseg"):  # once, not in each process
         import_module(f"{toolbox}.utils").register_all_modules(False)
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Made-up targets for whole models, of one image of (height, width) pixels."""
+"""Random targets for training steps of detectors and segmentors."""
 
 import numpy as np
 import torch
@@ -6,8 +6,8 @@ import torch
 BOXES = 8  # in each image
 
 
-def detection(height: int, width: int):
-    """A DetDataSample with boxes, masks and labels."""
+def detection_target(height: int, width: int):
+    """A ``DetDataSample`` with boxes, masks and labels, for an image of this size."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
@@ -30,8 +30,8 @@ def detection(height: int, width: int):
     return sample
 
 
-def labels(height: int, width: int):
-    """A SegDataSample with a label map."""
+def segmentation_target(height: int, width: int):
+    """A ``SegDataSample`` with a label map of two classes, of this size."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 

@@ -1,4 +1,4 @@
-"""The page about a run that is over, or was stopped: ``tools/report.py``."""
+"""Write the report of a run that has ended, from its work dir."""
 
 import copy
 import os
@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from convnext_dense.config.checks.files import check_weights
 from convnext_dense.config.checks.requirements import check_toolbox
 from convnext_dense.config.options import load_config
-from convnext_dense.engine.build import build_layer_decay
+from convnext_dense.engine.build import build_layer_decay, layer_decay_groups
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
 from convnext_dense.optim.layer_decay import (
@@ -25,69 +25,73 @@ from convnext_dense.reports.run import curves, page
 from convnext_dense.reports.run.hook import PAGE, RunReportHook, facts
 
 
-def report(
+def write_report(
     work_dir: str | os.PathLike,
     checkpoint: str | None = None,
     out: str | os.PathLike | None = None,
     options: Sequence[str] | None = None,
 ) -> None:
-    """Write the page about the run in ``work_dir``, evaluating it once more.
+    """Validate a checkpoint of the run in ``work_dir`` and write the page.
 
-    What cannot be evaluated, for want of a checkpoint or of the data, leaves a
-    page of curves that says why.
+    If the checkpoint or the data is missing, the page has the learning curves alone
+    and says why.
 
     Args:
-        work_dir: of a run, with its config and logs.
-        checkpoint: by default the best one, or else the last.
-        out: the page; ``work_dir/report.html`` by default.
+        work_dir: folder of a run, with its config and logs.
+        checkpoint: path, or None for the best one, or else the last.
+        out: the HTML file; None is ``work_dir/report.html``.
         options: ``--cfg-options``.
 
     Raises:
-        InputError: ``work_dir`` is not of a run, or what was given is wrong.
+        InputError: ``work_dir`` is not the folder of a run; or ``checkpoint`` or
+            ``options`` were given and the validation failed.
     """
     work_dir = Path(work_dir)
     shown = load_config(str(_config(work_dir)), options)
     chosen = checkpoint or _checkpoint(work_dir)
     if chosen is None and not curves.read(work_dir).train:
         raise InputError(
-            f"{work_dir} has neither a log of its training nor a checkpoint"
+            f"{work_dir} has no training log and no checkpoint: there is nothing to "
+            "report"
         )
     cfg = copy.deepcopy(shown)
     cfg.load_from, cfg.resume = str(chosen) if chosen else None, False
     if "visualizer" in cfg:
-        cfg.visualizer.vis_backends = None  # this is no run to be logged
+        cfg.visualizer.vis_backends = None  # do not log the validation as a run
     check_toolbox(cfg)
     check_weights(cfg, ())
     hook, told, results = RunReportHook(), {}, "The run left no checkpoint."
+    runner = None
     if chosen is not None:
         try:
             runner = _validate(cfg, hook)
             results, told = hook.results(runner), facts(runner, ("val",))
-        except Exception as error:  # of a model or a data set of any kind
+        except Exception as error:  # models and data sets can raise anything
             if checkpoint or options:
                 raise
             results = f"{chosen} could not be evaluated: {error}"
     if isinstance(results, str):
-        print_log(f"curves alone: {results}", "current")
+        print_log(f"the report has curves only: {results}", "current")
     file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
-    page.write(file, work_dir, shown, results, name, _layers(cfg), told)
-    print_log(f"the run report is {file}", "current")
+    page.write(file, work_dir, shown, results, name, _layers(cfg, runner), told)
+    print_log(f"wrote the report {file}", "current")
 
 
 def _config(work_dir: Path) -> Path:
-    """The newest one that mmengine left there."""
+    """The newest config that mmengine wrote into ``work_dir``."""
     if not work_dir.is_dir():
-        raise InputError(f"no folder {work_dir}; name the work dir of a run")
+        raise InputError(f"there is no folder {work_dir}: name the work dir of a run")
     configs = sorted(work_dir.glob("*.py"), key=lambda file: file.stat().st_mtime)
     if not configs:
         raise InputError(
-            f"{work_dir} is not the work dir of a run: it has no config; a run of "
-            "tools/train.py leaves one beside its checkpoints"
+            f"{work_dir} is not the work dir of a run: it has no config. A run of "
+            "tools/train.py writes its config (.py) beside its checkpoints"
         )
     return configs[-1]
 
 
 def _checkpoint(work_dir: Path) -> Path | None:
+    """The best checkpoint of a run, or else the last; None if there is none."""
     best = sorted(work_dir.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
     if best:
         return best[-1]
@@ -100,17 +104,24 @@ def _checkpoint(work_dir: Path) -> Path | None:
 
 
 def _validate(cfg: Config, hook: RunReportHook) -> Runner:
-    """Run ``hook`` through one validation, which leaves no files."""
+    """Run one validation with ``hook``, in a temporary work dir."""
     with tempfile.TemporaryDirectory() as cfg.work_dir:
         return run(cfg, "val", hooks=[hook])
 
 
-def _layers(cfg: Config) -> list[Layer] | None:
+def _layers(cfg: Config, runner: Runner | None) -> list[Layer] | None:
+    """The layers' learning rates; None without layer decay.
+
+    Args:
+        runner: has the model of ``cfg``; None if the run could not be validated.
+    """
     wrapper = cfg.get("optim_wrapper", {})
     if wrapper.get("constructor") != LayerDecayOptimWrapperConstructor.__name__:
         return None
     try:
-        return layers_of(build_layer_decay(cfg))
+        if runner is None:
+            return layers_of(build_layer_decay(cfg))
+        return layers_of(layer_decay_groups(cfg, runner.model))
     except InputError as error:
-        print_log(f"the layers' learning rates are left out: {error}", "current")
+        print_log(f"the report lacks the layers' learning rates: {error}", "current")
         return None

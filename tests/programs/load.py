@@ -1,7 +1,7 @@
 """What a process takes: memory, open files, threads, workers, shared memory.
 
-``python -m tests.engine.load TASK DATA WORK_DIR`` trains on tiny pictures for long and
-writes what was taken after each epoch to WORK_DIR/taken.json.
+``python -m tests.programs.load TASK DATA WORK_DIR`` trains on tiny pictures for 280
+epochs and writes what the process took after each one to WORK_DIR/taken.json.
 """
 
 import argparse
@@ -21,10 +21,30 @@ from convnext_dense.config.options import load_config
 from convnext_dense.datasets import shapes
 from convnext_dense.engine.runner import run
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = {
-    "detection": ROOT / "configs/det/cascade_mask_rcnn_convnext_atto_shapes.py",
-    "segmentation": ROOT / "configs/seg/upernet_convnext_atto_shapes.py",
+from ..helpers.runs import DET, SEG
+
+CONFIGS = {"detection": DET, "segmentation": SEG}
+
+# Options that make the models of CONFIGS smaller still.
+NARROW = [
+    "model.backbone._delete_=True",
+    "model.backbone.type=ConvNeXt",
+    "model.backbone.arch.depths=[1,1,1,1]",
+    "model.backbone.arch.channels=[8,16,32,64]",
+]
+SMALL = {
+    "detection": [
+        *NARROW,
+        "model.neck.in_channels=[8,16,32,64]",
+        # PyTorch keeps memory for each new number of objects that a mask head meets.
+        "model.roi_head.mask_head=None",
+        "val_evaluator.metric=bbox",
+    ],
+    "segmentation": [
+        *NARROW,
+        "model.decode_head.in_channels=[8,16,32,64]",
+        "model.auxiliary_head.in_channels=32",
+    ],
 }
 
 

@@ -1,0 +1,130 @@
+"""Make mmengine write a run's checkpoints whole, and remove old ones only afterwards.
+
+mmengine writes a checkpoint directly under its name, and removes the previous one
+before that. A run that is killed, or whose disk is full, then has no checkpoint left.
+"""
+
+import errno
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from mmengine import runner as mmengine_runners
+from mmengine.fileio.backends import BaseStorageBackend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner import runner as mmengine_runner
+
+from convnext_dense.errors import InputError
+from convnext_dense.utils import files
+
+
+def save_whole() -> None:
+    """Give a checkpoint its name only when it is complete on the disk."""
+    plain = mmengine_checkpoint.save_checkpoint
+    if hasattr(plain, "__wrapped__"):  # installed already
+        return
+    save_checkpoint = _saving_whole(plain)
+    for module in (mmengine_checkpoint, mmengine_runners, mmengine_runner):
+        module.save_checkpoint = save_checkpoint
+
+
+def remove_after_saving() -> None:
+    """Remove the previous checkpoint only after the new one is complete."""
+    for name in ("_save_checkpoint_with_step", "_save_best_checkpoint"):
+        plain = getattr(CheckpointHook, name)
+        if not hasattr(plain, "__wrapped__"):
+            setattr(CheckpointHook, name, _removing_after(plain))
+
+
+def _saving_whole(plain: Callable) -> Callable:
+    """mmengine's ``save_checkpoint``, for local files by way of a partial file."""
+
+    @functools.wraps(plain)
+    def save_checkpoint(
+        checkpoint: dict,
+        filename: str,
+        file_client_args: dict | None = None,
+        backend_args: dict | None = None,
+    ) -> None:
+        if "://" in filename or file_client_args:  # not a local file
+            plain(checkpoint, filename, file_client_args, backend_args)
+            return
+        path = Path(filename)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with files.whole(path) as partial, partial.open("wb") as file:
+                _save(checkpoint, file)
+        except InputError as error:
+            free = shutil.disk_usage(path.parent).free / 1e9
+            raise InputError(
+                f"{error}; {free:.1f} GB are free there. The checkpoints before it "
+                "are complete. Free some space, then continue with --resume"
+            ) from error
+
+    return save_checkpoint
+
+
+def _save(checkpoint: dict, file: BinaryIO) -> None:
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:  # torch does not pass on the system's error
+        if shutil.disk_usage(os.path.dirname(file.name)).free < 1e6:
+            reason = os.strerror(errno.ENOSPC)
+            raise OSError(errno.ENOSPC, reason) from error
+        raise
+
+
+class _RemovesLater:
+    """A file backend that records what it shall remove until ``remove_now``."""
+
+    def __init__(self, backend: BaseStorageBackend):
+        self._backend = backend
+        self._recorded: list[tuple[str, int | None]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_backend"], name)
+
+    def remove(self, path: str) -> None:
+        self._recorded.append((path, _inode(path)))
+
+    rmtree = remove
+
+    def remove_now(self) -> None:
+        for path, inode in self._recorded:
+            if _inode(path) != inode:
+                continue  # the new checkpoint has the same name
+            if self._backend.isdir(path):
+                self._backend.rmtree(path)
+            else:
+                self._backend.remove(path)
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:  # not a local file
+        return None
+
+
+def _removing_after(plain: Callable) -> Callable:
+    """A method of ``CheckpointHook`` whose removals come after what it saves."""
+
+    @functools.wraps(plain)
+    def save(self: CheckpointHook, *args, **kwargs) -> None:
+        backend = getattr(self, "file_backend", None)
+        if backend is None:  # validation without training saves nothing
+            plain(self, *args, **kwargs)
+            return
+        self.file_backend = later = _RemovesLater(backend)
+        try:
+            plain(self, *args, **kwargs)
+        finally:
+            self.file_backend = backend
+        later.remove_now()
+
+    return save

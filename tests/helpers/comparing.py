@@ -1,0 +1,11 @@
+"""Compare tensors."""
+
+
+def assert_same(mine, theirs, tolerance=1e-5):
+    """Assert equal shapes, and differences within ``tolerance`` of the largest value.
+
+    Values below 1 are compared absolutely.
+    """
+    scale = max(1.0, theirs.abs().max().item())
+    assert mine.shape == theirs.shape
+    assert (mine - theirs).abs().max().item() <= tolerance * scale
