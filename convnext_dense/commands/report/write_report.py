@@ -70,6 +70,8 @@ def write_report(
             if checkpoint or options:
                 raise
             results = f"{chosen} could not be evaluated: {error}"
+    if results is None:
+        return  # rank 0 writes the page
     if isinstance(results, str):
         print_log(f"the report has curves only: {results}", "current")
     file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
