@@ -727,7 +727,7 @@ def test_tool_reports_what_is_left_of_a_run(tool, seg_run, tmp_path):
     shutil.rmtree(next(run.glob("*/vis_data")))
     done = tool("report", run)
     assert done.code == 2
-    assert "neither a log of its training nor a checkpoint" in done.err
+    assert "has no training log and no checkpoint" in done.err
     cfg.unlink()
     done = tool("report", run)
     assert done.code == 2
