@@ -1,31 +1,34 @@
 # make demo             train, test and draw on the built-in data set
 # make test             the tests, with the maintained toolbox stack
 # make test-openmmlab   the tests, with the classic toolbox stack
-# make test-long        what runs may meet: kills at every moment, many epochs, processes,
-#                       bad input; half an hour
-# make test-export      every architecture, full size, through both export formats: an
+# make test-isa         the models' tests with other instruction sets and with one thread
+# make test-long        kills at every moment, many epochs, many processes, bad input;
+#                       half an hour
+# make test-export      every architecture, full size, through both export formats; an
 #                       hour and 12 GB
-# make test-gpu         on a GPU, in under ten minutes: the kernels' tests, then time and
-#                       memory beside timm's, as a table. With PYTHON=... in that
-#                       interpreter's environment as it is, else in .venv
+# make test-gpu         on a GPU: the kernels' tests, then a table of time and memory
+#                       beside timm's; ten minutes. PYTHON=... takes that interpreter's
+#                       environment as it is, instead of .venv
+# make lint             ruff check, ruff format --check, mypy
+# make coverage         the share of lines that tests run, by file
 # make errors           docs/errors.md, from the table of tests/bad_inputs
-# make lint             ruff and mypy
-# make test-isa         the models' tests with other instruction sets and one thread
-# make coverage         the share of lines that the tests of TESTED run, by file
-# PYTHON=python3.12 chooses the interpreter of a new environment; JOBS=4 how many tests
-# run at a time; TESTED=tests/optim which tests coverage runs.
+# PYTHON=python3.12     the interpreter of a new environment
+# JOBS=4                how many tests run at a time
+# TESTED=tests/optim    which tests coverage runs
 
 PYTHON ?= python3
 JOBS ?= 2
 TESTED ?= tests
-TESTS = -n $(JOBS) --dist loadfile
+# No reorder: by default xdist starts files with few tests last. Some of them take minutes,
+# in which the other workers would have nothing to do.
+TESTS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
 .PHONY: demo test test-openmmlab test-long test-isa test-export test-gpu \
 	errors coverage lint
 
-# --no-compile: Python compiles what is imported, which is little of 6 GB; it must be let,
-# or each process compiles it again.
+# --no-compile: few of the 6 GB of modules are imported, and Python compiles those at the
+# first import. Without bytecode files each process would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL = bin/pip install --no-compile --disable-pip-version-check -e
 
@@ -52,11 +55,11 @@ demo: .venv/.onedl
 test: .venv/.dev
 	.venv/bin/python -m pytest $(TESTS)
 
-# The GPU's kernels know nothing of a toolbox: make test has their tests.
+# The GPU's kernels do not use a toolbox: make test runs their tests.
 test-openmmlab: .venv-openmmlab/.dev
 	.venv-openmmlab/bin/python -m pytest $(TESTS) --ignore=tests/models/gpu
 
-# Tests must hold whichever kernels PyTorch and oneDNN choose for the processor.
+# PyTorch and oneDNN choose kernels by the processor: the tests must pass with each.
 MODEL_TESTS = .venv/bin/python -m pytest $(TESTS) tests/models --ignore=tests/models/gpu
 
 test-isa: .venv/.dev
@@ -73,20 +76,20 @@ test-export: .venv/.dev
 	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/commands/test_export.py \
 		-k test_every_architecture
 
-# An interpreter that is given has all it needs: the machine may have no package index.
-GIVEN = $(filter-out file,$(origin PYTHON))
-GPU_PYTHON = $(if $(GIVEN),$(PYTHON),.venv/bin/python)
+# PYTHON=... on the command line must have all packages: a GPU machine may have no index.
+CHOSEN = $(filter-out file,$(origin PYTHON))
+GPU_PYTHON = $(if $(CHOSEN),$(PYTHON),.venv/bin/python)
 
-test-gpu: $(if $(GIVEN),,.venv/.dev)
+test-gpu: $(if $(CHOSEN),,.venv/.dev)
 	$(GPU_PYTHON) -m pytest -m gpu
 	$(GPU_PYTHON) -m tests.programs.gpu_table
 
 errors: .venv/.dev
 	.venv/bin/python -m tests.bad_inputs > docs/errors.md
 
-# Lines that only run in processes of their own count as not run.
+# Lines that only run in subprocesses count as not run.
 coverage: .venv/.dev
-	.venv/bin/python -m pytest $(TESTS) --cov=convnext_dense --cov-report=term \
+	.venv/bin/python -m pytest $(TESTS) --cov=convnext_dense --cov-report=term:skip-covered \
 		$(TESTED)
 
 lint: .venv/.dev

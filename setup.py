@@ -59,7 +59,7 @@ setup(
             "pre-commit>=3",
             "pytest>=7.3",
             "pytest-cov>=5",
-            "pytest-xdist>=3",
+            "pytest-xdist>=3.8",
             "ruff>=0.6",
             "timm>=1",
             "transformers>=4.56",

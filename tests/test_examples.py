@@ -1,5 +1,4 @@
-"""The examples train a detector and a segmentor with the toolboxes' own train.py,
-unchanged, through ``custom_imports`` alone."""
+"""The examples: the toolboxes' own train.py, unchanged, runs them."""
 
 import json
 import subprocess

@@ -1,4 +1,7 @@
-"""The architectures by name: how many blocks and channels each stage has."""
+"""The architectures by name: the blocks and channels of each stage.
+
+A new architecture is one more line in ``ARCHS``.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,15 +13,22 @@ NORM_EPS = 1e-6  # of the authors' norms
 
 
 class Arch(NamedTuple):
-    """Blocks and channels of each stage; what the norms add to a variance."""
+    """An architecture.
+
+    Attributes:
+        depths: the blocks of each stage.
+        channels: the channels of each stage.
+        norm_eps: every norm adds it to each variance.
+    """
 
     depths: tuple[int, ...]
     channels: tuple[int, ...]
     norm_eps: float = NORM_EPS
 
 
-# arXiv 2201.03545, section 3.1; atto to nano, and huge: 2301.00808, appendix A.1;
-# xxlarge: OpenCLIP's model card of convnext_xxlarge; trained with another eps.
+# tiny to xlarge: arXiv 2201.03545, section 3. atto to nano, and huge: arXiv 2301.00808,
+# appendix A.1. xxlarge: OpenCLIP's model card of convnext_xxlarge, which was trained
+# with another eps.
 ARCHS = {
     "atto": Arch((2, 2, 6, 2), (40, 80, 160, 320)),
     "femto": Arch((2, 2, 6, 2), (48, 96, 192, 384)),
@@ -35,10 +45,22 @@ ARCHS = {
 
 
 def resolve_arch(arch: str | Mapping) -> Arch:
-    """The architecture of a name, or of a dict with depths and channels.
+    """Look up an architecture by its name, or make one from a dict.
+
+    >>> import convnext_dense
+    >>> from convnext_dense.models.archs import resolve_arch
+    >>> resolve_arch("tiny").channels
+    (96, 192, 384, 768)
+    >>> resolve_arch(dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32])).depths
+    (1, 1, 2, 1)
+
+    Args:
+        arch: a name of ``ARCHS``, or a dict with ``depths`` and ``channels``, four
+            positive integers each.
 
     Raises:
-        InputError: there is none of that name, or the dict does not have them.
+        InputError: (a ValueError) the name is unknown, or the dict lacks ``depths`` or
+            ``channels`` or has other values in them.
     """
     if isinstance(arch, str):
         if arch not in ARCHS:

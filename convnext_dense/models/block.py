@@ -1,8 +1,8 @@
-"""The ConvNeXt block and its norms: the readable reference mathematics.
+"""The ConvNeXt block and GRN, as readable mathematics.
 
 ``Block.reference`` is the block as the papers write it. ``Block.forward`` computes
-the same by ``fused``, with less memory and time, wherever that can be: on a CPU by
-the lean block, on a GPU by kernels.
+the same with less memory and time where ``fused`` can: on a CPU by the lean block, on
+a GPU by kernels.
 
 Tensors between modules are (N, C, H, W). In the channels_last memory format
 ``permute(0, 2, 3, 1)`` is a view whose last dimension is contiguous, so the
@@ -11,6 +11,8 @@ norms and the pointwise layers below work without a copy.
 Sources: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2.6 and figure 4;
 GRN: "ConvNeXt V2" (arXiv 2301.00808), section 4 and algorithm 1.
 """
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +32,14 @@ def drop_path(rate: float) -> nn.Module:
 
 
 class GRN(nn.Module):
-    """Global response normalization: each channel against all others' strength.
+    """Global response normalization (arXiv 2301.00808, algorithm 1).
 
-    A channel's response is its L2 norm over the whole map, divided by the mean
-    of all channels' responses. ``gamma`` and ``beta`` start at 0, which makes it
+    A channel's response is its L2 norm over the whole map, divided by the mean of the
+    L2 norms of all channels. ``gamma`` and ``beta`` start at 0, so that GRN starts as
     the identity.
+
+    Args:
+        channels: C.
 
     Shapes: (N, H, W, C) -> (N, H, W, C).
     """
@@ -45,34 +50,38 @@ class GRN(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``, (N, H, W, C)."""
         response = x.norm(p=2, dim=(1, 2), keepdim=True)  # in fp32 under autocast
         response = response / (response.mean(dim=-1, keepdim=True) + NORM_EPS)
-        scale = 1 + self.gamma * response  # (N, 1, 1, C): x is passed over once
+        scale = 1 + self.gamma * response  # (N, 1, 1, C): one pass over x
         return x * scale.to(x.dtype) + self.beta.to(x.dtype)
 
 
 class Block(nn.Module):
-    """Depthwise 7x7, LayerNorm, pointwise x4, GELU, pointwise, layer scale, residual.
+    """The ConvNeXt block (arXiv 2201.03545, figure 4).
 
-    ConvNeXt V2's block has GRN after GELU. Parameter names are the authors':
+    Depthwise 7x7 convolution, LayerNorm, pointwise layer to 4C, GELU, pointwise layer
+    to C, layer scale, drop path; then the residual is added. ConvNeXt V2's block has
+    GRN after GELU (arXiv 2301.00808, section 4). Parameter names are the authors':
     ``dwconv``, ``norm``, ``pwconv1``, ``grn.gamma``, ``grn.beta``, ``pwconv2``,
     ``gamma``.
 
     Args:
         channels: C.
-        drop_path_rate: probability of dropping the branch, per sample.
+        drop_path_rate: the probability that an image's branch is left out.
         layer_scale_init_value: initial value of every element of ``gamma``;
             0 leaves layer scale out.
         use_grn: GRN between GELU and the second pointwise layer.
-        with_cp: recompute the block in the backward pass instead of keeping
+        with_cp: compute the block again in the backward pass instead of keeping
             its intermediates (gradient checkpointing).
-        norm_eps: what the norm adds to a variance.
+        norm_eps: the norm adds it to each variance.
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
 
-    lean = True  # Block.lean = False: every block by its reference
-    # Of this class itself: a subclass may compute something else than the kernels do.
+    lean = True  # after Block.lean = False every block is computed by its reference
+    # The GPU's kernels compute this very class. They look for this attribute in the
+    # class itself, because a subclass may compute something else.
     has_kernels = True
 
     def __init__(
@@ -99,6 +108,7 @@ class Block(nn.Module):
         self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the block on ``x``, (N, C, H, W), by the fastest way there is."""
         if not (self.lean and fused.takes(x)):
             return self.reference(x)
         by_kernels = fused.run_stage(None, (self,), None, x)
@@ -106,6 +116,7 @@ class Block(nn.Module):
             return by_kernels[0]
         if x.device.type != "cpu" or not self.is_as_built():
             return self.reference(x)
+        assert self.dwconv.bias is not None  # the constructor made it
         weights = fused.Weights(
             self.dwconv.weight,
             self.dwconv.bias,
@@ -116,19 +127,20 @@ class Block(nn.Module):
             self.pwconv2.weight,
             self.pwconv2.bias,
             self.gamma,
-            self.grn and self.grn.gamma,
-            self.grn and self.grn.beta,
+            None if self.grn is None else self.grn.gamma,
+            None if self.grn is None else self.grn.beta,
         )
-        rate = self.drop_path.p if self.training else 0.0
+        rate = cast(float, self.drop_path.p) if self.training else 0.0
         return fused.apply_block(x, weights, self.norm.eps, rate, not self.with_cp)
 
     def reference(self, x: Tensor) -> Tensor:
-        """The block, written out; what every other way to compute it must equal."""
+        """Compute the block as the papers write it; every faster way must equal it."""
         if self.with_cp and torch.is_grad_enabled():
             return x + checkpoint(self._branch, x, use_reentrant=False)
         return x + self._branch(x)
 
     def _branch(self, x: Tensor) -> Tensor:
+        """The block without its residual, (N, C, H, W) -> (N, C, H, W)."""
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
         y = F.gelu(self.pwconv1(y))
         if self.grn is not None:
@@ -139,7 +151,7 @@ class Block(nn.Module):
         return self.drop_path(y).permute(0, 3, 1, 2)
 
     def fold_layer_scale(self) -> None:
-        """Multiply ``gamma`` into the second pointwise layer, for good."""
+        """Multiply ``gamma`` into the second pointwise layer, and remove it."""
         if self.gamma is None:
             return
         with torch.no_grad():
@@ -148,14 +160,14 @@ class Block(nn.Module):
         self.gamma = None
 
     def is_as_built(self) -> bool:
-        """Whether every part is what the constructor made and nobody listens to it.
+        """Whether the submodules are those of the constructor and have no hooks.
 
-        Parts that were exchanged (adapters, quantization) or have hooks must be
-        called; the lean block only reads their parameters.
+        Submodules that were replaced (adapters, quantization) or have hooks must be
+        called. The lean block does not call submodules, it only reads their parameters.
         """
         from torchvision.ops import StochasticDepth
 
-        kinds = {
+        types: dict[nn.Module, type[nn.Module]] = {
             self.dwconv: nn.Conv2d,
             self.norm: nn.LayerNorm,
             self.pwconv1: nn.Linear,
@@ -163,7 +175,7 @@ class Block(nn.Module):
             self.drop_path: StochasticDepth,
         }
         if self.grn is not None:
-            kinds[self.grn] = GRN
+            types[self.grn] = GRN
         conv = self.dwconv
         if type(conv) is nn.Conv2d and (
             (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
@@ -173,10 +185,10 @@ class Block(nn.Module):
         ):
             return False
         return all(
-            type(part) is kind
-            and not part._forward_hooks
-            and not part._forward_pre_hooks
-            and not part._backward_hooks
-            and not part._backward_pre_hooks
-            for part, kind in kinds.items()
+            type(module) is module_type
+            and not module._forward_hooks
+            and not module._forward_pre_hooks
+            and not module._backward_hooks
+            and not module._backward_pre_hooks
+            for module, module_type in types.items()
         )

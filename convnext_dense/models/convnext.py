@@ -1,8 +1,8 @@
-"""The ConvNeXt backbone: four stages, a feature map from each, every map normalised."""
+"""The ConvNeXt backbone: four stages, and a normalised feature map from each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from mmengine.model import BaseModule, update_init_info
@@ -21,7 +21,12 @@ MIN_SIZE = 32  # the deepest map has stride 32
 
 
 class FeatureInfo(NamedTuple):
-    """What one output map looks like: C, and input pixels per map pixel."""
+    """Describes one output map.
+
+    Attributes:
+        channels: C.
+        stride: the input pixels per map pixel, along each side.
+    """
 
     channels: int
     stride: int
@@ -31,44 +36,52 @@ class FeatureInfo(NamedTuple):
 class ConvNeXt(BaseModule):
     """ConvNeXt and ConvNeXt V2 for dense prediction (arXiv 2201.03545, 2301.00808).
 
-    Arguments keep the names they have in mmpretrain's ConvNeXt, so an existing
-    mmdet or mmseg config changes only ``type``. Parameters keep the authors'
-    names, so their checkpoints load as they are.
+    Arguments have the names of mmpretrain's ConvNeXt, so an existing mmdet or mmseg
+    config changes only ``type``. Parameters have the authors' names, so the authors'
+    checkpoints load as they are.
+
+    >>> import torch
+    >>> import convnext_dense
+    >>> backbone = convnext_dense.ConvNeXt("atto", out_indices=(1, 3))
+    >>> maps = backbone(torch.rand(1, 3, 64, 96))
+    >>> [tuple(feature_map.shape) for feature_map in maps]
+    [(1, 80, 8, 12), (1, 320, 2, 3)]
+    >>> backbone.feature_info[0].stride
+    8
 
     Args:
-        arch: a name (tiny, small, base, large, xlarge and the others of
-            ``archs.ARCHS``), or a dict
-            with ``depths`` and ``channels``, four positive integers each.
+        arch: a name of ``archs.ARCHS`` (tiny, small, base, large, xlarge, ...), or a
+            dict with ``depths`` and ``channels``, four positive integers each.
         in_channels: channels of the input image.
-        drop_path_rate: drop path rate of the last block; it grows linearly
-            from 0 at the first. In [0, 1).
-        layer_scale_init_value: initial layer scale; 0 leaves it out. The
-            paper trains classifiers from 1e-6 and fine-tunes dense
-            predictors from 1.0. If left out: 1e-6, or 0 with ``use_grn``.
-        out_indices: the stages whose maps are returned, 0 to 3; negative
-            numbers count from the last. Stages after the last one named are
-            not built.
-        frozen_stages: how many stages are frozen, counted from the input: 1
-            freezes the stem and stage 0, 4 all stages, 0 or less nothing.
-            The norms of the output maps stay trainable.
+        drop_path_rate: drop path rate of the last block, in [0, 1). The rate grows
+            linearly from 0 at the first block.
+        layer_scale_init_value: initial layer scale; 0 leaves layer scale out. The
+            paper trains classifiers from 1e-6 and fine-tunes dense predictors from
+            1.0. None means 1e-6, or 0 with ``use_grn``.
+        out_indices: the stages whose maps are returned, 0 to 3; negative numbers
+            count from the last stage. Stages after the last index are not built.
+        frozen_stages: the number of frozen stages, counted from the input: 1 freezes
+            the stem and stage 0, 4 freezes all stages, 0 or less freezes nothing. The
+            norms of the output maps stay trainable.
         use_grn: global response normalization in every block: ConvNeXt V2.
-        gap_before_final_norm: accepted only as False: dense prediction has
-            no pooling. Existing configs carry it.
-        with_cp: gradient checkpointing of every block. (On a GPU the kernels keep no
-            more anyway.)
-        cuda_graphs: on a GPU, replay whole stages, forwards and back, as CUDA graphs
-            for the few shapes that come most: the fastest way to train on crops of one
-            size. It takes memory for each of these shapes, a quarter of the device's
-            at most; other shapes take the ordinary way.
-        init_cfg: as everywhere in mmengine. ``dict(type='Pretrained',
-            checkpoint=SOURCE)`` loads weights of any library, from a file, a URL,
-            ``timm://NAME`` or ``hf://OWNER/NAME``; where the backbone is in a
-            larger model is found, and ``prefix`` picks one of several. Without
-            it, weights are initialised as in the paper: truncated normal, 0.02.
+        gap_before_final_norm: only False is accepted, because dense prediction has no
+            pooling. Existing configs set it.
+        with_cp: gradient checkpointing of every block. It changes nothing where a
+            GPU's kernels run: they keep no more in any case.
+        cuda_graphs: on a GPU, replay the forward and backward passes of whole stages
+            as CUDA graphs for the few most frequent shapes. This is the fastest way to
+            train on crops of one size. Each of these shapes takes memory, all together
+            a quarter of the device's memory at most. Other shapes run without graphs.
+        init_cfg: mmengine's initialisation config. ``dict(type='Pretrained',
+            checkpoint=SOURCE)`` loads weights of any library from a file, a URL,
+            ``timm://NAME`` or ``hf://OWNER/NAME``. The backbone is found inside a
+            larger model; ``prefix`` chooses one of several. Without ``init_cfg``
+            weights are initialised as in the paper: truncated normal with standard
+            deviation 0.02.
 
     Raises:
-        InputError: (a ValueError) an argument out of its range, or, from
-            ``forward``, an image smaller than 32 pixels.
+        InputError: (a ValueError) an argument is out of its range, or an image in
+            ``forward`` has a side of less than 32 pixels.
 
     Shapes: (N, in_channels, H, W), H and W at least 32, to a tuple of
     (N, channels, H // stride, W // stride), finest first; with odd sizes each
@@ -100,20 +113,22 @@ class ConvNeXt(BaseModule):
             )
         if gap_before_final_norm:
             raise InputError(
-                "gap_before_final_norm=True of ConvNeXt is for classification; "
-                "leave it out or set it to False"
+                "gap_before_final_norm=True of ConvNeXt: only classification uses it. "
+                "Leave it out or set it to False"
             )
         if isinstance(init_cfg, list) and any(map(_is_pretrained, init_cfg)):
             raise InputError(
-                "init_cfg of ConvNeXt: give Pretrained alone, not in a list; what a "
-                "checkpoint lacks is initialised as in the paper"
+                "init_cfg of ConvNeXt: Pretrained is in a list. Give it alone, as "
+                "dict(type='Pretrained', checkpoint=...); weights that the checkpoint "
+                "lacks are initialised as in the paper"
             )
         self.frozen_stages = frozen_stages
         self.cuda_graphs = cuda_graphs
         if layer_scale_init_value is None:
             layer_scale_init_value = 0.0 if use_grn else 1e-6
 
-        # Stages after the last output would never see a gradient: DDP stops on such.
+        # Stages after the last output map would get no gradient, and DDP raises an
+        # error for parameters without one.
         depths = self.depths[: max(self.out_indices) + 1]
         c = self.channels[: len(depths)]
         stem = nn.Sequential(
@@ -154,6 +169,15 @@ class ConvNeXt(BaseModule):
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the feature maps of images ``x``, (N, in_channels, H, W).
+
+        Returns:
+            a map (N, channels, H // stride, W // stride) for each of ``out_indices``,
+            finest first.
+
+        Raises:
+            InputError: (a ValueError) a side is shorter than 32 pixels.
+        """
         check_size(x, "ConvNeXt")
         x = x.contiguous(memory_format=torch.channels_last)
         if Block.lean:
@@ -166,7 +190,7 @@ class ConvNeXt(BaseModule):
         return tuple(maps)
 
     def _run_stage(self, i: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Stage ``i``: its output, and the normed map if that is an output map."""
+        """Compute stage ``i``: its output, and the normed map if it is returned."""
         downsample, stage, norm = self._modules_of(i)
         graphed = self if self.cuda_graphs else None
         if Block.lean:
@@ -174,34 +198,39 @@ class ConvNeXt(BaseModule):
             if by_kernels is not None:
                 return by_kernels
         x = downsample(x)
-        if Block.lean:  # where the entrance alone has to be called
+        if Block.lean:  # the kernels may take the blocks without the entrance
             by_kernels = fused.run_stage(None, stage, norm, x, graphed)
             if by_kernels is not None:
                 return by_kernels
         x = stage(x)
         return x, None if norm is None else norm(x)
 
-    def _modules_of(self, i: int) -> tuple[nn.Module, nn.Module, nn.Module | None]:
-        """Entrance, blocks and output norm of stage ``i``."""
+    def _modules_of(
+        self, i: int
+    ) -> tuple[nn.Sequential, nn.Sequential, nn.Module | None]:
+        """The stem or downsample layer, the blocks and the output norm of a stage."""
         norm = getattr(self, f"norm{i}") if i in self.out_indices else None
-        return self.downsample_layers[i], self.stages[i], norm
+        entrance, blocks = self.downsample_layers[i], self.stages[i]
+        return cast(nn.Sequential, entrance), cast(nn.Sequential, blocks), norm
 
     def _stage_modules(self) -> list[tuple]:
+        """The modules of every stage, for ``fused.prepare``."""
         return [self._modules_of(i) for i in range(len(self.stages))]
 
     def train(self, mode: bool = True) -> "ConvNeXt":
+        """Set training mode, except for frozen stages: they stay in evaluation mode."""
         super().train(mode)
         self._freeze()
         return self
 
     def init_weights(self) -> None:
-        """Load what ``init_cfg`` names, reporting what was used and what was not.
+        """Load the weights that ``init_cfg`` names, and log which were used.
 
         Raises:
-            InputError: the checkpoint cannot be had, or none of it fits.
+            InputError: the checkpoint cannot be read, or none of its weights fits.
         """
         if _is_pretrained(self.init_cfg):
-            # checkpoints/ registers it, so that models/ need not import checkpoints/.
+            # checkpoints/ registers the initialiser; models/ must not import it.
             WEIGHT_INITIALIZERS.build({**self.init_cfg, "type": "ConvNeXtPretrained"})(
                 self
             )
@@ -212,31 +241,44 @@ class ConvNeXt(BaseModule):
             super().init_weights()
 
     def optimize_for_inference(self) -> "ConvNeXt":
-        """Make a trained backbone a little faster; call it when weights are loaded.
+        """Make a trained backbone a little faster. Call it after loading the weights.
 
-        Layer scale is folded into the weights (its parameters, ``gamma``, are gone
-        then), and they are laid out as they are read; on a GPU, CUDA graphs replay the
-        shapes that come most (see ``cuda_graphs``). The maps stay the same but for
-        rounding.
+        Layer scale is folded into the weights; its parameters, ``gamma``, are removed.
+        Weights are stored in the channels_last memory format. On a GPU, CUDA graphs
+        replay the most frequent shapes (see ``cuda_graphs``). The maps stay the same
+        except for rounding.
 
         Returns:
             the backbone itself, in evaluation mode and frozen.
         """
-        for stage in self.stages:
-            for block in stage:
-                block.fold_layer_scale()
+        for module in self.stages.modules():
+            if isinstance(module, Block):
+                module.fold_layer_scale()
         self.cuda_graphs = True
         return self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def _freeze(self) -> None:
-        frozen = max(self.frozen_stages, 0)
-        for part in (*self.downsample_layers[:frozen], *self.stages[:frozen]):
-            part.eval()
-            part.requires_grad_(False)
+        """Freeze the first ``frozen_stages`` stages, in evaluation mode."""
+        count = max(self.frozen_stages, 0)
+        for module in (*self.downsample_layers[:count], *self.stages[:count]):
+            module.eval()
+            module.requires_grad_(False)
 
 
 def drop_path_rates(last: float, depths: Sequence[int]) -> Iterator[float]:
-    """The rate of each block: from 0 at the first, linearly, to ``last``."""
+    """The drop path rate of each block: linear, from 0 at the first to ``last``.
+
+    >>> from convnext_dense.models.convnext import drop_path_rates
+    >>> [round(rate, 2) for rate in drop_path_rates(0.4, depths=(1, 1, 2, 1))]
+    [0.0, 0.1, 0.2, 0.3, 0.4]
+
+    Args:
+        last: the rate of the last block, in [0, 1).
+        depths: the blocks of each stage.
+
+    Raises:
+        InputError: (a ValueError) ``last`` is out of its range.
+    """
     if not 0 <= last < 1:
         raise InputError(
             f"drop_path_rate={last} is a probability: give a number from 0 up to, but "
@@ -247,7 +289,15 @@ def drop_path_rates(last: float, depths: Sequence[int]) -> Iterator[float]:
 
 
 def check_size(image: Tensor, backbone: str) -> None:
-    """Raise an InputError if a stage's map of ``image`` would have no pixel."""
+    """Check that every stage's map of an image has at least one pixel.
+
+    Args:
+        image: (..., H, W).
+        backbone: the backbone's name, for the message.
+
+    Raises:
+        InputError: (a ValueError) H or W is less than 32.
+    """
     height, width = image.shape[-2:]
     if min(height, width) < MIN_SIZE:
         raise InputError(
@@ -256,24 +306,31 @@ def check_size(image: Tensor, backbone: str) -> None:
         )
 
 
-def _is_pretrained(init_cfg) -> bool:
+def _is_pretrained(init_cfg: object) -> bool:
+    """Whether an ``init_cfg`` names a checkpoint."""
     return isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained"
 
 
 def resolve_out_indices(out_indices: Sequence[int] | int) -> tuple[int, ...]:
-    """The stages named, as numbers from 0, each once and in order."""
-    given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-    if not given or any(
-        not isinstance(i, int) or not -NUM_STAGES <= i < NUM_STAGES for i in given
+    """The indices of the output stages, from 0 to 3, each once and in order.
+
+    Raises:
+        InputError: (a ValueError) there is no index, or one is out of range.
+    """
+    indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    if not indices or any(
+        not isinstance(i, int) or not -NUM_STAGES <= i < NUM_STAGES for i in indices
     ):
         raise InputError(
             f"out_indices={out_indices!r}: name at least one of the stages "
             f"0 to {NUM_STAGES - 1}"
         )
-    return tuple(sorted({i % NUM_STAGES for i in given}))
+    return tuple(sorted({i % NUM_STAGES for i in indices}))
 
 
 def _init_parameters(module: nn.Module) -> None:
+    """Initialise a layer as the paper does (arXiv 2201.03545, appendix A.1)."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -4,15 +4,17 @@ from torch import Tensor, nn
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of each position of a feature map.
+    """LayerNorm over the channels at each position of a feature map.
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``, (N, C, H, W), over its channels."""
         rows = x.permute(0, 2, 3, 1)
         if rows.device.type == "cpu":
-            # What autocast does elsewhere. A CPU would take half-precision rows with
-            # an fp32 weight, and lose a third of the weight's gradient.
+            # Autocast casts to fp32 here on a GPU but not on a CPU. A CPU's layer norm
+            # with half-precision rows and an fp32 weight loses a third of the weight's
+            # gradient.
             rows = rows.to(self.weight.dtype)
         return super().forward(rows).permute(0, 3, 1, 2)

@@ -1,13 +1,14 @@
 """Layer-wise, stage-wise and block-wise learning-rate decay.
 
-A parameter's name gives its layer, the layer its learning-rate scale: the first
-layer learns slowest, the last layer, which is everything behind the backbone's
-stages, at the full rate. ``layer_of`` is that rule, a pure function; the
-optim-wrapper constructor applies it on top of mmengine's own per-parameter
-rules. Layer-wise and stage-wise are the authors', of their detection and
-segmentation code (github.com/facebookresearch/ConvNeXt,
-layer_decay_optimizer_constructor.py); block-wise is that of the ImageNet-S
-baselines (github.com/LUSSeg/ImageNetSegModel, models_convnext.py).
+A parameter's name determines its layer, and the layer its learning-rate scale. The
+first layer has the lowest scale. The last layer has scale 1; it is everything after the
+backbone's stages. ``layer_of`` computes the layer. The optim-wrapper constructor
+applies the scales in addition to mmengine's own per-parameter rules.
+
+Layer-wise and stage-wise decay are the authors', of their detection and segmentation
+code (github.com/facebookresearch/ConvNeXt, layer_decay_optimizer_constructor.py).
+Block-wise decay is that of the ImageNet-S baselines
+(github.com/LUSSeg/ImageNetSegModel, models_convnext.py).
 """
 
 import logging
@@ -25,7 +26,7 @@ from convnext_dense.errors import InputError
 
 DECAY_TYPES = ("layer_wise", "stage_wise", "block_wise")
 
-_OWN_KEYS = {"decay_rate", "decay_type", "num_layers"}
+_LAYER_DECAY_KEYS = {"decay_rate", "decay_type", "num_layers"}
 _MMENGINE_KEYS = {
     "bias_decay_mult",
     "bias_lr_mult",
@@ -36,23 +37,35 @@ _MMENGINE_KEYS = {
     "flat_decay_mult",
     "norm_decay_mult",
 }
-BACKBONE_PART = re.compile(r"backbone\.(stages|downsample_layers)\.(\d+)\.(\d+)\.")
+BACKBONE_PARAMETER = re.compile(r"backbone\.(stages|downsample_layers)\.(\d+)\.(\d+)\.")
 
 
 class Layer(NamedTuple):
-    """One row of the table: its scale, how many parameters, of which parts."""
+    """One layer of an optimizer.
 
-    index: int
+    Attributes:
+        number: 0 for the stem, the highest for the head.
+        lr_scale: the factor of the base learning rate.
+        parameters: the number of parameters, elements counted.
+        parts: the model's modules in the layer, as in ``stages.2.3-5``.
+    """
+
+    number: int
     lr_scale: float
     parameters: int
     parts: tuple[str, ...]
 
 
 def default_num_layers(depths: tuple[int, ...], decay_type: str) -> int:
-    """The layer of the backbone's last block; the head is one further.
+    """The layer of the backbone's last block. The head's layer is one higher.
 
-    In layer-wise and stage-wise decay 6 for tiny and 12 for deeper ones, the
-    authors' rule; in block-wise decay every block and downsample layer counts.
+    Layer-wise and stage-wise decay follow the authors: 12 if the third stage has more
+    than nine blocks, otherwise 6. Block-wise decay counts every block and every
+    downsample layer.
+
+    Args:
+        depths: the blocks of each stage.
+        decay_type: one of ``DECAY_TYPES``.
     """
     if decay_type == "block_wise":
         return sum(depths) + len(depths) - 1
@@ -64,83 +77,122 @@ def layer_of(
 ) -> int:
     """The layer of a parameter: 0 for the stem, ``num_layers + 1`` for the head.
 
+    >>> import convnext_dense
+    >>> from convnext_dense.optim.layer_decay import layer_of
+    >>> layer_of("backbone.stages.2.4.gamma", 6, "layer_wise")
+    4
+    >>> layer_of("backbone.stages.2.4.gamma", 6, "stage_wise")
+    3
+    >>> layer_of("neck.lateral_convs.0.conv.weight", 6, "layer_wise")
+    7
+
     Args:
-        name: as in ``named_parameters()`` of a detector or segmentor, whose
-            ConvNeXt is ``backbone``.
+        name: the parameter's name in ``named_parameters()`` of a detector or segmentor
+            whose ConvNeXt is ``backbone``.
         num_layers: the layer of the last stage in layer-wise decay.
-        decay_type: ``'layer_wise'`` gives each of the first two stages a layer,
-            every three blocks of the third one, and the fourth the last;
-            ``'stage_wise'`` gives each stage one, and all downsample layers 0;
-            ``'block_wise'`` gives each downsample layer and each block one.
-        depths: blocks of each stage; only block-wise decay needs them.
+        decay_type: how the backbone is divided into layers. ``'layer_wise'``: stages 0
+            and 1 are a layer each, every three blocks of stage 2 are one, stage 3 is
+            the last. ``'stage_wise'``: each stage is a layer, all downsample layers are
+            layer 0. ``'block_wise'``: each downsample layer and each block is a layer.
+        depths: the blocks of each stage; only block-wise decay needs them.
     """
-    match = BACKBONE_PART.match(name)
+    match = BACKBONE_PARAMETER.match(name)
     if not match:
         return num_layers + 1
-    part, stage, block = match[1], int(match[2]), int(match[3])
+    in_stage = match[1] == "stages"
+    stage, block = int(match[2]), int(match[3])
     if decay_type == "block_wise":
         downsample = sum(depths[:stage]) + stage
-        return downsample if part == "downsample_layers" else downsample + 1 + block
+        return downsample + 1 + block if in_stage else downsample
     if decay_type == "stage_wise":
-        return stage + 1 if part == "stages" else 0
-    if part == "downsample_layers":
+        return stage + 1 if in_stage else 0
+    if not in_stage:
         return (0, 2, 3, num_layers)[stage]
     return (1, 2, min(3 + block // 3, num_layers), num_layers)[stage]
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's constructor with layer decay; ``constructor=`` of ``optim_wrapper``.
+    """mmengine's optim-wrapper constructor, with layer decay.
 
-    ``paramwise_cfg`` takes, besides everything mmengine's own constructor does
-    (``custom_keys``, ``norm_decay_mult``, ``bypass_duplicate``, ...):
+    A config names it as ``constructor`` of ``optim_wrapper``. Its ``paramwise_cfg``
+    takes the options of mmengine's own constructor (``custom_keys``,
+    ``norm_decay_mult``, ``bypass_duplicate``, ...) and these:
 
-    - ``decay_rate``: learning-rate factor from one layer to the one before it.
+    - ``decay_rate``: the learning rate's factor from one layer to the one before it,
+      above 0 and at most 1.
     - ``decay_type``: ``'layer_wise'`` (the default), ``'stage_wise'`` or
       ``'block_wise'``.
-    - ``num_layers``: by the authors' rule from the backbone if left out;
-      block-wise decay always counts the backbone's blocks.
+    - ``num_layers``: at least 4; left out, the authors' rule computes it from the
+      backbone's depths. Block-wise decay does not take it: it counts the blocks.
 
-    As in the authors' code, one-dimensional parameters (norms, biases, layer
-    scale) have no weight decay unless mmengine's options say otherwise. Frozen
-    parameters are left out. Each group carries ``layer`` and ``lr_scale``.
+    As in the authors' code, one-dimensional parameters (norms, biases, layer scale)
+    have no weight decay unless mmengine's options set one. Frozen parameters are left
+    out. Each parameter group has the keys ``layer``, ``lr_scale`` and ``param_names``.
+
+    >>> import torch
+    >>> import convnext_dense
+    >>> from mmengine.optim import build_optim_wrapper
+    >>> model = torch.nn.Module()
+    >>> model.backbone = convnext_dense.ConvNeXt("atto")
+    >>> cfg = dict(
+    ...     constructor="LayerDecayOptimWrapperConstructor",
+    ...     optimizer=dict(type="AdamW", lr=1e-4),
+    ...     paramwise_cfg=dict(decay_rate=0.5, decay_type="stage_wise"),
+    ... )
+    >>> groups = build_optim_wrapper(model, cfg).optimizer.param_groups
+    >>> sorted({(group["layer"], group["lr_scale"]) for group in groups})[-2:]
+    [(4, 0.125), (7, 1.0)]
 
     Raises:
-        InputError: an option unknown or out of range, or a model whose
-            ``backbone`` has no ConvNeXt parameters.
+        InputError: (a ValueError) an option is unknown or out of its range, or the
+            model's ``backbone`` has no ConvNeXt parameters.
     """
 
+    paramwise_cfg: dict
+
     def _validate_cfg(self) -> None:
+        """Check ``paramwise_cfg``; mmengine's constructor calls this first."""
         super()._validate_cfg()
-        given = self.paramwise_cfg
-        unknown = sorted(set(given) - _OWN_KEYS - _MMENGINE_KEYS)
+        options = self.paramwise_cfg
+        unknown = sorted(set(options) - _LAYER_DECAY_KEYS - _MMENGINE_KEYS)
         if unknown:
             raise _wrong(
-                f"unknown {', '.join(unknown)}; there are "
-                f"{', '.join(sorted(_OWN_KEYS | _MMENGINE_KEYS))}"
+                f"unknown {', '.join(unknown)}; use some of "
+                f"{', '.join(sorted(_LAYER_DECAY_KEYS | _MMENGINE_KEYS))}"
             )
-        rate = given.get("decay_rate")
+        rate = options.get("decay_rate")
         if not isinstance(rate, int | float) or not 0 < rate <= 1:
             raise _wrong(f"decay_rate is {rate!r}; give a number above 0, at most 1")
-        if given.get("decay_type", DECAY_TYPES[0]) not in DECAY_TYPES:
+        if options.get("decay_type", DECAY_TYPES[0]) not in DECAY_TYPES:
             raise _wrong(
-                f"decay_type is {given['decay_type']!r}; "
-                f"there are {', '.join(DECAY_TYPES)}"
+                f"decay_type is {options['decay_type']!r}; "
+                f"use one of {', '.join(DECAY_TYPES)}"
             )
-        layers = given.get("num_layers")
+        layers = options.get("num_layers")
         if layers is not None and (not isinstance(layers, int) or layers < 4):
             raise _wrong(f"num_layers is {layers!r}; give at least 4, or leave it out")
-        if layers is not None and given.get("decay_type") == "block_wise":
+        if layers is not None and options.get("decay_type") == "block_wise":
             raise _wrong("block_wise counts the backbone's blocks; drop num_layers")
         if self.base_lr is None:
-            raise InputError("optim_wrapper.optimizer needs an lr for layer decay")
+            raise InputError(
+                "optim_wrapper.optimizer has no lr, which layer decay needs: add lr=..."
+            )
         if self.base_wd is not None:
             no_decay = ("norm_decay_mult", "bias_decay_mult", "flat_decay_mult")
-            self.paramwise_cfg = {**dict.fromkeys(no_decay, 0.0), **given}
+            self.paramwise_cfg = {**dict.fromkeys(no_decay, 0.0), **options}
 
     def add_params(self, params: list[dict], module: nn.Module, prefix="", **kwargs):
-        """mmengine's groups, one a parameter, scaled by layer and merged."""
-        if prefix:  # a submodule: mmengine's method calls itself for each
+        """Add one parameter group for each layer and each set of options.
+
+        mmengine makes one group for each parameter; these are scaled and merged.
+
+        Args:
+            params: the list to which the groups are added.
+            module: the model.
+            prefix: the submodule's name, when mmengine's method calls itself.
+        """
+        if prefix:
             return super().add_params(params, module, prefix=prefix, **kwargs)
         singles: list[dict] = []
         with _quiet():
@@ -149,19 +201,25 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         _log_table(params, module, self.paramwise_cfg, self.base_lr)
 
     def _by_layer(self, singles: list[dict], model: nn.Module) -> list[dict]:
+        """Scale the groups of single parameters and merge those of equal options.
+
+        Returns:
+            the groups in the order of their layers.
+        """
         decay_type = self.paramwise_cfg.get("decay_type", DECAY_TYPES[0])
         names = {id(param): name for name, param in model.named_parameters()}
-        if not any(map(BACKBONE_PART.match, names.values())):
+        if not any(map(BACKBONE_PARAMETER.match, names.values())):
             raise InputError(
                 "layer decay needs a model whose `backbone` is a ConvNeXt; for another "
-                "backbone drop optim_wrapper.constructor and paramwise_cfg"
+                "backbone remove optim_wrapper.constructor and paramwise_cfg"
             )
-        depths = getattr(model.backbone, "depths", None)  # another library's ConvNeXt
+        # Another library's ConvNeXt may have the names but no ``depths``.
+        depths = getattr(model.backbone, "depths", None)
         num_layers = self.paramwise_cfg.get("num_layers")
         if num_layers is None:
             if depths is None:
                 raise _wrong(
-                    "this backbone does not tell its depths; give num_layers, and "
+                    "this backbone has no attribute depths; give num_layers, and "
                     "layer_wise or stage_wise as decay_type"
                 )
             num_layers = default_num_layers(depths, decay_type)
@@ -172,11 +230,11 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             name = names[id(param)]
             if id(param) in seen:
                 raise _wrong(
-                    f"{name} is shared between two parts of the model; "
+                    f"{name} is shared by two modules of the model; "
                     "set bypass_duplicate=True to train it once"
                 )
             seen.add(id(param))
-            layer = layer_of(name, num_layers, decay_type, depths)
+            layer = layer_of(name, num_layers, decay_type, depths or ())
             key = (layer, repr(sorted(single.items())))
             if key not in groups:
                 scale = self.paramwise_cfg["decay_rate"] ** (num_layers + 1 - layer)
@@ -189,15 +247,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return sorted(groups.values(), key=lambda group: group["layer"])
 
 
-def _wrong(what: str) -> InputError:
-    return InputError(f"optim_wrapper.paramwise_cfg for layer decay: {what}")
+def _wrong(problem: str) -> InputError:
+    """The error for a wrong option."""
+    return InputError(f"optim_wrapper.paramwise_cfg for layer decay: {problem}")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back mmengine's line for every parameter; the table says it shorter."""
+    """Leave out mmengine's log line for each parameter; the table replaces them."""
 
-    def wanted(record: logging.LogRecord) -> bool:
+    def is_kept(record: logging.LogRecord) -> bool:
         message = record.getMessage()
         return not (
             message.startswith("paramwise_options -- ")
@@ -205,15 +264,19 @@ def _quiet() -> Iterator[None]:
         )
 
     logger = MMLogger.get_current_instance()
-    logger.addFilter(wanted)
+    logger.addFilter(is_kept)
     try:
         yield
     finally:
-        logger.removeFilter(wanted)
+        logger.removeFilter(is_kept)
 
 
 def layers_of(groups: list[dict]) -> list[Layer]:
-    """The layers of an optimizer's ``param_groups``, from the stem to the head."""
+    """The layers of an optimizer's ``param_groups``, from the stem to the head.
+
+    Args:
+        groups: as ``LayerDecayOptimWrapperConstructor`` makes them.
+    """
     rows: dict[int, list[dict]] = {}
     for group in groups:
         rows.setdefault(group["layer"], []).append(group)
@@ -228,7 +291,10 @@ def layers_of(groups: list[dict]) -> list[Layer]:
     ]
 
 
-def _log_table(groups: list[dict], model, options: Mapping, base_lr: float) -> None:
+def _log_table(
+    groups: list[dict], model: nn.Module, options: Mapping, base_lr: float
+) -> None:
+    """Log the layers with their scales, and the number of frozen parameters."""
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     lines = [
         f"{options.get('decay_type', DECAY_TYPES[0])} learning-rate decay "
@@ -241,17 +307,18 @@ def _log_table(groups: list[dict], model, options: Mapping, base_lr: float) -> N
 
 
 def _parts(names: Iterable[str]) -> tuple[str, ...]:
-    """The parts of the model that ``names`` belong to, as in ``stages.2.3-5``."""
-    parts, blocks = set(), {}
+    """The modules that the parameters ``names`` belong to, as in ``stages.2.3-5``."""
+    parts: set[str] = set()
+    blocks: dict[str, set[int]] = {}
     for name in names:
-        match = BACKBONE_PART.match(name)
+        match = BACKBONE_PARAMETER.match(name)
         if match and match[1] == "stages":
             blocks.setdefault(f"stages.{match[2]}", set()).add(int(match[3]))
         elif match:
             parts.add(f"downsample_layers.{match[2]}")
         else:
             parts.add(name.removeprefix("backbone.").split(".")[0])
-    for stage, found in blocks.items():
-        first, last = min(found), max(found)
+    for stage, indices in blocks.items():
+        first, last = min(indices), max(indices)
         parts.add(f"{stage}.{first}" + (f"-{last}" if last > first else ""))
     return tuple(sorted(parts))

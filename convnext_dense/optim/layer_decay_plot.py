@@ -1,31 +1,33 @@
-"""A picture of layer decay: the learning-rate scale over the depth of the network."""
+"""The learning-rate scales of layers as a plot over the depth of the network."""
 
 from pathlib import Path
 
 from convnext_dense.errors import InputError
 
-from .layer_decay import BACKBONE_PART
+from .layer_decay import BACKBONE_PARAMETER
 
 DOWNSAMPLE, REST = "#b0b0b0", "#4c4c4c"
 STAGES = ("#9ecae1", "#6baed6", "#3182bd", "#08519c")
 
 
 def draw(groups: list[dict], file: str | Path, title: str) -> None:
-    """Draw a point for each block and downsample layer, and one for all behind them.
+    """Plot a point for each block and downsample layer, and one for norms and heads.
 
     Args:
         groups: an optimizer's ``param_groups``, as layer decay makes them.
-        file: where to write the picture; the ending tells the format.
+        file: the picture to write; its ending is the format.
+        title: the plot's title.
 
     Raises:
-        InputError: the ending is of no format that matplotlib writes.
+        InputError: matplotlib does not write a format of this ending.
     """
-    from matplotlib.figure import Figure  # slow to import, and only wanted here
+    from matplotlib.figure import Figure  # slow to import
 
-    points = {}  # (stage, whether a block, block) -> label, colour, scale
+    points: dict[tuple[int, int, int], tuple[str, str, float]] = {}
+    # (stage, whether a block, block) -> label, colour, scale
     for group in groups:
         for name in group["param_names"]:
-            match = BACKBONE_PART.match(name)
+            match = BACKBONE_PARAMETER.match(name)
             if not match:
                 points[4, 0, 0] = "norms, heads", REST, group["lr_scale"]
                 continue
@@ -42,14 +44,17 @@ def draw(groups: list[dict], file: str | Path, title: str) -> None:
     figure = Figure(figsize=(max(7, 0.3 * len(points)), 4), layout="constrained")
     formats = figure.canvas.get_supported_filetypes()
     if Path(file).suffix[1:].lower() not in formats:
-        raise InputError(f"no picture in {file}: give it one of .{', .'.join(formats)}")
+        raise InputError(
+            f"cannot draw {file}: unknown format. End its name with one of "
+            f".{', .'.join(formats)}"
+        )
     axes = figure.subplots()
     axes.step(depth, scales, where="mid", color="#d9d9d9", zorder=1)
     axes.scatter(depth, scales, c=colors, s=30, zorder=2)
     axes.margins(x=0.02)
-    axes.set_yscale("log")  # the same decay is the same step everywhere
+    axes.set_yscale("log")  # equal factors are equal steps
     axes.set_xticks(depth, labels, rotation=90, fontsize=8)
-    axes.set_xlabel("from the input: stage.block")
+    axes.set_xlabel("stage.block, from the input")
     axes.set_ylabel("learning-rate scale")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_title(title, fontsize=10)

@@ -268,7 +268,7 @@ CASES = [
     Case(
         *("show_layer_decay", "--plot in an unknown format"),
         lambda t: [COCO, "--plot", "x.docx"],
-        "no picture in x.docx: give it one of .",
+        "cannot draw x.docx: unknown format. End its name with one of .",
     ),
     Case(
         *("convert_checkpoint", "an unknown library"),

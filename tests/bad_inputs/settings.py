@@ -85,7 +85,7 @@ CASES = [
         "a misspelt key of layer decay",
         "optim_wrapper.paramwise_cfg.decay_rat=0.9 "
         "optim_wrapper.constructor=LayerDecayOptimWrapperConstructor",
-        "optim_wrapper.paramwise_cfg for layer decay: unknown decay_rat; there are",
+        "optim_wrapper.paramwise_cfg for layer decay: unknown decay_rat; use some of",
     ),
     option(
         "a dict as a value",

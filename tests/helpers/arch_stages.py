@@ -1,4 +1,4 @@
-"""The stages of whole architectures as a GPU would compute them, made without a GPU."""
+"""Builds the programs of whole architectures without a GPU."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from convnext_dense.models.fused.gpu.description import (
     STEM,
     Needs,
     Shape,
-    StageKind,
+    StageSpec,
     Types,
 )
 from convnext_dense.models.fused.gpu.plan import plans_for
@@ -23,7 +23,7 @@ IMAGES, SIDE = 2, 512
 
 
 class Programs(NamedTuple):
-    """A stage under one plan, and its programs for training with drop path."""
+    """A stage with one plan, and its two programs for training with drop path."""
 
     stage: Stage
     forward: Program
@@ -43,24 +43,24 @@ def programs(
     shared: int = 227 * 1024,
     depths: tuple[int, ...] | None = None,
 ) -> Iterator[list[Programs]]:
-    """For each stage, its programs under each plan, the preferred plan first.
+    """Yield, for each stage, its programs with each plan, the preferred plan first.
 
     Args:
         arch: the architecture's name.
-        types: of its numbers.
-        grn: ConvNeXt V2, which has no layer scale.
-        shared: bytes of shared memory that a kernel may have.
-        depths: blocks of each stage, if not the architecture's.
+        types: the number types.
+        grn: whether to build ConvNeXt V2, which has GRN and no layer scale.
+        shared: bytes of shared memory that a kernel may use.
+        depths: the blocks of each stage; by default the architecture's.
     """
-    own_depths, channels, eps = resolve_arch(arch)
-    depths = depths or own_depths
+    arch_depths, channels, eps = resolve_arch(arch)
+    depths = depths or arch_depths
     side = SIDE
     before = 3
     for index, (blocks, c) in enumerate(zip(depths, channels, strict=True)):
-        kind = StageKind(
+        spec = StageSpec(
             DOWNSAMPLE if index else STEM, before, c, blocks, not grn, grn, True, eps
         )
-        # The image, and the entrance's weight, are in channels_last.
+        # Both the image and the entrance's weight are in channels_last.
         of_weight = (4 * before, 1, 2 * before, before)
         strides = (before * side * side, 1, before * side, before)
         if not index:
@@ -69,12 +69,12 @@ def programs(
             IMAGES, side, side, f32 if index == 0 else types.stream,
             () if index else strides, True, f32,
         )  # fmt: skip
-        needs = Needs((index > 0, *[True] * len(kind.shapes)), True, True)
+        needs = Needs((index > 0, *[True] * len(spec.shapes)), True, True)
         rows = []
         for plan in plans_for(c, types.work, grn, "cuda", shared):
-            stage = Stage(kind, types, plan, of_weight, None)
+            stage = Stage(spec, types, plan, of_weight, None)
             rows.append(
                 Programs(stage, stage.program(shape, True), stage.program(shape, needs))
             )
         yield rows
-        before, side = c, kind.out_size(side, side)[0]
+        before, side = c, spec.out_size(side, side)[0]

@@ -1,4 +1,4 @@
-"""Triton kernels compiled to machine code without a GPU, and what that code needs."""
+"""Compiles Triton kernels to machine code without a GPU, and reads what it needs."""
 
 import os
 import re
@@ -16,7 +16,7 @@ _CUOBJDUMP = Path(nvidia.__file__).parent / "bin/cuobjdump"
 
 
 class Resources(NamedTuple):
-    """What a kernel takes of a multiprocessor."""
+    """The resources of a multiprocessor that a kernel takes."""
 
     registers: int  # of a thread
     stack: int  # bytes of a thread, in the GPU's memory
@@ -34,14 +34,21 @@ def compile_kernel(
     architecture: int,
     tmp: Path,
 ) -> Resources:
-    """Compile a kernel as a launch would, for compute capability ``architecture``.
+    """Compile a kernel as a launch would.
 
-    ``types`` has Triton's names of the arguments' types (``*bf16``, ``i32``, ``fp32``),
-    ``constants`` the values of the constexpr arguments. Pointers are multiples of 16
-    bytes, as PyTorch's are; integers are multiples of 16 where a launch looks at
-    them. Files go to ``tmp``.
+    Pointers are multiples of 16 bytes, like PyTorch's. Integers on which a launch would
+    specialize are multiples of 16.
 
-    Raises whatever Triton and ptxas raise, if the kernel does not compile.
+    Args:
+        function: the kernel.
+        types: the arguments' types by name, in Triton's words (``*bf16``, ``i32``).
+        constants: the values of the constexpr arguments by name.
+        warps, stages: Triton's ``num_warps`` and ``num_stages``.
+        architecture: the compute capability, such as 90.
+        tmp: a folder for files.
+
+    Raises:
+        Exception: the errors of Triton and ptxas, if the kernel does not compile.
     """
     names = [parameter.name for parameter in function.params]
     assert set(names) == {*types, *constants}
@@ -79,13 +86,13 @@ def compile_kernel(
 
 
 def _spills(code: str) -> dict[str, int]:
-    """Counts of the spills in disassembled code, all and those inside of loops."""
+    """Count the spills in disassembled code: all, and those inside of loops."""
     instructions = [
         (int(address, 16), text)
         for address, text in re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(.*?);", code)
     ]
-    # From where a branch leads back to, to the branch. Branches without a condition are
-    # no loops: they lead back from waiting, which lies behind all else.
+    # A loop reaches from the target of a backward branch to the branch. Branches
+    # without a condition are no loops: they return from code for waiting at the end.
     loops = [
         (int(target[1], 16), address)
         for address, text in instructions

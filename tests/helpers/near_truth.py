@@ -1,4 +1,4 @@
-"""A detector that knows what there is, for evaluations that have something to count."""
+"""A detector whose predictions are near the truth, so that metrics are not zero."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from mmengine.structures import InstanceData
 
 @MODELS.register_module(force=True)
 class NearTruth(CascadeRCNN):
-    """Its predictions are exchanged for the truth with errors, drawn by image."""
+    """Predicts the ground truth with random errors, which depend only on the image."""
 
     def predict(self, batch_inputs, batch_data_samples, rescale=True):
         samples = super().predict(batch_inputs, batch_data_samples, rescale)

@@ -1,11 +1,11 @@
-"""Other libraries' ConvNeXts with the weights of ours."""
+"""timm's ConvNeXt with the weights of ours."""
 
 import re
 
 import pytest
 import torch
 
-TIMM_NAMES = (  # ours -> timm's, applied in turn
+TIMM_NAMES = (  # regular expression of our names, timm's name; applied in turn
     (r"^downsample_layers\.0\.", "stem."),
     (r"^downsample_layers\.(\d)\.", r"stages.\1.downsample."),
     (r"^stages\.(\d)\.(\d+)\.", r"stages.\1.blocks.\2."),
@@ -17,6 +17,7 @@ TIMM_NAMES = (  # ours -> timm's, applied in turn
 
 
 def timm_name(name: str) -> str:
+    """timm's name of our parameter ``name``."""
     for pattern, replacement in TIMM_NAMES:
         name = re.sub(pattern, replacement, name)
     return name
@@ -25,8 +26,8 @@ def timm_name(name: str) -> str:
 def randomised(build):
     """Build a model without its slow initialisation, then fill it with noise.
 
-    Weights have the scale of the initialisation; norms and layer scale are off
-    their neutral values, so that a forgotten one shows.
+    Weights have the scale of the initialisation. Norms and layer scale are not neutral,
+    so that leaving one out changes the maps.
     """
     with torch.device("meta"):
         model = build()
@@ -41,13 +42,13 @@ def randomised(build):
                 noise.mul_(0.1)
             else:
                 noise.mul_(0.1).add_(0.7)
-        for buffer in model.buffers():  # BN's statistics
+        for buffer in model.buffers():  # statistics of batch norms
             buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
     return model
 
 
 def timm_twin(ours):
-    """timm's features-only ConvNeXt with the weights of ``ours``."""
+    """timm's ConvNeXt without a head, with the weights of ``ours``."""
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         twin = timm.models.convnext.ConvNeXt(

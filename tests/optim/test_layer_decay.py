@@ -1,4 +1,4 @@
-"""Learning-rate groups against the authors', and what mmengine's options do to them."""
+"""Learning-rate groups against the authors', and with mmengine's own options."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ from ..helpers.paths import ROOT, SHARED
 
 
 class Detector(nn.Module):
-    """The parameters of a detector and of a segmentor that the facts speak of."""
+    """A model with the modules of a detector and a segmentor that FACTS has."""
 
     def __init__(self, arch="tiny", **kwargs):
         super().__init__()
@@ -60,7 +60,7 @@ def test_groups_equal_the_authors(recipe, derived):
     with torch.device("meta"):
         model = Detector(facts["arch"])
     options = {} if derived else dict(num_layers=facts["num_layers"])
-    found = by_name(
+    rows = by_name(
         model,
         lr=facts["base_lr"],
         weight_decay=facts["base_weight_decay"],
@@ -68,12 +68,12 @@ def test_groups_equal_the_authors(recipe, derived):
         decay_type=facts["decay_type"],
         **options,
     )
-    assert set(found) == {name for name, _ in model.named_parameters()}
-    for name, (layer, scale, lr, weight_decay) in found.items():
-        wanted_layer, wanted_scale = expected_layer(name, facts["layers"])
-        assert layer == wanted_layer, name
-        assert scale == pytest.approx(wanted_scale, rel=1e-12), name
-        assert lr == pytest.approx(facts["base_lr"] * wanted_scale, rel=1e-12), name
+    assert set(rows) == {name for name, _ in model.named_parameters()}
+    for name, (layer, scale, lr, weight_decay) in rows.items():
+        true_layer, true_scale = expected_layer(name, facts["layers"])
+        assert layer == true_layer, name
+        assert scale == pytest.approx(true_scale, rel=1e-12), name
+        assert lr == pytest.approx(facts["base_lr"] * true_scale, rel=1e-12), name
         decayed = is_decayed(name)
         assert weight_decay == (facts["base_weight_decay"] if decayed else 0), name
 
@@ -83,10 +83,11 @@ def test_facts_are_the_full_reference():
     full = json.loads((SHARED / "reference/layer_decay.json").read_text())
     assert set(full) == set(FACTS["recipes"])
     for recipe, entry in full.items():
-        for name, wanted in entry["params"].items():
+        for name, row in entry["params"].items():
             layers = FACTS["recipes"][recipe]["layers"]
-            assert expected_layer(name, layers) == (wanted["layer"], wanted["lr_scale"])
-            assert (is_decayed(name)) == (wanted["weight_decay"] > 0)
+            assert expected_layer(name, layers) == (row["layer"], row["lr_scale"])
+            decayed = is_decayed(name)
+            assert decayed == (row["weight_decay"] > 0)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ DEPTHS = sorted({arch.depths for arch in ARCHS.values()} | {(3, 3, 60, 3)})
 @pytest.mark.parametrize("decay_type", DECAY_TYPES)
 @pytest.mark.parametrize("num_layers", [None, 4, 6, 12])
 def test_layers_never_exceed_the_last_stage(depths, decay_type, num_layers):
-    """However deep a stage is, no layer learns faster than a later one or the head."""
+    """At any depth, no layer has a higher lr scale than a later one or the head."""
     if num_layers is None or decay_type == "block_wise":
         num_layers = default_num_layers(depths, decay_type)
     layers = [
@@ -122,23 +123,23 @@ def test_layers_never_exceed_the_last_stage(depths, decay_type, num_layers):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_v2_of_every_depth(arch):
-    """GRN learns with its block and has no weight decay, as in the authors' code."""
+    """GRN has its block's lr scale and no weight decay, as in the authors' code."""
     with torch.device("meta"):
         model = Detector(arch, use_grn=True)
-    found = by_name(model, decay_rate=0.9)
+    rows = by_name(model, decay_rate=0.9)
     for stage, depth in enumerate(ARCHS[arch].depths):
         for block in range(depth):
             name = f"backbone.stages.{stage}.{block}."
-            layer, scale, *_ = found[name + "dwconv.weight"]
+            layer, scale, *_ = rows[name + "dwconv.weight"]
             for grn in ("grn.gamma", "grn.beta"):
-                assert found[name + grn] == (layer, scale, 1e-4 * scale, 0)
+                assert rows[name + grn] == (layer, scale, 1e-4 * scale, 0)
 
 
 def test_block_wise_is_that_of_imagenet_s():
     """Tiny, by hand from the baselines' rule: 23 layers, 0 to 22."""
     with torch.device("meta"):
-        found = by_name(Detector(), decay_rate=0.6, decay_type="block_wise")
-    wanted = {
+        by_parameter = by_name(Detector(), decay_rate=0.6, decay_type="block_wise")
+    layers = {
         "backbone.downsample_layers.0": 0,
         "decode_head": 22,
         "backbone.norm3": 22,
@@ -146,17 +147,20 @@ def test_block_wise_is_that_of_imagenet_s():
     first = 1
     for stage, depth in enumerate((3, 3, 9, 3)):
         if stage:
-            wanted[f"backbone.downsample_layers.{stage}"] = first
+            layers[f"backbone.downsample_layers.{stage}"] = first
             first += 1
         for block in range(depth):
-            wanted[f"backbone.stages.{stage}.{block}"] = first
+            layers[f"backbone.stages.{stage}.{block}"] = first
             first += 1
     assert first == 22
-    for part, layer in wanted.items():
-        rows = {row[:2] for name, row in found.items() if name.startswith(f"{part}.")}
-        ((index, scale),) = rows
-        assert index == layer, part
-        assert scale == pytest.approx(0.6 ** (22 - layer), rel=1e-12), part
+    for module, layer in layers.items():
+        ((number, scale),) = {
+            row[:2]
+            for name, row in by_parameter.items()
+            if name.startswith(f"{module}.")
+        }
+        assert number == layer, module
+        assert scale == pytest.approx(0.6 ** (22 - layer), rel=1e-12), module
 
 
 def test_works_from_both_toolboxes_scopes_and_schedules_scale():
@@ -172,10 +176,9 @@ def small(**kwargs):
 
 def test_frozen_parameters_are_left_out():
     model = small(frozen_stages=2)
-    found = by_name(model, decay_rate=0.7)
-    wanted = {n for n, p in model.named_parameters() if p.requires_grad}
-    assert set(found) == wanted
-    assert "backbone.stages.1.0.gamma" not in found
+    rows = by_name(model, decay_rate=0.7)
+    assert set(rows) == {n for n, p in model.named_parameters() if p.requires_grad}
+    assert "backbone.stages.1.0.gamma" not in rows
 
 
 def test_custom_keys_multiply_on_top():
@@ -194,9 +197,9 @@ def test_custom_keys_multiply_on_top():
 
 
 def test_norm_decay_mult_overrides_the_default():
-    found = by_name(small(), decay_rate=0.5, norm_decay_mult=1.0)
-    assert found["backbone.norm0.weight"][3] == 0.05
-    assert found["backbone.stages.0.0.gamma"][3] == 0
+    rows = by_name(small(), decay_rate=0.5, norm_decay_mult=1.0)
+    assert rows["backbone.norm0.weight"][3] == 0.05
+    assert rows["backbone.stages.0.0.gamma"][3] == 0
 
 
 def test_bypass_duplicate():
@@ -289,9 +292,9 @@ def test_tool_prints_the_table_and_draws_it(tool, tmp_path):
     done = tool("show_layer_decay", config, "--plot", picture)
     assert done.code == 0
     rows = re.findall(r"^ +(\d+) +([\d.]+) +[\d,]+ +(.+)$", done.out, re.MULTILINE)
-    assert [int(index) for index, *_ in rows] == list(range(14))
-    for index, scale, _ in rows:
-        assert float(scale) == pytest.approx(0.7 ** (13 - int(index)), abs=1e-6)
+    assert [int(layer) for layer, *_ in rows] == list(range(14))
+    for layer, scale, _ in rows:
+        assert float(scale) == pytest.approx(0.7 ** (13 - int(layer)), abs=1e-6)
     assert rows[5][2] == "stages.2.6-8"
     assert picture.read_bytes().startswith(b"\x89PNG")
 

@@ -1,7 +1,7 @@
-"""The GPU's figures beside what is aimed at, as one Markdown table: ``make test-gpu``.
+"""Prints a Markdown table of GPU figures and the ratios aimed at: ``make test-gpu``.
 
-Each line is a figure of ours to timm's, in bf16, from the same run; below 1 is better.
-A line that fails says so, and the others go on.
+Each line is the ratio of our figure to timm's, in bf16, from the same run; below 1 is
+better. If a comparison fails, its lines say so and the others are still measured.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# The profiler that counts a CPU's bytes has much to say about there being no GPU.
+# Without a GPU the profiler would log many warnings.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import torch
@@ -38,13 +38,14 @@ SQUARE, WIDE = (512, 512), (800, 1216)
 
 
 class Backbones(NamedTuple):
-    """Steps of our backbone beside timm's.
+    """A comparison of our backbone's steps with timm's.
 
     Attributes:
         setting: batch, size and mode.
-        aims: figure -> the ratio that is aimed at.
-        arch, use_grn, drop_path_rate: of both.
-        execution: of ours; ``peers_execution``, of timm's.
+        aims: maps each figure to the ratio aimed at.
+        arch, use_grn, drop_path_rate: of both backbones.
+        execution: how ours runs, of ``benchmark.steps``.
+        peers_execution: how timm's runs.
     """
 
     setting: tuple[int, tuple[int, int], str]
@@ -68,6 +69,7 @@ class Backbones(NamedTuple):
         return text
 
     def measure(self, device: str, seconds: float) -> list[Row]:
+        """The rows of both backbones, timed for ``seconds``."""
         candidates = backbones.Candidates(
             *(["timm"], [self.execution], [self.peers_execution], ["channels_last"])
         )
@@ -78,7 +80,13 @@ class Backbones(NamedTuple):
 
 
 class Model(NamedTuple):
-    """Whole training steps of a config, below ``configs``, on square images."""
+    """A comparison of whole training steps.
+
+    Attributes:
+        config: its path below ``configs``.
+        batch, side: the batch size, and the side of the square images in pixels.
+        aims: maps each figure to the ratio aimed at.
+    """
 
     config: str
     batch: int
@@ -89,23 +97,26 @@ class Model(NamedTuple):
         return f"{Path(self.config).stem}, {self.batch} x {self.side} x {self.side}"
 
     def measure(self, device: str, seconds: float) -> list[Row]:
+        """The rows of both models, timed for ``seconds``."""
         cfg = load_config(str(CONFIGS / self.config))
         size = self.side, self.side
         return models.compare(cfg, size, self.batch, device, "bf16", seconds)
 
 
 def training(batch: int, size: tuple[int, int], ms: float, **others) -> Backbones:
+    """Training steps whose time is compared; ``ms`` is the ratio aimed at."""
     return Backbones((batch, size, "training"), {"ms": ms}, **others)
 
 
 def inference(batch: int, size: tuple[int, int], ms: float, **others) -> Backbones:
+    """Inference steps whose time is compared; ``ms`` is the ratio aimed at."""
     return Backbones((batch, size, "inference"), {"ms": ms}, **others)
 
 
 REDUCED = dict(peers_execution=REDUCE_OVERHEAD)
 STEP = {"ms": 0.40, "kept": 0.12, "peak": 0.20, "host_ms": 0.40}
-# Inference first: training leaves the allocator with room. What torch.compile has to
-# compile last: it takes half a minute each.
+# Inference comes first, since training leaves memory in the allocator. Comparisons with
+# torch.compile come last, since each compiles for half a minute.
 COMPARISONS = (
     inference(16, SQUARE, 0.30),
     inference(2, SQUARE, 0.20),
@@ -129,7 +140,7 @@ COMPARISONS = (
 def lines(
     comparisons: Sequence[Backbones | Model], device: str, seconds: float
 ) -> Iterator[str]:
-    """The table's lines, each as soon as it is measured."""
+    """Measure the comparisons; yield each line of the table as soon as it is known."""
     yield "| | figure | aim | ratio | ours | timm |"
     yield "|---|---|---|---|---|---|"
     for comparison in comparisons:
@@ -139,7 +150,7 @@ def lines(
         except Exception as error:
             traceback.print_exc()
             words = " ".join(f"FAILED: {type(error).__name__}: {error}".split())
-            words = words[:200].replace("|", "/")  # a cell; the rest was printed
+            words = words[:200].replace("|", "/")  # one cell; the traceback is printed
             cells = [(words, "", "")] * len(comparison.aims)
         for (figure, aim), measured in zip(comparison.aims.items(), cells, strict=True):
             texts = str(comparison), NAMES[figure], f"{aim:.2f}", *measured
@@ -148,7 +159,7 @@ def lines(
 
 
 def _cells(rows: Sequence[Row], figure: str) -> tuple[str, str, str]:
-    """The ratio, and both sides of it."""
+    """The ratio, our figure and timm's, as texts."""
     ours = next(row for row in rows if row.library == OURS)
     theirs = next(row for row in rows if row.library != OURS)
     value = ratio(rows, ours, figure)
@@ -164,7 +175,7 @@ def _amount(figures, figure: str) -> str:
 
 
 def _free(device: str) -> None:
-    """Give back what a comparison that failed may have left."""
+    """Free the memory that a failed comparison may have left allocated."""
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -180,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         device = machine.choose_device("cuda")
     except InputError:
-        parser.exit(2, "no table: torch finds no GPU here\n")
+        parser.exit(2, "torch finds no GPU, so there is nothing to measure\n")
     print(machine.describe(device), end="\n\n", flush=True)
     failed = False
     for line in lines(COMPARISONS, device, args.seconds):

@@ -1,11 +1,11 @@
-"""Kill a training, let it go on, and compare it with one that was never stopped.
+"""Kill training runs, resume them, and compare them with runs that were not stopped.
 
     python -m tests.programs.kill_points [--every N] [--random N] [--jobs N] [--seed N]
 
-tries every moment that ``moments`` names (with --every 5 each fifth), and kills at
-random times besides, on each path: by epochs and by iterations, without and with
-data-loader workers, all with averaged weights. It prints how many were tried and how
-many ended identical, bit for bit, and the first differences.
+It kills at every moment that ``moments`` lists (with --every 5, at each fifth) and at
+``--random`` random times. It does so on each path: by epochs and by iterations, with
+and without data-loader workers, all with averaged weights. It prints how many kills it
+tried, how many runs ended bit for bit identical, and the first differences.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SAVES = 3  # by interval; the best ones come in between
 
 
 def moments(kind):
-    """Each a tuple that ``_die_at`` understands."""
+    """The moments to kill at: arguments of ``_die_at``."""
     steps = range(1, ITERATIONS[kind] + 1)
     return [
         *(("SIGKILL", "in step", n) for n in steps),
@@ -64,7 +64,7 @@ PARTS = ("half", "end", "after the end")
 
 
 class _Die(Hook):
-    """Sends the signal when the run comes to a place."""
+    """Sends the signal when the run comes to a place: an iteration or a validation."""
 
     priority = "VERY_HIGH"
 
@@ -97,7 +97,7 @@ class _DieAfter(_Die):
 
 
 def _die_at(what, place, number):
-    """What must be done in the process that is to die; returns hooks."""
+    """Prepare this process to die at a moment; returns hooks for its run."""
     name, _, to_all = what.partition(" to ")
     number_of = signal.SIGKILL if name == "torn" else signal.Signals[name]
 
@@ -137,7 +137,7 @@ def _die_at(what, place, number):
 
 
 def run(path, data, work_dir, moment=None, seconds=None):
-    """Train, or go on, in a process of its own; its exit code, or minus its signal."""
+    """Train or resume in a forked process; its exit code, or minus its signal."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -168,13 +168,13 @@ def run(path, data, work_dir, moment=None, seconds=None):
 
 
 def tear(work_dir):
-    """What a power failure may leave of the newest checkpoint: a part of it."""
+    """Cut off a third of the newest checkpoint, as a power failure may."""
     newest = max(Path(work_dir).glob("*.pth"), key=lambda f: f.stat().st_mtime_ns)
     os.truncate(newest, newest.stat().st_size * 2 // 3)
 
 
 def attempt(path, data, reference, work_dir, moment):
-    """Die, go on; what is then not as in ``reference``."""
+    """Kill a run and resume it; the differences from ``reference``."""
     if isinstance(moment, float):
         run(path, data, work_dir, seconds=moment)
     else:

@@ -1,7 +1,7 @@
-"""What a process takes: memory, open files, threads, workers, shared memory.
+"""Measure what a training uses: memory, files, threads, processes, shared memory.
 
 ``python -m tests.programs.load TASK DATA WORK_DIR`` trains on tiny pictures for 280
-epochs and writes what the process took after each one to WORK_DIR/taken.json.
+epochs and writes what the process uses after each one to WORK_DIR/taken.json.
 """
 
 import argparse
@@ -49,14 +49,14 @@ SMALL = {
 
 
 class Taken(NamedTuple):
-    """By this process and those it has started, at one time.
+    """What this process and its children use at one moment.
 
     Attributes:
-        memory: MB of their own: what they share is counted once, files that are only
-            read (libraries) are not.
-        files: open ones, sockets and the like of this process.
-        threads: of this process.
-        processes: that it has started.
+        memory: MB of all of them. Shared memory counts once; files that are only read,
+            such as libraries, do not count.
+        files: open files, sockets and pipes of this process.
+        threads: threads of this process.
+        processes: its children, and theirs.
         shared: named pieces of shared memory, also those that ended processes left.
     """
 
@@ -68,6 +68,7 @@ class Taken(NamedTuple):
 
 
 def taken() -> Taken:
+    """Measure this process and its children now; Linux only."""
     children = _children(os.getpid())
     return Taken(
         sum(map(_memory, (os.getpid(), *children))),
@@ -79,7 +80,7 @@ def taken() -> Taken:
 
 
 def _shared(processes: set[int], name: str) -> bool:
-    """Whether shared memory is, by name, of ``processes`` or of one that is gone."""
+    """Whether shared memory belongs to ``processes`` or to an ended process."""
     owner = re.search(r"_(\d+)_", name)
     return bool(
         owner and (int(owner[1]) in processes or not Path("/proc", owner[1]).exists())
@@ -87,13 +88,13 @@ def _shared(processes: set[int], name: str) -> bool:
 
 
 def _children(process: int) -> list[int]:
-    found = []
+    children = []
     with suppress(OSError):  # a thread, or the process, has just ended
         for thread in Path(f"/proc/{process}/task").iterdir():
             with suppress(OSError):
                 for child in map(int, (thread / "children").read_text().split()):
-                    found += [child, *_children(child)]
-    return found
+                    children += [child, *_children(child)]
+    return children
 
 
 def _memory(process: int) -> float:
@@ -106,10 +107,10 @@ def _memory(process: int) -> float:
 
 
 class Watch(Hook):
-    """Notes what is taken every ``interval`` iterations.
+    """Notes what the run uses, every ``interval`` iterations.
 
-    Before the first ``warm_up`` notes Python's garbage is collected: the first time
-    writes to every object, and thereby ends what the workers shared of them.
+    It collects Python's garbage before each of the first ``warm_up`` notes: the first
+    collection writes to every object, so that workers no longer share its memory.
     """
 
     priority = "LOWEST"
@@ -157,16 +158,20 @@ def train(
     hooks: Sequence[Hook] = (),
     options: Sequence[str] = (),
 ) -> list[Taken]:
-    """Train, and validate now and then; what was taken at the end of each epoch.
+    """Train with validations; what the process used at the end of each epoch.
 
     Args:
-        persistent: whether the workers stay; else each epoch and each validation has
-            new ones.
-        every: how many epochs are from one validation and checkpoint to the next.
-        warm_up: how many epochs are left out. PyTorch keeps something for each number
-            of objects that a mask head meets, and new ones come for some sixty.
+        task: 'detection' or 'segmentation'.
+        persistent: whether workers stay for the whole run; otherwise each epoch and
+            each validation starts new ones.
+        data: the built-in data set.
+        work_dir: of the run.
+        epochs: how many to train.
+        every: epochs between validations, and between checkpoints.
+        warm_up: epochs left out at the start. PyTorch keeps memory for each new number
+            of objects that a mask head meets, which happens for about sixty epochs.
         workers: of each data loader.
-        hooks: besides those of every run.
+        hooks: in addition to those of every run.
         options: as ``--cfg-options``.
     """
     length = len(list((data / "images/train").iterdir())) // 2

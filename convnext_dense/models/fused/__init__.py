@@ -1,25 +1,26 @@
-"""Faster and leaner versions of what ``block.py`` says.
+"""The mathematics of ``block.py``, faster and with less memory.
 
 On a CPU, block by block:
 
-lean_block      the block's two passes: what is kept, what is made again, in which order
+lean_block      the block's two passes: what is kept and what is computed again
 block_op        the lean block as an autograd function and as an operator
 depthwise       the depthwise 7x7 convolution, its norm and gradients
 gelu            GELU and its gradient
 
 On a GPU, stage by stage:
 
-gpu             kernels for a whole stage with its entrance; when plain PyTorch is taken
+gpu             kernels for a whole stage with its stem or downsample layer
 
 On both:
 
-patch_conv      the stem's and the downsample layers' convolutions as matrix products
-precision       which types are kept and computed with, under autocast too
+patch_conv      the convolutions of stem and downsample layers as matrix products
+precision       the types that are kept and computed with, also under autocast
 """
 
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +39,11 @@ _TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def takes(x: Tensor) -> bool:
-    """Whether the fast paths can have ``x``.
+    """Whether the fast paths can compute on ``x``.
 
-    Not what is traced, exported or transformed (those must see PyTorch's own
-    operators), not what has no numbers (meta and fake tensors), and nothing with a
-    PyTorch older than 2.7.
+    They cannot while PyTorch traces, exports or transforms the model (these need
+    PyTorch's own operators), on meta and fake tensors (which have no numbers), and with
+    a PyTorch older than 2.7.
     """
     return (
         RECENT
@@ -56,42 +57,51 @@ def takes(x: Tensor) -> bool:
 
 
 def _is_exporting() -> bool:
-    """Whether torch.export looks. Up to PyTorch 2.11, torch.compile takes
-    ``torch.compiler.is_exporting()`` for true of itself."""
+    """Whether torch.export runs.
+
+    Up to PyTorch 2.11 ``torch.compiler.is_exporting()`` is True in torch.compile too.
+    """
     flag = getattr(torch.compiler, "_is_exporting_flag", None)
     return torch.compiler.is_exporting() if flag is None else flag
 
 
 def run_stage(
     entrance: nn.Sequential | None,
-    blocks: Sequence[nn.Module],
+    blocks: Sequence[nn.Module] | nn.Sequential,
     norm: nn.Module | None,
     x: Tensor,
     graphed: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
-    """A stage by a GPU's kernels; see ``gpu.dispatch.run_stage``.
+    """Compute a stage by a GPU's kernels; see ``gpu.dispatch.run_stage``.
+
+    Args:
+        entrance: the stem or the downsample layer; None if ``x`` has passed it.
+        blocks: the stage's blocks.
+        norm: the norm of the output map, if the stage has one.
+        x: the stage's input, (N, C, H, W).
+        graphed: the backbone whose CUDA graphs may replay the stage, if it may.
 
     Returns:
-        the residual stream and the normed map (None without ``norm``); just None where
+        the stage's output and its normed map (None without ``norm``); None alone where
         ``x`` is on no GPU or the modules have to be called.
     """
     if not (x.is_cuda or _INTERPRETED) or not _HAS_TRITON or not takes(x):
         return None
-    from .gpu import dispatch  # with Triton, which takes its time
+    from .gpu import dispatch  # imports Triton, which is slow
 
     if not dispatch.runs_on(x):
         return None
-    stage = dispatch.StageModules(entrance, blocks, norm)
+    stage = dispatch.StageModules(entrance, cast(Sequence, blocks), norm)
     return dispatch.run_stage(stage, x, graphed)
 
 
 def prepare(backbone: nn.Module, stages: Callable[[], Sequence], x: Tensor) -> None:
-    """Compile what the stages of a backbone need on a GPU, before the first image.
+    """Compile the kernels that a backbone's stages need on a GPU, before the first run.
 
     Args:
-        backbone: whose stages they are.
-        stages: gives (entrance, blocks, norm) of each, as for ``run_stage``.
-        x: the image.
+        backbone: the backbone.
+        stages: returns (entrance, blocks, norm) of each stage, as for ``run_stage``.
+        x: the image, (N, in_channels, H, W).
     """
     if not (x.is_cuda and _HAS_TRITON and takes(x)) or torch.compiler.is_compiling():
         return
@@ -103,10 +113,10 @@ def prepare(backbone: nn.Module, stages: Callable[[], Sequence], x: Tensor) -> N
 
 
 def _has_triton() -> bool:
-    """Whether Triton is installed, which comes with PyTorch for CUDA."""
+    """Whether Triton is installed. It comes with PyTorch for CUDA."""
     try:
         return importlib.util.find_spec("triton") is not None
-    except ValueError:  # something else took its name
+    except ValueError:  # sys.modules has something else of its name
         return False
 
 

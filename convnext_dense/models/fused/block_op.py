@@ -1,5 +1,8 @@
-"""The lean block as PyTorch sees it: an autograd function; and an operator for
-``torch.compile``, which would otherwise look into it and keep what it leaves."""
+"""The lean block as an autograd function, and as an operator for ``torch.compile``.
+
+Without the operator, ``torch.compile`` would trace the lean block and keep for the
+backward pass the tensors that the lean block computes again.
+"""
 
 import torch
 from torch import Tensor
@@ -16,17 +19,21 @@ def apply_block(
     drop_path_rate: float = 0.0,
     keep_hidden: bool = True,
 ) -> Tensor:
-    """``x`` plus the block's branch, which drop path leaves out for some images.
+    """Compute ``x`` plus the block's branch.
 
-    Nothing is computed or kept for an image without its branch.
+    Drop path leaves the branch out for some images; nothing is computed or kept for
+    them.
 
     Args:
         x: (N, C, H, W).
         weights: the block's parameters.
-        eps: of the norm.
-        drop_path_rate: the probability that an image goes without the branch.
-        keep_hidden: keep the input of GELU for the backward pass; else only ``x``
-            is kept, and all else computed again (gradient checkpointing).
+        eps: the norm adds it to each variance.
+        drop_path_rate: the probability that an image's branch is left out.
+        keep_hidden: keep GELU's input for the backward pass. If False only ``x`` is
+            kept, and the rest is computed again (gradient checkpointing).
+
+    Returns:
+        the block's output, (N, C, H, W) in channels_last.
 
     Raises:
         NotImplementedError: in the backward pass, with ``create_graph=True``.
@@ -35,8 +42,8 @@ def apply_block(
     kept, work = precision_of(x)
     mask, scale = None, 1.0
     if drop_path_rate > 0:
-        # Drawn on the CPU, where the number of images is needed: a device need not
-        # be waited for.
+        # Drawn on the CPU, which needs the number of images: so it need not wait for
+        # a device.
         mask = torch.rand(len(x), device="cpu") >= drop_path_rate
         scale = 1 / (1 - drop_path_rate)
     differentiable = torch.is_grad_enabled() and any(
@@ -52,12 +59,14 @@ def apply_block(
 
 
 class _LeanBlock(torch.autograd.Function):
+    """The lean block outside ``torch.compile``: it keeps what ``lean_block`` names."""
+
     @staticmethod
     def forward(ctx, x, mask, eps, scale, work, keep, kept, *weights):
         images = len(x) if mask is None else int(mask.sum())
         hidden = None if keep is None else _hidden(x, images, keep)
-        part, out = _forward(x, mask, Weights(*weights), eps, scale, work, hidden)
-        ctx.save_for_backward(part.to(kept), hidden, mask, *weights)
+        remaining, out = _forward(x, mask, Weights(*weights), eps, scale, work, hidden)
+        ctx.save_for_backward(remaining.to(kept), hidden, mask, *weights)
         ctx.settings = eps, scale, work
         return out
 
@@ -69,55 +78,86 @@ class _LeanBlock(torch.autograd.Function):
                 "asked for one): set convnext_dense.block.Block.lean = False before "
                 "the forward pass"
             )
-        part, hidden, mask, *weights = ctx.saved_tensors
-        wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[7:]]
+        remaining, hidden, mask, *weights = ctx.saved_tensors
+        needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[7:]]
         of_x, *of_weights = _backward(
-            grad, part, mask, hidden, Weights(*weights), *ctx.settings, wanted
+            grad, remaining, mask, hidden, Weights(*weights), *ctx.settings, needed
         )
         return of_x, *(None,) * 6, *of_weights
 
 
 def _hidden(x: Tensor, images: int, dtype: torch.dtype) -> Tensor:
-    """Room for what GELU is given: (M, 4C)."""
+    """Unset memory for GELU's input of ``images`` images, (M, 4C)."""
     _, c, h, w = x.shape
     return x.new_empty(images * h * w, 4 * c, dtype=dtype)
 
 
-def _forward(x, mask, weights, eps, scale, work, hidden):
-    """The images that have a branch, and the output of all."""
-    part = x if mask is None else _take(x, mask)
+def _forward(
+    x: Tensor,
+    mask: Tensor | None,
+    weights: Weights,
+    eps: float,
+    scale: float,
+    work: torch.dtype,
+    hidden: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The images whose branch is computed, and the output of all images.
+
+    Args:
+        mask: (N), whether drop path leaves an image its branch; None if every one
+            has it. The other arguments are those of ``lean_block.forward``.
+    """
+    remaining = x if mask is None else _take(x, mask)
     with torch.autocast(x.device.type, enabled=False):
-        out = lean_block.forward(part, weights, eps, scale, work, hidden)
-    return part, out if mask is None else _put(x, mask, out)
+        out = lean_block.forward(remaining, weights, eps, scale, work, hidden)
+    return remaining, out if mask is None else _put(x, mask, out)
 
 
-def _backward(grad, part, mask, hidden, weights, eps, scale, work, wanted):
-    """Gradients of the input and of the weights, None where not wanted."""
+def _backward(
+    grad: Tensor,
+    remaining: Tensor,
+    mask: Tensor | None,
+    hidden: Tensor | None,
+    weights: Weights,
+    eps: float,
+    scale: float,
+    work: torch.dtype,
+    needed: list[bool],
+) -> list[Tensor | None]:
+    """The gradients of all images and of the weights, None where not needed.
+
+    Args:
+        grad: the gradient of the output of all images, (N, C, H, W).
+        remaining: the images whose branch was computed.
+        mask: as for ``_forward``. The other arguments are those of
+            ``lean_block.backward``.
+    """
     grad = grad.contiguous(memory_format=torch.channels_last)
-    part_grad = grad if mask is None else _take(grad, mask)
+    grad_remaining = grad if mask is None else _take(grad, mask)
     with torch.autocast(grad.device.type, enabled=False):
-        of_part, *of_weights = lean_block.backward(
-            part_grad, part, hidden, weights, eps, scale, work, wanted
+        of_x, *of_weights = lean_block.backward(
+            grad_remaining, remaining, hidden, weights, eps, scale, work, needed
         )
-    if mask is not None and of_part is not None:
-        of_part = _put(grad, mask, of_part)
-    return of_part, *of_weights
+    if mask is not None and of_x is not None:
+        of_x = _put(grad, mask, of_x)
+    return [of_x, *of_weights]
 
 
 def _take(x: Tensor, mask: Tensor) -> Tensor:
-    """The images of ``x`` that ``mask`` names, in channels_last."""
-    named = mask.nonzero()[:, 0].to(x.device, non_blocking=True)
-    return x.permute(0, 2, 3, 1).index_select(0, named).permute(0, 3, 1, 2)
+    """The images of ``x`` where ``mask`` is True, in channels_last."""
+    indices = mask.nonzero()[:, 0].to(x.device, non_blocking=True)
+    return x.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)
 
 
 def _put(x: Tensor, mask: Tensor, images: Tensor) -> Tensor:
-    """A copy of ``x`` with ``images`` where ``mask`` says."""
-    named = mask.nonzero()[:, 0].to(x.device, non_blocking=True)
-    return x.to(images.dtype, copy=True).index_copy_(0, named, images)
+    """A copy of ``x`` with ``images`` where ``mask`` is True."""
+    indices = mask.nonzero()[:, 0].to(x.device, non_blocking=True)
+    return x.to(images.dtype, copy=True).index_copy_(0, indices, images)
 
 
-# torch.compile: one operator forwards and one back. Their shapes may not depend on
-# how many images drop path leaves, so the hidden rows have room for all of them.
+# For torch.compile: one operator for the forward pass and one for the backward pass.
+# Their shapes must not depend on how many images keep their branch, so the hidden rows
+# have room for all images.
 
 
 @torch.library.custom_op("convnext_dense::lean_block", mutates_args=())
@@ -140,6 +180,12 @@ def _operator(
     grn_gamma: Tensor | None,
     grn_beta: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
+    """The forward pass: the output, and GELU's input, which is empty if not kept.
+
+    Args:
+        keep: the type in which GELU's input is kept; None to keep nothing. The other
+            arguments are those of ``_forward``.
+    """
     weights = Weights(
         dw_weight,
         dw_bias,
@@ -154,9 +200,10 @@ def _operator(
         grn_beta,
     )
     hidden = _hidden(x, 0, x.dtype) if keep is None else _hidden(x, len(x), keep)
-    x = x.contiguous(memory_format=torch.channels_last)  # not what a compiler promises
-    part = None if keep is None else hidden[: _rows(x, mask)]
-    return _forward(x, mask, weights, eps, scale, work, part)[1], hidden
+    # A compiler may hand over any memory format.
+    x = x.contiguous(memory_format=torch.channels_last)
+    rows = None if keep is None else hidden[: _count_rows(x, mask)]
+    return _forward(x, mask, weights, eps, scale, work, rows)[1], hidden
 
 
 @_operator.register_fake
@@ -175,7 +222,7 @@ def _operator_backward(
     eps: float,
     scale: float,
     work: torch.dtype,
-    wanted: list[bool],
+    needed: list[bool],
     dw_weight: Tensor,
     dw_bias: Tensor,
     norm_weight: Tensor,
@@ -188,6 +235,12 @@ def _operator_backward(
     grn_gamma: Tensor | None,
     grn_beta: Tensor | None,
 ) -> list[Tensor]:
+    """The backward pass: the gradients that are needed, without gaps.
+
+    Args:
+        hidden: GELU's input as ``_operator`` returns it; the other arguments are those
+            of ``_backward``, with all images as ``x``.
+    """
     weights = Weights(
         dw_weight,
         dw_bias,
@@ -202,43 +255,49 @@ def _operator_backward(
         grn_beta,
     )
     x = x.contiguous(memory_format=torch.channels_last)
-    part = x if mask is None else _take(x, mask)
-    rows = hidden[: _rows(x, mask)] if len(hidden) else None
-    grads = _backward(grad, part, mask, rows, weights, eps, scale, work, wanted)
-    likes = x, *weights
-    return [g.to(t.dtype) for g, t in zip(grads, likes, strict=True) if g is not None]
-
-
-@_operator_backward.register_fake
-def _(grad, x, mask, hidden, eps, scale, work, wanted, *weights):
-    of_x, *of_weights = wanted
-    grads = [torch.empty_like(x, memory_format=torch.channels_last)] if of_x else []
-    return grads + [
-        torch.empty_like(weight)
-        for weight, want in zip(weights, of_weights, strict=True)
-        if want
+    remaining = x if mask is None else _take(x, mask)
+    rows = hidden[: _count_rows(x, mask)] if len(hidden) else None
+    grads = _backward(grad, remaining, mask, rows, weights, eps, scale, work, needed)
+    return [
+        of_input.to(like.dtype)
+        for of_input, like in zip(grads, (x, *weights), strict=True)
+        if of_input is not None and like is not None
     ]
 
 
-def _rows(x: Tensor, mask: Tensor | None) -> int:
+@_operator_backward.register_fake
+def _(grad, x, mask, hidden, eps, scale, work, needed, *weights):
+    of_x, *of_weights = needed
+    grads = [torch.empty_like(x, memory_format=torch.channels_last)] if of_x else []
+    return grads + [
+        torch.empty_like(weight)
+        for weight, is_needed in zip(weights, of_weights, strict=True)
+        if is_needed
+    ]
+
+
+def _count_rows(x: Tensor, mask: Tensor | None) -> int:
+    """The rows of the images whose branch is computed."""
     images = len(x) if mask is None else int(mask.sum())
     return images * x.shape[2] * x.shape[3]
 
 
-def _setup_context(ctx, inputs, output):
+def _setup_context(ctx, inputs, output) -> None:
+    """Keep for the backward pass what ``_operator_backward`` takes."""
     x, mask, eps, scale, work, _, *weights = inputs
     ctx.save_for_backward(x, mask, output[1], *weights)
     ctx.settings = eps, scale, work
 
 
 def _operator_gradient(ctx, grad, _):
+    """The gradient of each argument of ``_operator``, None for those without one."""
     x, mask, hidden, *weights = ctx.saved_tensors
-    wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[6:]]
+    needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[6:]]
     grads = iter(
-        _operator_backward(grad, x, mask, hidden, *ctx.settings, wanted, *weights)
+        _operator_backward(grad, x, mask, hidden, *ctx.settings, needed, *weights)
     )
-    given = [next(grads) if want else None for want in wanted]
-    return given[0], *(None,) * 5, *given[1:]
+    of_x, *of_weights = [next(grads) if is_needed else None for is_needed in needed]
+    return of_x, *(None,) * 5, *of_weights
 
 
 _operator.register_autograd(_operator_gradient, setup_context=_setup_context)

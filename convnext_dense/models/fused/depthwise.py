@@ -1,9 +1,10 @@
 """Depthwise 7x7 convolution, the norm after it, and its two gradients, on a CPU.
 
 Feature maps are (N, C, H, W) in the channels_last memory format, weights
-(C, 1, 7, 7). Each is computed by what oneDNN does best: in fp32 (see
-``working_type``). What is said of speed here was measured on two cores, with AVX2 and
-with AVX-512 and AMX, with oneDNN 3.13, over the stages of ConvNeXt-T at 512 x 512.
+(C, 1, 7, 7). Each function uses the oneDNN operator that was the fastest, in fp32
+(see ``working_type``). All times here were measured over the stages of ConvNeXt-T at
+512 x 512 with oneDNN 3.13: on two cores of an AMD CPU with AVX2, and on an Intel CPU
+with AVX-512 and AMX, also with its instructions limited by ONEDNN_MAX_CPU_ISA.
 """
 
 from functools import cache
@@ -17,13 +18,13 @@ _STRIP = 16  # rows; 8 to 32 are within 5 % of each other
 
 
 def working_type(dtype: torch.dtype) -> torch.dtype:
-    """The type to compute the convolution and its gradients in: at least fp32.
+    """The type in which the convolution and its gradients are computed: fp32 or wider.
 
     Half precision gains nothing even with AMX: the input's gradient takes twice as
     long, and the weight's ten times.
 
     Args:
-        dtype: of the products beside it.
+        dtype: the type of the pointwise layers' products.
     """
     return torch.promote_types(dtype, torch.float32)
 
@@ -36,48 +37,62 @@ def convolution_norm(
     shift: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The convolution, and LayerNorm over the channels of each pixel after it.
+    """Convolve, then apply LayerNorm over the channels of each pixel.
 
     Args:
         x: (N, C, H, W).
-        weight: of the convolution, (C, 1, 7, 7), in the type of ``x``; ``bias``, (C).
-        scale: the norm's weight, (C), ``shift`` its bias, ``eps`` what it adds to a
-            variance.
+        weight: the convolution's weight, (C, 1, 7, 7), in the type of ``x``.
+        bias: the convolution's bias, (C), in the type of ``x``.
+        scale: the norm's weight, (C).
+        shift: the norm's bias, (C).
+        eps: the norm adds it to each variance.
 
     Returns:
-        the normed rows (M, C) in the type of ``x``; the norm's input (M, C); mean
-        and reciprocal standard deviation of its rows, (M, 1).
+        the normed rows, (M, C) with M = N H W, in the type of ``x``; the norm's input,
+        (M, C); mean and reciprocal standard deviation of its rows, (M, 1) each.
     """
     rows = convolution(x, weight, bias).permute(0, 2, 3, 1).reshape(-1, len(weight))
-    # Not half-precision rows with an fp32 weight: that loses a third of the weight's
+    # Half-precision rows with an fp32 weight would lose a third of the weight's
     # gradient.
     rows = rows.to(scale.dtype)
-    normed, *statistics = torch.native_layer_norm(
+    normed, mean, reciprocal_std = torch.native_layer_norm(
         rows, [len(weight)], scale, shift, eps
     )
-    return normed.to(x.dtype), rows, *statistics
+    return normed.to(x.dtype), rows, mean, reciprocal_std
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The convolution: (N, C, H, W) -> (N, C, H, W)."""
-    if _x86_fp32(x) == "AVX2":
-        # oneDNN's input gradient is 1.5 times as fast as its convolution, and with
-        # the kernel turned by half a turn it is the convolution.
+    """Convolve: (N, C, H, W) -> (N, C, H, W).
+
+    The input's gradient, with the kernel turned by 180 degrees, is the convolution
+    too. On a CPU with AVX2 and no AVX-512 it is used instead of the convolution: it
+    takes two thirds of the time on AMD's, and the same time, within 5 % over all
+    stages, on Intel's limited to AVX2. With AVX-512 and with SSE4.1 alone it takes 1.3
+    times the convolution's time.
+    """
+    if _gradient_is_faster(x):
         return input_gradient(x, weight.flip(2, 3)).add_(bias.view(1, -1, 1, 1))
     return F.conv2d(x, weight, bias, padding=PADDING, groups=len(weight))
 
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of the input, from that of the output: both (N, C, H, W)."""
+    """The gradient of the input, from that of the output: both (N, C, H, W)."""
     return _convolution_backward(grad, grad, weight, (True, False, False))[0]
 
 
 def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
-    """Gradient of the weight, (C, 1, 7, 7), from the input and that of the output."""
-    # oneDNN has no depthwise kernel for this in channels_last: its general one
-    # computes eight times what is needed. It is itself a depthwise convolution, whose
-    # kernel is the output's gradient: in strips that stay in cache it takes half the
-    # time or less, with SSE4.1, AVX2 and AVX-512; without oneDNN, the same.
+    """The gradient of the weight, (C, 1, 7, 7).
+
+    oneDNN has no depthwise kernel for it in channels_last; its general kernel computes
+    eight times what is needed. The gradient is itself a depthwise convolution of the
+    input whose kernel is the output's gradient. Computed so, in strips that stay in
+    cache, it takes about half of the time or less with SSE4.1, AVX2, AVX-512 and AMX;
+    without oneDNN it takes the same time.
+
+    Args:
+        x: the convolution's input, (N, C, H, W).
+        grad: the gradient of its output, (N, C, H, W).
+    """
     channels = x.shape[1]
     if x.dtype != torch.float32 or not x.numel():
         weight = x.new_empty(channels, 1, 7, 7)
@@ -94,11 +109,14 @@ def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
                 strip = F.pad(strip, (0, 0, above, below))
             kernel = image_grad[:, :, top:bottom].transpose(0, 1)
             total += F.conv2d(strip, kernel, padding=(0, PADDING), groups=channels)
-    # Not a transpose, whose strides DDP would not find to be the weight's.
+    # A transpose would have other strides than the weight; DDP wants the same.
     return total.view(channels, 1, 7, 7)
 
 
-def _convolution_backward(grad, x, weight, wanted):
+def _convolution_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """PyTorch's gradients of input, weight and bias, where they are ``needed``."""
     return torch.ops.aten.convolution_backward(
         grad,
         x,
@@ -110,20 +128,22 @@ def _convolution_backward(grad, x, weight, wanted):
         False,
         [0, 0],
         x.shape[1],
-        wanted,
+        needed,
     )
 
 
-def _x86_fp32(x: Tensor) -> str:
-    """The CPU's vector instructions where oneDNN computes ``x``, else nothing."""
+def _gradient_is_faster(x: Tensor) -> bool:
+    """Whether ``convolution`` computes ``x`` by the input's gradient."""
     if x.dtype != torch.float32 or not x.numel():
-        return ""
-    return _vector_instructions() if torch._C._get_mkldnn_enabled() else ""
+        return False
+    return _has_avx2_alone() and torch._C._get_mkldnn_enabled()
 
 
 @cache
-def _vector_instructions() -> str:
-    if not torch.backends.mkldnn.is_available():
-        return ""
-    capability = torch.backends.cpu.get_cpu_capability()
-    return capability if capability.startswith("AVX") else ""
+def _has_avx2_alone() -> bool:
+    """Whether oneDNN runs here on a CPU with AVX2 and without AVX-512."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.cpu._is_avx2_supported()
+        and not torch.cpu._is_avx512_supported()
+    )

@@ -1,19 +1,21 @@
-"""The block's two passes on a CPU, keeping little and passing over memory once.
+"""The block's forward and backward pass on a CPU, with little kept between them.
 
-The mathematics is that of ``block.py``. A chain of its modules keeps about twelve
-times the block's input for the backward pass; here two tensors stay, the input and
-what GELU is given (four times as wide), and the rest is made again:
+The mathematics is that of ``block.py``. Its chain of modules keeps about twelve times
+the block's input for the backward pass. The lean block keeps two tensors: the block's
+input and GELU's input, which is four times as wide. The backward pass computes the
+rest again:
 
 - the depthwise convolution and its norm, from the block's input;
-- GELU, from its input, a piece at a time;
-- layer scale and drop path's factor, f, are folded into the second pointwise layer,
-  so what they multiply never exists. With E = (gradient of the output)^T (input of
-  the layer), the gradient of its weight W is f E, and that of f the sum over each
-  row of E W;
-- GRN scales the channels of an image by s: s too is made again.
+- GELU, from its input, piece by piece;
+- GRN's scale of each channel of an image.
 
-The pointwise layers see rows (M, C), M = N H W, which in the channels_last memory
-format are views of the maps. The widened rows (M, 4C) go through in pieces that stay
+Layer scale and drop path's factor, together f, are folded into the second pointwise
+layer, so that its unscaled output is never stored. With E = (gradient of the block's
+output)^T (input of the layer), the gradient of the layer's weight W is f E. The
+gradient of f is the sum over each row of E W, elementwise.
+
+The pointwise layers work on rows (M, C), M = N H W. In the channels_last memory format
+the rows are views of the maps. The hidden rows (M, 4C) are computed in pieces that stay
 in cache.
 """
 
@@ -25,13 +27,33 @@ from torch import Tensor
 from . import depthwise, gelu
 
 GRN_EPS = 1e-6
-_PIECE = 2**21  # elements of a widened piece: 8 MB of fp32, a share of the last cache
+_PIECE = 2**21  # elements of a piece of hidden rows: 8 MB of fp32, to stay in cache
 _LARGE_PIECE = 2**24
-_MIN_ROWS = 1024  # fewer are slower to multiply
+_MIN_ROWS = 1024  # products of fewer rows are slower
+
+
+class Needed(NamedTuple):
+    """Which gradients the backward pass computes, field by field as in ``Weights``."""
+
+    dw_weight: bool
+    dw_bias: bool
+    norm_weight: bool
+    norm_bias: bool
+    w1: bool
+    b1: bool
+    w2: bool
+    b2: bool
+    gamma: bool
+    grn_gamma: bool
+    grn_beta: bool
 
 
 class Weights(NamedTuple):
-    """A block's parameters, with the shapes they have in ``block.Block``."""
+    """A block's parameters, in the shapes of ``block.Block``.
+
+    ``dw_*`` belong to the depthwise convolution, ``w1`` and ``b1`` to the first
+    pointwise layer, ``w2`` and ``b2`` to the second. ``gamma`` is layer scale.
+    """
 
     dw_weight: Tensor
     dw_bias: Tensor
@@ -54,16 +76,18 @@ def forward(
     work: torch.dtype,
     hidden: Tensor | None = None,
 ) -> Tensor:
-    """``x`` plus ``scale`` times the branch.
+    """Compute ``x`` plus ``scale`` times the branch.
 
     Args:
-        x: (N, C, H, W) in channels_last, as the result, whose type is
-            ``out_type``.
+        x: (N, C, H, W) in channels_last.
         weights: the block's parameters.
-        eps: of the norm.
+        eps: the norm adds it to each variance.
         scale: drop path's factor.
-        work: the type to compute products in.
-        hidden: filled with what GELU is given, (M, 4C), if there.
+        work: the type in which products are computed.
+        hidden: receives GELU's input, (M, 4C); None to keep nothing.
+
+    Returns:
+        the block's output, (N, C, H, W) in channels_last, in the type ``out_type``.
     """
     rows = _rows(x)
     normed = _normed(x, weights, eps, work)[0]
@@ -71,41 +95,45 @@ def forward(
     if weights.grn_beta is not None:  # W (s a + beta) = W (s a) + W beta
         b2 = torch.addmv(b2, w2, weights.grn_beta.to(work))
     factor = _factor(weights, scale)
-    # To fold passes over the weight, (C, 4C); not to, over the rows, (M, C).
-    fold = factor is not None and len(rows) > w2.shape[1]
-    if fold:
+    # Folding the factor multiplies the weight, (C, 4C); not folding it multiplies the
+    # rows, (M, C). The smaller of the two is multiplied.
+    if factor is not None and len(rows) > w2.shape[1]:
         w2 = (weights.w2 * factor[:, None]).to(work)
         b2 = (b2 * factor).to(work)
+        factor = None
     out = torch.empty_like(rows, dtype=out_type(x, weights.gamma))
-    # The last product adds to the residual; not in half precision, where the bias and
-    # the residual would be rounded to each other first.
-    adds = out.dtype == work and work in (torch.float32, torch.float64)
-    adds &= fold or factor is None
-    # Products in half precision want many rows; GELU's input, if kept, wants the cache.
-    few = hidden is None and work in (torch.bfloat16, torch.float16)
-    pieces = _pieces(x, weights, _LARGE_PIECE if few else _PIECE)
+    # The last product adds to the residual in place. In half precision it may not: the
+    # sum of bias and residual would be rounded first.
+    wide_work = work in (torch.float32, torch.float64)
+    in_place = out.dtype == work and wide_work and factor is None
+    # Products in half precision are faster with many rows. Small pieces are faster
+    # where GELU's input is kept: it is read again from the cache.
+    large = hidden is None and work in (torch.bfloat16, torch.float16)
+    pieces = _pieces(x, weights, _LARGE_PIECE if large else _PIECE)
     room = _room(pieces, rows, len(b1), work)
     for piece in pieces:
         inside = rows[piece]
         wide = room[: len(inside)]
-        same = hidden is not None and hidden.dtype == work
-        before = hidden[piece] if same else wide
-        torch.addmm(b1, normed[piece], w1.t(), out=before)
-        if hidden is not None and not same:
-            hidden[piece] = before
+        if hidden is not None and hidden.dtype == work:
+            before = hidden[piece]
+            torch.addmm(b1, normed[piece], w1.t(), out=before)
+        else:
+            before = torch.addmm(b1, normed[piece], w1.t(), out=wide)
+            if hidden is not None:
+                hidden[piece] = before
         gelu.forward(before, wide)
         if weights.grn_gamma is not None:
             images = _images(wide, x)
             images *= _grn_scale(_strength(images), weights.grn_gamma)[:, None]
-        if adds:
+        if in_place:
             torch.add(inside, b2, out=out[piece]).addmm_(wide, w2.t())
             continue
         inside, branch = inside.to(out.dtype), torch.addmm(b2, wide, w2.t())
-        if factor is None or fold:
+        if factor is None:
             torch.add(inside, branch, out=out[piece])
         else:
-            branch, own = branch.to(out.dtype), factor.to(out.dtype)
-            torch.addcmul(inside, branch, own, out=out[piece])
+            branch = branch.to(out.dtype)
+            torch.addcmul(inside, branch, factor.to(out.dtype), out=out[piece])
     return _maps(out, x)
 
 
@@ -117,17 +145,24 @@ def backward(
     eps: float,
     scale: float,
     work: torch.dtype,
-    wanted: list[bool],
+    needed: list[bool],
 ) -> list[Tensor | None]:
-    """Gradients of ``x`` and of the weights, in that order; None where not wanted.
+    """Compute the gradients of ``x`` and of the weights.
 
     Args:
-        grad: (N, C, H, W), the gradient of the output.
-        x: the input, (N, C, H, W) in channels_last, in any type.
-        hidden: what GELU was given, (M, 4C), or None to compute it again.
-        wanted: for ``x`` and each of the weights.
+        grad: the gradient of the output, (N, C, H, W).
+        x: the block's input, (N, C, H, W) in channels_last, in any type.
+        hidden: GELU's input, (M, 4C), or None to compute it again.
+        weights: the block's parameters.
+        eps: the norm adds it to each variance.
+        scale: drop path's factor.
+        work: the type in which products are computed.
+        needed: whether ``x`` and each of the weights, in that order, needs a gradient.
+
+    Returns:
+        the gradients of ``x`` and of the weights, in that order; None where not needed.
     """
-    of_x, of = wanted[0], Weights(*wanted[1:])
+    of_x, of = needed[0], Needed(*needed[1:])
     of_norm_input = of_x or of.dw_weight or of.dw_bias
     of_normed = of_norm_input or of.norm_weight or of.norm_bias
     of_wide = of_normed or of.w1 or of.b1 or of.grn_gamma or of.grn_beta
@@ -142,8 +177,10 @@ def backward(
     factor = _factor(weights, scale)
     grn = weights.grn_gamma
 
-    # Sums over the pieces, wider than half precision; E of the module's docstring.
-    along = grad_w1 = grad_b1 = grad_grn_gamma = grad_grn_beta = None
+    # Sums over the pieces, in fp32 or wider. ``grad_unscaled`` is E of the module's
+    # docstring.
+    grad_unscaled: Tensor | None = None
+    grad_w1 = grad_b1 = grad_grn_gamma = grad_grn_beta = None
     exact = torch.promote_types(work, torch.float32)
     grad_normed = torch.empty_like(outer)
     pieces = _pieces(x, weights, _PIECE)
@@ -169,7 +206,7 @@ def backward(
             grad_grn_beta = _sum(grad_grn_beta, of_beta)
             of_b1 = gelu.gradient_(before, inner)
         if of_second:
-            along = _add_product(along, outside.t(), wide, exact)
+            grad_unscaled = _add_product(grad_unscaled, outside.t(), wide, exact)
         if of.b1:
             grad_b1 = _sum(grad_b1, of_b1)
         if of.w1:
@@ -177,7 +214,7 @@ def backward(
         if of_normed:
             torch.mm(inner, w1, out=grad_normed[piece])
 
-    grads = {
+    grads: dict[str, Tensor | None] = {
         "w1": grad_w1,
         "b1": grad_b1,
         "grn_gamma": grad_grn_gamma,
@@ -186,14 +223,16 @@ def backward(
     if of_second or of.b2:
         summed = outer.sum(0, dtype=exact)
         grads["b2"] = summed if factor is None else summed * factor
-    if of_second:
+    if grad_unscaled is not None:
         if weights.grn_beta is not None:
-            along.addr_(summed, weights.grn_beta.to(exact))
+            grad_unscaled.addr_(summed, weights.grn_beta.to(exact))
         if of.gamma:
-            of_factor = torch.linalg.vecdot(along, weights.w2.to(exact))
+            of_factor = torch.linalg.vecdot(grad_unscaled, weights.w2.to(exact))
             of_factor += summed * weights.b2
             grads["gamma"] = of_factor * scale
-        grads["w2"] = along if factor is None else along.mul_(factor[:, None])
+        grads["w2"] = grad_unscaled
+        if factor is not None:
+            grad_unscaled.mul_(factor[:, None])
     if of_normed:
         grad_maps, grads["norm_weight"], grads["norm_bias"] = _norm_backward(
             grad_normed,
@@ -211,39 +250,40 @@ def backward(
     if of_x:
         grad_x = depthwise.input_gradient(grad_maps, weights.dw_weight.to(x.dtype))
         grad_x = grad_x.add_(grad) if grad_x.dtype == grad.dtype else grad_x + grad
-    return [
-        grad_x,
-        *(
-            grads[name].to(weight.dtype) if want else None
-            for (name, weight), want in zip(weights._asdict().items(), of, strict=True)
-        ),
-    ]
+    results = [grad_x]
+    for (name, weight), is_needed in zip(weights._asdict().items(), of, strict=True):
+        of_weight = grads[name] if is_needed else None
+        results.append(None if of_weight is None else of_weight.to(weight.dtype))
+    return results
 
 
 def out_type(x: Tensor, gamma: Tensor | None) -> torch.dtype:
-    """The type of ``x`` plus the branch: layer scale's, where it is the wider."""
+    """The type of the block's output: the wider of ``x``'s and layer scale's."""
     return x.dtype if gamma is None else torch.promote_types(x.dtype, gamma.dtype)
 
 
 def _rows(maps: Tensor) -> Tensor:
-    """(N, C, H, W) in channels_last -> (M, C), a view."""
+    """View maps (N, C, H, W) in channels_last as rows (M, C)."""
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
 def _maps(rows: Tensor, like: Tensor) -> Tensor:
-    """(M, C) -> (N, C, H, W) of ``like``'s size in channels_last, a view."""
+    """View rows (M, C) as maps (N, C, H, W) of ``like``'s size in channels_last."""
     n, c, h, w = like.shape
     return rows.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 def _images(rows: Tensor, like: Tensor) -> Tensor:
-    """Rows of whole images of ``like``'s size -> (images, H W, channels), a view."""
+    """View the rows of whole images of ``like``'s size as (images, H W, channels)."""
     size = like.shape[2] * like.shape[3]
     return rows.view(len(rows) // size, size, rows.shape[1])
 
 
 def _pieces(x: Tensor, weights: Weights, elements: int) -> list[slice]:
-    """The rows in pieces, the first the largest; whole images where GRN sums them."""
+    """Split the rows into pieces, the first the largest.
+
+    With GRN a piece has whole images, because GRN sums over an image.
+    """
     n, c, h, w = x.shape
     size = max(elements // (4 * c), _MIN_ROWS)
     if weights.grn_gamma is not None:
@@ -252,25 +292,26 @@ def _pieces(x: Tensor, weights: Weights, elements: int) -> list[slice]:
 
 
 def _room(pieces: list[slice], like: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """Memory for the largest piece."""
+    """Unset memory for the largest piece, (rows of a piece, ``width``)."""
     return like.new_empty(min(pieces[0].stop, len(like)), width, dtype=dtype)
 
 
 def _factor(weights: Weights, scale: float) -> Tensor | None:
-    """Layer scale times drop path's factor, (C); None if that is 1."""
+    """Layer scale times drop path's factor, (C); None if there is neither."""
     if weights.gamma is not None:
         return weights.gamma if scale == 1 else weights.gamma * scale
     return None if scale == 1 else torch.full_like(weights.b2, scale)
 
 
-def _sum(total: Tensor | None, part: Tensor) -> Tensor:
-    return part if total is None else total.add_(part)
+def _sum(total: Tensor | None, summand: Tensor) -> Tensor:
+    """Add ``summand`` to ``total`` in place; None counts as 0."""
+    return summand if total is None else total.add_(summand)
 
 
 def _add_product(
     total: Tensor | None, a: Tensor, b: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """``total`` plus a b, in ``dtype``; ``total`` is used up."""
+    """Add the product a b, in ``dtype``, to ``total`` in place; None counts as 0."""
     if total is None:
         return (a @ b).to(dtype)
     return total.addmm_(a, b) if dtype == a.dtype else total.add_(a @ b)
@@ -279,8 +320,7 @@ def _add_product(
 def _normed(
     x: Tensor, weights: Weights, eps: float, work: torch.dtype
 ) -> tuple[Tensor, ...]:
-    """What ``depthwise.convolution_norm`` returns, of these weights; the normed rows
-    in the type ``work``."""
+    """Call ``depthwise.convolution_norm``; the normed rows are in the type ``work``."""
     x = x.to(depthwise.working_type(work))
     normed, *others = depthwise.convolution_norm(
         x,
@@ -293,39 +333,57 @@ def _normed(
     return normed.to(work), *others
 
 
-def _norm_backward(grad, rows, statistics, weights, wanted):
-    """Gradients of the norm's input (M, C), weight and bias."""
-    kind = weights.norm_weight.dtype
+def _norm_backward(
+    grad: Tensor,
+    rows: Tensor,
+    statistics: list[Tensor],
+    weights: Weights,
+    needed: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the norm's input, (M, C), weight and bias, (C) each.
+
+    Args:
+        grad: the gradient of the normed rows, (M, C).
+        rows: the norm's input, (M, C).
+        statistics: mean and reciprocal standard deviation of each row, (M, 1).
+        weights: the block's parameters.
+        needed: which of the three gradients are computed.
+    """
+    dtype = weights.norm_weight.dtype
     of_input, of_weight, of_bias = torch.ops.aten.native_layer_norm_backward(
-        grad.to(kind),
-        rows.to(kind),
+        grad.to(dtype),
+        rows.to(dtype),
         rows.shape[1:],
         *statistics,
         weights.norm_weight,
         weights.norm_bias,
-        wanted,
+        needed,
     )
     return of_input, of_weight, of_bias
 
 
 def _strength(images: Tensor) -> Tensor:
-    """L2 norm of every channel over each image: (images, H W, C) -> (images, C)."""
+    """The L2 norm of each channel over an image: (images, H W, C) -> (images, C)."""
     return torch.linalg.vector_norm(
         images, dim=1, dtype=torch.promote_types(images.dtype, torch.float32)
     )
 
 
 def _grn_scale(strength: Tensor, gamma: Tensor) -> Tensor:
-    """What GRN multiplies by: 1 + gamma strength / mean strength."""
+    """GRN's factor of each channel, 1 + gamma strength / mean strength, (images, C)."""
     return 1 + gamma * strength / (strength.mean(1, keepdim=True) + GRN_EPS)
 
 
 def _grn_backward_(grad: Tensor, x: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """GRN without its bias, back and forth: ``grad`` becomes the gradient of ``x``,
-    and ``x`` what GRN makes of it. Both (images, H W, C).
+    """Compute GRN's gradients, and its output without the bias again.
+
+    Args:
+        grad: the gradient of GRN's output, (images, H W, C); becomes that of ``x``.
+        x: GRN's input, (images, H W, C); becomes GRN's output without ``beta``.
+        gamma: GRN's weight, (C).
 
     Returns:
-        gradients of GRN's ``gamma`` and ``beta``, (C) each.
+        the gradients of GRN's ``gamma`` and ``beta``, (C) each.
     """
     strength = _strength(x)
     mean = strength.mean(1, keepdim=True) + GRN_EPS
@@ -334,10 +392,12 @@ def _grn_backward_(grad: Tensor, x: Tensor, gamma: Tensor) -> tuple[Tensor, Tens
     of_beta = grad.sum((0, 1), dtype=strength.dtype)
     of_scale = torch.linalg.vecdot(grad, x, dim=1).to(strength.dtype)  # (images, C)
     of_response = of_scale * gamma
-    # The mean is of all channels: each one's strength lowers the others' response.
+    # The mean is over all channels: the strength of one lowers the others' response.
     lowered = (of_response * response).mean(1, keepdim=True)
     slope = (of_response - lowered) / mean
-    slope = torch.where(strength > 0, slope / strength, 0)  # a norm has no slope at 0
+    slope = torch.where(
+        strength > 0, slope / strength, 0
+    )  # a norm's slope at 0 is taken as 0
     grad *= scale[:, None]
     grad += x * slope[:, None]
     x *= scale[:, None]

@@ -185,7 +185,7 @@ def learning_rate(train: Sequence[dict], layers: Sequence[Layer] | None) -> Figu
         color = matplotlib.colormaps["viridis"](index / len(layers))
         rates = np.where(base > 0, base * layer.lr_scale, np.nan)
         names = ", ".join(layer.parts[:2]) + (" ..." if len(layer.parts) > 2 else "")
-        label = f"{layer.index}: {names}"
+        label = f"{layer.number}: {names}"
         axes.plot(x, rates, color=color, label=label, marker=marker, linewidth=1.3)
     if layers and (base > 0).any():
         axes.set_yscale("log")

@@ -1,6 +1,6 @@
-// Runs a CUDA kernel on the CPU, to test it without a GPU: what CUDA and common.cuh give
-// to the kernels, in plain C++. Threads of a block are fibers that take turns: one runs
-// until it waits for the others of its block or warp.
+// Runs a CUDA kernel on the CPU, to test it without a GPU. It replaces the functions of
+// CUDA and common.cuh by plain C++. The threads of a block are fibers that take turns:
+// a fiber runs until it waits for the others of its block or warp.
 #pragma once
 #define EMULATED
 #include <ucontext.h>
@@ -30,7 +30,7 @@ struct float4 {
 };
 static uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 
-constexpr size_t SHARED_LIMIT = 99 * 1024;  // bytes; the least of all GPUs since sm_80
+constexpr size_t SHARED_LIMIT = 99 * 1024;  // bytes; the smallest of GPUs from sm_80 on
 alignas(16) u32 shared[SHARED_LIMIT / 4];
 
 // ---- Threads ----
@@ -83,7 +83,7 @@ static void emulate(int grid, int threads, void (*body)()) {
   fibers.resize(threads);
   for (int block = 0; block < grid; block++) {
     blockIdx.x = block;
-    memset(shared, 0xff, sizeof shared);  // NaN: the kernel must not count on zeros
+    memset(shared, 0xff, sizeof shared);  // NaN: the kernel must not rely on zeros
     for (int i = 0; i < threads; i++) {
       Fiber& fiber = fibers[i];
       getcontext(&fiber.context);
@@ -121,7 +121,7 @@ static u32 narrow(float value) {  // to nearest even; no NaN comes here
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 #else
-// Not by _Float16, which g++ has on some machines only.
+// Without _Float16, which g++ has only on some machines.
 static float widen(u32 bits) {
   const u32 sign = (bits & 0x8000) << 16, rest = bits & 0x7fff;
   if (rest < 0x0400)  // subnormal, in units of 2^-24
@@ -151,7 +151,7 @@ static u32 __byte_perm(u32 a, u32 b, u32 selector) {
   return result;
 }
 
-// ---- The tensor core: what a warp does together ----
+// ---- The tensor core: instructions that a warp runs together ----
 
 static const u32* row_addresses[32][32];
 static void load_matrices(u32 (&matrices)[4], const u32* row) {

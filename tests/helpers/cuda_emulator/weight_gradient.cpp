@@ -1,6 +1,6 @@
-// The kernel of cuda/weight_gradient.cu on the CPU, to be called from Python.
+// cuda/weight_gradient.cu for the CPU, as a library that Python calls.
 #include "emulator.h"
-// After it, as in a compilation for GPUs:
+// Then the files of a compilation for GPUs, in their order:
 #include "common.cuh"
 #include "weight_gradient.cu"
 
@@ -8,17 +8,17 @@ static struct {
   const u16 *x, *gradient;
   float* partial;
   const int* integers;
-} given;
+} args;
 
 extern "C" int shared_bytes() { return 4 * SHARED_WORDS; }
 
 extern "C" void run(int grid, const void* x, const void* gradient, void* partial,
                     const int* integers) {
   static_assert(4 * SHARED_WORDS <= SHARED_LIMIT, "a block's shared memory");
-  given = {(const u16*)x, (const u16*)gradient, (float*)partial, integers};
+  args = {(const u16*)x, (const u16*)gradient, (float*)partial, integers};
   emulate(grid, THREADS, [] {
-    const int* const i = given.integers;
-    weight_gradient(given.x, given.gradient, given.partial, i[0], i[1], i[2], i[3],
+    const int* const i = args.integers;
+    weight_gradient(args.x, args.gradient, args.partial, i[0], i[1], i[2], i[3],
                     i[4], i[5], i[6], i[7]);
   });
 }

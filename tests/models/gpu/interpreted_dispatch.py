@@ -1,5 +1,5 @@
-"""What stages meet in people's programs, by Triton's interpreter; run by
-test_gpu_stages.py."""
+"""Stages in users' programs (copies, FSDP, torch.compile, changed modules), run with
+Triton's interpreter by test_stages.py."""
 
 import copy
 import gc
@@ -20,11 +20,11 @@ TAKEN = []
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
-    """Let the CPU stand for a GPU, with the convolutions by PyTorch."""
+    """Take the Triton kernels on the CPU, with the convolutions in PyTorch."""
 
-    def choose(kind, types, strides, device, use):
-        plan = plans_for(kind.channels, types.work, kind.grn, "cuda")[-1]
-        TAKEN.append(kind.entrance)
+    def choose(spec, types, strides, device, use):
+        plan = plans_for(spec.channels, types.work, spec.grn, "cuda")[-1]
+        TAKEN.append(spec.entrance)
         return ways.Choice(ways.TRITON, plan, "")
 
     TAKEN.clear()
@@ -64,7 +64,7 @@ def written_out(model, x, monkeypatch):
     [dict(layer_scale_init_value=0.0), dict(layer_scale_init_value=0.0, use_grn=True)],
 )
 def test_blocks_without_layer_scale_pass_twice(monkeypatch, arguments):
-    """Such a block has no parameter named gamma, not one that is None."""
+    """Such a block has no parameter named gamma, not even None."""
     model = model_of(**arguments)
     expected = written_out(model, image(), monkeypatch)
     for _ in range(3):
@@ -80,7 +80,7 @@ def assert_same(mine, theirs):
 
 
 def test_parameters_that_were_gathered_elsewhere(monkeypatch):
-    """As by FSDP, between the forward and the backward pass."""
+    """FSDP frees and gathers parameters between the forward and the backward pass."""
     model, x = model_of(), image()
     true = written_out(model, x, monkeypatch)
     maps = model(x)
@@ -89,19 +89,21 @@ def test_parameters_that_were_gathered_elsewhere(monkeypatch):
         storage, values = parameter.untyped_storage(), parameter.detach().clone()
         size = storage.nbytes()
         storage.resize_(0)
-        kept.append(torch.full((size,), 255, dtype=torch.uint8))  # takes its place
+        kept.append(
+            torch.full((size,), 255, dtype=torch.uint8)
+        )  # takes the freed memory
         storage.resize_(size)
         parameter.detach().view(-1).data.copy_(values.view(-1))
     assert_same(gradients(model, x, maps), true)
 
 
 def test_saved_tensors_that_were_on_the_cpu(monkeypatch):
-    """``save_on_cpu(pin_memory=True)`` gives them back in another layout."""
+    """``save_on_cpu(pin_memory=True)`` returns them in another layout."""
     model, x = model_of(), image()
 
     def pack(tensor):
-        own = torch.empty(tensor.size(), dtype=tensor.dtype)
-        return own.copy_(tensor)
+        copied = torch.empty(tensor.size(), dtype=tensor.dtype)
+        return copied.copy_(tensor)
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         maps = model(x)
@@ -120,7 +122,7 @@ def test_compiled_with_channels_last_weights(way, monkeypatch):
     assert_same(mine, written_out(model, x, monkeypatch))
 
 
-def test_a_model_that_is_gone_is_freed():
+def test_a_deleted_model_is_freed():
     model = model_of()
     gradients(model, image())
     block = weakref.ref(model.stages[0][0])
@@ -129,7 +131,7 @@ def test_a_model_that_is_gone_is_freed():
     assert block() is None
 
 
-def test_copies_and_files_know_nothing():
+def test_copies_and_pickles_have_no_cache():
     model = model_of()
     gradients(model, image())
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -159,7 +161,7 @@ def test_batch_without_images():
     ],
     ids=["wrapped", "another block", "transposed weight", "another eps", "dilated"],
 )
-def test_modules_that_were_changed(change, monkeypatch):
+def test_changed_modules_are_called_themselves(change, monkeypatch):
     model, x = model_of(), image()
     change(model)
     assert_same(gradients(model, x), written_out(model, x, monkeypatch))

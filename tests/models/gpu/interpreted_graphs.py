@@ -1,8 +1,8 @@
-"""How stages are replayed as graphs, by Triton's interpreter; run by
-test_gpu_stages.py.
+"""Stages replayed as CUDA graphs, run with Triton's interpreter by test_stages.py.
 
-The graph itself is made up: it runs the program again. What is tested is what is around
-it: which tensors are copied, what waits for what, and when no graph is taken.
+The graph is a stand-in that runs the program again. The tests check everything around
+it: which tensors are copied, which passes wait for each other, and when no graph is
+used.
 """
 
 import gc
@@ -18,10 +18,10 @@ from convnext_dense.models.fused.gpu.plan import plans_for
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
-    """Let the CPU stand for a GPU, with the convolutions by PyTorch."""
+    """Take the Triton kernels on the CPU, with the convolutions in PyTorch."""
 
-    def choose(kind, types, strides, device, use):
-        plan = plans_for(kind.channels, types.work, kind.grn, "cuda")[-1]
+    def choose(spec, types, strides, device, use):
+        plan = plans_for(spec.channels, types.work, spec.grn, "cuda")[-1]
         return ways.Choice(ways.TRITON, plan, "")
 
     def record(self, program, tensors):
@@ -30,7 +30,7 @@ def interpreted(monkeypatch):
 
         def replay():
             workspace = torch.empty(program.workspace, dtype=torch.uint8)
-            self.stage.run(program, [*tensors, workspace], self.given)
+            self.stage.run(program, [*tensors, workspace], self.arguments)
 
         return SimpleNamespace(replay=replay)
 
@@ -42,7 +42,7 @@ def interpreted(monkeypatch):
 
 
 def twins(**kwargs):
-    """The same backbone without graphs and with them."""
+    """Two equal backbones, the second with graphs."""
     kwargs |= dict(out_indices=(0, 1), layer_scale_init_value=1.0)  # two stages
     arch = dict(depths=[1] * 4, channels=[8, 8, 16, 16])
     torch.manual_seed(0)
@@ -75,24 +75,23 @@ def assert_same(mine, theirs):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def taken(model):
+def graph_count(model):
     return len(graphs.graphs_of(model, torch.device("cpu"))._graphs)
 
 
-def test_shapes_that_come_again_are_replayed():
+def test_repeated_shapes_are_replayed():
     plain, graphed = twins()
     for seed in range(4):
         assert_same(gradients(graphed, image(seed)), gradients(plain, image(seed)))
-        assert taken(graphed) == (0 if seed < 2 else 2)
+        assert graph_count(graphed) == (0 if seed < 2 else 2)
     assert_same(gradients(graphed, image(9, 64)), gradients(plain, image(9, 64)))
-    assert taken(graphed) == 2  # not of a new shape
+    assert graph_count(graphed) == 2  # none for a new shape
     assert graphs.graphs_of(graphed, torch.device("cpu")).bytes > 0
-    assert taken(plain) == 0
+    assert graph_count(plain) == 0
 
 
-def test_what_is_given_out_is_nobody_elses():
-    """Maps and gradients of a step stay as they are in the next one; gradients add
-    up."""
+def test_results_are_not_overwritten():
+    """The next step does not change a step's maps and gradients. Gradients add up."""
     plain, graphed = twins()
     for _ in range(3):
         gradients(graphed, image(0))
@@ -117,11 +116,11 @@ def test_a_second_forward_pass_before_the_backward_pass():
         loss(second).backward()
         loss(first).backward()
     assert_same(*([p.grad for p in m.parameters()] for m in (graphed, plain)))
-    # a forward pass that nobody goes back from is not waited for
+    # A forward pass whose maps are gone has no backward pass to wait for.
     graphed(image(3))
     gc.collect()
-    every = graphs.graphs_of(graphed, torch.device("cpu"))._graphs.values()
-    assert not any(graph.is_waiting() for graph in every)
+    recorded = graphs.graphs_of(graphed, torch.device("cpu"))._graphs.values()
+    assert not any(graph.is_waiting() for graph in recorded)
 
 
 def test_a_second_backward_pass_after_a_forward_pass_is_refused():
@@ -135,7 +134,7 @@ def test_a_second_backward_pass_after_a_forward_pass_is_refused():
         total.backward()
 
 
-def test_moved_parameters_are_recorded_anew():
+def test_moved_parameters_are_recorded_again():
     plain, graphed = twins()
     for _ in range(3):
         gradients(graphed, image(0))
@@ -145,22 +144,22 @@ def test_moved_parameters_are_recorded_anew():
     assert_same(gradients(graphed, image(1)), gradients(plain, image(1)))
 
 
-def test_drop_path_is_drawn_anew():
+def test_drop_path_is_drawn_in_each_step():
     _, graphed = twins(drop_path_rate=0.99)
     norms = set()
     for seed in range(5):
         torch.manual_seed(seed)
         norms.add(round(loss(graphed(image(0))).item(), 6))
-    assert taken(graphed) == 2
+    assert graph_count(graphed) == 2
     assert len(norms) > 2
 
 
-def test_too_little_memory_takes_the_ordinary_way(monkeypatch):
+def test_no_graph_with_too_little_memory(monkeypatch):
     monkeypatch.setattr(graphs, "_memory_of", lambda device: 1000)
     _, graphed = twins()
     for seed in range(4):
         graphed(image(seed))
-    assert taken(graphed) == 0
+    assert graph_count(graphed) == 0
 
 
 def test_inference():
@@ -168,5 +167,5 @@ def test_inference():
     with torch.no_grad():
         for seed in range(4):
             assert_same(graphed(image(seed)), plain(image(seed)))
-    assert taken(graphed) == 2
+    assert graph_count(graphed) == 2
     assert dispatch.runs_on(image(0))

@@ -1,4 +1,4 @@
-"""The GPU's Triton kernels by Triton's interpreter; run by test_gpu_kernels.py."""
+"""The depthwise Triton kernels, run with Triton's interpreter by test_kernels.py."""
 
 import itertools
 
@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from convnext_dense.models.fused.gpu.kernels import depthwise
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
-# The interpreter takes its time: small tiles and maps (N, H, W, C), with edges of
-# both in each other.
+# The interpreter is slow: tiles and maps (N, H, W, C) are small, and neither is a
+# multiple of the other.
 SMALL_TILE = 2, 8, 32, 1
 MAPS = [
     ((1, 1, 1, 8), torch.float32),
@@ -18,7 +18,7 @@ MAPS = [
     ((1, 3, 5, 12), torch.float32),
     ((1, 2, 3, 40), torch.float16),
 ]
-# FLIP, BIAS, ADD: all for the last map, for others what the backbone uses.
+# FLIP, BIAS, ADD: all for the last map, those that the backbone uses for the others.
 FLAGS = list(itertools.product([False, True], [False, True], [0, 1, 2]))
 USED = [(False, True, 0), (True, False, 1), (True, False, 2)]
 CONVOLUTIONS = [
@@ -37,7 +37,7 @@ def seeded():
 
 
 def exact_convolution(x, weight, bias):
-    """In float64, with the weight rounded as under autocast. x is (N, H, W, C)."""
+    """The truth in float64, with the weight rounded as by autocast. x: (N, H, W, C)."""
     weight = weight.to(x.dtype).double()
     planes = x.double().permute(0, 3, 1, 2)
     y = F.conv2d(planes, weight, bias.double(), padding=3, groups=x.shape[3])
@@ -63,11 +63,11 @@ def convolve(x, weight, bias, g, wide, y, flip, use_bias, add, tile=SMALL_TILE):
     ("shape", "dtype", "flip", "use_bias", "add"), CONVOLUTIONS, ids=str
 )
 def test_convolution(shape, dtype, flip, use_bias, add):
-    """Sums go to the buffer of what is added."""
+    """The sum may be written over the map that is added."""
     channels = shape[3]
     x = torch.randn(shape).to(dtype)
     weight = torch.randn(channels, 1, 7, 7)
-    if dtype == torch.bfloat16:  # to which the interpreter cuts off, as no GPU does
+    if dtype == torch.bfloat16:  # the interpreter truncates to bf16, no GPU does
         weight = weight.to(dtype).float()
     bias = torch.randn(channels) if use_bias else torch.zeros(channels)
     g = torch.randn(shape).to(torch.float32 if add == 2 else dtype)
@@ -101,7 +101,7 @@ def test_sum_to_another_buffer(add):
 
 
 def test_flipped_convolution_is_the_input_gradient():
-    """With weights in 16 bits for a map in fp32."""
+    """The weight may have 16 bits for a map in fp32."""
     x = torch.randn(1, 3, 9, 8, dtype=torch.float64, requires_grad=True)
     weight, nothing = torch.randn(8, 1, 7, 7).bfloat16(), torch.zeros(8)
     y = exact_convolution(x, weight, nothing)
@@ -133,15 +133,15 @@ def weight_gradient(x, grad, splits, tile):
 @pytest.mark.parametrize(("shape", "dtype"), MAPS, ids=str)
 @pytest.mark.parametrize("splits", [1, 3])
 def test_weight_gradient(shape, dtype, splits):
-    """With programs that have many tiles, few and none."""
+    """Some programs have many tiles, some few, some none."""
     x, grad = (torch.randn(shape).to(dtype) for _ in range(2))
     mine = weight_gradient(x, grad, splits, SMALL_TILE)
     assert_close(mine, exact_weight_gradient(x, grad), 1e-5)
 
 
 @pytest.mark.parametrize("channels", [6, 8, 64])
-def test_tiles_of_the_product(channels):
-    """With its grid and splits, on a map that is larger than one tile."""
+def test_tiles_in_use(channels):
+    """The tiles, grids and splits in use, on a map that is larger than a tile."""
     x, grad = torch.randn(2, 1, 9, 3, channels)
     weight, bias = torch.randn(channels, 1, 7, 7), torch.randn(channels)
     tile = depthwise.convolution_tile(channels)
@@ -156,7 +156,7 @@ def test_tiles_of_the_product(channels):
 
 @pytest.mark.parametrize("shape", [(16, 128, 128, 96), (2, 25, 38, 768), (1, 1, 1, 8)])
 def test_splits(shape):
-    """No program without a tile, and no more programs than eight a multiprocessor."""
+    """Every program has a tile, and a multiprocessor has at most eight programs."""
     tiles, blocks = depthwise.convolution_grid(*shape)
     splits = depthwise.weight_gradient_splits(*shape, multiprocessors=132)
     assert 1 <= splits <= tiles

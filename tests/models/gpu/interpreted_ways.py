@@ -1,4 +1,4 @@
-"""How a way is chosen, by Triton's interpreter; run by test_gpu_stages.py."""
+"""The choice of a way, run with Triton's interpreter by test_stages.py."""
 
 import pytest
 import torch
@@ -6,13 +6,13 @@ import torch
 from convnext_dense import ConvNeXt
 from convnext_dense.errors import InputError
 from convnext_dense.models.fused.gpu import backward, forward, proof, timing, ways
-from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageKind, Types
+from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageSpec, Types
 from convnext_dense.models.fused.gpu.nvrtc import Unavailable
 from convnext_dense.models.fused.gpu.plan import plans_for
 from convnext_dense.models.fused.gpu.stage import stage_of
 
 f32 = torch.float32
-KIND = StageKind(DOWNSAMPLE, 8, 16, 3, True, False, True, 1e-6)
+SPEC = StageSpec(DOWNSAMPLE, 8, 16, 3, True, False, True, 1e-6)
 TYPES = Types(f32, f32, f32)
 STRIDES = (32, 4, 2, 1)
 USE = ways.Use(rows=60, width=6, drop=True, normed=f32, train=True)
@@ -20,30 +20,33 @@ USE = ways.Use(rows=60, width=6, drop=True, normed=f32, train=True)
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """No choice yet; convolutions by PyTorch, as the interpreter is slow."""
-    said = []
+    """Forget all choices, and compute convolutions in PyTorch: the interpreter is slow.
+
+    The value is the list of logged messages.
+    """
+    logged = []
     monkeypatch.setenv(ways.VARIABLE, ways.TRITON)
     monkeypatch.setattr(ways, "_choices", {})
-    monkeypatch.setattr(ways, "_say", said.append)
+    monkeypatch.setattr(ways, "_log", logged.append)
     monkeypatch.setattr(
-        ways, "_plans", lambda kind, *_: plans_for(kind.channels, f32, False, "cuda")
+        ways, "_plans", lambda spec, *_: plans_for(spec.channels, f32, False, "cuda")
     )
     stage_of.cache_clear()
-    yield said
+    yield logged
     stage_of.cache_clear()
 
 
 def choose():
-    return ways.choose(KIND, TYPES, STRIDES, None, USE)
+    return ways.choose(SPEC, TYPES, STRIDES, None, USE)
 
 
-def test_kernels_that_prove_themselves_are_taken_once(fresh, monkeypatch):
+def test_kernels_are_checked_once(fresh, monkeypatch):
     proofs = []
     prove = proof.prove
     monkeypatch.setattr(
         proof, "prove", lambda *args: proofs.append(args) or prove(*args)
     )
-    with torch.inference_mode():  # where nothing could go back
+    with torch.inference_mode():  # which allows no backward pass
         assert choose().way == ways.TRITON
     assert choose().plan is not None
     assert len(proofs) == 1
@@ -51,17 +54,17 @@ def test_kernels_that_prove_themselves_are_taken_once(fresh, monkeypatch):
 
 
 @pytest.mark.parametrize("module", [forward, backward])
-def test_kernels_that_differ_are_not_taken(module, fresh, monkeypatch):
-    """A norm that is forgotten, forwards or back."""
+def test_wrong_kernels_are_not_taken(module, fresh, monkeypatch):
+    """One norm is left out, in the forward or the backward pass."""
     monkeypatch.setattr(module, "norm_in_place", lambda *args: None)
     choice = choose()
     assert (choice.way, choice.plan) == (ways.PLAIN, None)
     (line,) = fresh
-    assert "not taken for 16 channels" in line
+    assert "not used for 16 channels" in line
     assert "differs from PyTorch's by" in line
 
 
-def test_kernels_that_cannot_be_had_are_not_taken(fresh, monkeypatch):
+def test_unavailable_kernels_are_not_taken(fresh, monkeypatch):
     def prove(*args):
         raise Unavailable("Triton cannot compile norm_rows: no such instruction")
 
@@ -79,9 +82,9 @@ def test_a_way_is_forced(monkeypatch):
 
 
 @pytest.mark.parametrize(("mine", "way"), [(1.0, ways.TRITON), (3.0, ways.PLAIN)])
-def test_what_is_slower_than_pytorch_is_not_taken(mine, way, monkeypatch):
+def test_a_way_slower_than_pytorch_is_not_taken(mine, way, monkeypatch):
     timed, kept = [], {}
-    stage = stage_of(KIND, TYPES, ways._plans(KIND)[0], STRIDES, None)
+    stage = stage_of(SPEC, TYPES, ways._plans(SPEC)[0], STRIDES, None)
 
     def times(*args):
         timed.append(args)
@@ -99,8 +102,8 @@ def test_what_is_slower_than_pytorch_is_not_taken(mine, way, monkeypatch):
     assert ways._unless_slower(ways.TRITON, stage, USE).way == ways.TRITON
 
 
-def test_kernels_prove_themselves_under_torch_compile(fresh):
-    """Whose operator runs below autograd, where nothing goes back."""
+def test_kernels_are_checked_under_torch_compile(fresh):
+    """Inside its operator autograd records nothing: the check has its own thread."""
     torch._dynamo.reset()
     arch = dict(depths=[1] * 4, channels=[8] * 4)
     model = ConvNeXt(arch, layer_scale_init_value=1.0, out_indices=(0,))

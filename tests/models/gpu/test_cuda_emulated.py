@@ -1,4 +1,4 @@
-"""The CUDA kernels of the depthwise convolution, run on the CPU by a small emulator."""
+"""The CUDA C++ kernels of the depthwise convolution, run on the CPU by an emulator."""
 
 import ctypes
 import os
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 
 EVERY = os.environ.get("CONVNEXT_DENSE_EVERY_KERNEL") == "1"
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# The error of rounding a value to 16 bits, relative.
+# The relative error of rounding a value to 16 bits.
 ROUNDING = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
-# Maps (N, H, W, C); the comments say what they are for.
+# Maps (N, H, W, C); the comments give the strips and segments of a row.
 CONVOLUTIONS = [
     # shape, half, weight, bias, flip, add
     ((1, 9, 16, 16), "bf16", "fp32", True, False, "none"),  # 2 strips span a row
@@ -57,7 +57,7 @@ if EVERY:
 
 @pytest.fixture
 def built(monkeypatch, tmp_path):
-    """Make a kernel's Binary and its emulation, as a library with ``run``."""
+    """A function that returns a kernel's Binary, and its emulation as a library."""
 
     def build(function, *arguments, **flags):
         macros = {}
@@ -99,7 +99,7 @@ def run(kernel, layout, *tensors):
 
 
 def guarded(values):
-    """A copy between two images of NaN, which no kernel may read or write."""
+    """A copy of a map between two images of NaN, which no kernel may read or write."""
     n = values.shape[0]
     around = values.new_full((n + 2, *values.shape[1:]), torch.nan)
     around[1:-1] = values

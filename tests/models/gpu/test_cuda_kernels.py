@@ -1,5 +1,7 @@
-"""The CUDA kernels of the depthwise convolution compiled for GPUs that need not exist,
-and how they divide a map. CONVNEXT_DENSE_EVERY_KERNEL=1 compiles every variant.
+"""The CUDA C++ kernels of the depthwise convolution, compiled for GPUs that are not
+present, and their division of a map.
+
+CONVNEXT_DENSE_EVERY_KERNEL=1 compiles every variant.
 """
 
 import itertools
@@ -16,7 +18,7 @@ from convnext_dense.models.fused.gpu import depthwise_cuda, nvrtc
 EVERY = os.environ.get("CONVNEXT_DENSE_EVERY_KERNEL") == "1"
 HALVES = [torch.bfloat16, torch.float16]
 ADDS = ["none", "half", "float"]
-# Bytes of shared memory that a block may take, and KB that a multiprocessor has.
+# Bytes of shared memory that a block may use, and KB that a multiprocessor has.
 ARCHITECTURES = {
     "sm_80": (163 * 1024, 164),
     "sm_89": (99 * 1024, 100),
@@ -24,7 +26,7 @@ ARCHITECTURES = {
     "sm_100": (227 * 1024, 228),
     "sm_120": (99 * 1024, 100),
 }
-# A width for each division of a row that is ever chosen.
+# One width for each division of a row in use.
 WIDTHS = {depthwise_cuda.strips(width)[:2]: width for width in range(1, 400)}
 
 
@@ -37,7 +39,7 @@ def cache(monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def compiler():
-    """Skip the test where nothing can be compiled."""
+    """Skip the test if NVRTC is missing."""
     try:
         nvrtc._nvrtc()
     except nvrtc.Unavailable as error:
@@ -45,7 +47,7 @@ def compiler():
 
 
 def resources(cubin, tmp_path):
-    """Registers of a thread and bytes that it keeps in memory for want of more."""
+    """Registers of a thread, and bytes that it keeps in memory instead."""
     triton = pytest.importorskip("triton")
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     if not tool.is_file():
@@ -59,7 +61,7 @@ def resources(cubin, tmp_path):
     return int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])
 
 
-# Widths, types, additions, and whether the kernel is turned.
+# Widths, types, additions, and whether the kernel is rotated.
 VARIANTS = [
     *((152, torch.bfloat16, add, add != "none") for add in ADDS),
     (16, torch.float16, "float", True),
@@ -72,10 +74,10 @@ if EVERY:
 def check(binary, architecture, tmp_path):
     of_block, of_multiprocessor = ARCHITECTURES[architecture]
     registers, memory = resources(binary.cubin, tmp_path)
-    assert memory == 0  # all is kept in registers
+    assert memory == 0  # everything is in registers
     assert binary.shared <= of_block
-    # As many blocks as wanted fit a multiprocessor: 65536 registers, 1 KB of shared
-    # memory for the system in each block.
+    # ``blocks`` blocks fit on a multiprocessor: it has 65536 registers, and each block
+    # takes 1 KB of shared memory for the system.
     assert binary.blocks * binary.threads * registers <= 65536
     assert binary.blocks * (binary.shared + 1024) <= of_multiprocessor * 1024
 
@@ -107,9 +109,9 @@ def test_weight_gradient(tmp_path, width, half, architecture):
 @pytest.mark.usefixtures("compiler")
 def test_same_variant_is_compiled_once():
     flags = dict(bias=True, flip=False, add="none", architecture="sm_90")
-    given = torch.bfloat16, torch.float32
-    wide = depthwise_cuda.convolution(128, *given, **flags)
-    assert depthwise_cuda.convolution(100, *given, **flags) is wide
+    arguments = torch.bfloat16, torch.float32
+    wide = depthwise_cuda.convolution(128, *arguments, **flags)
+    assert depthwise_cuda.convolution(100, *arguments, **flags) is wide
 
 
 @pytest.mark.usefixtures("compiler")

@@ -1,5 +1,4 @@
-"""Compiled kernels kept on disk: by several processes, damaged, and where nothing can
-be written."""
+"""The disk cache: several processes, damaged files, folders that cannot be written."""
 
 import subprocess
 import sys
@@ -24,7 +23,7 @@ def folder(monkeypatch, tmp_path):
 
 @pytest.fixture
 def compilations(monkeypatch):
-    """A stand-in for NVRTC that takes note of what it compiles."""
+    """Replace NVRTC by a function that records its calls; the value is their list."""
     calls = []
 
     def compile(_, source, defines, architecture):
@@ -42,7 +41,9 @@ def test_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert disk_cache.folder() == tmp_path / "home/.cache/convnext_dense"
     assert disk_cache.folder().is_dir()
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored
+    monkeypatch.setenv(
+        "XDG_CACHE_HOME", "relative"
+    )  # the standard ignores relative paths
     assert disk_cache.folder() == tmp_path / "home/.cache/convnext_dense"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert disk_cache.folder() == tmp_path / "xdg/convnext_dense"
@@ -50,7 +51,7 @@ def test_folder(monkeypatch, tmp_path):
     assert disk_cache.folder() == tmp_path / "own"
 
 
-def test_read_what_was_written(folder):
+def test_written_data_is_read(folder):
     assert disk_cache.read("a") is None
     disk_cache.write("a", b"one")
     disk_cache.write("a", b"two")
@@ -62,8 +63,8 @@ def test_read_what_was_written(folder):
 
 @pytest.mark.parametrize("damage", ["empty", "short", "changed", "longer", "foreign"])
 def test_damaged_file_is_compiled_again(folder, compilations, damage):
-    given = SOURCE, {"VALUE": 1}, "sm_90"
-    assert nvrtc.compile(*given) == nvrtc.compile(*given) == b"cubin 1"
+    arguments = SOURCE, {"VALUE": 1}, "sm_90"
+    assert nvrtc.compile(*arguments) == nvrtc.compile(*arguments) == b"cubin 1"
     (file,) = folder.iterdir()
     kept = file.read_bytes()
     file.write_bytes(
@@ -75,12 +76,12 @@ def test_damaged_file_is_compiled_again(folder, compilations, damage):
             foreign=b"longer than the head of a file of the cache " * 2,
         )[damage]
     )
-    assert nvrtc.compile(*given) == b"cubin 2"
-    assert nvrtc.compile(*given) == b"cubin 2"  # the damaged file was replaced
+    assert nvrtc.compile(*arguments) == b"cubin 2"
+    assert nvrtc.compile(*arguments) == b"cubin 2"  # the damaged file was replaced
     assert len(compilations) == 2
 
 
-def test_what_a_kernel_depends_on(folder, compilations, monkeypatch):
+def test_the_key_of_a_kernel(folder, compilations, monkeypatch):
     variants = [
         (SOURCE, {"VALUE": 1}, "sm_90"),
         (SOURCE, {"VALUE": 2}, "sm_90"),
@@ -111,8 +112,11 @@ def test_nothing_can_be_written(monkeypatch, tmp_path, compilations, obstacle):
     assert disk_cache.folder() is None
     assert disk_cache.read("a") is None
     disk_cache.write("a", b"one")
-    given = SOURCE, {"VALUE": 1}, "sm_90"
-    assert [nvrtc.compile(*given), nvrtc.compile(*given)] == [b"cubin 1", b"cubin 2"]
+    arguments = SOURCE, {"VALUE": 1}, "sm_90"
+    assert [nvrtc.compile(*arguments), nvrtc.compile(*arguments)] == [
+        b"cubin 1",
+        b"cubin 2",
+    ]
 
 
 def test_full_disk(folder, compilations, monkeypatch):
@@ -125,7 +129,7 @@ def test_full_disk(folder, compilations, monkeypatch):
 
 
 def test_eight_processes_at_once(folder):
-    """All write and read the same names; each reads whole data or nothing."""
+    """All write and read the same name; each reads complete data or nothing."""
     code = (
         "import runpy, sys\n"
         "cache = runpy.run_path(sys.argv[1])  # alone: importing torch takes long\n"
@@ -175,7 +179,8 @@ def test_compilation(folder):
 
 
 def test_triton_keeps_its_kernels_where_home_cannot_be_written():
-    """In a folder that goes with the process; it would compile nothing otherwise."""
+    """Triton gets a folder that is deleted with the process, without which it compiles
+    nothing."""
     pytest.importorskip("triton")
     code = (
         "import os, pathlib\n"

@@ -1,4 +1,4 @@
-"""The table of ``make test-gpu``, on the CPU and with small models."""
+"""The table of ``make test-gpu``, on the CPU with small models."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_a_line_for_each_figure():
             assert unit == ("ms" if "time" in line else "MB")
 
 
-def test_a_line_that_fails_lets_the_others_go_on(capsys):
+def test_a_failed_comparison_does_not_stop_the_others(capsys):
     lines = list(
         gpu_table.lines(
             [
@@ -63,13 +63,13 @@ def test_whole_models():
 
 @pytest.mark.parametrize("lines", [["| 0.4 |"], ["| 0.4 |", "| FAILED: x |"]])
 def test_exit_code(monkeypatch, capsys, lines):
-    monkeypatch.setattr(gpu_table.machine, "device", lambda wanted: "cpu")
+    monkeypatch.setattr(gpu_table.machine, "choose_device", lambda name: "cpu")
     monkeypatch.setattr(gpu_table, "lines", lambda *arguments: iter(lines))
     assert gpu_table.main([]) == len(lines) - 1
     assert capsys.readouterr().out.splitlines()[2:] == lines
 
 
-def test_everything_that_is_compared_exists():
+def test_configs_of_all_comparisons_exist():
     assert len(set(map(str, gpu_table.COMPARISONS))) == len(gpu_table.COMPARISONS)
     for comparison in gpu_table.COMPARISONS:
         if isinstance(comparison, Model):

@@ -1,4 +1,4 @@
-"""The GPU's Triton kernels without a GPU: interpreted, and compiled for four."""
+"""The depthwise Triton kernels without a GPU: interpreted and compiled."""
 
 import os
 
@@ -27,8 +27,8 @@ def test_kernels_interpreted():
     assert done.returncode == 0, done.stdout
 
 
-# Maps' type, channels, FLIP, BIAS, ADD: as in the forward pass and for the input's
-# gradient; channels for each tile.
+# Type of the maps, channels, FLIP, BIAS, ADD: the flags of the forward pass and of the
+# input's gradient, and channels for each of the tiles.
 CONVOLUTIONS = [
     (FULL, 96, False, True, 0),
     (FULL, 384, True, False, 2),

@@ -1,5 +1,5 @@
-"""How programs are launched by the driver, with a driver that does nothing: which calls
-are made, and what is taken where the driver or a kernel cannot be had."""
+"""Programs launched with a driver that does nothing: which calls are built, and what
+happens if the driver or a kernel is missing."""
 
 import contextlib
 import ctypes
@@ -20,22 +20,22 @@ from convnext_dense.models.fused.gpu import (
 )
 from convnext_dense.models.fused.gpu.autograd import apply_stage
 from convnext_dense.models.fused.gpu.depthwise_cuda import Binary
-from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageKind, Types
+from convnext_dense.models.fused.gpu.description import DOWNSAMPLE, StageSpec, Types
 from convnext_dense.models.fused.gpu.device import Device
-from convnext_dense.models.fused.gpu.given import Given
 from convnext_dense.models.fused.gpu.nvrtc import NoConvolution
 from convnext_dense.models.fused.gpu.plain_run import PlainRun
 from convnext_dense.models.fused.gpu.plan import plans_for
+from convnext_dense.models.fused.gpu.stage_arguments import StageArguments
 
-KIND = StageKind(DOWNSAMPLE, 16, 32, 2, True, False, True, 1e-6)
+SPEC = StageSpec(DOWNSAMPLE, 16, 32, 2, True, False, True, 1e-6)
 TYPES = Types(torch.bfloat16, torch.float32, torch.float32)
 STRIDES = (64, 4, 2, 1)
-CARD = Device("a card", (9, 0), 132, 227 * 1024)
+GPU = Device("a GPU", (9, 0), 132, 227 * 1024)
 
 
 @pytest.fixture(autouse=True)
 def driver(monkeypatch):
-    """A card whose driver counts what it is asked for."""
+    """A GPU whose driver records its calls; the value is their list."""
     calls = []
 
     def call(*arguments):
@@ -63,35 +63,35 @@ def driver(monkeypatch):
         )
 
     binary = Binary(b"", "convolution", 256, 0, 2)
-    monkeypatch.setattr(native, "_native", lambda: fake)
+    monkeypatch.setattr(native, "loaded", lambda: fake)
     monkeypatch.setattr(compiled, "_compile_triton", compile_triton)
     monkeypatch.setattr(compiled, "_compile_convolution", lambda *args: binary)
     monkeypatch.setattr(compiled, "_functions", {})
-    monkeypatch.setattr(stage, "device_of", lambda index: CARD)
-    monkeypatch.setattr(ways, "device_of", lambda index: CARD)
+    monkeypatch.setattr(stage, "device_of", lambda index: GPU)
+    monkeypatch.setattr(ways, "device_of", lambda index: GPU)
     monkeypatch.setattr(torch.cuda, "device", lambda i: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *args: (9, 0))
     return calls
 
 
-def stage_on_card():
-    plan = plans_for(KIND.channels, TYPES.work, False, "cuda")[0]
-    return stage.Stage(KIND, TYPES, plan, STRIDES, 0)
+def stage_on_gpu():
+    plan = plans_for(SPEC.channels, TYPES.work, False, "cuda")[0]
+    return stage.Stage(SPEC, TYPES, plan, STRIDES, 0)
 
 
-def test_every_launch_of_a_program_is_made(driver):
-    made = stage_on_card()
+def test_every_launch_of_a_program_is_built(driver):
+    built = stage_on_gpu()
     parameters = reference.random_parameters(
-        KIND, torch.float32, torch.device("cpu"), STRIDES
+        SPEC, torch.float32, torch.device("cpu"), STRIDES
     )
     x = torch.rand(2, 16, 20, 20).to(memory_format=torch.channels_last)
     x.requires_grad_()
-    shape = made.shape_of(x, False, torch.float32)
-    programs = proof.programs(made, shape, True)
+    shape = built.shape_of(x, False, torch.float32)
+    programs = proof.programs(built, shape, True)
     compiled.compile_all(programs, 0)
-    given = Given.of(parameters)
-    outs = apply_stage(made, shape, x, given)
+    arguments = StageArguments.of(parameters)
+    outs = apply_stage(built, shape, x, arguments)
     assert len(driver) == len(programs[0].launches)
     grads = [torch.zeros_like(out) for out in outs]
     torch.autograd.grad(outs, [x, *parameters], grads)
@@ -102,25 +102,25 @@ def test_without_a_driver_triton_launches(monkeypatch):
     def no_driver():
         raise native.NoDriver("CUDA's driver cannot be loaded")
 
-    monkeypatch.setattr(native, "_native", no_driver)
-    made = stage_on_card()
+    monkeypatch.setattr(native, "loaded", no_driver)
+    built = stage_on_gpu()
     x = torch.rand(1, 16, 8, 8)
-    program = made.program(made.shape_of(x, False, torch.float32), True)
-    assert isinstance(made.runner(program, x.device), PlainRun)
+    program = built.program(built.shape_of(x, False, torch.float32), True)
+    assert isinstance(built.runner(program, x.device), PlainRun)
 
 
 def test_without_the_convolution_triton_is_taken(monkeypatch):
-    tried, said = [], []
+    tried, logged = [], []
 
-    def prove(made, *args):
-        tried.append(made.plan.depthwise)
-        if made.plan.depthwise == "cuda":
+    def prove(built, *args):
+        tried.append(built.plan.depthwise)
+        if built.plan.depthwise == "cuda":
             raise NoConvolution("NVRTC cannot be loaded")
 
     monkeypatch.setattr(proof, "prove", prove)
-    monkeypatch.setattr(ways, "_say", said.append)
+    monkeypatch.setattr(ways, "_log", logged.append)
     monkeypatch.setattr(ways, "_unless_slower", lambda way, *args: way)
     use = ways.Use(100, 10, False, torch.float32, True)
-    assert ways._choose(KIND, TYPES, STRIDES, 0, use) == ways.TRITON
-    assert tried == ["cuda", "triton"]  # no other plan with that convolution
-    assert "NVRTC cannot be loaded" in said[0]
+    assert ways._choose(SPEC, TYPES, STRIDES, 0, use) == ways.TRITON
+    assert tried == ["cuda", "triton"]  # no second plan with that convolution
+    assert "NVRTC cannot be loaded" in logged[0]

@@ -1,5 +1,4 @@
-"""The kernels on a real GPU, every way; skipped where there is none. ``make
-test-gpu``."""
+"""The kernels on a real GPU, every way: ``make test-gpu``. Skipped without a GPU."""
 
 import contextlib
 import copy
@@ -57,7 +56,7 @@ def image_of(n=2, h=70, w=101, **kwargs):
 
 
 def passes(model, x, amp=None, lean=True, scale=1.0):
-    """The maps, and the gradients of all parameters that want one."""
+    """The maps, and the gradients of all parameters that require one."""
     with lean_set(lean):
         with torch.autocast("cuda", amp or bf16, enabled=amp is not None):
             maps = model(x)
@@ -83,7 +82,7 @@ def lean_set(lean):
 
 
 def exactly(model, x):
-    """The same in float64 by the written-out modules."""
+    """The same in float64, by PyTorch's modules."""
     wide = x.detach().double().requires_grad_(x.requires_grad)
     return passes(copy.deepcopy(model).double(), wide, lean=False)
 
@@ -136,7 +135,7 @@ def test_sizes(way, size):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_arch(arch, monkeypatch):
-    """Two blocks a stage: all blocks of a stage have the same kernels."""
+    """At most two blocks per stage: all blocks of a stage have the same kernels."""
     monkeypatch.setenv(ways.VARIABLE, ways.TENSOR_CORES)
     small = dict(depths=[2, 1, 1, 1], channels=list(ARCHS[arch].channels))
     model, x = model_of(small, **V1), image_of(1, 65, 96)
@@ -160,21 +159,21 @@ def test_drop_path(way, kwargs, monkeypatch):
     factors = iter([f for stage in drawn for f in stage])
     rates = [b.drop_path.p for s in model.stages for b in s]
     exact = copy.deepcopy(model).double()
-    # a stage without drop path draws nothing
+    # A stage without drop path draws no factors.
     counts = [len(s) for s in model.stages]
     stages = [s for s in exact.stages if any(b.drop_path.p for b in s)]
     assert len(drawn) == len(stages)
     assert sum(counts) == len(rates)
     for stage in stages:
         for block in stage:
-            block.drop_path = Given(next(factors))
+            block.drop_path = FixedDropPath(next(factors))
     with lean_set(False):
         true = passes(exact, x.double(), lean=False)
     for a, b in zip(mine, true, strict=True):
         assert error(a, b) < 0.05
 
 
-class Given(nn.Module):
+class FixedDropPath(nn.Module):
     def __init__(self, factors):
         super().__init__()
         self.factors, self.p = factors, 0.5
@@ -194,7 +193,7 @@ def test_drop_path_rate_is_kept():
 @every_way
 @pytest.mark.parametrize("kwargs", [V1, BOTH], ids=["V1", "V2"])
 def test_frozen_subsets(way, kwargs):
-    """Each kind of parameter alone has the gradient it has among all."""
+    """Each parameter alone has the gradient it has among all."""
     model, x = model_of(**kwargs), image_of()
     every = dict(
         zip(dict(model.named_parameters()), passes(model, x, bf16)[4:], strict=True)
@@ -373,7 +372,7 @@ def test_errors_are_timms_or_smaller(kwargs):
 
 
 def _group(name):
-    """Parameters of one kind and stage."""
+    """The name without the block's index: one group for all blocks of a stage."""
     parts = name.split(".")
     return ".".join(p for i, p in enumerate(parts) if i != 3)
 
@@ -384,7 +383,7 @@ def add(totals, name, mine, theirs, true):
 
 
 @pytest.mark.parametrize("kwargs", [V1, V2], ids=["V1", "V2"])
-def test_graphs_equal_the_ordinary_way(kwargs):
+def test_graphs_equal_runs_without_graphs(kwargs):
     model, graphed = model_of(**kwargs), model_of(cuda_graphs=True, **kwargs)
     images = [image_of(), 2 * image_of(), image_of(3, 64, 64)]
     for step in range(8):
@@ -395,9 +394,9 @@ def test_graphs_equal_the_ordinary_way(kwargs):
     assert graphs_of(graphed, x.device).bytes > 0
 
 
-def test_graphs_never_give_another_steps_numbers():
-    """Maps that are kept, gradients that are added up, two forward passes before the
-    first backward pass, weights that moved."""
+def test_graphs_never_return_another_steps_numbers():
+    """With kept maps, accumulated gradients, two forward passes before the first
+    backward pass, and moved weights."""
     model, graphed = model_of(**V1), model_of(cuda_graphs=True, **V1)
     x, y = image_of(), 3 * image_of()
     for _ in range(4):
@@ -413,7 +412,7 @@ def test_graphs_never_give_another_steps_numbers():
             sum(m.square().mean() for m in net(y)).backward()
         results.append([*first, *second, *(p.grad for p in net.parameters())])
     for mine, true in zip(*reversed(results), strict=True):
-        assert error(mine, true.double()) < 0.05  # another step's are off by 1
+        assert error(mine, true.double()) < 0.05  # another step's have an error of 1
     for net in (model, graphed):
         for p in net.parameters():
             p.data = p.data.clone() * 1.1

@@ -1,4 +1,4 @@
-"""What a training step costs the GPU's host and its memory, counted without a GPU."""
+"""Launches, PyTorch operators and kept bytes of a training step, without a GPU."""
 
 from collections import Counter
 from unittest import mock
@@ -15,14 +15,14 @@ import timm
 from convnext_dense.models.fused.gpu import native, reference
 from convnext_dense.models.fused.gpu.autograd import apply_stage
 from convnext_dense.models.fused.gpu.description import STEM
-from convnext_dense.models.fused.gpu.given import Given
 from convnext_dense.models.fused.gpu.stage import Stage
+from convnext_dense.models.fused.gpu.stage_arguments import StageArguments
 
 from ...helpers.arch_stages import autocast, programs
 
 bf16, f32 = torch.bfloat16, torch.float32
 BASE, MORE = 3, 9  # blocks of a stage
-# Operators that only look at memory which there is.
+# Operators that only make views.
 VIEWS = {
     f"aten::{name}"
     for name in ("as_strided", "detach", "narrow", "slice", "split", "view")
@@ -31,29 +31,28 @@ VIEWS = {
 
 @pytest.mark.parametrize(("grn", "most"), [(False, (5, 11)), (True, (8, 15))])
 def test_launches_of_a_block(grn, most):
-    """``most``: of a block, forwards and back, in any stage.
+    """A block has at most ``most`` launches, forward and backward, in any stage.
 
-    Where maps are so large that the hidden rows come in pieces, each piece has launches
-    of its own.
+    On larger maps, whose hidden rows are computed in pieces, each piece adds launches.
     """
     few, many = (
         programs("tiny", autocast(bf16), grn=grn, depths=(blocks,) * 4)
         for blocks in (BASE, MORE)
     )
     for (base, *_), (more, *_) in zip(few, many, strict=True):
-        # Beside the blocks': folding, entrance and norm of the output.
-        for own, entrance, of_base, of_more in zip(
+        # Other launches: folding, entrance and output norm.
+        for most_of_block, most_of_rest, of_base, of_more in zip(
             most, (5, 12), base[1:], more[1:], strict=True
         ):
             of_base, of_more = len(of_base.launches), len(of_more.launches)
             of_block, rest = divmod(of_more - of_base, MORE - BASE)
             assert rest == 0
-            assert of_block <= own
-            assert of_base - BASE * of_block <= entrance
+            assert of_block <= most_of_block
+            assert of_base - BASE * of_block <= most_of_rest
 
 
 class Operators(TorchDispatchMode):
-    """Counts PyTorch's operators, without views."""
+    """Counts PyTorch's operators, except views."""
 
     def __init__(self):
         super().__init__()
@@ -66,31 +65,31 @@ class Operators(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def made(stage: Stage, n: int, side: int):
-    """An input of a stage and what it is given."""
-    kind = stage.kind
-    x = torch.rand(n, kind.before, side, side).to(memory_format=torch.channels_last)
-    x.requires_grad_(kind.entrance != STEM)
+def input_of(stage: Stage, n: int, side: int):
+    """An input and the arguments of a stage."""
+    spec = stage.spec
+    x = torch.rand(n, spec.before, side, side).to(memory_format=torch.channels_last)
+    x.requires_grad_(spec.entrance != STEM)
     parameters = reference.random_parameters(
-        kind, f32, torch.device("cpu"), stage.places.strides
+        spec, f32, torch.device("cpu"), stage.places.strides
     )
-    return x, Given.of(parameters, torch.ones(kind.blocks, n))
+    return x, StageArguments.of(parameters, torch.ones(spec.blocks, n))
 
 
 @pytest.mark.parametrize("grn", [False, True])
 def test_no_operator_runs_for_a_block(grn):
-    """As many operators for 9 blocks as for 3, once the programs are there."""
+    """9 blocks take as many operators as 3, once the programs are built."""
     counts = []
     for blocks in (BASE, MORE):
         stages = programs("tiny", autocast(bf16), grn=grn, depths=(blocks,) * 4)
         for (stage, *_), *_ in stages:
-            x, given = made(stage, 2, 32)
+            x, arguments = input_of(stage, 2, 32)
             shape = stage.shape_of(x, True, f32)
-            leaves = [t for t in (x, *given.parameters) if t.requires_grad]
-            with native.left_out():
+            leaves = [t for t in (x, *arguments.parameters) if t.requires_grad]
+            with native.skipped_launches():
                 for _ in range(2):
                     with Operators() as operators:
-                        outs = apply_stage(stage, shape, x, given)
+                        outs = apply_stage(stage, shape, x, arguments)
                         grads = [torch.empty_like(out) for out in outs]
                         torch.autograd.grad(outs, leaves, grads)
             counts.append(operators.count)
@@ -99,7 +98,7 @@ def test_no_operator_runs_for_a_block(grn):
 
 
 class Kept:
-    """Counts the bytes that the backward pass of what runs in it needs."""
+    """Counts the bytes kept for the backward pass of the code that runs in it."""
 
     def __init__(self, parameters):
         self._without = {p.untyped_storage().data_ptr() for p in parameters}
@@ -116,7 +115,7 @@ class Kept:
     def _pack(self, tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._without:
-            # The storage is held, so that no other comes to lie where it was.
+            # The storage is held, so that no other one takes its address.
             self._storages[storage.data_ptr()] = storage
         return tensor
 
@@ -127,17 +126,17 @@ class Kept:
 
 def kept_by_us(n: int, side: int) -> int:
     stages = [plans[0].stage for plans in programs("tiny", autocast(bf16))]
-    x, _ = made(stages[0], n, side)
-    with native.left_out():
-        given = [made(stage, n, side)[1] for stage in stages]
-        with Kept([p for g in given for p in g.parameters]) as kept:
-            for stage, own in zip(stages, given, strict=True):
+    x, _ = input_of(stages[0], n, side)
+    with native.skipped_launches():
+        arguments = [input_of(stage, n, side)[1] for stage in stages]
+        with Kept([p for g in arguments for p in g.parameters]) as kept:
+            for stage, own in zip(stages, arguments, strict=True):
                 x, _ = apply_stage(stage, stage.shape_of(x, True, f32), x, own)
     return kept.bytes
 
 
 def layer_norm(x, shape, weight, bias, eps):
-    """As autocast has it on a GPU, and not on a CPU: in fp32."""
+    """LayerNorm in fp32, as autocast computes it on a GPU but not on a CPU."""
     with torch.autocast("cpu", enabled=False):
         return torch.layer_norm(x.float(), shape, weight.float(), bias.float(), eps)
 
@@ -157,6 +156,6 @@ def kept_by_timm(n: int, side: int) -> int:
 
 
 def test_an_eighth_of_what_timm_keeps():
-    """By an image; the difference of two batches is free of what weights take."""
+    """For each image: the difference of two batches does not contain the weights."""
     ours, theirs = (kept(3, 64) - kept(1, 64) for kept in (kept_by_us, kept_by_timm))
     assert 0 < ours <= 0.12 * theirs

@@ -1,7 +1,8 @@
-"""The Triton kernels of whole stages, compiled for GPUs that are not here.
+"""The Triton kernels of whole stages, compiled for GPUs that are not present.
 
-Each kernel must fit in the device's shared memory, and none may spill, that is move
-registers to memory and back, but for the exceptions below.
+The kernels are those of the programs, so a new kernel is tested as soon as a program
+launches it. Each must fit in the device's shared memory. None may spill, that is move
+registers to memory and back, except for those in EXCEPTIONS.
 """
 
 import os
@@ -19,8 +20,8 @@ from ...helpers.arch_stages import autocast, programs
 from ...helpers.kernel_binaries import Resources, compile_kernel
 
 EVERY_KERNEL = os.environ.get("CONVNEXT_DENSE_EVERY_KERNEL") == "1"
-# Bytes of shared memory that a kernel may have, by compute capability: A100, L4, H100
-# and B200.
+# Bytes of shared memory that a kernel may use, by compute capability: A100, L4, H100,
+# B200.
 SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 NAMES = {
     torch.float32: "*fp32",
@@ -31,7 +32,7 @@ NAMES = {
 
 
 class Case(NamedTuple):
-    """``stages`` and ``plans``: how many of the first."""
+    """A GPU, a model and a type; the first ``stages`` and ``plans`` are compiled."""
 
     architecture: int
     arch: str
@@ -41,7 +42,7 @@ class Case(NamedTuple):
     plans: int = 9
 
 
-# 384 channels are computed by the same kernels as 768.
+# 768 channels, the fourth stage, have the same kernels as 384.
 CASES = [Case(90, "tiny", stages=3, plans=1)]
 if EVERY_KERNEL:
     CASES = [
@@ -54,25 +55,25 @@ if EVERY_KERNEL:
         ]
     ]
 
-# Kernels that may spill, by name, channels and compute capability: how many
+# Kernels that may spill, by name, channels and compute capability: the most spill
 # instructions, all of them outside of loops.
 EXCEPTIONS = {
-    # Of all tiles the fastest on an H200: 462 us a block, others 502 and more.
+    # The fastest tile on an H200: 462 us per block, the others take 502 or more.
     ("mlp_weights", 96, 90): 2,
     # After the loop, where the residual is added: 122 instructions in bf16, 166 in
     # fp16, beside 16 rounds of 463. Tiles that do not spill take twice the
     # instructions for each row.
     ("mlp_forward", 256, 90): 170,
     ("mlp_forward", 256, 100): 170,
-    # Before and after the loop; nobody has timed other tiles on an A100.
+    # Before and after the loop. No other tile has been timed on an A100.
     ("stem_backward", 96, 80): 311,
 }
 
-_compiled: dict[tuple, Resources] = {}  # many architectures share kernels
+_compiled: dict[tuple, Resources] = {}  # models share kernels
 
 
 def launches(case: Case):
-    """Each Triton launch of the case's training programs."""
+    """Each Triton launch of the case's training programs, with the stage's channels."""
     stages = programs(
         case.arch, autocast(case.work), grn=case.grn, shared=SHARED[case.architecture]
     )
@@ -81,7 +82,7 @@ def launches(case: Case):
             for program in both:
                 for launch in program.launches:
                     if isinstance(launch, TritonLaunch):
-                        yield stage.kind.channels, launch
+                        yield stage.spec.channels, launch
 
 
 def resources(launch: TritonLaunch, architecture: int, tmp) -> Resources:

@@ -1,4 +1,4 @@
-"""Whole stages of the GPU's path without a GPU, by Triton's interpreter."""
+"""Whole stages without a GPU, by Triton's interpreter."""
 
 import pytest
 

@@ -1,24 +1,40 @@
-"""ConvNeXt's stages on a GPU: a third of the time and an eighth of the memory.
+"""ConvNeXt's stages on a GPU, computed by this package's own kernels.
 
-A backbone has four stages. These functions compute each, the outermost first:
+A backbone has four stages. ``dispatch.run_stage`` computes one of them. A call goes
+through these modules, in this order:
 
-    modules.run_stage       Can kernels replace these modules? In which types?
-    ways.choose             Tensor cores, Triton or plain PyTorch: what the device can
-                            do, what gives the right numbers, what is fastest.
-    autograd.apply_stage    One autograd function for the whole stage.
-    stage.Stage             Finds the program for the input's shape.
-    native_run.NativeRun    Fills in the arguments, launches the kernels in order.
+    dispatch          Entry point: computes a stage with kernels, or returns None.
+    modules           Reads a stage's modules: its spec, number types and parameters.
+    best_stage        Returns the ``Stage`` for an input.
+    ways              Chooses tensor-core kernels, Triton kernels or plain PyTorch.
+    plan              Lists the kernels and tile sizes that fit the device.
+    proof, reference  Compare the kernels with plain PyTorch on a small input.
+    timing            Times the kernels against plain PyTorch; ``disk_cache`` stores it.
+    autograd          One autograd function for a whole stage.
+    stage             Builds and caches one ``Program`` per input shape, and runs it.
+    native_run        Runs a program with the CUDA driver and cuBLAS (``native``).
+    plain_run         Runs a program with Triton's launcher and PyTorch instead.
 
-The forward pass (``forward.py``) folds the parameters, computes the entrance (stem or
-downsampling), the blocks (depthwise convolution, norm, product, GELU, product) and the
-norm of the output map. Of each block only the input is kept: the backward pass
-(``backward.py``) computes the rest again.
+A ``program.Program`` is the list of launches for one input shape: Triton kernels
+(``kernels/``), CUDA C++ kernels (``cuda/``) and cuBLAS products. Their arguments are
+offsets from the addresses of a few tensors. These modules write programs:
 
-A program (``program.Program``) is written once for each shape. It is a list of
-launches: Triton kernels (``kernels/``), CUDA C++ kernels (``cuda/``) and cuBLAS
-products. Their arguments are offsets from a few addresses. No PyTorch operator runs for
-a block: on a slow host, Python took twice as long as the kernels.
+    description       Names what a program depends on: spec, types, shape, needs.
+    places            Says where parameters, gradients and kept maps lie.
+    forward           Writes the forward pass.
+    backward          Writes the backward pass; ``hidden_backward`` its two products.
+    depthwise         Writes the launches of the depthwise convolution.
 
-``compile_op`` makes a stage one operator for ``torch.compile``. ``graphs`` replays
-stages as CUDA graphs. ``host_time`` measures the host's time alone.
+``compiled`` turns launches into loaded GPU functions: by Triton, or by ``nvrtc`` with
+the variants of ``depthwise_cuda``. ``device`` holds a GPU's limits.
+
+The forward pass folds the parameters, then computes the entrance (stem or downsample
+layer), the blocks (depthwise convolution, norm, product, GELU, product) and the norm of
+the output map. It keeps only the input of each block; the backward pass computes the
+rest again. No PyTorch operator runs for a block: on a slow host, Python's part took
+twice as long as the kernels.
+
+Three modules stand beside this path: ``compile_op`` makes a stage one operator for
+``torch.compile``, ``graphs`` replays stages as CUDA graphs, ``host_time`` and
+``report`` measure and describe the GPU path for the commands.
 """

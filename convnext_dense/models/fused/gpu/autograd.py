@@ -1,4 +1,4 @@
-"""A stage as PyTorch's autograd sees it: one function, forwards and back."""
+"""A stage as one autograd function."""
 
 from collections.abc import Sequence
 from typing import NoReturn
@@ -6,89 +6,112 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from .description import NONE, STEM, Shape, StageKind, Types
-from .given import Given
+from .description import NONE, STEM, Shape, StageSpec, Types
 from .stage import Stage, as_map
+from .stage_arguments import StageArguments
 
 
 def apply_stage(
-    stage: Stage, shape: Shape, x: Tensor, given: Given
+    stage: Stage, shape: Shape, x: Tensor, arguments: StageArguments
 ) -> tuple[Tensor, Tensor | None]:
-    """The stage's stream and normed map, (N, C, H, W) each; None without the latter.
+    """Compute a stage, with a backward pass if one is needed.
+
+    Returns:
+        The residual stream and the normed map, (N, C, H, W) each; None for the normed
+        map if the stage has no norm.
 
     Raises:
         NotImplementedError: in the backward pass, with ``create_graph=True``.
     """
-    if needs_backward(x, given):
-        return _Stage.apply(stage, shape, given, x, *given.parameters)
-    return stage.forward(x, given, shape, False)[:2]
+    if needs_backward(x, arguments.parameters):
+        return _Stage.apply(stage, shape, arguments, x, *arguments.parameters)
+    return stage.forward(x, arguments, shape, False)[:2]
 
 
-def needs_backward(x: Tensor, given: Given) -> bool:
+def needs_backward(x: Tensor, parameters: Sequence[Tensor]) -> bool:
+    """Whether autograd records this call."""
     return torch.is_grad_enabled() and (
-        x.requires_grad or any(p.requires_grad for p in given.parameters)
+        x.requires_grad or any(p.requires_grad for p in parameters)
     )
 
 
 class _Stage(torch.autograd.Function):
+    """``Stage.forward`` and ``Stage.backward`` as an autograd function."""
+
     @staticmethod
-    def forward(ctx, stage, shape, given, x, *_):
-        out, normed, kept = stage.forward(x, given, shape, True)
-        # the output norm alone needs the stream again
+    def forward(ctx, stage, shape, arguments, x, *_):
+        """The stream and the normed map; the parameters come again in ``_``."""
+        out, normed, kept = stage.forward(x, arguments, shape, True)
+        # Only the output norm's backward pass reads the stream again.
         ctx.save_for_backward(x, None if normed is None else out, kept)
         ctx.stage, ctx.shape = stage, shape
-        ctx.given, ctx.versions = given, versions(given)
+        ctx.arguments, ctx.versions = arguments, versions(arguments)
         ctx.set_materialize_grads(False)
         return out, normed
 
     @staticmethod
     def backward(ctx, g, g_normed):
+        """The gradients of x and of the parameters."""
         if torch.is_grad_enabled():
             refuse_second_derivative()
-        stage, shape, given = ctx.stage, ctx.shape, ctx.given
+        stage, shape, arguments = ctx.stage, ctx.shape, ctx.arguments
         x, out, kept = ctx.saved_tensors
-        x, out = laid_out(x, shape), as_map(out, stage.types.stream)
+        x, out = restore_layout(x, shape), as_map(out, stage.types.stream)
         if g is None and g_normed is None:
-            return (None,) * (4 + len(given.parameters))
-        check_versions(given, ctx.versions)
-        given = Given.of(given.parameters, given.drop)  # FSDP gathered them anew
-        wanted = ctx.needs_input_grad[3:]
-        dx, grads = stage.backward(x, out, kept, given, shape, wanted, g, g_normed)
-        views = gradients(stage.kind, stage.types, grads, given.parameters, wanted[1:])
+            return (None,) * (4 + len(arguments.parameters))
+        check_versions(arguments, ctx.versions)
+        # FSDP has gathered the parameters again, at other addresses.
+        arguments = StageArguments.of(arguments.parameters, arguments.drop)
+        requires_grad = ctx.needs_input_grad[3:]
+        dx, grads = stage.backward(
+            x, out, kept, arguments, shape, requires_grad, g, g_normed
+        )
+        views = gradients(
+            stage.spec, stage.types, grads, arguments.parameters, requires_grad[1:]
+        )
         return None, None, None, dx, *views
 
 
-def laid_out(x: Tensor, shape: Shape) -> Tensor:
-    """A stage's input as it was: what moves saved tensors to the CPU and back, as
-    ``torch.autograd.graph.save_on_cpu``, may give them another layout."""
+def restore_layout(x: Tensor, shape: Shape) -> Tensor:
+    """A stage's saved input in the layout that it had in the forward pass.
+
+    Hooks that move saved tensors to the CPU and back, such as
+    ``torch.autograd.graph.save_on_cpu``, may change the layout.
+    """
     if not shape.strides:
         return as_map(x, x.dtype)
     if x.stride() == shape.strides:
         return x
-    own = torch.empty_strided(x.shape, shape.strides, dtype=x.dtype, device=x.device)
-    return own.copy_(x)
+    copy = torch.empty_strided(x.shape, shape.strides, dtype=x.dtype, device=x.device)
+    return copy.copy_(x)
 
 
 def refuse_second_derivative() -> NoReturn:
+    """Raise the NotImplementedError for a backward pass that is itself recorded."""
     raise NotImplementedError(
         "ConvNeXt's fused stages have no second derivative (create_graph=True asked "
         "for one): set convnext_dense.block.Block.lean = False before the forward pass"
     )
 
 
-def versions(given: Given) -> list[int]:
-    """How often each parameter was changed in place.
+def versions(arguments: StageArguments) -> list[int]:
+    """The version counter of each parameter: how often it was changed in place.
 
-    A stage's parameters are not saved for the backward pass one by one, which takes the
-    host longer than the launches; they are only looked at.
+    ``save_for_backward`` would check this too, but saving each parameter takes the host
+    longer than the launches.
     """
-    return [p._version for p in given.parameters]
+    return [p._version for p in arguments.parameters]
 
 
-def check_versions(given: Given, before: list[int]) -> None:
-    """Raise a RuntimeError if a parameter was changed since, as autograd does (which
-    would let those pass whose values no gradient needs)."""
-    if versions(given) != before:
+def check_versions(arguments: StageArguments, before: list[int]) -> None:
+    """Check that no parameter was changed in place since the forward pass.
+
+    Autograd has the same check, but only for values that some gradient needs.
+
+    Raises:
+        RuntimeError: a parameter was changed.
+    """
+    if versions(arguments) != before:
         raise RuntimeError(
             "a parameter of ConvNeXt was changed in place between the forward and the "
             "backward pass (by an optimizer's step, for example): gradients would be "
@@ -97,32 +120,45 @@ def check_versions(given: Given, before: list[int]) -> None:
 
 
 def gradients(
-    kind: StageKind,
+    spec: StageSpec,
     types: Types,
     grads: Tensor,
     parameters: Sequence[Tensor],
-    wanted: Sequence[bool],
+    requires_grad: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Each parameter's part of ``grads``, in its type and layout; None if not
-    wanted."""
+    """The gradient of each parameter, in its type and layout, as views of ``grads``.
+
+    Args:
+        spec, types: of the stage.
+        grads: the gradients of all parameters, as ``Stage.backward`` returns them.
+        parameters: of the stage.
+        requires_grad: of each parameter; the result is None where it is False.
+    """
     if grads.dtype != types.parameters:
         grads = grads.to(types.parameters)
     views = list(torch._utils._unflatten_dense_tensors(grads, parameters))
-    if kind.entrance != NONE:
-        index = 0 if kind.entrance == STEM else 2
-        weight, own = parameters[index], views[index]
+    if spec.entrance != NONE:
+        index = spec.entrance_weight
+        weight, view = parameters[index], views[index]
         if not weight.is_contiguous():
-            # that of downsampling is written in the weight's layout, the stem's is not
-            if kind.entrance == STEM:
-                own = own.contiguous(memory_format=torch.channels_last)
+            # The downsample kernel writes the gradient in the weight's layout, the
+            # stem's kernel in the contiguous one.
+            if spec.entrance == STEM:
+                view = view.contiguous(memory_format=torch.channels_last)
             else:
-                own = own.as_strided(
-                    weight.shape, weight.stride(), own.storage_offset()
+                view = view.as_strided(
+                    weight.shape, weight.stride(), view.storage_offset()
                 )
-            views[index] = own
-    if all(wanted):
+            views[index] = view
+    if all(requires_grad):
         return views
-    if 4 * sum(v.numel() for v, w in zip(views, wanted, strict=True) if w) < len(grads):
-        # so that few small gradients do not keep all of ``grads``
-        views = [v.clone() if w else v for v, w in zip(views, wanted, strict=True)]
-    return [view if want else None for view, want in zip(views, wanted, strict=True)]
+    if 4 * sum(v.numel() for v, w in zip(views, requires_grad, strict=True) if w) < len(
+        grads
+    ):
+        # Few small gradients should not keep all of ``grads`` in memory.
+        views = [
+            v.clone() if w else v for v, w in zip(views, requires_grad, strict=True)
+        ]
+    return [
+        view if want else None for view, want in zip(views, requires_grad, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""The stage by whichever way is the fastest for an input."""
+"""Finds the ``Stage`` that computes an input the fastest way."""
 
 from collections.abc import Sequence
 
@@ -6,35 +6,43 @@ import torch
 from torch import Tensor
 
 from . import ways
-from .description import NONE, STEM, StageKind, Types
+from .description import NONE, StageSpec, Types
 from .stage import Stage, stage_of
 
-ALIGNMENT = 16  # bytes, of which kernels read so many at a time
+ALIGNMENT = 16  # bytes; kernels read that many at a time
 
 
 def stage_for(
-    kind: StageKind,
+    spec: StageSpec,
     types: Types,
     x: Tensor,
     parameters: Sequence[Tensor],
     drops: bool,
     normed: torch.dtype | None,
 ) -> Stage | None:
-    """The ``Stage`` by the way that is best for an input; None for plain PyTorch."""
+    """The ``Stage`` with the best plan for an input; None if plain PyTorch is best.
+
+    Args:
+        spec, types: of the stage.
+        x: the input, (N, C, H, W).
+        parameters: in the order of ``StageSpec``.
+        drops: whether drop path factors are passed.
+        normed: the type of the normed map, or None.
+    """
     if any(t.data_ptr() % ALIGNMENT for t in parameters):
         return None
-    strides = strides_of(kind, parameters)
-    h, w = kind.out_size(*x.shape[2:])
+    strides = strides_of(spec, parameters)
+    h, w = spec.out_size(*x.shape[2:])
     use = ways.Use(len(x) * h * w, w, drops, normed, torch.is_grad_enabled())
     device = x.device.index if x.is_cuda else None
-    choice = ways.choose(kind, types, strides, device, use)
+    choice = ways.choose(spec, types, strides, device, use)
     if choice.plan is None:
         return None
-    return stage_of(kind, types, choice.plan, strides, device)
+    return stage_of(spec, types, choice.plan, strides, device)
 
 
-def strides_of(kind: StageKind, parameters: Sequence[Tensor]) -> tuple[int, ...]:
-    """Of the entrance's convolution weight."""
-    if kind.entrance == NONE:
+def strides_of(spec: StageSpec, parameters: Sequence[Tensor]) -> tuple[int, ...]:
+    """The strides of the entrance's convolution weight; () without an entrance."""
+    if spec.entrance == NONE:
         return ()
-    return parameters[0 if kind.entrance == STEM else 2].stride()
+    return parameters[spec.entrance_weight].stride()

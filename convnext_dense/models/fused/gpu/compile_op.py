@@ -1,4 +1,4 @@
-"""A stage as an operator for ``torch.compile``, which would otherwise look into it."""
+"""A stage as one opaque operator for ``torch.compile``."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,27 +7,25 @@ import torch
 from torch import Tensor
 
 from . import autograd, reference
-from .best_stage import stage_for
-from .description import DOWNSAMPLE, STEM, StageKind, Types
-from .given import Given
+from .best_stage import ALIGNMENT, stage_for
+from .description import DOWNSAMPLE, STEM, StageSpec, Types
 from .modules import precision_of
 from .places import kept_bytes
 from .stage import as_map
+from .stage_arguments import StageArguments
 
 
 def apply_stage(
-    kind: StageKind,
+    spec: StageSpec,
     types: Types,
     x: Tensor,
     parameters: Sequence[Tensor],
     drop: Tensor | None,
     normed: torch.dtype | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """As ``autograd.apply_stage``, of whichever way is best when it is run."""
-    train = torch.is_grad_enabled() and (
-        x.requires_grad or any(p.requires_grad for p in parameters)
-    )
-    described = *kind, *types[:-1]
+    """``autograd.apply_stage`` as an operator, which chooses the way when it runs."""
+    train = autograd.needs_backward(x, parameters)
+    described = *spec, *types[:-1]
     out, map_, _ = _stage(x, list(parameters), drop, *described, normed, train)
     return out, None if normed is None else map_
 
@@ -51,29 +49,34 @@ def _stage(
     normed: torch.dtype | None,
     train: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The stream, the normed map and what is kept for the backward pass; the last two
-    are empty where there is none."""
-    kind = StageKind(entrance, before, channels, blocks, layer_scale, grn, norm, eps)
+    """The operator ``convnext_dense::stage``: a stage's forward pass.
+
+    Returns:
+        The stream, the normed map and the bytes kept for the backward pass. The last
+        two are empty tensors if there is none.
+    """
+    spec = StageSpec(entrance, before, channels, blocks, layer_scale, grn, norm, eps)
     types = Types(work, stream, parameter_type, precision_of(work))
-    x = _as_read(kind, x)
-    stage = _stage_for(kind, types, x, parameters, drop, normed, train)
+    x = _as_read(spec, x)
+    stage = _stage_for(spec, types, x, parameters, drop, normed, train)
     if stage is not None:
         shape = stage.shape_of(x, drop is not None, normed)
-        given = Given.of(parameters, drop)
-        out, map_, kept = stage.forward(x, given, shape, train)
+        arguments = StageArguments.of(parameters, drop)
+        out, map_, kept = stage.forward(x, arguments, shape, train)
     else:
-        out, map_ = _plain(kind, types, x, parameters, drop, normed)
-        kept = x.new_empty(_kept_bytes(kind, types, x, train), dtype=torch.uint8)
+        out, map_ = _plain(spec, types, x, parameters, drop, normed)
+        kept = x.new_empty(_kept_bytes(spec, types, x, train), dtype=torch.uint8)
     return out, *(_empty(x) if t is None else t for t in (map_, kept))
 
 
 @_stage.register_fake
 def _(x, parameters, drop, *arguments):
+    """Empty results of ``_stage``, from which torch.compile takes shapes and types."""
     *described, normed, train = arguments
-    kind, types = _described(described)
-    maps = [_map_like(kind, x, types.stream)]
-    maps.append(_empty(x) if normed is None else _map_like(kind, x, normed))
-    count = _kept_bytes(kind, types, x, train)
+    spec, types = _described(described)
+    maps = [_map_like(spec, x, types.stream)]
+    maps.append(_empty(x) if normed is None else _map_like(spec, x, normed))
+    count = _kept_bytes(spec, types, x, train)
     return *maps, x.new_empty(count, dtype=torch.uint8)
 
 
@@ -81,7 +84,7 @@ def _(x, parameters, drop, *arguments):
 def _stage_backward(
     g: Tensor | None,
     g_normed: Tensor | None,
-    wanted: list[bool],
+    wanted: list[bool],  # of x and of each parameter: whether a gradient is needed
     x: Tensor,
     out: Tensor,
     kept: Tensor,
@@ -100,28 +103,34 @@ def _stage_backward(
     parameter_type: torch.dtype,
     normed: torch.dtype | None,
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of x, empty if not wanted, and those of all parameters in one."""
-    kind = StageKind(entrance, before, channels, blocks, layer_scale, grn, norm, eps)
+    """The operator ``convnext_dense::stage_backward``: a stage's backward pass.
+
+    Returns:
+        The gradient of x, empty if it is not needed, and those of all parameters in one
+        fp32 tensor.
+    """
+    spec = StageSpec(entrance, before, channels, blocks, layer_scale, grn, norm, eps)
     types = Types(work, stream, parameter_type, precision_of(work))
-    x = _as_read(kind, x)
-    stage = _stage_for(kind, types, x, parameters, drop, normed, True)
+    x = _as_read(spec, x)
+    stage = _stage_for(spec, types, x, parameters, drop, normed, True)
     if stage is not None:
         shape = stage.shape_of(x, drop is not None, normed)
-        given = Given.of(parameters, drop)
-        x, out = autograd.laid_out(x, shape), as_map(out, stream)
+        arguments = StageArguments.of(parameters, drop)
+        x, out = autograd.restore_layout(x, shape), as_map(out, stream)
         dx, grads = stage.backward(
-            x, out, kept, given, shape, tuple(wanted), g, g_normed
+            x, out, kept, arguments, shape, tuple(wanted), g, g_normed
         )
     else:
-        arguments = parameters, drop, normed, wanted, g, g_normed
+        grad_arguments = parameters, drop, normed, wanted, g, g_normed
         dx, grads = _with_autograd(
-            lambda: _plain_backward(kind, types, x, *arguments), x
+            lambda: _plain_backward(spec, types, x, *grad_arguments), x
         )
     return _empty(x) if dx is None else dx, grads
 
 
 @_stage_backward.register_fake
 def _(g, g_normed, wanted, x, out, kept, parameters, *rest):
+    """Empty results of ``_stage_backward``."""
     dx = _empty(x)
     if wanted[0]:
         dx = torch.empty_like(x, memory_format=torch.channels_last)
@@ -130,6 +139,7 @@ def _(g, g_normed, wanted, x, out, kept, parameters, *rest):
 
 
 def _setup_context(ctx, inputs, output):
+    """Save what the backward operator needs."""
     x, parameters, drop, *described, normed, _ = inputs
     ctx.save_for_backward(x, drop, output[0], output[2], *parameters)
     ctx.described, ctx.normed = described, normed
@@ -137,41 +147,54 @@ def _setup_context(ctx, inputs, output):
 
 
 def _gradient(ctx, g, g_normed, _):
+    """The gradients of the operator's inputs."""
     x, drop, out, kept, *parameters = ctx.saved_tensors
-    kind, types = _described(ctx.described)
+    spec, types = _described(ctx.described)
     of_x, of_parameters = ctx.needs_input_grad[:2]
     if not isinstance(of_parameters, list | tuple):
         of_parameters = [p.requires_grad for p in parameters]
-    wanted = [of_x, *of_parameters]
+    requires_grad = [of_x, *of_parameters]
     if ctx.normed is None:
         g_normed = None
     if g is None and g_normed is None:
         nothing = [None] * len(parameters)
         return None, nothing, *(None,) * (len(ctx.described) + 3)
     dx, grads = _stage_backward(
-        g, g_normed, wanted, x, out, kept, parameters, drop, *ctx.described, ctx.normed
+        g,
+        g_normed,
+        requires_grad,
+        x,
+        out,
+        kept,
+        parameters,
+        drop,
+        *ctx.described,
+        ctx.normed,
     )
-    views = autograd.gradients(kind, types, grads, parameters, wanted[1:])
+    views = autograd.gradients(spec, types, grads, parameters, requires_grad[1:])
     return dx if of_x else None, views, *(None,) * (len(ctx.described) + 3)
 
 
 _stage.register_autograd(_gradient, setup_context=_setup_context)
 
 
-def _described(arguments: Sequence) -> tuple[StageKind, Types]:
-    count = len(StageKind._fields)
-    return StageKind(*arguments[:count]), Types(*arguments[count:])
+def _described(arguments: Sequence) -> tuple[StageSpec, Types]:
+    """Spec and types from an operator's arguments."""
+    count = len(StageSpec._fields)
+    return StageSpec(*arguments[:count]), Types(*arguments[count:])
 
 
-def _stage_for(kind, types, x, parameters, drop, normed, train):
+def _stage_for(spec, types, x, parameters, drop, normed, train):
+    """``best_stage.stage_for``, from inside an operator."""
+
     def find():
         with torch.set_grad_enabled(train):
-            return stage_for(kind, types, x, parameters, drop is not None, normed)
+            return stage_for(spec, types, x, parameters, drop is not None, normed)
 
-    asked = kind, types, x.shape, x.device, drop is None, normed, train
+    asked = spec, types, x.shape, x.device, drop is None, normed, train
     if asked in _asked:
         return find()
-    stage = _with_autograd(find, x)  # kernels prove themselves, also back
+    stage = _with_autograd(find, x)  # proofs run backward passes
     _asked.add(asked)
     return stage
 
@@ -180,8 +203,10 @@ _asked: set[tuple] = set()
 
 
 def _with_autograd(call: Callable, x: Tensor):
-    """What ``call`` returns. An operator's own code runs below autograd, where nothing
-    goes back; another thread does not."""
+    """The result of ``call``, with autograd enabled.
+
+    Inside an operator autograd records nothing. So ``call`` runs in another thread.
+    """
     stream = torch.cuda.current_stream(x.device) if x.is_cuda else None
 
     def run():
@@ -192,35 +217,40 @@ def _with_autograd(call: Callable, x: Tensor):
         return pool.submit(run).result()
 
 
-def _as_read(kind: StageKind, x: Tensor) -> Tensor:
-    """In the layout that the kernels read, which a compiler does not promise."""
-    if kind.entrance != STEM:
+def _as_read(spec: StageSpec, x: Tensor) -> Tensor:
+    """The input in the layout that the kernels read; a compiler may have changed it."""
+    if spec.entrance != STEM:
         x = x.contiguous(memory_format=torch.channels_last)
-    # kernels read 16 bytes at a time
-    return x.clone(memory_format=torch.preserve_format) if x.data_ptr() % 16 else x
+    if x.data_ptr() % ALIGNMENT:
+        x = x.clone(memory_format=torch.preserve_format)
+    return x
 
 
-def _kept_bytes(kind: StageKind, types: Types, x: Tensor, train: bool) -> int:
+def _kept_bytes(spec: StageSpec, types: Types, x: Tensor, train: bool) -> int:
+    """The bytes kept for the backward pass."""
     if not train:
         return 0
-    h, w = kind.out_size(*x.shape[2:])
-    return kept_bytes(kind, types, len(x) * h * w)
+    h, w = spec.out_size(*x.shape[2:])
+    return kept_bytes(spec, types, len(x) * h * w)
 
 
-def _map_like(kind: StageKind, x: Tensor, dtype: torch.dtype) -> Tensor:
-    h, w = kind.out_size(*x.shape[2:])
-    size = len(x), kind.channels, h, w
+def _map_like(spec: StageSpec, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """An empty output map for an input."""
+    h, w = spec.out_size(*x.shape[2:])
+    size = len(x), spec.channels, h, w
     return x.new_empty(size, dtype=dtype).to(memory_format=torch.channels_last)
 
 
 def _empty(x: Tensor) -> Tensor:
+    """A tensor without numbers, which stands for None."""
     return x.new_empty(0, dtype=torch.uint8)
 
 
-def _plain(kind, types, x, parameters, drop, normed):
+def _plain(spec, types, x, parameters, drop, normed):
+    """The stream and the normed map in plain PyTorch."""
     mixed = types.work != types.parameters or types.split
     with torch.autocast(x.device.type, types.work, enabled=mixed):
-        out, map_ = reference.run(kind, x, parameters, drop)
+        out, map_ = reference.run(spec, x, parameters, drop)
     cl = torch.channels_last
     out = out.to(types.stream).contiguous(memory_format=cl)
     if map_ is not None:
@@ -228,13 +258,16 @@ def _plain(kind, types, x, parameters, drop, normed):
     return out, map_
 
 
-def _plain_backward(kind, types, x, parameters, drop, normed, wanted, g, g_normed):
+def _plain_backward(
+    spec, types, x, parameters, drop, normed, requires_grad, g, g_normed
+):
+    """The results of ``_stage_backward`` in plain PyTorch."""
     with torch.enable_grad():
         leaves = [
             t.detach().requires_grad_(want)
-            for t, want in zip((x, *parameters), wanted, strict=True)
+            for t, want in zip((x, *parameters), requires_grad, strict=True)
         ]
-        outs = _plain(kind, types, leaves[0], leaves[1:], drop, normed)
+        outs = _plain(spec, types, leaves[0], leaves[1:], drop, normed)
         pairs = [
             (out, grad)
             for out, grad in zip(outs, (g, g_normed), strict=True)
@@ -248,8 +281,9 @@ def _plain_backward(kind, types, x, parameters, drop, normed, wanted, g, g_norme
         torch.zeros(p.numel(), device=x.device) if grad is None else grad.flatten()
         for p, grad in zip(parameters, grads[1:], strict=True)
     ]
-    if kind.entrance == DOWNSAMPLE and grads[3] is not None:
-        # ``autograd.gradients`` reads it in the weight's own layout
-        own = torch.empty_like(parameters[2]).copy_(grads[3])
-        flat[2] = own.as_strided((own.numel(),), (1,))
+    if spec.entrance == DOWNSAMPLE and grads[1 + spec.entrance_weight] is not None:
+        # ``autograd.gradients`` reads this gradient in the weight's layout.
+        index = spec.entrance_weight
+        grad = torch.empty_like(parameters[index]).copy_(grads[1 + index])
+        flat[index] = grad.as_strided((grad.numel(),), (1,))
     return grads[0], torch.cat(flat).float()

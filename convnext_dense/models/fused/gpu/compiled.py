@@ -1,4 +1,4 @@
-"""Kernels of launches, compiled for a device: once a process, several at a time."""
+"""Compiles and loads the kernels of launches, once per process and in parallel."""
 
 import atexit
 import contextlib
@@ -25,10 +25,18 @@ from .program import (
     WeightGradientLaunch,
 )
 
+KernelLaunch = TritonLaunch | ConvolutionLaunch | WeightGradientLaunch
+
 
 class Function(NamedTuple):
-    """``handle``: the driver's; ``shared``: bytes of dynamic shared memory;
-    ``passed``: which of its arguments a Triton kernel takes."""
+    """A kernel that is loaded on a device.
+
+    Attributes:
+        handle: the driver's CUfunction.
+        threads: of a block.
+        shared: bytes of dynamic shared memory.
+        passed: for a Triton kernel, which of the launch's arguments it takes.
+    """
 
     handle: ctypes.c_void_p
     threads: int
@@ -37,24 +45,25 @@ class Function(NamedTuple):
 
 
 class _Pointer:
-    """Stands for a tensor when Triton looks at an argument's type and alignment."""
+    """Passes a tensor's type and alignment to Triton's compiler, without a tensor."""
 
     def __init__(self, place: Ref):
         self.dtype, self._offset = place.dtype, place.offset % 16
 
     def data_ptr(self) -> int:
+        """An address with the tensor's alignment."""
         return self._offset
 
 
 _functions: dict[tuple, Function] = {}
-_kept: list = []  # modules that functions belong to
+_kept: list = []  # Triton's kernels: they own the loaded functions
 
 
-def function_of(launch, device: int) -> Function:
-    """The compiled kernel of a launch, on a device.
+def function_of(launch: KernelLaunch, device: int) -> Function:
+    """The loaded kernel of a launch.
 
     Raises:
-        Unavailable: it cannot be compiled, or the device cannot have it.
+        Unavailable: it cannot be compiled, or the device cannot load it.
     """
     key = device, _key(launch)
     if key not in _functions:
@@ -63,14 +72,14 @@ def function_of(launch, device: int) -> Function:
                 _functions[key] = _finished(launch, _compile_triton(launch))
             else:
                 binary = _compile_cuda(launch, torch.cuda.get_device_capability())
-                handle = native.current().load(binary)
+                handle = native.loaded().load(binary)
                 _functions[key] = Function(handle, binary.threads, binary.shared)
     return _functions[key]
 
 
 def compile_all(programs: Sequence[Program], device: int) -> None:
-    """Compile what the programs need, on several threads; see ``function_of``."""
-    missing = {}
+    """Compile the kernels of programs on several threads; see ``function_of``."""
+    missing: dict[tuple, KernelLaunch] = {}
     for program in programs:
         for launch in program.launches:
             if not isinstance(launch, Product):
@@ -96,9 +105,9 @@ def compile_all(programs: Sequence[Program], device: int) -> None:
 
 
 def _compile_together(launches, pool) -> None:
-    """Triton's compilations side by side, where this Triton can; else one by one later.
+    """Compile Triton kernels in parallel, if this version of Triton can.
 
-    What fails here fails again, and is told, when it is asked for.
+    Errors are ignored: ``function_of`` compiles the kernel again and raises them.
     """
     try:
         from triton.runtime._async_compile import AsyncCompileMode
@@ -110,10 +119,11 @@ def _compile_together(launches, pool) -> None:
                 _compile_triton(launch)
 
 
-def _key(launch) -> tuple:
+def _key(launch: KernelLaunch) -> tuple:
+    """The key of a kernel: everything by which it is compiled."""
     if isinstance(launch, TritonLaunch):
-        kinds = tuple(_argument_key(a) for a in launch.arguments)
-        return launch.kernel, kinds, launch.constants, launch.warps, launch.stages
+        arguments = tuple(_argument_key(a) for a in launch.arguments)
+        return launch.kernel, arguments, launch.constants, launch.warps, launch.stages
     width = launch.shape[2]
     if isinstance(launch, WeightGradientLaunch):
         return "weight gradient", depthwise_cuda.strips(width), launch.x.dtype
@@ -125,12 +135,14 @@ def _key(launch) -> tuple:
 
 
 def _argument_key(argument) -> tuple:
+    """What Triton specializes a kernel on: type and alignment, or the value 1."""
     if isinstance(argument, Ref):
         return argument.dtype, argument.offset % 16 == 0
     return argument == 1, argument % 16 == 0, -(2**31) <= argument < 2**31
 
 
 def _added(launch: ConvolutionLaunch) -> str:
+    """The argument ``add`` of ``depthwise_cuda.convolution``."""
     if launch.g is None:
         return "none"
     return "half" if launch.wide is None else "float"
@@ -138,9 +150,9 @@ def _added(launch: ConvolutionLaunch) -> str:
 
 @functools.cache
 def _let_triton_keep_kernels() -> None:
-    """Give Triton a temporary folder for its kernels where its own cannot be written.
+    """Give Triton a temporary cache folder if its own cannot be written.
 
-    It would not compile at all there.
+    Without a cache folder Triton compiles nothing.
     """
     if "TRITON_CACHE_DIR" in os.environ:
         return
@@ -158,6 +170,11 @@ def _let_triton_keep_kernels() -> None:
 
 
 def _compile_triton(launch: TritonLaunch):
+    """Compile a Triton kernel.
+
+    Raises:
+        Unavailable: Triton cannot compile it.
+    """
     _let_triton_keep_kernels()
     arguments = [_Pointer(a) if isinstance(a, Ref) else a for a in launch.arguments]
     try:
@@ -174,22 +191,29 @@ def _compile_triton(launch: TritonLaunch):
 
 
 def _finished(launch: TritonLaunch, kernel) -> Function:
+    """Load a compiled Triton kernel.
+
+    Raises:
+        NoDriver: this version of Triton has other internals, or the kernel takes
+            arguments that ``native_run`` does not pass.
+        Unavailable: the device cannot load the kernel.
+    """
     name = launch.kernel.__name__
     try:
         kernel = kernel.result() if hasattr(kernel, "result") else kernel
-        # inner functions of Triton; another version may have others
+        # Internals of Triton; they may differ in another version.
         kernel._init_handles()
         types = list(kernel.src.signature.values())
         handle, metadata = kernel.function, kernel.metadata
     except (AttributeError, TypeError) as error:
-        raise native.NoDriver(f"this Triton is not known: {error}") from error
+        raise native.NoDriver(f"unknown version of Triton: {error}") from error
     except Exception as error:  # whatever Triton can raise, such as OutOfResources
         raise Unavailable(f"Triton cannot load {name}: {error}") from error
-    passed = tuple(kind != "constexpr" for kind in types[: len(launch.arguments)])
+    passed = tuple(name != "constexpr" for name in types[: len(launch.arguments)])
     for scratch in ("global_scratch_size", "profile_scratch_size"):
         if getattr(metadata, scratch, 0):
-            raise native.NoDriver(f"{name} needs {scratch}, which nobody gives it")
-    taken = native.current().parameters(handle)
+            raise native.NoDriver(f"{name} needs {scratch}, which is not passed")
+    taken = native.loaded().parameters(handle)
     # Triton's two scratch pointers come last
     if taken is not None and not sum(passed) <= taken <= sum(passed) + 2:
         raise native.NoDriver(f"{name} takes {taken} arguments, not {sum(passed)}")
@@ -198,6 +222,11 @@ def _finished(launch: TritonLaunch, kernel) -> Function:
 
 
 def _compile_cuda(launch, capability) -> depthwise_cuda.Binary:
+    """Compile a CUDA C++ kernel.
+
+    Raises:
+        NoConvolution: it cannot be compiled.
+    """
     try:
         return _compile_convolution(launch, capability)
     except Unavailable as error:
@@ -205,6 +234,7 @@ def _compile_cuda(launch, capability) -> depthwise_cuda.Binary:
 
 
 def _compile_convolution(launch, capability) -> depthwise_cuda.Binary:
+    """Compile the kernel of a convolution or of a weight gradient."""
     half, width = launch.x.dtype, launch.shape[2]
     architecture = depthwise_cuda.architecture(capability)
     if isinstance(launch, WeightGradientLaunch):

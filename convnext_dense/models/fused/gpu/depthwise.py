@@ -1,4 +1,4 @@
-"""The launches of the depthwise 7x7 convolution and of its weight's gradient."""
+"""Writes the launches of the depthwise 7x7 convolution and of its gradients."""
 
 from . import depthwise_cuda
 from .kernels import depthwise as kernels
@@ -16,10 +16,12 @@ from .program import (
 CUDA, TRITON = "cuda", "triton"
 
 
-def layout(shape: tuple[int, int, int, int], multiprocessors: int):
+def layout(
+    shape: tuple[int, int, int, int], multiprocessors: int
+) -> depthwise_cuda.Layout:
     """How the CUDA C++ kernels divide a map of N, H, W, C."""
     n, h, w, c = shape
-    # two blocks a multiprocessor: as many as their registers allow
+    # Registers allow two blocks on a multiprocessor.
     return depthwise_cuda.layout(n, h, w, c, multiprocessors=multiprocessors, blocks=2)
 
 
@@ -31,7 +33,7 @@ def convolution(
     shape: tuple[int, int, int, int],
     block: int,
 ) -> None:
-    """y = the convolution of x, with its bias. ``shape``: N, H, W, C."""
+    """Append y = the convolution of x, with its bias. ``shape`` is N, H, W, C."""
     weight = places.parameter(places.of_block(block, 0))
     bias = places.parameter(places.of_block(block, 1))
     _launch(p, places, ConvolutionLaunch(x, weight, bias, None, None, y, shape, False))
@@ -47,8 +49,17 @@ def input_gradient(
     shape: tuple[int, int, int, int],
     block: int,
 ) -> None:
-    """``wide`` = g plus the gradient of the convolution's input, from that of its
-    output; ``narrow``, if there, has it too, in its own type. ``wide`` may be g."""
+    """Append wide = g + the gradient of the convolution's input.
+
+    Args:
+        p, places: the program and its addresses.
+        du: the gradient of the convolution's output.
+        g: the gradient of the residual stream.
+        wide: the sum; it may be g.
+        narrow: the sum in its own type, or None.
+        shape: N, H, W, C.
+        block: the block's index.
+    """
     weight = places.parameter(places.of_block(block, 0))
     if narrow is None:
         launch = ConvolutionLaunch(du, weight, None, g, None, wide, shape, True)
@@ -58,6 +69,7 @@ def input_gradient(
 
 
 def _launch(p: Program, places: Places, launch: ConvolutionLaunch) -> None:
+    """Append a convolution, by the CUDA C++ kernel or by the Triton kernel."""
     if places.plan.depthwise == CUDA:
         p.launches.append(launch)
         return
@@ -80,8 +92,19 @@ def weight_gradient(
     block: int,
     workspace: Workspace,
 ) -> Sum:
-    """The gradient of the convolution's weight, as partial sums that are to be added
-    up, from its input and the gradient of its output."""
+    """Append partial sums of the gradient of the convolution's weight.
+
+    Args:
+        p, places: the program and its addresses.
+        x: the convolution's input.
+        du: the gradient of its output.
+        shape: N, H, W, C.
+        block: the block's index.
+        workspace: takes the partial sums.
+
+    Returns:
+        The sum that is left to compute.
+    """
     n, h, w, c = shape
     target = places.gradient(places.of_block(block, 0))
     if places.plan.depthwise == CUDA:

@@ -1,4 +1,8 @@
-"""What a stage is, and what its programs depend on: keys of caches, without tensors."""
+"""Describes a stage, its number types, its input and the gradients that are needed.
+
+Programs depend on nothing else. The descriptions hold no tensors and serve as keys of
+caches.
+"""
 
 from typing import NamedTuple
 
@@ -6,26 +10,29 @@ import torch
 
 from .kernels.parameters import COLUMNS
 
-# How a stage begins.
+# Entrances: what a stage begins with.
 STEM, DOWNSAMPLE, NONE = "stem", "downsample", "none"
 
 
-class StageKind(NamedTuple):
-    """A stage: its entrance, its blocks, and the norm of its output map if there is
-    one.
+class StageSpec(NamedTuple):
+    """The structure of a stage: an entrance, blocks and a norm of the output map.
 
-    Its parameters come in this order: the entrance's four (stem: weight, bias, norm's
-    weight, norm's bias; downsampling: norm's weight, norm's bias, weight, bias); of
-    each block ``block_parameters``; the output norm's weight and bias.
+    The parameters of a stage have this order:
+
+    - the entrance's four. Stem: weight, bias, norm weight, norm bias. Downsample layer:
+      norm weight, norm bias, weight, bias.
+    - ``block_parameters`` of each block.
+    - weight and bias of the output norm.
 
     Attributes:
         entrance: STEM, DOWNSAMPLE or NONE.
-        before: channels of what comes in.
-        channels: C.
-        blocks: how many.
-        layer_scale, grn: whether each block has gamma; GRN's gamma and beta.
+        before: channels of the input.
+        channels: C, the channels of the stage.
+        blocks: the number of blocks.
+        layer_scale: whether each block has layer scale (gamma).
+        grn: whether each block has GRN (gamma and beta).
         norm: whether the output map has a norm.
-        eps: of all norms.
+        eps: the epsilon of all LayerNorms.
     """
 
     entrance: str
@@ -39,21 +46,22 @@ class StageKind(NamedTuple):
 
     @property
     def entrance_parameters(self) -> int:
+        """The number of the entrance's parameters."""
         return 0 if self.entrance == NONE else 4
 
     @property
     def block_parameters(self) -> int:
-        """How many parameters a block has.
+        """The number of a block's parameters.
 
-        They are, in this order: weight and bias of the depthwise convolution, of the
-        norm, of the first matrix (w1, b1) and of the second (w2, b2); then gamma, then
+        Their order: weight and bias of the depthwise convolution, of the norm, of the
+        first linear layer (w1, b1) and of the second (w2, b2); then layer scale, then
         GRN's gamma and beta, if the block has them.
         """
         return 8 + self.layer_scale + 2 * self.grn
 
     @property
     def grn_gamma(self) -> int:
-        """The number of GRN's gamma among a block's parameters."""
+        """The index of GRN's gamma among a block's parameters."""
         return 8 + self.layer_scale
 
     @property
@@ -68,7 +76,7 @@ class StageKind(NamedTuple):
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of all parameters."""
+        """The shapes of all parameters, in order."""
         c, before = self.channels, self.before
         shapes: list[tuple[int, ...]] = {
             STEM: [(c, before, 4, 4), (c,), (c,), (c,)],
@@ -80,16 +88,30 @@ class StageKind(NamedTuple):
         block += [(c,)] * self.layer_scale + [(4 * c,), (4 * c,)] * self.grn
         return [*shapes, *block * self.blocks, *[(c,), (c,)] * self.norm]
 
+    @property
+    def entrance_weight(self) -> int:
+        """The index of the entrance's convolution weight among the parameters."""
+        return 2 if self.entrance == DOWNSAMPLE else 0
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the input, in each direction, for one pixel of the stage's maps."""
+        return {STEM: 4, DOWNSAMPLE: 2, NONE: 1}[self.entrance]
+
     def out_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the stage's maps, from those of its input."""
-        stride = {STEM: 4, DOWNSAMPLE: 2, NONE: 1}[self.entrance]
-        return height // stride, width // stride
+        return height // self.stride, width // self.stride
 
 
 class Types(NamedTuple):
-    """``work``: of the products and of what is kept. ``stream``: of the residual
-    stream, from block to block. ``parameters``: of all parameters. ``precision``: of
-    fp32 products in the stem, "tf32" or "ieee"."""
+    """The number types of a stage.
+
+    Attributes:
+        work: of the products' operands and of the maps kept for the backward pass.
+        stream: of the residual stream, which goes from block to block.
+        parameters: of all parameters.
+        precision: of fp32 products in the stem, "tf32" or "ieee".
+    """
 
     work: torch.dtype
     stream: torch.dtype
@@ -98,7 +120,7 @@ class Types(NamedTuple):
 
     @property
     def split(self) -> bool:
-        """Whether the stream is wider than what is computed with."""
+        """Whether the residual stream is wider than ``work``."""
         return self.work != self.stream
 
 
@@ -106,9 +128,10 @@ class Shape(NamedTuple):
     """The input of a program.
 
     Attributes:
-        n, height, width: of the input.
-        dtype, strides: of the image; the stem alone reads any.
-        drop: whether drop path's factors are given.
+        n, height, width: batch size and size of the input.
+        dtype: of the input.
+        strides: of the image. () for other inputs: only the stem reads any layout.
+        drop: whether drop path factors are passed.
         normed: the type of the normed output map, or None.
     """
 
@@ -122,9 +145,19 @@ class Shape(NamedTuple):
 
 
 class BlockNeeds(NamedTuple):
-    """Which gradients of a block are wanted: of the first matrix or the norm's weight;
-    of b1 or the norm's bias; of the second matrix or layer scale; of b2; of the
-    depthwise weight; of its bias; of the block's input; of GRN's gamma."""
+    """The gradients that are needed of one block.
+
+    Attributes:
+        first: of the folded matrix W1', from which follow those of w1 and of the norm's
+            weight.
+        b1: of the folded bias b1', for b1, the norm's bias and w1.
+        second: of W2', for w2 and layer scale.
+        b2: of b2', for b2, layer scale, GRN's beta and w2.
+        taps: of the depthwise convolution's weight.
+        dw_bias: of its bias.
+        below: of the block's input.
+        grn: of GRN's gamma.
+    """
 
     first: bool
     b1: bool
@@ -137,23 +170,27 @@ class BlockNeeds(NamedTuple):
 
     @property
     def norm_input(self) -> bool:
+        """Whether the gradient of the norm's input is needed on the way."""
         return self.taps or self.dw_bias or self.below
 
     @property
     def any_parameter(self) -> bool:
+        """Whether the gradient of any of the block's parameters is needed."""
         return any(self._replace(below=False))
 
 
 class Needs(NamedTuple):
-    """Which gradients of a stage are wanted, and which come in.
+    """The gradients that a backward program needs to compute, and those it starts from.
 
     Attributes:
-        wanted: of the input, then of each parameter.
-        g, g_normed: whether there is a gradient of the stream, and of the normed map.
-        strides: of the latter, where it is not in channels_last.
+        requires_grad: whether a gradient is needed: of the input, then of each
+            parameter.
+        g: whether there is a gradient of the residual stream.
+        g_normed: whether there is a gradient of the normed map.
+        strides: of ``g_normed``; () if it is in channels_last.
     """
 
-    wanted: tuple[bool, ...]
+    requires_grad: tuple[bool, ...]
     g: bool
     g_normed: bool
     strides: tuple[int, ...] = ()

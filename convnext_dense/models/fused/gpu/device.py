@@ -1,4 +1,4 @@
-"""What the kernels need to know of a GPU."""
+"""The properties of a GPU that the kernels depend on."""
 
 import functools
 import os
@@ -10,7 +10,14 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 class Device(NamedTuple):
-    """``shared``: bytes of shared memory that one kernel may have."""
+    """A GPU.
+
+    Attributes:
+        name: as PyTorch reports it.
+        capability: its compute capability.
+        multiprocessors: how many it has.
+        shared: bytes of shared memory that a block may use.
+    """
 
     name: str
     capability: tuple[int, int]
@@ -18,13 +25,13 @@ class Device(NamedTuple):
     shared: int
 
 
-# The GPU that kernels are written for where there is none: an H100.
+# Programs are written for this GPU where there is none: an H100.
 _MODEL = Device("none", (9, 0), 132, 227 * 1024)
 
 
 @functools.cache
 def device_of(index: int | None) -> Device:
-    """The GPU of this number; None, for a CPU, gives the model."""
+    """The GPU with this index; an H100 for None, which stands for a CPU."""
     if index is None:
         return _MODEL
     properties = torch.cuda.get_device_properties(index)

@@ -1,8 +1,8 @@
-"""Small files kept between runs: compiled kernels, measured choices.
+"""Stores small files between runs: compiled kernels and measured times.
 
-A file is whole or does not exist, and a damaged one counts as not existing. Processes
-may read and write the same names at the same time. Where nothing can be kept, callers
-do their work again.
+A file is complete or does not exist. A damaged file counts as missing. Several
+processes may read and write the same names at the same time. If nothing can be stored,
+callers repeat their work in each run.
 """
 
 import contextlib
@@ -16,28 +16,28 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def folder() -> Path | None:
-    """The folder of the cache, made if it does not exist yet.
+    """The folder of the cache, created if it does not exist.
 
     It is ``$CONVNEXT_DENSE_CACHE``, else ``$XDG_CACHE_HOME/convnext_dense``, else
-    ``~/.cache/convnext_dense``. None if it cannot be made or written into.
+    ``~/.cache/convnext_dense``. None if it cannot be created or written to.
     """
     named = os.environ.get("CONVNEXT_DENSE_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME", "")
     try:
         if named:
             path = Path(named).expanduser().absolute()
-        elif os.path.isabs(shared):  # its standard tells to ignore a relative one
+        elif os.path.isabs(shared):  # the XDG standard ignores relative paths
             path = Path(shared, "convnext_dense")
         else:
             path = Path.home() / ".cache/convnext_dense"
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: no home is known
+    except (OSError, RuntimeError):  # RuntimeError: the home folder is unknown
         return None
     return path if os.access(path, os.R_OK | os.W_OK | os.X_OK) else None
 
 
 def read(name: str) -> bytes | None:
-    """What was written under a name; None if nothing was, or not all of it is left."""
+    """The data stored under a name; None if it is missing or damaged."""
     path = folder()
     if path is None:
         return None
@@ -52,9 +52,9 @@ def read(name: str) -> bytes | None:
 
 
 def write(name: str, data: bytes) -> None:
-    """Keep ``data`` under a file name, in place of what was kept there.
+    """Store ``data`` under a file name, replacing what was there.
 
-    Does nothing where files cannot be written.
+    Does nothing if files cannot be written.
     """
     path = folder()
     if path is None:

@@ -1,4 +1,4 @@
-"""Runs a stage by its kernels, where these may and should stand for its modules."""
+"""Entry point of the GPU path: computes a stage with kernels, or declines."""
 
 import contextlib
 import functools
@@ -15,23 +15,22 @@ from .best_stage import ALIGNMENT, stage_for, strides_of
 from .compiled import compile_all
 from .description import STEM, Shape
 from .device import INTERPRETED
-from .given import Given
 from .graphs import graphs_of
 from .modules import (
     HOOKS,
     StageModules,
+    describe,
     is_standard,
-    kind_of,
     mode_of,
     normed_type,
     parameters_of,
     rate_of,
     slots_of,
-    types_of,
 )
 from .nvrtc import Unavailable
 from .program import Program
 from .stage import Stage, stage_of
+from .stage_arguments import StageArguments
 
 _MOST_DECISIONS = 256
 _ATTRIBUTE = "_known_to_gpu"
@@ -41,60 +40,60 @@ def runs_on(x: Tensor) -> bool:
     """Whether there are kernels for ``x``'s device."""
     if x.is_cuda:
         return True
-    # someone may interpret kernels of their own
+    # TRITON_INTERPRET alone does not count: it may be set for another library
     return INTERPRETED and x.device.type == "cpu" and ways.forced() is not None
 
 
 def run_stage(
     modules: StageModules, x: Tensor, graphed: nn.Module | None = None
 ) -> tuple[Tensor, Tensor | None] | None:
-    """A stage by its kernels.
+    """Compute a stage with kernels.
 
     Args:
-        modules: the stage's; the blocks are ``block.Block``s.
+        modules: the stage's modules.
         x: the image or the map before, (N, C, H, W), on a GPU.
-        graphed: the backbone, if its stages are to be replayed as CUDA graphs.
+        graphed: the backbone, if its stages are replayed as CUDA graphs.
 
     Returns:
-        the residual stream and the normed map (None without ``modules.norm``). Just
-        None where the modules themselves have to be called: parts that were exchanged
-        (adapters, quantization), wrapped (FSDP) or have hooks; numbers that no kernel
-        takes; a device on which plain PyTorch is the quicker way.
+        The residual stream and the normed map (None without ``modules.norm``), or just
+        None if the caller has to call the modules themselves. That is so if modules
+        were replaced (adapters, quantization), wrapped (FSDP) or have hooks; if no
+        kernel takes the types; or if plain PyTorch is faster on the device.
     """
     if torch.compiler.is_compiling():
         return _run_compiled(modules, x)
-    known = _known_of(modules)
-    if known is None:
+    cache = _cache_of(modules)
+    if cache is None:
         return None
-    parameters = known.parameters()
+    parameters = cache.parameters()
     addresses = [p.data_ptr() for p in parameters]
-    decision = known.decide(x, parameters, addresses)
+    decision = cache.decide(x, parameters, addresses)
     if decision is None:
         return None
     stage, shape = decision
-    if stage.kind.entrance != STEM:
+    if stage.spec.entrance != STEM:
         x = x.to(stage.types.stream).contiguous(memory_format=torch.channels_last)
     if x.data_ptr() % ALIGNMENT:
         x = x.clone(memory_format=torch.preserve_format)
-    drop = draw(known.rates(), len(x), x.device) if shape.drop else None
-    given = Given(parameters, addresses, drop)
+    drop = draw(cache.rates(), len(x), x.device) if shape.drop else None
+    arguments = StageArguments(parameters, addresses, drop)
     if graphed is not None:
         graphs = graphs_of(graphed, x.device)
-        replayed = graphs.run(stage, shape, x, given)
+        replayed = graphs.run(stage, shape, x, arguments)
         if replayed is not None:
             return replayed
-    return apply_stage(stage, shape, x, given)
+    return apply_stage(stage, shape, x, arguments)
 
 
 def prepare(
     backbone: nn.Module, stages: Callable[[], list[StageModules]], x: Tensor
 ) -> None:
-    """Compile what a backbone's stages need, all side by side, before the first one
-    runs.
+    """Compile the kernels of all stages of a backbone in parallel, before the first
+    stage runs.
 
     Args:
-        backbone: whose they are; for the next images like ``x`` there is nothing to do.
-        stages: gives them, in order.
+        backbone: the backbone. A second call for an image like ``x`` does nothing.
+        stages: returns the modules of each stage, in order.
         x: an image, on a GPU.
     """
     setting = x.device, x.dtype, torch.is_grad_enabled(), mode_of(x), ways.forced()
@@ -106,18 +105,20 @@ def prepare(
     for modules in stages():
         if not modules.blocks or not is_standard(modules):
             return
-        kind = kind_of(modules, x)
         parameters = list(parameters_of(modules))
-        types = None if kind is None else types_of(kind, parameters, x)
-        plan = types and ways.first_plan(kind, types.work, x.device.index)
+        description = describe(modules, parameters, x)
+        if description is None:
+            return
+        spec, types = description
+        plan = ways.first_plan(spec, types.work, x.device.index)
         if plan is None:
             return
-        strides = strides_of(kind, parameters)
-        stage = stage_of(kind, types, plan, strides, x.device.index)
+        strides = strides_of(spec, parameters)
+        stage = stage_of(spec, types, plan, strides, x.device.index)
         drops = any(rate_of(block.drop_path) for block in modules.blocks)
-        shape = stage.shape_of(x, drops, normed_type(kind, types, x))
-        programs += proof.programs(stage, shape, kind.entrance != STEM)
-        size = len(x), kind.channels, *kind.out_size(*x.shape[2:])
+        shape = stage.shape_of(x, drops, normed_type(spec, types, x))
+        programs += proof.programs(stage, shape, spec.entrance != STEM)
+        size = len(x), spec.channels, *spec.out_size(*x.shape[2:])
         x = x.new_empty(1, dtype=types.stream).expand(size)
     with ways.first_use(x.device.index), contextlib.suppress(Unavailable):
         compile_all(programs, x.device.index)
@@ -127,42 +128,47 @@ _prepared: WeakKeyDictionary[nn.Module, set] = WeakKeyDictionary()
 
 
 def _run_compiled(modules: StageModules, x: Tensor):
-    """As ``run_stage``, where torch.compile looks: the operator decides when it is
-    run."""
+    """``run_stage`` for code that torch.compile traces.
+
+    The operator ``convnext_dense::stage`` chooses the way when it runs.
+    """
     if not is_standard(modules):
         return None
-    kind = kind_of(modules, x)
     parameters = list(parameters_of(modules))
-    types = None if kind is None else types_of(kind, parameters, x)
-    if types is None:
+    description = describe(modules, parameters, x)
+    if description is None:
         return None
+    spec, types = description
     rates = tuple(rate_of(block.drop_path) for block in modules.blocks)
     drop = draw(rates, len(x), x.device) if any(rates) else None
-    if kind.entrance != STEM:
+    if spec.entrance != STEM:
         x = x.to(types.stream).contiguous(memory_format=torch.channels_last)
-    normed = normed_type(kind, types, x)
-    return compile_op.apply_stage(kind, types, x, parameters, drop, normed)
+    normed = normed_type(spec, types, x)
+    return compile_op.apply_stage(spec, types, x, parameters, drop, normed)
 
 
 def draw(rates: tuple[float, ...], images: int, device: torch.device) -> Tensor:
-    """Drop path's factors, (blocks, N): 0 with each block's rate, else 1 / (1 -
-    rate)."""
+    """Random drop path factors, (blocks, N) in fp32.
+
+    A factor is 0 with the probability ``rates[block]``, else 1 / (1 - rate).
+    """
     keep = _keep(rates, device)
     return torch.bernoulli(keep.expand(-1, images)).div_(keep.clamp_min(1e-30))
 
 
 @functools.lru_cache(maxsize=64)
 def _keep(rates: tuple[float, ...], device: torch.device) -> Tensor:
+    """The probability that a block is kept, (blocks, 1)."""
     return torch.tensor([[1 - rate] for rate in rates], device=device)
 
 
-class _Known:
-    """What is known of a stage's modules, so that a call need not ask again.
+class _StageCache:
+    """Caches what was read from a stage's modules and the decisions made for them.
 
-    A call looks whether they still are as they were, which takes a few hundred
-    comparisons. What was decided holds for the same parameters and an input of the same
-    kind. It is an attribute of the first block, and goes with it; copies and files of
-    the block are without it.
+    Each call compares the modules with this cache, in a few hundred comparisons. A
+    decision holds as long as the parameters keep their addresses, for inputs of the
+    same shape and type. The cache is an attribute of the first block and is freed with
+    it. Copies and pickles of the block do not have it.
     """
 
     def __init__(self, modules: StageModules):
@@ -183,13 +189,17 @@ class _Known:
             self._decisions: dict[tuple, tuple | None] = {}
 
     def is_unchanged(self) -> bool:
+        """Whether no module was replaced, no hook registered, no layer scale folded."""
         return (
             not any(self._hooks)
             and [*map(type, self._modules)] == self._types
             and all(now == then for now, then in self._children)
             and (
                 not self.standard
-                or all((own.get("gamma") is None) == no for own, no in self._folded)
+                or all(
+                    (parameters.get("gamma") is None) == was_folded
+                    for parameters, was_folded in self._folded
+                )
             )
         )
 
@@ -200,20 +210,20 @@ class _Known:
         return type(None), ()
 
     def parameters(self) -> list[Tensor]:
-        """The stage's parameters in the order of ``StageKind``."""
+        """The stage's parameters in the order of ``StageSpec``."""
         try:
-            return [own[name] for own, name, _ in self._slots]
-        except KeyError:  # FSDP has plain tensors in their place
+            return [parameters[name] for parameters, name, _ in self._slots]
+        except KeyError:  # FSDP puts plain tensors in their place
             return [getattr(module, name) for _, name, module in self._slots]
 
     def rates(self) -> tuple[float, ...]:
-        """Each block's drop path rate, 0 in evaluation."""
+        """The drop path rate of each block, 0 in evaluation mode."""
         return tuple(map(rate_of, self._drop_paths))
 
     def decide(
         self, x: Tensor, parameters: list[Tensor], addresses: list[int]
     ) -> tuple[Stage, Shape] | None:
-        """The stage and the shape for an input; None where the modules have to be
+        """The ``Stage`` and ``Shape`` for an input; None if the modules have to be
         called."""
         if addresses != self._addresses:
             self._addresses = addresses
@@ -233,29 +243,29 @@ class _Known:
         return self._decisions[setting]
 
     def _decide(self, x, parameters, drops):
-        """The decision, and whether it holds for the next such input too."""
-        kind = kind_of(self._stage_modules, x)
-        types = None if kind is None else types_of(kind, parameters, x)
-        if types is None:
+        """The decision, and whether it may be cached for the next such input."""
+        description = describe(self._stage_modules, parameters, x)
+        if description is None:
             return None, True
-        normed = normed_type(kind, types, x)
-        stage = stage_for(kind, types, x, parameters, drops, normed)
+        spec, types = description
+        normed = normed_type(spec, types, x)
+        stage = stage_for(spec, types, x, parameters, drops, normed)
         if stage is None:
-            # not while a CUDA graph is recorded, when nothing can be tried
+            # While a CUDA graph is recorded no kernel can be tried: ask again later.
             return None, not (x.is_cuda and torch.cuda.is_current_stream_capturing())
         return (stage, stage.shape_of(x, drops, normed)), True
 
 
-def _known_of(modules: StageModules) -> _Known | None:
-    """What is known of the modules; None where they have to be called."""
+def _cache_of(modules: StageModules) -> _StageCache | None:
+    """The cache of a stage's modules; None if the modules have to be called."""
     blocks = modules.blocks
     if isinstance(blocks, nn.Module) and type(blocks) is not nn.Sequential:
         return None
     if not len(blocks):
         return None
     attributes = blocks[0].__dict__
-    known = attributes.get(_ATTRIBUTE)
+    cache = attributes.get(_ATTRIBUTE)
     key = tuple(map(id, modules.roots()))
-    if known is None or known.key != key or not known.is_unchanged():
-        known = attributes[_ATTRIBUTE] = _Known(modules)
-    return known if known.standard else None
+    if cache is None or cache.key != key or not cache.is_unchanged():
+        cache = attributes[_ATTRIBUTE] = _StageCache(modules)
+    return cache if cache.standard else None

@@ -1,4 +1,4 @@
-"""The forward pass of a stage, launch by launch."""
+"""Writes the program of a stage's forward pass, launch by launch."""
 
 from .depthwise import convolution
 from .description import NONE, STEM, Shape
@@ -8,33 +8,38 @@ from .places import Places, cdiv, padded, row_block
 from .plan import CUBLAS, FUSED, HALVES, two_powers
 from .program import Program, Ref, Workspace, f32
 
-HIDDEN_ROWS, HIDDEN_CHANNELS = 16, 128  # of a program of kernels.hidden
-# How many programs share the rows of a sum, at most: about two for each multiprocessor,
-# and no more than ``Program.reduce`` adds up in one launch.
+HIDDEN_ROWS, HIDDEN_CHANNELS = 16, 128  # the tile of a program of kernels.hidden
+# The most programs that share the rows of a sum: about two for each multiprocessor, and
+# no more than ``Program.reduce`` adds up in one launch.
 MOST_SPLITS = 256
 
 
 class Folded:
-    """W1', b1', W2' and b2' of a stage's blocks, in the workspace."""
+    """The folded parameters W1', b1', W2' and b2' of a stage's blocks.
+
+    ``kernels.parameters`` has the formulas. The matrices are in ``types.work``, the
+    biases in fp32, all in the workspace.
+    """
 
     def __init__(self, p: Program, places: Places, workspace: Workspace):
-        kind, c = places.kind, places.kind.channels
+        spec, c = places.spec, places.spec.channels
         self._c = c
-        self._matrices = workspace.take(kind.blocks * 8 * c * c, places.types.work)
-        self._vectors = workspace.take(kind.blocks * 5 * c, f32)
+        self._matrices = workspace.take(spec.blocks * 8 * c * c, places.types.work)
+        self._vectors = workspace.take(spec.blocks * 5 * c, f32)
         p.triton(
             parameters.fold_blocks,
-            (cdiv(4 * c, 16) + cdiv(c, 4), kind.blocks),
+            (cdiv(4 * c, 16) + cdiv(c, 4), spec.blocks),
             [
                 places.table(),
                 places.parameter(places.of_block(0, 4)),
                 self._matrices,
                 self._vectors,
             ],
-            (c, kind.layer_scale, kind.grn, min(128, padded(c))),
+            (c, spec.layer_scale, spec.grn, min(128, padded(c))),
         )
 
     def of(self, block: int) -> tuple[Ref, Ref, Ref, Ref]:
+        """W1' (4C, C), b1' (4C,), W2' (C, 4C) and b2' (C,) of a block."""
         c = self._c
         w1 = self._matrices.plus(block * 8 * c * c)
         b1 = self._vectors.plus(block * 5 * c)
@@ -42,10 +47,16 @@ class Folded:
 
 
 def forward_program(places: Places, s: Shape, train: bool) -> Program:
-    """From x to out and, if asked for, normed; what the backward pass needs to kept."""
-    kind, types = places.kind, places.types
-    c, work = kind.channels, types.work
-    h, w = kind.out_size(s.height, s.width)
+    """The program that computes ``out`` and ``normed`` from ``x``.
+
+    Args:
+        places: the stage's.
+        s: the input's shape.
+        train: whether to write the blocks' inputs to ``kept``.
+    """
+    spec, types = places.spec, places.types
+    c, work = spec.channels, types.work
+    h, w = spec.out_size(s.height, s.width)
     m = s.n * h * w
     p, ws = Program(places.bases), Workspace("ws")
     folded = Folded(p, places, ws)
@@ -54,27 +65,27 @@ def forward_program(places: Places, s: Shape, train: bool) -> Program:
     if train:
         inputs = places.inputs(m)
     elif types.split:
-        inputs = [ws.take(m * c, work)] * kind.blocks
+        inputs = [ws.take(m * c, work)] * spec.blocks
     else:  # in place
-        first = Ref("x", 0, work) if kind.entrance == NONE else out
-        inputs = [first] + [out] * (kind.blocks - 1)
+        first = Ref("x", 0, work) if spec.entrance == NONE else out
+        inputs = [first] + [out] * (spec.blocks - 1)
 
-    if kind.entrance == NONE:
+    if spec.entrance == NONE:
         stream = Ref("x", 0, types.stream)
         if types.split:
             copy_map(p, stream, inputs[0], m * c)
     else:
-        # Where the stream is no wider than the blocks' inputs it is these.
+        # If the stream has the type of the blocks' inputs, they share their memory.
         stream = out if types.split else inputs[0]
         narrow = inputs[0] if types.split else None
-        if kind.entrance == STEM:
+        if spec.entrance == STEM:
             _stem(p, places, s, stream, narrow)
         else:
             _downsample(p, places, s, stream, narrow, ws)
 
-    for block in range(kind.blocks):
+    for block in range(spec.blocks):
         mark = ws.used
-        last = block + 1 == kind.blocks
+        last = block + 1 == spec.blocks
         convolution(p, places, inputs[block], y, (s.n, h, w, c), block)
         norm_in_place(p, places, y, rstd, m)
         target = out if types.split or last else inputs[block + 1]
@@ -85,7 +96,7 @@ def forward_program(places: Places, s: Shape, train: bool) -> Program:
         stream = target
         ws.used = mark
 
-    if kind.norm and s.normed is not None:
+    if spec.norm and s.normed is not None:
         index = places.count - 2
         rows = row_block(c)
         p.triton(
@@ -98,58 +109,71 @@ def forward_program(places: Places, s: Shape, train: bool) -> Program:
                 Ref("normed", 0, s.normed),
                 m,
             ],
-            (c, kind.eps, rows, padded(c)),
+            (c, spec.eps, rows, padded(c)),
         )
     p.workspace = ws.size
     return p
 
 
 def copy_map(p: Program, x: Ref, y: Ref, count: int) -> None:
-    """y = x, in y's type."""
+    """Append y = x for ``count`` numbers, in the type of y."""
     p.triton(sums.copy_rows, (cdiv(count, 4096),), [x, y, count], (4096,))
 
 
 def norm_in_place(p: Program, places: Places, y: Ref, rstd: Ref, m: int) -> None:
-    c = places.kind.channels
+    """Append the normalization of the ``m`` rows of y; ``rstd`` is for the backward
+    pass."""
+    c = places.spec.channels
     rows = row_block(c)
-    constants = (c, places.kind.eps, rows, padded(c))
+    constants = (c, places.spec.eps, rows, padded(c))
     p.triton(norm.norm_rows, (cdiv(m, rows),), [y, y, rstd, m], constants)
 
 
 def pieces(places: Places, m: int, pixels: int, piece: int) -> list[tuple[int, int]]:
-    """The pieces in which hidden rows are computed, as (first row, number of rows).
+    """Divides the rows of a map into the pieces in which hidden rows are computed.
 
-    A piece has at most ``piece`` numbers, but at least one row. With GRN it is made of
-    whole images.
+    Args:
+        places: the stage's.
+        m: the number of rows (pixels of all images).
+        pixels: the number of rows of an image.
+        piece: the most hidden numbers of a piece, which has at least one row, and with
+            GRN at least one image.
+
+    Returns:
+        The first row and the number of rows of each piece.
     """
-    size = max(piece // (4 * places.kind.channels), 1)
-    if places.kind.grn:
+    size = max(piece // (4 * places.spec.channels), 1)
+    if places.spec.grn:
         size = max(size // pixels, 1) * pixels
     return [(first, min(size, m - first)) for first in range(0, m, size)]
 
 
 def groups_of(places: Places, rows: int, pixels: int) -> tuple[int, int, int]:
-    """How the kernels of ``hidden`` divide a piece: (groups, rows of each, splits)."""
-    count, size = (rows // pixels, pixels) if places.kind.grn else (1, rows)
-    wide = cdiv(4 * places.kind.channels, HIDDEN_CHANNELS)
-    wanted = cdiv(8 * places.multiprocessors, wide * count)
-    return count, size, max(1, min(wanted, cdiv(size, HIDDEN_ROWS)))
+    """How ``kernels.hidden`` divides a piece: (groups, rows of a group, splits)."""
+    count, size = (rows // pixels, pixels) if places.spec.grn else (1, rows)
+    wide = cdiv(4 * places.spec.channels, HIDDEN_CHANNELS)
+    splits = cdiv(8 * places.multiprocessors, wide * count)
+    return count, size, max(1, min(splits, cdiv(size, HIDDEN_ROWS)))
 
 
 class _Branch:
-    """A block's two products, GELU and GRN between them, and the residual."""
+    """Appends a block's two products, with GELU and GRN between them, and the sum with
+    the residual stream."""
 
     def __init__(self, p, places, s, folded, drop, block):
         self.p, self.places, self.block = p, places, block
-        self.c, self.plan = places.kind.channels, places.plan
+        self.c, self.plan = places.spec.channels, places.plan
         self.w1, self.b1, self.w2, self.b2 = folded
         self.drop = drop
-        h, w = places.kind.out_size(s.height, s.width)
+        h, w = places.spec.out_size(s.height, s.width)
         self.pixels = h * w
         self.m = s.n * h * w
 
     def __call__(self, y, x, out, narrow, ws):
-        """out = x + the branch of y; ``narrow`` too, if there. y is used up."""
+        """Append out = x + branch(y), and ``narrow`` = out unless it is None.
+
+        y, the norm's output, is overwritten.
+        """
         if self.plan.forward == FUSED:
             self._fused(y, x, out, narrow)
             return
@@ -163,13 +187,14 @@ class _Branch:
                 self._activate(room, count, ws)
             else:
                 self._up(inner, room, count)
-            # y is free by now
+            # This piece of y has been read and is free.
             self.p.product(inner, room, self.w2, count, c, 4 * c, tb=True)
         add_residual(
             self.p, c, y, self.b2, x, out, narrow, self.drop, self.m, self.pixels
         )
 
     def _fused(self, y, x, out, narrow):
+        """Append everything as one kernel."""
         rows, columns, warps, stages = self.plan.mlp
         on = self.drop is not None
         self.p.triton(
@@ -188,6 +213,7 @@ class _Branch:
         )
 
     def _up(self, y, room, count):
+        """Append room = gelu(y W1'^T + b1') for ``count`` rows."""
         rows, columns, depth, warps, stages = self.plan.up
         c = self.c
         self.p.triton(
@@ -200,8 +226,10 @@ class _Branch:
         )
 
     def _activate(self, room, count, ws):
+        """Append GELU, with b1' before it and GRN after it, on the ``count`` rows of
+        ``room`` in place."""
         p, c, places = self.p, self.c, self.places
-        grn_on = places.kind.grn
+        grn_on = places.spec.grn
         groups, size, splits = groups_of(places, count, self.pixels)
         mark = ws.used
         squares = ws.take(groups * splits * 4 * c, f32) if grn_on else self.b1
@@ -213,7 +241,7 @@ class _Branch:
         )
         if grn_on:
             scale = ws.take(groups * 4 * c, f32)
-            gamma = places.parameter(places.of_block(self.block, places.kind.grn_gamma))
+            gamma = places.parameter(places.of_block(self.block, places.spec.grn_gamma))
             constants = (4 * c, min(512, padded(4 * c)), grn.EPS)
             p.triton(
                 grn.grn_scale, (groups,), [squares, gamma, scale, splits], constants
@@ -228,7 +256,10 @@ class _Branch:
 
 
 def add_residual(p, c, branch, bias, x, out, narrow, drop, m, pixels):
-    """out = x + drop (branch + bias); ``narrow`` too, if there. Without x: no x."""
+    """Append out = x + drop (branch + bias) for ``m`` rows of ``c`` channels.
+
+    x and drop may be None. Unless ``narrow`` is None it gets the same in its own type.
+    """
     block = 64 if c % 128 else 128
     p.triton(
         products.residual,
@@ -239,15 +270,21 @@ def add_residual(p, c, branch, bias, x, out, narrow, drop, m, pixels):
 
 
 def stem_sizes(places: Places, s: Shape) -> tuple[list, int, int]:
-    """The output's size and all strides, for the stem's kernels; C padded; and BM."""
-    kind = places.kind
-    integers = [*kind.out_size(s.height, s.width), *s.strides, *places.strides]
-    cp = max(16, padded(kind.channels))
+    """The constants of the stem's kernels.
+
+    Returns:
+        Height and width of the output and the strides of image and weight; C padded to
+        a power of two; and the rows of a program.
+    """
+    spec = places.spec
+    integers = [*spec.out_size(s.height, s.width), *s.strides, *places.strides]
+    cp = max(16, padded(spec.channels))
     return integers, cp, max(16, min(64, 4096 // cp))
 
 
 def _stem(p, places, s, out, narrow):
-    kind = places.kind
+    """Append the stem: a 4x4 convolution of stride 4, and LayerNorm."""
+    spec = places.spec
     integers, cp, rows = stem_sizes(places, s)
     m = s.n * integers[0] * integers[1]
     p.triton(
@@ -259,16 +296,21 @@ def _stem(p, places, s, out, narrow):
             *(out, narrow or out, m, *integers),
         ],
         (
-            *(kind.before, kind.channels, cp, rows, kind.eps),
+            *(spec.before, spec.channels, cp, rows, spec.eps),
             *(narrow is not None, places.types.precision),
         ),
     )
 
 
 def patches(p: Program, places: Places, s: Shape, ws: Workspace) -> tuple[Ref, Ref]:
-    """The input's normed pixels in the order of patches, and their deviations."""
-    c = places.kind.before
-    h, w = places.kind.out_size(s.height, s.width)
+    """Append the normalization of a downsample layer's input.
+
+    Returns:
+        The normed pixels in the order of 2x2 patches, and their reciprocal standard
+        deviations.
+    """
+    c = places.spec.before
+    h, w = places.spec.out_size(s.height, s.width)
     m = s.n * s.height * s.width
     rows = ws.take(s.n * h * w * 4 * c, places.types.work)
     rstd = ws.take(m, f32)
@@ -277,34 +319,38 @@ def patches(p: Program, places: Places, s: Shape, ws: Workspace) -> tuple[Ref, R
         downsample.norm_patches,
         (cdiv(m, count),),
         [Ref("x", 0, s.dtype), rows, rstd, m, s.height, s.width],
-        (c, places.kind.eps, count, padded(c)),
+        (c, places.spec.eps, count, padded(c)),
     )
     return rows, rstd
 
 
 def downsample_matrix(p: Program, places: Places, ws: Workspace) -> tuple[Ref, Ref]:
-    """The convolution's matrix and bias with the norm's weight and bias in them."""
-    kind = places.kind
-    matrix = ws.take(kind.channels * 4 * kind.before, places.types.work)
-    shift = ws.take(kind.channels, f32)
+    """Append the folding of a downsample layer: matrix (C, 4 before) and shift (C,).
+
+    They contain the weight and bias of norm and convolution.
+    """
+    spec = places.spec
+    matrix = ws.take(spec.channels * 4 * spec.before, places.types.work)
+    shift = ws.take(spec.channels, f32)
     numbers = places.first_parameter
     names = ("weight", "norm_weight", "norm_bias", "bias")
     p.triton(
         downsample.fold_downsample,
-        (cdiv(kind.channels, 4),),
+        (cdiv(spec.channels, 4),),
         [
             *(places.parameter(numbers[name]) for name in names),
-            *(matrix, shift, *places.strides, kind.channels),
+            *(matrix, shift, *places.strides, spec.channels),
         ],
-        (kind.before, 4, padded(kind.before)),
+        (spec.before, 4, padded(spec.before)),
     )
     return matrix, shift
 
 
 def _downsample(p, places, s, out, narrow, ws):
-    kind = places.kind
-    h, w = kind.out_size(s.height, s.width)
-    c, depth, m = kind.channels, 4 * kind.before, s.n * h * w
+    """Append the downsample layer: LayerNorm, and a 2x2 convolution of stride 2."""
+    spec = places.spec
+    h, w = spec.out_size(s.height, s.width)
+    c, depth, m = spec.channels, 4 * spec.before, s.n * h * w
     mark = ws.used
     matrix, shift = downsample_matrix(p, places, ws)
     rows, _ = patches(p, places, s, ws)

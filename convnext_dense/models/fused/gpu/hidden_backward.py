@@ -1,4 +1,4 @@
-"""A block's backward pass, from its output's gradient to that of the norm's input."""
+"""Writes a block's backward pass from its output's gradient to the norm's input."""
 
 from .description import BlockNeeds, Shape
 from .forward import HIDDEN_CHANNELS, HIDDEN_ROWS, MOST_SPLITS, groups_of, pieces
@@ -9,9 +9,10 @@ from .program import Program, Ref, Sum, Workspace, f32
 
 
 class HiddenBackward:
-    """The launches of one block.
+    """Appends the launches of one block.
 
-    y is the norm's output and g the gradient of the block's output. With
+    y is the norm's output, (M, C), and g the gradient of the block's output, (M, C).
+    With
 
         h = y W1'^T + b1'   GELU's input, computed again
         a                   GELU's output, times GRN's scale if there is GRN
@@ -35,8 +36,8 @@ class HiddenBackward:
         self.p, self.places, self.ws = p, places, ws
         self.block, self.need = block, need
         self.w1, self.b1, self.w2, _ = folded
-        self.c = places.kind.channels
-        h, w = places.kind.out_size(s.height, s.width)
+        self.c = places.spec.channels
+        h, w = places.spec.out_size(s.height, s.width)
         self.pixels, self.m = h * w, s.n * h * w
         self.images = s.n
         self.drop = places.drop(block, s.n) if s.drop else None
@@ -47,19 +48,27 @@ class HiddenBackward:
         self.of_w2 = places.gradient(first + 6)
 
     def __call__(self, y: Ref, g: Ref, rstd: Ref, du: Ref, of_b2: Ref) -> list[Sum]:
-        """Compute ``du``, the gradient of the norm's input.
+        """Append the launches that compute ``du``, the gradient of the norm's input.
 
-        Returns the sums whose parts still have to be added up: the caller adds all of
-        a block by one launch.
+        Args:
+            y: the norm's output.
+            g: the gradient of the block's output.
+            rstd: the reciprocal standard deviations of the norm's rows.
+            du: where to write the gradient.
+            of_b2: where the gradient of b2' goes.
+
+        Returns:
+            The sums of the parameters' gradients. The caller adds all sums of a block
+            in one launch.
         """
         need, c = self.need, self.c
         both = need.first and need.second
         none = not (need.first or need.second or need.b1 or need.b2)
         if self.places.plan.backward == FUSED and need.norm_input and (both or none):
             return self._fused(y, g, rstd, du, of_b2)
-        wanted = []
+        partial_sums = []
         if need.norm_input or need.first or need.b1 or need.second or need.grn:
-            wanted += self._pieces(y, g, du)
+            partial_sums += self._pieces(y, g, du)
         rows, warps = 2 * row_block(c), 8
         splits = min(MOST_SPLITS, cdiv(self.m, rows))
         of_g = self.ws.take(splits * c, f32)
@@ -73,7 +82,7 @@ class HiddenBackward:
                 warps,
             )
             if need.dw_bias:
-                wanted.append(Sum(of_u, self.of_dw_bias, splits, c, c))
+                partial_sums.append(Sum(of_u, self.of_dw_bias, splits, c, c))
         elif need.b2:
             self.p.triton(
                 sums.column_parts,
@@ -83,24 +92,28 @@ class HiddenBackward:
                 warps,
             )
         if need.b2:
-            wanted.append(Sum(of_g, of_b2, splits, c, c))
-        return wanted
+            partial_sums.append(Sum(of_g, of_b2, splits, c, c))
+        return partial_sums
 
     @property
     def _drop(self) -> Ref:
+        """The drop path factors; any pointer without drop path."""
         return self.drop or self.b1
 
     @property
     def _drops(self) -> bool:
+        """Whether there are drop path factors."""
         return self.drop is not None
 
     def _fused(self, y, g, rstd, du, of_b2) -> list[Sum]:
+        """The same by the fused kernels, which keep no hidden rows in memory."""
         c, plan, need = self.c, self.places.plan, self.need
         rows, columns, warps, stages = plan.rows
         tiles = cdiv(self.m, rows)
         of_g, of_u = self.ws.take(tiles * c, f32), self.ws.take(tiles * c, f32)
         weights = self.w1, self.b1, self.w2
         halves = two_powers(c)
+        assert halves is not None  # the plan is FUSED only for such channels
         self.p.triton(
             mlp.mlp_backward_rows,
             (tiles,),
@@ -112,22 +125,22 @@ class HiddenBackward:
             warps,
             stages,
         )
-        wanted = []
+        partial_sums = []
         if need.dw_bias:
-            wanted.append(Sum(of_u, self.of_dw_bias, tiles, c, c))
+            partial_sums.append(Sum(of_u, self.of_dw_bias, tiles, c, c))
         if not need.second:
-            return wanted
+            return partial_sums
         rows, columns, warps, stages = plan.weights
         blocks = 4 * c // columns
         programs = 2 * self.places.multiprocessors
         splits = max(min(programs // blocks, cdiv(self.m, rows)), 1)
-        part = self.ws.take(splits * 8 * c * c, f32)
-        part_b1 = self.ws.take(splits * 4 * c, f32)
+        parts_w = self.ws.take(splits * 8 * c * c, f32)
+        parts_b1 = self.ws.take(splits * 4 * c, f32)
         self.p.triton(
             mlp.mlp_weights,
             (blocks, splits),
             [
-                *(y, g, *weights, part, part_b1),
+                *(y, g, *weights, parts_w, parts_b1),
                 *(self._drop, self.m, splits, self.pixels),
             ],
             (c, *halves, rows, columns, plan.gelu, self._drops),
@@ -136,15 +149,15 @@ class HiddenBackward:
         )
         size = 4 * c * c
         return [
-            *wanted,
+            *partial_sums,
             Sum(of_g, of_b2, tiles, c, c),
-            Sum(part_b1, self.of_b1, splits, 4 * c, 4 * c),
-            Sum(part, self.of_w1, splits, size, 2 * size),
-            Sum(part.plus(size), self.of_w2, splits, size, 2 * size),
+            Sum(parts_b1, self.of_b1, splits, 4 * c, 4 * c),
+            Sum(parts_w, self.of_w1, splits, size, 2 * size),
+            Sum(parts_w.plus(size), self.of_w2, splits, size, 2 * size),
         ]
 
     def _pieces(self, y, g, du) -> list[Sum]:
-        """The whole way by separate products, with one piece of h and a in memory."""
+        """The same by single products, with one piece of a and d in memory."""
         c, need = self.c, self.need
         rows = pieces(self.places, self.m, self.pixels, self.places.plan.backward_piece)
         most = rows[0][1] * 4 * c
@@ -153,49 +166,52 @@ class HiddenBackward:
         counts = [self._parts_of(count, tiled) for _, count in rows]
         parts_b1 = self.ws.take(sum(counts) * 4 * c, f32)
         of_gamma = None
-        if self.places.kind.grn:
+        if self.places.spec.grn:
             of_gamma = self.ws.take(self.images * 4 * c, f32)
         done = 0
-        for (first, count), own in zip(rows, counts, strict=True):
-            own_y, own_g = y.plus(first * c), g.plus(first * c)
-            part = parts_b1.plus(done * 4 * c)
+        for (first, count), parts in zip(rows, counts, strict=True):
+            piece_y, piece_g = y.plus(first * c), g.plus(first * c)
+            piece_b1 = parts_b1.plus(done * 4 * c)
             if tiled:
-                self._hidden_by_triton(own_y, own_g, a, d, part, first, count)
+                self._hidden_by_triton(piece_y, piece_g, a, d, piece_b1, first, count)
             else:
-                self._hidden_by_cublas(own_y, own_g, a, d, part, first, count, of_gamma)
-            done += own
+                self._hidden_by_cublas(
+                    piece_y, piece_g, a, d, piece_b1, first, count, of_gamma
+                )
+            done += parts
             add = first > 0
             if need.norm_input:
                 self.p.product(du.plus(first * c), d, self.w1, count, c, 4 * c)
             if need.first:
-                of_w1 = self.of_w1, d, own_y, 4 * c, c, count
+                of_w1 = self.of_w1, d, piece_y, 4 * c, c, count
                 self.p.product(*of_w1, ta=True, add=add)
             if need.second:
-                of_w2 = self.of_w2, own_g, a, c, 4 * c, count
+                of_w2 = self.of_w2, piece_g, a, c, 4 * c, count
                 self.p.product(*of_w2, ta=True, add=add)
-        wanted = []
+        partial_sums = []
         if need.b1:
-            wanted.append(Sum(parts_b1, self.of_b1, done, 4 * c, 4 * c))
+            partial_sums.append(Sum(parts_b1, self.of_b1, done, 4 * c, 4 * c))
         if of_gamma is not None and need.grn:
-            index = self.places.of_block(self.block, self.places.kind.grn_gamma)
+            index = self.places.of_block(self.block, self.places.spec.grn_gamma)
             target = self.places.gradient(index)
-            wanted.append(Sum(of_gamma, target, self.images, 4 * c, 4 * c))
-        return wanted
+            partial_sums.append(Sum(of_gamma, target, self.images, 4 * c, 4 * c))
+        return partial_sums
 
     def _parts_of(self, count: int, tiled: bool) -> int:
-        """Partial sums of b1's gradient that a piece makes."""
+        """How many partial sums of b1's gradient a piece of ``count`` rows writes."""
         if tiled:
             return cdiv(count, self.places.plan.hidden[0])
         groups, _, splits = groups_of(self.places, count, self.pixels)
         return groups * splits
 
-    def _hidden_by_triton(self, y, g, a, d, part, first, count):
+    def _hidden_by_triton(self, y, g, a, d, parts_b1, first, count):
+        """Append a and d of a piece, by one Triton kernel."""
         rows, columns, depth, warps, stages = self.places.plan.hidden
         self.p.triton(
             products.hidden_backward_product,
             (cdiv(count, rows) * (4 * self.c // columns),),
             [
-                *(y, g, self.w1, self.b1, self.w2, a, d, part),
+                *(y, g, self.w1, self.b1, self.w2, a, d, parts_b1),
                 *(self._drop, count, self.pixels, first),
             ],
             (self.c, rows, columns, depth, self.places.plan.gelu, self._drops),
@@ -203,7 +219,8 @@ class HiddenBackward:
             stages,
         )
 
-    def _hidden_by_cublas(self, y, g, a, d, part, first, count, of_gamma):
+    def _hidden_by_cublas(self, y, g, a, d, parts_b1, first, count, of_gamma):
+        """Append a and d of a piece, by two cuBLAS products and Triton kernels."""
         p, c, ws = self.p, self.c, self.ws
         wide, exact = 4 * c, self.places.plan.gelu
         p.product(a, y, self.w1, count, wide, c, tb=True)
@@ -213,7 +230,7 @@ class HiddenBackward:
         tile = HIDDEN_ROWS, HIDDEN_CHANNELS
         mark = ws.used
         scale = slope = self.b1
-        grn_on = self.places.kind.grn
+        grn_on = self.places.spec.grn
         if grn_on:
             image = first // self.pixels
             drop = self._drop.plus(image) if self._drops else self._drop
@@ -225,7 +242,7 @@ class HiddenBackward:
                 [a, d, self.b1, squares, along, drop, size, splits],
                 (wide, *tile, exact, self._drops),
             )
-            index = self.places.of_block(self.block, self.places.kind.grn_gamma)
+            index = self.places.of_block(self.block, self.places.spec.grn_gamma)
             p.triton(
                 grn.grn_slopes,
                 (groups,),
@@ -239,7 +256,7 @@ class HiddenBackward:
             hidden.hidden_backward,
             grid,
             [
-                *(a, d, self.b1, scale, slope, self._drop, part),
+                *(a, d, self.b1, scale, slope, self._drop, parts_b1),
                 *(size, first, self.pixels, splits),
             ],
             (wide, *tile, exact, grn_on, self._drops),

@@ -1,8 +1,7 @@
-"""What a stage's modules are: their kind, types and parameters, and whether kernels may
-stand for them."""
+"""Reads a stage's modules: spec, number types, parameters, and if kernels may run."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch.nn.modules import module as torch_module
 
 from ...layer_norm import LayerNorm2d
 from ..patch_conv import PatchConv2d
-from .description import DOWNSAMPLE, NONE, STEM, StageKind, Types
+from .description import DOWNSAMPLE, NONE, STEM, StageSpec, Types
 
 HOOKS = (
     "_forward_hooks",
@@ -19,26 +18,31 @@ HOOKS = (
     "_backward_pre_hooks",
 )
 _FLOATS = torch.float32, torch.bfloat16, torch.float16
-_STEM_CHANNELS = 4  # of an image, at most, that the stem's kernels take
+_STEM_CHANNELS = 4  # the most image channels that the stem's kernels take
 
 
 class StageModules(NamedTuple):
-    """A stage: the stem or the downsample layer before it, if there is one; its blocks;
-    the norm of its output map, or None. The blocks are in a Sequential, or alone in a
-    tuple."""
+    """The modules of a stage.
+
+    Attributes:
+        entrance: the stem or the downsample layer, or None for a block alone.
+        blocks: ``block.Block``s, in an ``nn.Sequential`` or in a tuple.
+        norm: the norm of the output map, or None.
+    """
 
     entrance: nn.Sequential | None
-    blocks: Sequence[nn.Module]
+    blocks: Sequence[Any]
     norm: nn.Module | None
 
     def roots(self) -> list[nn.Module]:
-        parts = self.entrance, self.norm, self.blocks
-        own = [m for m in parts if isinstance(m, nn.Module)]
-        return own if isinstance(self.blocks, nn.Module) else [*own, *self.blocks]
+        """The modules that contain all others of the stage."""
+        modules = self.entrance, self.norm, self.blocks
+        roots = [m for m in modules if isinstance(m, nn.Module)]
+        return roots if isinstance(self.blocks, nn.Module) else [*roots, *self.blocks]
 
 
-def kind_of(modules: StageModules, x: Tensor) -> StageKind | None:
-    """What the modules are; None for an input that no kernel takes."""
+def spec_of(modules: StageModules, x: Tensor) -> StageSpec | None:
+    """The spec of a stage's modules; None if no kernel takes the input ``x``."""
     entrance, blocks, norm = modules
     if x.dim() != 4 or not x.numel():
         return None
@@ -47,13 +51,14 @@ def kind_of(modules: StageModules, x: Tensor) -> StageKind | None:
     if entrance is not None:
         stem = isinstance(entrance[0], nn.Conv2d)
         name = STEM if stem else DOWNSAMPLE
-        if before != entrance[0 if stem else 1].in_channels or (
+        convolution: Any = entrance[0 if stem else 1]
+        if before != convolution.in_channels or (
             stem and (before > _STEM_CHANNELS or x.requires_grad)
         ):
             return None
     elif before != first.dwconv.in_channels:
         return None
-    return StageKind(
+    return StageSpec(
         name,
         before,
         first.dwconv.in_channels,
@@ -65,8 +70,8 @@ def kind_of(modules: StageModules, x: Tensor) -> StageKind | None:
     )
 
 
-def types_of(kind: StageKind, parameters: Sequence[Tensor], x: Tensor) -> Types | None:
-    """What is computed in which type; None if no kernel does that."""
+def types_of(spec: StageSpec, parameters: Sequence[Tensor], x: Tensor) -> Types | None:
+    """The number types of a stage; None if no kernel computes in them."""
     dtype = parameters[0].dtype
     device = x.device.type
     if any(
@@ -80,37 +85,50 @@ def types_of(kind: StageKind, parameters: Sequence[Tensor], x: Tensor) -> Types 
     if not _under_autocast(x):
         if dtype not in _FLOATS or x.dtype != dtype:
             return None
-        if torch.compiler.is_compiling():  # which cannot ask; its operator does
+        if torch.compiler.is_compiling():  # the operator asks for the precision later
             return Types(dtype, dtype, dtype)
         return Types(dtype, dtype, dtype, precision_of(dtype))
     work = torch.get_autocast_dtype(device)
     if work not in _FLOATS[1:] or dtype not in _FLOATS or x.dtype not in _FLOATS:
         return None
     stream = torch.float32
-    if kind.entrance == NONE:  # a block alone: as ``Block.reference``
+    if spec.entrance == NONE:  # a block alone: as ``Block.reference``
         stream = x.dtype
-        if kind.layer_scale:
+        if spec.layer_scale:
             stream = torch.promote_types(stream, dtype)
     if stream not in (work, torch.float32):
         return None
     return Types(work, stream, dtype)
 
 
+def describe(
+    modules: StageModules, parameters: Sequence[Tensor], x: Tensor
+) -> tuple[StageSpec, Types] | None:
+    """The spec and number types of a stage; None if no kernel takes the input ``x``."""
+    spec = spec_of(modules, x)
+    types = None if spec is None else types_of(spec, parameters, x)
+    return None if spec is None or types is None else (spec, types)
+
+
 _TENSORS = Tensor, nn.Parameter
 
 
 def _under_autocast(x: Tensor) -> bool:
+    """Whether autocast is enabled on the device of ``x``."""
     return torch.is_autocast_enabled(x.device.type)
 
 
 def parameters_of(modules: StageModules) -> Iterator[Tensor]:
-    """The stage's parameters in the order of ``StageKind``."""
+    """The stage's parameters in the order of ``StageSpec``."""
     for _, name, module in slots_of(modules):
         yield getattr(module, name)
 
 
 def slots_of(modules: StageModules) -> Iterator[tuple[dict, str, nn.Module]]:
-    """Where each parameter is: the module's dict of them, the name, the module."""
+    """Where each parameter is stored, in the order of ``StageSpec``.
+
+    Yields ``(module._parameters, name, module)`` for each.
+    """
     entrance, blocks, norm = modules
     pair = "weight", "bias"
     for module in entrance or ():
@@ -127,19 +145,21 @@ def slots_of(modules: StageModules) -> Iterator[tuple[dict, str, nn.Module]]:
         yield from ((norm._parameters, name, norm) for name in pair)
 
 
-def rate_of(drop_path: nn.Module) -> float:
+def rate_of(drop_path: Any) -> float:
+    """The rate of a ``DropPath`` module; 0 in evaluation mode."""
     return drop_path.p if drop_path.training else 0.0
 
 
-def normed_type(kind: StageKind, types: Types, x: Tensor) -> torch.dtype | None:
-    """The type of the normed map, as PyTorch's LayerNorm has it."""
-    if not kind.norm:
+def normed_type(spec: StageSpec, types: Types, x: Tensor) -> torch.dtype | None:
+    """The type of the normed map, which is that of PyTorch's LayerNorm."""
+    if not spec.norm:
         return None
     return torch.float32 if _under_autocast(x) else types.stream
 
 
-def mode_of(x: Tensor):
-    """What of PyTorch's settings decides the types."""
+def mode_of(x: Tensor) -> torch.dtype | bool:
+    """The PyTorch setting that decides the types: autocast's dtype, else whether TF32
+    is allowed."""
     device = x.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -147,13 +167,17 @@ def mode_of(x: Tensor):
 
 
 def precision_of(dtype: torch.dtype) -> str:
-    """Of products in the stem, as PyTorch's own convolutions: "tf32" or "ieee"."""
+    """The precision of the stem's products, "tf32" or "ieee", as PyTorch's convolutions
+    have it."""
     return "tf32" if dtype == torch.float32 and _allows_tf32() else "ieee"
 
 
 def _allows_tf32() -> bool:
-    """Whether PyTorch's own convolutions may use TF32. One of its two settings cannot
-    be read once the other was used."""
+    """Whether PyTorch's own convolutions may use TF32.
+
+    PyTorch has an old and a new setting, and refuses to read the old one once the new
+    one was set.
+    """
     convolution = getattr(torch.backends.cudnn, "conv", None)
     precision = getattr(convolution, "fp32_precision", None)
     if precision is None:  # before PyTorch 2.9
@@ -162,12 +186,15 @@ def _allows_tf32() -> bool:
 
 
 def _is_channels_last(parameter: Tensor) -> bool:
+    """Whether a parameter is a convolution's weight in channels_last."""
     return parameter.dim() == 4 and parameter.is_contiguous(
         memory_format=torch.channels_last
     )
 
 
 def is_standard(modules: StageModules) -> bool:
+    """Whether all modules of a stage are as ``ConvNeXt`` builds them: types, settings
+    and structure, without hooks."""
     entrance, blocks, norm = modules
     if isinstance(blocks, nn.Module) and type(blocks) is not nn.Sequential:
         return False
@@ -175,13 +202,13 @@ def is_standard(modules: StageModules) -> bool:
         getattr(torch_module, f"_global{name}") for name in HOOKS
     ):
         return False
-    ends = [*(entrance or ()), *([norm] if norm is not None else [])]
+    ends: list[Any] = [*(entrance or ()), *([norm] if norm is not None else [])]
     if any(
-        type(m) not in (PatchConv2d, LayerNorm2d) or m.bias is None or _is_heard(m)
+        type(m) not in (PatchConv2d, LayerNorm2d) or m.bias is None or _has_hooks(m)
         for m in ends
     ):
         return False
-    eps = {m.eps for m in ends if isinstance(m, LayerNorm2d)}
+    eps: set[float] = {m.eps for m in ends if isinstance(m, LayerNorm2d)}
     eps |= {b.norm.eps for b in blocks if _has_kernels(b)}
     if len(eps) > 1 or any(
         (m.stride, m.padding, m.dilation) != (m.kernel_size, (0, 0), (1, 1))
@@ -190,12 +217,12 @@ def is_standard(modules: StageModules) -> bool:
     ):
         return False
     containers = [m for m in (entrance, blocks) if isinstance(m, nn.Module)]
-    if any(type(m) is not nn.Sequential or _is_heard(m) for m in containers):
+    if any(type(m) is not nn.Sequential or _has_hooks(m) for m in containers):
         return False
     first = blocks[0]
     return all(
         _has_kernels(block)
-        and not _is_heard(block)
+        and not _has_hooks(block)
         and block.is_as_built()
         and (block.gamma is None) == (first.gamma is None)
         and (block.grn is None) == (first.grn is None)
@@ -203,10 +230,11 @@ def is_standard(modules: StageModules) -> bool:
     )
 
 
-def _has_kernels(block: nn.Module) -> bool:
-    """Whether it is a ``Block`` itself, not of a subclass."""
+def _has_kernels(block: Any) -> bool:
+    """Whether the module's class is ``Block`` itself, not a subclass."""
     return "has_kernels" in vars(type(block))
 
 
-def _is_heard(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether any hook is registered on the module."""
     return any(getattr(module, name) for name in HOOKS)

@@ -1,9 +1,9 @@
-"""The CUDA driver and cuBLAS, called directly.
+"""Calls the CUDA driver and cuBLAS directly, by ctypes.
 
-A launch through Triton's or PyTorch's own functions takes 10 to 25 microseconds of
-Python. A launch by ctypes with prepared arguments takes one. cuLaunchKernel and
-cublasGemmEx are stable C interfaces. cuda-bindings is no replacement: its wrapper of
-cuLaunchKernel builds the arguments anew at each call.
+A launch through Triton's or PyTorch's functions takes 10 to 25 microseconds of Python.
+A launch by ctypes with prepared arguments takes one. cuLaunchKernel and cublasGemmEx
+are stable C interfaces. cuda-bindings cannot replace ctypes: its wrapper of
+cuLaunchKernel converts the arguments again at each call.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from .nvrtc import Unavailable
 
 
 class NoDriver(Unavailable):
-    """The driver or cuBLAS cannot be called directly; PyTorch and Triton can."""
+    """The driver or cuBLAS cannot be called directly; ``plain_run`` still works."""
 
 
 _SHARED_SIZE, _SHARED_CARVEOUT = 8, 9  # CUfunction_attribute
@@ -27,16 +27,16 @@ _DEFAULT_SHARED = 48 * 1024
 
 
 class Native:
-    """What runs a prepared launch.
+    """The functions that launch kernels and cuBLAS products.
 
     Attributes:
-        launch: cuLaunchKernel. ``gemm``: cublasGemmEx. Both return 0 if all is well.
-        stream, blas: functions of a device's number: the current stream, and cuBLAS's
-            handle for it, as integers.
+        launch: cuLaunchKernel; it returns 0 on success.
+        gemm: cublasGemmEx; it returns 0 on success.
+        stream: maps a device's index to the handle of its current stream.
     """
 
     def __init__(self):
-        # PyDLL: nothing here blocks, and to let go of Python's lock costs time.
+        # PyDLL keeps Python's lock: the calls do not block, and releasing costs time.
         self.cuda = _library("libcuda.so.1", "CUDA's driver")
         self.launch = self.cuda.cuLaunchKernel
         self.gemm = _library(_cublas(), "cuBLAS").cublasGemmEx
@@ -44,10 +44,15 @@ class Native:
 
     @staticmethod
     def blas(device: int) -> int:
+        """The cuBLAS handle of the current stream of the current device."""
         return torch.cuda.current_blas_handle()
 
     def load(self, binary) -> ctypes.c_void_p:
-        """The function of a ``depthwise_cuda.Binary`` on the current device."""
+        """Load a ``depthwise_cuda.Binary`` on the current device.
+
+        Raises:
+            Unavailable: the driver refuses the kernel.
+        """
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
         cuda = self.cuda
         _check(cuda.cuModuleLoadData(ctypes.byref(module), binary.cubin), binary.name)
@@ -58,7 +63,8 @@ class Native:
         if shared > _DEFAULT_SHARED:
             code = cuda.cuFuncSetAttribute(function, _SHARED_SIZE, shared)
             _check(code, binary.name)
-        # as much of the multiprocessor's memory as the blocks that fit on it need
+        # As much shared memory as the blocks on a multiprocessor need, 1 KiB of each
+        # for the system.
         percent = min(100, -(-binary.blocks * (shared + 1024) * 100 // (228 * 1024)))
         _check(
             cuda.cuFuncSetAttribute(function, _SHARED_CARVEOUT, percent), binary.name
@@ -66,7 +72,7 @@ class Native:
         return function
 
     def parameters(self, function: int) -> int | None:
-        """How many arguments a kernel takes; None if the driver cannot tell."""
+        """The number of a kernel's arguments; None if the driver is too old to tell."""
         info = getattr(self.cuda, "cuFuncGetParamInfo", None)
         if info is None:  # before CUDA 12.4
             return None
@@ -82,8 +88,8 @@ class Native:
         return count
 
 
-class _LeftOut:
-    """Launches that do nothing, to time what is around them; see ``left_out``."""
+class _SkippedLaunches:
+    """Launches that do nothing; see ``skipped_launches``."""
 
     def __init__(self):
         nothing = ctypes.PyDLL(None).getpid
@@ -91,39 +97,50 @@ class _LeftOut:
         self.stream = self.blas = lambda device: 0
 
 
-_left_out: _LeftOut | None = None
+_skipped: _SkippedLaunches | None = None
 
 
-def current() -> Native | _LeftOut:
-    """What to launch with.
+def current() -> Native | _SkippedLaunches:
+    """The launch functions in use.
 
     Raises:
         NoDriver: there is no driver or no cuBLAS.
     """
-    return _left_out or _native()
+    return _skipped or loaded()
 
 
 @functools.cache
-def _native() -> Native:
+def loaded() -> Native:
+    """The driver and cuBLAS.
+
+    Raises:
+        NoDriver: there is no driver or no cuBLAS.
+    """
     return Native()
 
 
-def is_left_out() -> bool:
-    return _left_out is not None
+def launches_are_skipped() -> bool:
+    """Whether ``skipped_launches`` is active."""
+    return _skipped is not None
 
 
 @contextlib.contextmanager
-def left_out() -> Iterator[None]:
-    """Leave all launches out, to measure the host's part, also without a GPU."""
-    global _left_out
-    _left_out = _LeftOut()
+def skipped_launches() -> Iterator[None]:
+    """Skip all launches, to measure the host's time, also without a GPU."""
+    global _skipped
+    _skipped = _SkippedLaunches()
     try:
         yield
     finally:
-        _left_out = None
+        _skipped = None
 
 
 def _library(path: str, what: str) -> ctypes.PyDLL:
+    """Load a library.
+
+    Raises:
+        NoDriver: it cannot be loaded.
+    """
     try:
         return ctypes.PyDLL(path)
     except OSError as error:
@@ -131,7 +148,7 @@ def _library(path: str, what: str) -> ctypes.PyDLL:
 
 
 def _cublas() -> str:
-    """The cuBLAS that PyTorch has loaded, or would load."""
+    """The path of the cuBLAS that PyTorch has loaded, or would load."""
     major = (torch.version.cuda or "").split(".")[0]
     name = f"libcublas.so.{major}"
     with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
@@ -143,5 +160,6 @@ def _cublas() -> str:
 
 
 def _check(code: int, name: str) -> None:
+    """Raise ``Unavailable`` for an error code of the driver."""
     if code:
         raise Unavailable(f"CUDA's driver refuses the kernel {name}: error {code}")

@@ -1,5 +1,6 @@
-"""CUDA C++ compiled by NVRTC, which comes with PyTorch: no compiler has to be
-installed, and compiling needs no GPU.
+"""Compiles CUDA C++ with NVRTC.
+
+NVRTC comes with PyTorch, so no compiler has to be installed. Compiling needs no GPU.
 """
 
 import hashlib
@@ -9,20 +10,20 @@ from . import disk_cache
 
 
 class Unavailable(RuntimeError):
-    """A kernel cannot be had this way; the message says why."""
+    """A kernel cannot be compiled or loaded; the message says why."""
 
 
 class NoConvolution(Unavailable):
-    """The convolution in CUDA C++ cannot be had, whatever the rest of a plan is."""
+    """The CUDA C++ convolution cannot be compiled: no plan that uses it works."""
 
 
 def compile(source: str, defines: dict[str, int | str], architecture: str) -> bytes:
-    """Compile CUDA C++, or take what an earlier run compiled from the disk cache.
+    """Compile CUDA C++, or read the result of an earlier run from the disk cache.
 
     Args:
-        source: the whole source; it includes nothing.
+        source: the whole source; it has no includes.
         defines: macros and their values.
-        architecture: a real one, such as "sm_90".
+        architecture: a GPU architecture such as "sm_90", not a virtual one.
 
     Returns:
         The cubin.
@@ -43,13 +44,17 @@ def compile(source: str, defines: dict[str, int | str], architecture: str) -> by
 
 
 def _nvrtc():
-    """The bindings of NVRTC and its version, as a list."""
+    """The Python bindings of NVRTC, and NVRTC's version as a list.
+
+    Raises:
+        Unavailable: one of them is missing or broken.
+    """
     try:
         from cuda.bindings import nvrtc
 
         result, *version = nvrtc.nvrtcVersion()
-    # Not only ImportError and what its search for libraries raises, RuntimeError: a
-    # library that does not fit the bindings fails in ways of its own.
+    # ImportError if the bindings are missing, RuntimeError if the library is, and other
+    # errors if the library does not fit the bindings.
     except Exception as error:
         raise Unavailable(
             "CUDA kernels cannot be compiled: NVRTC or its Python bindings are missing "
@@ -62,6 +67,7 @@ def _nvrtc():
 
 
 def _compile(nvrtc, source, defines, architecture) -> bytes:
+    """The cubin of a source, compiled now."""
     options = [f"--gpu-architecture={architecture}", "--std=c++17"]
     options += [f"--define-macro={name}={value}" for name, value in defines.items()]
 
@@ -89,7 +95,7 @@ def _compile(nvrtc, source, defines, architecture) -> bytes:
 
 
 def _log(nvrtc, program) -> str:
-    """The first lines of a program's log, on lines of their own."""
+    """The first lines of a program's log, each after a line break."""
     if program is None:
         return ""
     result, size = nvrtc.nvrtcGetProgramLogSize(program)

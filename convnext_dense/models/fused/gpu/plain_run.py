@@ -1,11 +1,14 @@
-"""A program run by Triton's own launches and by PyTorch: the same numbers, without the
-driver. It is the reference in tests, and the way where the driver cannot be called."""
+"""Runs a program with Triton's launcher and PyTorch, without calling the driver.
+
+Tests use it with Triton's interpreter. GPUs use it if the driver cannot be called.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from .nvrtc import Unavailable
 from .program import (
@@ -20,20 +23,21 @@ from .program import (
 
 
 class PlainRun:
-    """A program, ready to run. ``jobs``: its jobs, on the device."""
+    """A program, ready to run; ``jobs`` are its jobs, on the device."""
 
     def __init__(self, program: Program, jobs: Tensor):
         self._program, self._jobs = program, jobs
 
     def __call__(self, tensors: Sequence[Tensor | None]) -> None:
-        """``tensors``: the bases, None for those that are not needed."""
+        """Run all launches; ``tensors`` are the bases, None for unused ones."""
         named = dict(zip(self._program.bases, tensors, strict=True))
         named["jobs"] = self._jobs
         bases = {name: _bytes(t) for name, t in named.items() if t is not None}
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        with torch.autocast(self._jobs.device.type, enabled=False):
             self._launch_all(bases)
 
     def _launch_all(self, bases: dict[str, Tensor]) -> None:
+        """Run all launches; ``bases`` are the tensors' bytes by name."""
         for launch in self._program.launches:
             if isinstance(launch, TritonLaunch):
                 _launch(bases, launch)
@@ -46,6 +50,11 @@ class PlainRun:
 
 
 def _launch(bases: dict[str, Tensor], launch: TritonLaunch) -> None:
+    """Launch a Triton kernel.
+
+    Raises:
+        Unavailable: Triton cannot compile or launch it.
+    """
     try:
         launch.kernel[launch.grid](
             *[_numbers(bases, a) for a in launch.arguments],
@@ -59,7 +68,7 @@ def _launch(bases: dict[str, Tensor], launch: TritonLaunch) -> None:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    """All of a tensor's memory that is its own, as bytes in order."""
+    """The memory between a tensor's first and last number, as bytes."""
     count = 1 + sum(
         (n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)
     )
@@ -67,12 +76,14 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 def _numbers(bases: dict[str, Tensor], argument, count: int | None = None):
+    """The numbers that a Ref points to, ``count`` of them or all; other arguments as
+    they are."""
     if not isinstance(argument, Ref):
         return argument
     size = SIZE[argument.dtype]
-    own = bases[argument.base][argument.offset :]
-    own = own[: len(own) // size * size if count is None else count * size]
-    return own.view(argument.dtype)
+    data = bases[argument.base][argument.offset :]
+    data = data[: len(data) // size * size if count is None else count * size]
+    return data.view(argument.dtype)
 
 
 def _map(bases, place: Ref, shape) -> Tensor:
@@ -82,6 +93,7 @@ def _map(bases, place: Ref, shape) -> Tensor:
 
 
 def _convolve(bases, launch: ConvolutionLaunch) -> None:
+    """The convolution of ``depthwise_cuda.convolution`` in PyTorch."""
     x, weight, bias, g, wide, y, shape, flip = launch
     c = shape[3]
     taps = _numbers(bases, weight, 49 * c).view(c, 1, 7, 7).to(x.dtype).float()
@@ -97,15 +109,18 @@ def _convolve(bases, launch: ConvolutionLaunch) -> None:
 
 
 def _weight_gradient(bases, launch: WeightGradientLaunch) -> None:
+    """The gradient of ``depthwise_cuda.weight_gradient`` in PyTorch, all of it in the
+    first of the partial sums."""
     c = launch.shape[3]
     x, grad = (_map(bases, t, launch.shape).float() for t in launch[:2])
-    value = torch.nn.grad.conv2d_weight(x, (c, 1, 7, 7), grad, padding=3, groups=c)
+    value = conv2d_weight(x, (c, 1, 7, 7), grad, padding=3, groups=c)
     parts = _numbers(bases, launch.partial, launch.parts * 49 * c).view(-1, 49 * c)
     parts.zero_()
     parts[0] = value.flatten()
 
 
 def _multiply(bases, launch: Product) -> None:
+    """A product in PyTorch."""
     out, a, b, m, n, k, ta, tb, add = launch
     left = _numbers(bases, a, m * k)
     right = _numbers(bases, b, n * k)
@@ -119,6 +134,6 @@ def _multiply(bases, launch: Product) -> None:
 
 
 def jobs_of(program: Program, device: torch.device) -> Tensor:
-    """The program's jobs as a tensor."""
+    """The program's jobs as a tensor on the device, (jobs, 5)."""
     rows = program.jobs or [[0] * 5]
     return torch.tensor([list(row) for row in rows], dtype=torch.int64).to(device)

@@ -1,7 +1,7 @@
-"""Which kernels compute a stage's products and convolutions, and in which tiles.
+"""Chooses the kernels and tile sizes for a stage's products and convolutions.
 
-Microseconds of a block on an H200 (bf16, 16 images of 512 x 512), by the plan that is
-preferred; "single" is one product at a time:
+Microseconds per block on an H200 (bf16, 16 images of 512 x 512) with the preferred
+plan; "single" computes one product at a time:
 
     C           96          192          384          768
     forward     140 fused   108 fused    93 single    72 single
@@ -14,31 +14,34 @@ import torch
 
 from .kernels import gelu
 
-FUSED = "fused"  # both products and GELU in one kernel, for narrow maps
-TRITON = "triton"  # the products before GELU in Triton, those after it by cuBLAS
-CUBLAS = "cublas"  # all products by cuBLAS, what is between them in Triton
+FUSED = "fused"  # both products and GELU in one kernel, for few channels
+TRITON = "triton"  # products up to GELU in Triton, those after it by cuBLAS
+CUBLAS = "cublas"  # all products by cuBLAS, the rest in Triton
+PRODUCTS = FUSED, TRITON, CUBLAS  # tests run every one of them
 
 HALVES = torch.bfloat16, torch.float16
 KIB = 1024
-# Devices are told apart by the shared memory that a kernel may have: an A100 gives it
-# 163 KiB, an H100 and a B200 227, cards for graphics 99 or less.
+# Devices differ in the shared memory that a kernel may use: 163 KiB on an A100, 227 on
+# an H100 or B200, 99 or less on graphics cards.
 A100, H100 = 160 * KIB, 200 * KIB
 
 
 class Plan(NamedTuple):
-    """How a stage's products are computed.
+    """The kernels and tiles that compute a stage's blocks.
 
-    The tile of a fused kernel is (rows, columns, warps, stages). That of a Triton
-    product is (rows, columns, depth, warps, stages).
+    The tile of a fused kernel is (rows, columns, warps, stages), that of a Triton
+    product (rows, columns, depth, warps, stages).
 
     Attributes:
-        forward, backward: FUSED, TRITON or CUBLAS.
+        forward, backward: one of PRODUCTS.
         depthwise: "cuda" (tensor cores) or "triton".
-        gelu: of ``kernels.gelu``.
-        mlp, rows, weights: tiles of the fused kernels.
-        up, hidden: of the Triton products.
-        forward_piece, backward_piece: hidden numbers (rows times 4C) that are in memory
-            at a time. Backwards there are two of them, at the step's peak.
+        gelu: ERF, POLYNOMIAL or TANH of ``kernels.gelu``.
+        mlp, rows, weights: the tiles of ``mlp.mlp_forward``, ``mlp_backward_rows`` and
+            ``mlp_weights``.
+        up, hidden: the tiles of ``products.product`` and ``hidden_backward_product``.
+        forward_piece, backward_piece: how many hidden numbers (rows times 4C) are in
+            memory at once. The backward pass holds two such pieces, at the peak of a
+            training step.
     """
 
     forward: str
@@ -61,17 +64,17 @@ def plans_for(
     depthwise: str,
     shared: int = 227 * KIB,
 ) -> list[Plan]:
-    """The plans to try, the best first. The last works on every device.
+    """The plans to try, the best first. The last one works on every device.
 
-    Tiles fit in shared memory and, with few exceptions, in the registers:
-    ``tests/test_gpu_stage_binaries.py`` compiles the kernels for four devices.
+    The tiles fit in shared memory and, with few exceptions, in the registers:
+    ``tests/models/gpu/test_stage_binaries.py`` compiles the kernels for four devices.
 
     Args:
         channels: C.
         work: the type of the products.
-        grn: ConvNeXt V2.
-        depthwise: the way of the depthwise convolution, "cuda" or "triton".
-        shared: bytes of shared memory that a kernel may have on the device.
+        grn: whether the blocks have GRN (ConvNeXt V2).
+        depthwise: the depthwise convolution's kernels, "cuda" or "triton".
+        shared: bytes of shared memory that a kernel may use on the device.
     """
     exactness = {torch.float32: gelu.ERF, torch.float16: gelu.POLYNOMIAL}
     last = Plan(CUBLAS, CUBLAS, depthwise, exactness.get(work, gelu.TANH))
@@ -96,7 +99,7 @@ def _weights_tile(channels: int, shared: int) -> tuple:
         return (64, 64, 8, 2)
     if shared >= H100:
         return (64, 64, 4, 3)
-    # Before an H100 a product takes more registers.
+    # On GPUs older than an H100 a product takes more registers.
     return (16 if channels > 80 and shared < A100 else 32, 64, 4, 2)
 
 
@@ -110,14 +113,14 @@ def _mlp_tile(channels: int, shared: int) -> tuple:
 
 
 def _tiled(channels: int, last: Plan, shared: int) -> Plan | None:
-    """The products one by one in Triton, if their tiles divide the channels."""
+    """The plan with single products in Triton; None if no tile divides the channels."""
     if channels % 32:
         return None
     depth = 64 if channels % 64 == 0 else 32
     stages = 2 if shared < A100 else 3
     if channels <= 256:
         hidden = (128, 64, depth, 8, 2)
-    elif shared < H100:  # more registers than a thread has for 128 columns
+    elif shared < H100:  # 128 columns would take more registers than a thread has
         hidden = (128, 64, depth, 8, stages)
     else:
         hidden = (128, 128, depth, 8, stages)
@@ -130,7 +133,10 @@ def _tiled(channels: int, last: Plan, shared: int) -> Plan | None:
 
 
 def two_powers(channels: int) -> tuple[int, int] | None:
-    """``channels`` as a sum of two powers of two from 16 on, or of one and 0."""
+    """``channels`` as the sum of two powers of two, each at least 16, or of one and 0.
+
+    None if there is no such sum.
+    """
     first = 1 << (channels.bit_length() - 1)
     second = channels - first
     if first < 16 or (second and (second < 16 or second & (second - 1))):

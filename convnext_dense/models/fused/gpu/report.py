@@ -1,4 +1,4 @@
-"""A GPU before it is used: which way it has, kernels kept on disk, times measured."""
+"""Describes the GPU path on a device, before it is used."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +15,12 @@ _WIDTH = 128  # of ConvNeXt's largest maps at 512 x 512
 
 
 class Way(NamedTuple):
-    """The way that stages take in a type.
+    """The way by which stages are computed in one number type.
 
     Attributes:
-        way: of ``ways.WAYS``.
-        why: no better way is possible; empty if it is the best.
-        mendable: another installation would have a better one.
+        way: one of ``ways.WAYS``.
+        why: why no better way is possible; empty if it is the best.
+        mendable: whether another installation would allow a better one.
     """
 
     way: str
@@ -29,19 +29,25 @@ class Way(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """CUDA kernels on disk; ``folder`` is None where none can be kept."""
+    """The CUDA kernels on disk.
+
+    Attributes:
+        folder: where they are; None if none can be written.
+        kernels: how many there are.
+    """
 
     folder: Path | None
     kernels: int
 
 
 class Times(NamedTuple):
-    """What was measured on a device with these versions.
+    """The times measured on a device with the installed versions.
 
     Attributes:
-        stages: how many, each size and type for itself.
-        plain: for how many plain PyTorch is taken, as it is quicker.
-        ratios: the least and the largest time of kernels to that of plain PyTorch.
+        stages: how many stages were timed; each size and type counts.
+        plain: for how many of them plain PyTorch is faster.
+        ratios: the smallest and the largest ratio of the kernels' time to that of plain
+            PyTorch.
     """
 
     stages: int
@@ -50,26 +56,26 @@ class Times(NamedTuple):
 
 
 def ways_on(device: int) -> dict[torch.dtype, Way]:
-    """The best way that a device can have, for each type of work.
+    """The best way that a device supports, for each type of the products.
 
-    Kernels have yet to prove themselves when they are first used, and to be as quick
-    as plain PyTorch.
+    When the kernels are first used they are still checked and timed against plain
+    PyTorch.
 
     Raises:
-        InputError: the environment asks for a way that does not exist.
+        InputError: the environment forces a way that does not exist.
     """
     forced = ways.forced()
     return {work: _way(work, device, forced) for work in TYPES}
 
 
 def kept() -> Kept:
-    """How many CUDA kernels are kept on disk, and where."""
+    """The CUDA kernels on disk."""
     folder = disk_cache.folder()
     return Kept(folder, len(list(folder.glob("*.cubin"))) if folder else 0)
 
 
 def times(device: int) -> Times | None:
-    """The times measured on a device; None if there are none."""
+    """The times measured on a device, or None."""
     measured = [t for t in ways._remembered(device).values() if t]
     if not measured:
         return None
@@ -79,11 +85,12 @@ def times(device: int) -> Times | None:
 
 
 def _way(work: torch.dtype, device: int, forced: str | None) -> Way:
+    """The best way for one type."""
     if forced == ways.PLAIN:
-        return Way(ways.PLAIN, "it is asked for")
+        return Way(ways.PLAIN, f"{ways.VARIABLE}={forced} is set")
     possible, why = ways.possible(_CHANNELS, work, device)
     if forced:
-        why = why or f"{forced} is asked for"
+        why = why or f"{ways.VARIABLE}={forced} is set"
         possible = [way for way in possible if way == forced]
     mendable = False
     if ways.TENSOR_CORES in possible:
@@ -96,6 +103,6 @@ def _way(work: torch.dtype, device: int, forced: str | None) -> Way:
 
 
 def _compile(work: torch.dtype, device: int) -> None:
-    """A kernel that training needs: from disk, or by NVRTC in under a second."""
+    """Compile a kernel that training needs, in under a second, or read it from disk."""
     architecture = depthwise_cuda.architecture(device_of(device).capability)
     depthwise_cuda.weight_gradient(_WIDTH, work, architecture)

@@ -1,22 +1,29 @@
-// What the convolution and the weight gradient share: the tensor core's instructions,
-// 16-bit conversions, and how a map is divided.
+// Code shared by convolution.cu and weight_gradient.cu: the tensor core's instructions,
+// 16-bit conversions, and the division of a map.
 //
 // Maps are (N, H, W, C), contiguous, of 16-bit values; C is a multiple of 8.
 //
 //   strip     8 adjoining columns of a row: one row of the tensor core's left matrix
 //   segment   STRIPS adjoining strips, kept in shared memory with 4 columns on the left
 //             and at least 4 on the right. FULL: a segment spans the whole row of the
-//             map, and the border is zeros. Else its last strip only serves as border,
-//             and it puts out 8 * (STRIPS - 1) columns
+//             map, and the border is zeros. Otherwise the last strip only serves as
+//             border, and the segment outputs 8 * (STRIPS - 1) columns
 //   unit      a segment followed down R rows of one image
-//   tile      the SEGMENTS units that a block works on at the same time
+//   tile      the SEGMENTS units that a block computes at the same time
 //   octet     8 channels of a pixel: 16 bytes, what a thread loads at once
 //   word      32 bits of shared memory: one channel at two adjoining columns
 //
-// A block is 8 warps and takes 16 channels of a tile, two per warp.
+// A block has 8 warps (256 threads) and computes 16 channels of a tile, two per warp.
+// The grid has tiles times channel_blocks blocks, channel_blocks = ceil(C / 16). Both
+// kernels end with the same integers, from depthwise_cuda.layout:
 //
-// Given at compile time: STRIPS (16, 8, 4 or 2), FULL, BF16 (else fp16), BLOCKS (wanted
-// per multiprocessor).
+//   H, W, C            size of the map
+//   R, chunks          rows of a unit; units of a column of segments, ceil(H / R)
+//   across, units      segments of a row; units of all images
+//   channel_blocks     blocks that have the same tile
+//
+// Macros: STRIPS (16, 8, 4 or 2), FULL, BF16 (otherwise fp16), BLOCKS (that run on a
+// multiprocessor at the same time).
 #ifndef EMULATED
 typedef unsigned u32;
 typedef unsigned short u16;
@@ -27,8 +34,9 @@ typedef unsigned short u16;
 #define HALF "f16"
 #endif
 
-// Four 8x8 matrices of 16-bit values. Lanes 8i to 8i+7 each give the address of a row
-// of matrix i; lane l gets of each matrix row l / 4, columns 2 * (l % 4) and the next.
+// Loads four 8x8 matrices of 16-bit values. Lanes 8i to 8i+7 pass the addresses of the
+// rows of matrix i. Lane l receives, of each matrix, row l / 4, columns 2 * (l % 4) and
+// the next.
 __device__ __forceinline__ void load_matrices(u32 (&matrices)[4], const u32* row) {
   const u32 address = (u32)__cvta_generic_to_shared(row);
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -38,8 +46,9 @@ __device__ __forceinline__ void load_matrices(u32 (&matrices)[4], const u32* row
                : "memory");
 }
 
-// d = a b + c; a is 16x16, b is 16x8, c and d are 16x8 in fp32. Lane l has of c and d
-// the rows l / 4 (elements 0, 1) and l / 4 + 8 (2, 3), columns 2 * (l % 4) and the next.
+// d = a b + c; a is 16x16, b is 16x8, c and d are 16x8 in fp32. Lane l holds, of c and
+// d, the rows l / 4 (elements 0, 1) and l / 4 + 8 (2, 3), columns 2 * (l % 4) and the
+// next.
 __device__ __forceinline__ void multiply(float (&d)[4], const u32 (&a)[4],
                                          const u32 (&b)[2], float c0, float c1,
                                          float c2, float c3) {
@@ -74,7 +83,7 @@ __device__ __forceinline__ float widen(u32 bits) {
 #endif
 }
 
-// threadIdx.x, read anew: what follows from it takes no register until then.
+// Reads threadIdx.x again, so that values computed from it take no register before.
 __device__ __forceinline__ int thread_again() {
   int thread;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
@@ -92,7 +101,7 @@ constexpr int OCTET_PADDING = 16;  // words that keep two octets in different ba
 
 // The upper-left corner of the unit that a segment of a tile works on.
 struct Corner {
-  bool exists;  // the last tile may have units to spare
+  bool exists;  // false for units beyond the last one, in the last tile
   int image, top, left;
 };
 
@@ -103,7 +112,8 @@ __device__ __forceinline__ Corner corner_of(int unit, int rows, int chunks, int 
           of_image % across * SEGMENT_OUTPUTS};
 }
 
-// Words of two columns, a and b, of a channel pair: its first and its second channel.
+// a and b hold a pair of channels at two adjoining columns. These return the word of
+// the first and of the second channel.
 __device__ __forceinline__ u32 first_channel(u32 a, u32 b) {
   return __byte_perm(a, b, 0x5410);
 }

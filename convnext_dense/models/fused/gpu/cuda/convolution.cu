@@ -1,18 +1,24 @@
-// Depthwise 7x7 convolution on the tensor cores, with sums in fp32.
+// Depthwise 7x7 convolution on the tensor cores, with sums in fp32:
 //
-// Given at compile time, beside what common.cuh names: WEIGHT, the type of weight and
-// bias (float, or u16 for the map's own type); FLIP, which turns the kernel by half a
-// turn and so makes this the gradient of the input; BIAS; ADD; PREFETCH, for how many
-// steps rows are loaded ahead.
+//   convolution[n, i, j, c] = bias[c] + sum over a, b = -3 .. 3 of
+//                             weight[c, 0, a + 3, b + 3] x[n, i + a, j + b, c]
+//
+// x, g, wide, y are maps (N, H, W, C); weight is (C, 1, 7, 7), bias (C). x and y are
+// 16-bit maps. The weight is rounded to the type of x.
+//
+// Macros, beside those of common.cuh: WEIGHT, the type of weight and bias (float, or
+// u16 for the type of x); FLIP, which rotates the kernel by 180 degrees, so that x is the
+// gradient of the output and y that of the input; BIAS, whether there is a bias; ADD;
+// PREFETCH, how many steps ahead rows are loaded.
 //
 //   ADD 0     y = convolution
-//   ADD 1     y = convolution + g; g is of the map's type and may be y itself
+//   ADD 1     y = convolution + g; g has the type of x and may be y itself
 //   ADD 2     wide = convolution + g in fp32, y = wide rounded; g is fp32 and may be
 //             wide itself
 // The convolution is rounded to 16 bits before g is added.
 //
 // How a convolution becomes a matrix product: for one channel and one row w0..w6 of the
-// kernel, the 8 outputs of a strip are the 16 inputs from 4 columns left of it times
+// kernel, the 8 outputs of a strip are 16 inputs, from 4 columns left of it on, times
 //
 //                          output column
 //                   0   1   2   3   4   5   6   7
@@ -33,11 +39,12 @@
 //              10   .   .   .   .   .   .   .  w6
 //              11   .   .   .   .   .   .   .   .
 //
-// a banded matrix, and one instruction does that for 16 strips. An input row meets the
-// seven banded matrices of the kernel's seven rows. Matrix i takes the output row that
-// has seen i kernel rows so far, so sums move on from accumulator i - 1 to accumulator
-// i with every input row; the instruction adds one register to another, so moving
-// costs nothing. A block goes down its rows two at a step.
+// a banded matrix. One instruction computes that for 16 strips. An input row is
+// multiplied by the seven banded matrices of the kernel's seven rows. Matrix i adds to
+// the output row that already has i kernel rows. So with every input row the sums move
+// from accumulator i - 1 to accumulator i. Moving costs nothing, since the instruction
+// writes its sum to another register than it reads. A block goes down two rows in each
+// step.
 
 #define ADD_NONE 0
 #define ADD_HALF 1
@@ -70,7 +77,7 @@ __device__ __forceinline__ Addends load_addends(const u16* g) {
 __device__ __forceinline__ float parameter(float value) { return value; }
 __device__ __forceinline__ float parameter(u16 value) { return widen(value); }
 
-// g, wide and y are not __restrict__ since two of them may be the same.
+// g, wide and y are not __restrict__, since two of them may be the same buffer.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 convolution(const u16* __restrict__ x, const WEIGHT* __restrict__ weight,
             const WEIGHT* __restrict__ bias, const Addend* g, float* wide, u16* y, int H,
@@ -80,14 +87,14 @@ convolution(const u16* __restrict__ x, const WEIGHT* __restrict__ weight,
   u32* const input = shared;                   // [2 steps][2 rows][ROW_WORDS]
   u32* const output = shared + 4 * ROW_WORDS;  // [2 steps][2 rows][OUTPUT_WORDS]
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
-  const int lane_row = lane >> 2, lane_column = lane & 3;  // as the instruction has them
+  const int lane_row = lane >> 2, lane_column = lane & 3;  // of the instruction
   // Blocks that differ only in their channels are neighbours: they share cache lines.
   const int first = blockIdx.x % channel_blocks * CHANNELS;
   const int tile = blockIdx.x / channel_blocks;
   const long long row_stride = (long long)W * C;
 
   for (int i = thread; i < 4 * ROW_WORDS; i += THREADS) input[i] = 0;
-  float* const taps = (float*)output;  // before there is any output
+  float* const taps = (float*)output;  // free until the first output
   for (int i = thread; i < CHANNELS * 49; i += THREADS)
     taps[i] = first * 49 + i < C * 49 ? parameter(weight[first * 49 + i]) : 0.f;
 
@@ -163,14 +170,14 @@ convolution(const u16* __restrict__ x, const WEIGHT* __restrict__ weight,
     const int channel = first + 2 * warp + c;
     start[c] = BIAS && channel < C ? parameter(bias[channel]) : 0.f;
   }
-  // Each lane names the place of 8 input columns of a strip: the left or right half.
+  // Each lane passes the address of 8 input columns: the left or right half of a strip.
   const int strip = lane & 15;
   const u32* const get = input + 2 * warp / 8 * OCTET_WORDS +
                          2 * warp % 8 * CHANNEL_WORDS +
                          strip / STRIPS * SEGMENT_WORDS + strip % STRIPS * 4 +
                          (lane >> 4) * 4;
 
-  float sums[2][6][4];  // of output rows that have seen 1 to 6 rows of the kernel
+  float sums[2][6][4];  // of output rows that have 1 to 6 rows of the kernel so far
 #pragma unroll
   for (int c = 0; c < 2; c++)
 #pragma unroll
@@ -178,7 +185,7 @@ convolution(const u16* __restrict__ x, const WEIGHT* __restrict__ weight,
 #pragma unroll
       for (int e = 0; e < 4; e++) sums[c][i][e] = 0.f;
 
-  // R + 6 input rows give R output rows; each step stores what the one before summed.
+  // R + 6 input rows give R output rows. Each step stores the sums of the step before.
   const int steps = R / 2 + 3;
   for (int step = 0; step <= steps; step++) {
     const int buffer = step & 1;
@@ -238,7 +245,7 @@ convolution(const u16* __restrict__ x, const WEIGHT* __restrict__ weight,
       }
     }
     if (store_row >= 0) {
-      const int same = thread_again();  // keeps the address out of the products' way
+      const int same = thread_again();  // saves registers during the products
 #pragma unroll
       for (int r = 0; r < 2; r++) {
         const u32* const from = output + ((buffer ^ 1) * 2 + r) * OUTPUT_WORDS +

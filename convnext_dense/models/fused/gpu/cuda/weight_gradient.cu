@@ -1,9 +1,13 @@
-// Gradient of a depthwise 7x7 convolution's weight on the tensor cores: from the input x
-// and the output's gradient, partial sums (tiles, C, 49) in fp32.
+// Gradient of a depthwise 7x7 convolution's weight on the tensor cores: partial sums
 //
-// A tap of the gradient is the sum over all pixels of the output's gradient times the
-// input at the tap's shift. For one channel, two rows of x and the 8 rows of the
-// gradient that they meet, the columns are what the product sums over:
+//   partial[tile, c, 7 a + b] = sum over the pixels (n, i, j) of a tile of
+//                               x[n, i, j, c] gradient[n, i + 3 - a, j + 3 - b, c]
+//
+// x, the convolution's input, and gradient, that of its output, are 16-bit maps
+// (N, H, W, C). partial is (tiles, C, 49) in fp32; all of it is written. Sums are fp32.
+//
+// For one channel, two rows of x and the 8 rows of the gradient that they meet, it is a
+// matrix product that sums over the columns of the map:
 //
 //      left matrix, 16 x columns            right matrix, columns x 8
 //      x row 0, shifted by -3               gradient row  -3 .. 4,
@@ -14,14 +18,15 @@
 //      x row 1, shifted by  4
 //
 // Kernel row i takes from x row 0 the gradient's row 3 - i, from x row 1 the one below.
-// So 7 shifts by 7 rows of both halves count: 98 of the 128 sums.
+// So of both halves 7 shifts by 7 rows are used: 98 of the 128 sums.
 //
-// The instruction takes pairs of columns as words. Shifts by odd numbers begin within a
-// word, so shared memory keeps x twice, the second time a column further on. The
-// gradient's rows lie in a ring of 10: the 8 of the window and the 2 that come next.
+// The instruction reads pairs of columns as words. Odd shifts begin within a word, so
+// shared memory holds x twice, the second time shifted by a column. The gradient's rows
+// are in a ring of 10: the 8 rows of the window and the next 2.
 
 constexpr int X_WORDS = SEGMENT_WORDS * SEGMENTS;  // of one channel's row
-// To the second copy, in other banks: 16 more than a multiple of 32.
+// The distance to the second copy, which is in other banks: 16 more than a multiple
+// of 32.
 constexpr int COPY_WORDS = (X_WORDS + 15) / 32 * 32 + 16;
 constexpr int X_CHANNEL_WORDS = COPY_WORDS + X_WORDS;
 constexpr int X_OCTET_WORDS = 8 * X_CHANNEL_WORDS + OCTET_PADDING;
@@ -49,8 +54,8 @@ weight_gradient(const u16* __restrict__ x, const u16* __restrict__ gradient,
 
   for (int i = thread; i < SHARED_WORDS; i += THREADS) shared[i] = 0;
 
-  // What this thread loads at each step: in one of the two rows one octet of two columns
-  // of the gradient and of three of x.
+  // What this thread loads at each step, in one of the two rows: an octet of two
+  // columns of the gradient and of three columns of x.
   const int octet = thread % OCTETS, pair = thread / OCTETS % 64;
   const int row = thread / (64 * OCTETS);
   const int segment = pair / (4 * STRIPS), word = pair % (4 * STRIPS);
@@ -110,7 +115,7 @@ weight_gradient(const u16* __restrict__ x, const u16* __restrict__ gradient,
                            (lane_row + 1) / 2 + (lane_row & 1 ? 0 : COPY_WORDS);
   const u32* const get_gradient = ring + own_octet * G_OCTET_WORDS +
                                   own_channel * G_CHANNEL_WORDS + (lane >> 3) * 4;
-  float sums[2][2][4];  // twice, so that one product need not wait for another
+  float sums[2][2][4];  // in two halves, so that products do not wait for each other
 #pragma unroll
   for (int c = 0; c < 2; c++)
 #pragma unroll

@@ -1,15 +1,15 @@
-"""Depthwise 7x7 in Triton, on a GPU's ordinary fp32 units.
+"""Kernels of the depthwise 7x7 convolution in Triton, on a GPU's fp32 units.
 
-For what the tensor cores' kernels do not take: fp32 maps, channels that are not a
-multiple of 8, older cards. Maps are (N, H, W, C), contiguous. Sums are in fp32, and
-products of fp32 maps too (no TF32).
+They serve what the tensor-core kernels in ``cuda/`` do not: fp32 maps, channels that
+are not a multiple of 8, older GPUs. Maps are (N, H, W, C), contiguous. Products and
+sums are in fp32 (no TF32).
 
-Both kernels divide a map in the same way: a program has ROWS x WIDE pixels of CB
-channels. A loaded row of pixels then serves up to 7 rows of the kernel, and the
-programs that share it run close to each other and find it in the cache.
+Both kernels divide a map in the same way: a program has a tile of ROWS x WIDE pixels of
+CB channels. A loaded row of pixels serves up to 7 rows of the 7x7 kernel. Programs that
+share rows run close to each other, so the rows are in the cache.
 
-Triton cannot change a tuple, only make a new one: sums of several rows or taps are
-tuples made anew for each row that is read.
+Triton cannot change a tuple, only build a new one. So the sums of several rows or taps
+are tuples that are rebuilt for each row that is read.
 """
 # ruff: noqa: RUF005 (Triton cannot unpack into a tuple)
 
@@ -20,9 +20,9 @@ import triton.language as tl
 def convolution_tile(channels: int) -> tuple[int, int, int, int]:
     """ROWS, WIDE, CB and the number of warps of a program, for both kernels.
 
-    A thread has 64 sums of ``convolution``. More do not fit its registers, and fewer
-    rows share less of what is loaded. Where a row of pixels cannot be read as vectors
-    of four channels, addresses need registers too, and a thread has 32 sums.
+    A thread of ``convolution`` has 64 sums. More would not fit in its registers; with
+    fewer, less of what is loaded is shared. If four channels cannot be read as a
+    vector, addresses take registers too, and a thread has 32 sums.
     """
     if channels % 4:
         return 8, 16, 32, 4
@@ -30,7 +30,7 @@ def convolution_tile(channels: int) -> tuple[int, int, int, int]:
 
 
 def convolution_grid(n: int, h: int, w: int, channels: int) -> tuple[int, int]:
-    """Programs of ``convolution``: tiles of pixels in all images, channel blocks."""
+    """The grid of ``convolution``: pixel tiles of all images, blocks of channels."""
     rows, wide, block, _ = convolution_tile(channels)
     return n * triton.cdiv(h, rows) * triton.cdiv(w, wide), triton.cdiv(channels, block)
 
@@ -41,8 +41,8 @@ def weight_gradient_splits(
     """SPLITS of ``weight_gradient``: how many programs share the tiles of all images.
 
     With ``tiles, blocks = convolution_grid(n, h, w, channels)``, the grid is
-    ``(7, blocks, splits)`` and UNITS is ``tiles``. It has about eight programs a
-    multiprocessor: they fill it, and leave few partial sums to add.
+    ``(7, blocks, splits)`` and UNITS is ``tiles``. That makes about eight programs for
+    each multiprocessor: enough to fill it, and few partial sums to add.
     """
     tiles, blocks = convolution_grid(n, h, w, channels)
     return max(1, min(tiles, 8 * multiprocessors // (7 * blocks)))
@@ -50,7 +50,7 @@ def weight_gradient_splits(
 
 @triton.jit
 def tile_of(unit, H, W, ROWS: tl.constexpr, WIDE: tl.constexpr):
-    """Image (int64), top row and columns (WIDE) of a tile."""
+    """The image (int64), top row and columns (WIDE,) of tile number ``unit``."""
     across = tl.cdiv(W, WIDE)
     bands = tl.cdiv(H, ROWS)
     band = unit // across
@@ -60,7 +60,7 @@ def tile_of(unit, H, W, ROWS: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def load_row(pixels, n, row, columns, channels, H, W, C: tl.constexpr):
-    """A row's pixels in fp32, zero outside of the image: (WIDE, CB)."""
+    """The pixels of a row in fp32, (WIDE, CB); zero outside of the image."""
     inside = ((columns >= 0) & (columns < W))[:, None] & (channels < C)[None, :]
     place = columns[:, None] * C + channels[None, :]
     value = tl.load(
@@ -73,7 +73,7 @@ def load_row(pixels, n, row, columns, channels, H, W, C: tl.constexpr):
 
 @triton.jit
 def store_row(pixels, value, n, row, columns, channels, H, W, C: tl.constexpr):
-    """Write what lies in the image of a row's pixels, (WIDE, CB)."""
+    """Store the pixels of a row, (WIDE, CB), that lie in the image."""
     inside = ((columns >= 0) & (columns < W))[:, None] & (channels < C)[None, :]
     place = columns[:, None] * C + channels[None, :]
     tl.store(
@@ -91,27 +91,32 @@ def convolution(
 ):  # fmt: skip
     """The convolution of a map, or the gradient of its input.
 
-    x, y      maps of one type; not the same buffer
-    weight    the parameter, (C, 1, 7, 7), contiguous, in fp32 or in 16 bits; it is
-              rounded to the type of x, as under autocast
-    bias      (C), in any type, added if BIAS
-    FLIP      turns the kernel by half a turn: x is then the gradient of the output
-              and y that of the input
+        y[n, i, j, c] = bias[c] + sum over a, b = -3 .. 3 of
+                        weight[c, 0, a + 3, b + 3] x[n, i + a, j + b, c]
+
+    x, y      maps (N, H, W, C) of one float type, in different buffers
+    weight    (C, 1, 7, 7), contiguous, fp32 or 16 bits; rounded to the type of x, as
+              autocast does
+    bias      (C,), any float type, added if BIAS
+    FLIP      rotates the kernel by 180 degrees: if x is the gradient of the output, y
+              is that of the input
     ADD       0: y is the convolution
-              1: y is the convolution and g, a map of the type of x and y
-              2: as 1, with g in fp32; the sum in fp32 goes to ``wide``, its rounding
+              1: g, a map of the type of x and y, is added
+              2: g, a map in fp32, is added; the fp32 sum goes to ``wide``, and rounded
               to y
-    y or wide may be the buffer of g. What the flags leave out may be any pointer.
+    y or wide may be the buffer of g.
+
+    Grid: ``convolution_grid``.
     """
     n, top, columns = tile_of(tl.program_id(0), H, W, ROWS, WIDE)
     channels = tl.program_id(1) * CB + tl.arange(0, CB)
-    # Of 16-bit maps a thread would take eight channels side by side, and then hold
-    # 56 taps beside its sums. It takes four, as of fp32 maps.
+    # With 16-bit maps a thread would take eight adjoining channels, and hold 56 taps
+    # beside its sums. It takes four, as with fp32 maps.
     channels = tl.max_contiguous(channels, 4)
-    known = channels < C
+    valid = channels < C
     start = tl.zeros((WIDE, CB), tl.float32)
     if BIAS:
-        shift = tl.load(bias + channels, mask=known, other=0.0)
+        shift = tl.load(bias + channels, mask=valid, other=0.0)
         start += shift.to(tl.float32)[None, :]
     sums = ()  # of ROWS rows
     for _ in tl.static_range(ROWS):
@@ -122,7 +127,7 @@ def convolution(
             tap = i * 7 + k
             if FLIP:
                 tap = 48 - tap
-            factor = tl.load(weight + channels * 49 + tap, mask=known, other=0.0)
+            factor = tl.load(weight + channels * 49 + tap, mask=valid, other=0.0)
             factor = factor.to(x.dtype.element_ty).to(tl.float32)
             taps = taps + (factor[None, :],)
         for r in tl.static_range(ROWS + 6):
@@ -149,15 +154,18 @@ def weight_gradient(
     x, grad, partial, H, W, UNITS, SPLITS,
     C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, CB: tl.constexpr,
 ):  # fmt: skip
-    """Sums whose own sum over the first dimension is the gradient of the weight.
+    """Partial sums of the gradient of the convolution's weight.
 
-    x         the convolution's input
-    grad      the gradient of its output, of the same type
-    partial   (SPLITS, C, 49), fp32, all of it written
+        partial[s, c, 7 a + b] = sum over the pixels (n, i, j) of split s of
+                                 grad[n, i, j, c] x[n, i + a - 3, j + b - 3, c]
+
+    x         the convolution's input, (N, H, W, C), any float type
+    grad      the gradient of its output, of the same shape and type
+    partial   (SPLITS, C, 49), fp32; all of it is written
     UNITS     the number of tiles in all images
 
-    The grid is (columns of the kernel, blocks of channels, SPLITS): seven programs that
-    follow each other read the same tiles. Each has the seven taps of one column.
+    Grid: (7 columns of the kernel, blocks of channels, SPLITS). Seven programs in a row
+    read the same tiles; each computes the seven taps of one column.
     """
     k = tl.program_id(0)
     channels = tl.program_id(1) * CB + tl.arange(0, CB)

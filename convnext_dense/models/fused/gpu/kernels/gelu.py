@@ -1,4 +1,4 @@
-"""GELU and its slope, three ways of different exactness."""
+"""GELU and its derivative, in three variants of different precision."""
 
 import os
 
@@ -6,15 +6,15 @@ import triton
 import triton.language as tl
 
 ERF = 0  # fp32: exact
-POLYNOMIAL = 1  # fp16: Abramowitz and Stegun 26.2.17, |error| < 7.5e-8
-TANH = 2  # bf16: the GPU's own tanh, |error| < 3.5e-4, a tenth of bf16's rounding
+POLYNOMIAL = 1  # for fp16: Abramowitz and Stegun 26.2.17, |error| < 7.5e-8
+TANH = 2  # for bf16: the GPU's tanh, |error| < 3.5e-4, a tenth of bf16's rounding
 
 _INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
 @triton.jit
 def _fitted_tanh(x):
-    """2 Phi(x) - 1, Phi the normal distribution: tanh of a polynomial fitted to it."""
+    """2 Phi(x) - 1 for the normal distribution Phi, as tanh of a fitted polynomial."""
     u = tl.minimum(x * x, 25.0)
     z = x * (0.797590327 + u * (0.0369464542 + u * -0.000343832584))
     if _INTERPRETED:
@@ -33,7 +33,7 @@ def _fitted_tanh(x):
 
 @triton.jit
 def normal(x, GELU: tl.constexpr):
-    """Phi(x), and exp(-x^2 / 2)."""
+    """Phi(x), the normal distribution function, and exp(-x^2 / 2)."""
     e = tl.exp2(x * x * -0.7213475204444817)
     if GELU == 0:
         p = 0.5 + 0.5 * tl.erf(x * 0.7071067811865476)
@@ -53,7 +53,7 @@ def normal(x, GELU: tl.constexpr):
 
 @triton.jit
 def gelu(x, GELU: tl.constexpr):
-    """x Phi(x)."""
+    """gelu(x) = x Phi(x), elementwise in fp32."""
     if GELU == 0:
         y = x * (0.5 + 0.5 * tl.erf(x * 0.7071067811865476))
     elif GELU == 2:
@@ -67,6 +67,6 @@ def gelu(x, GELU: tl.constexpr):
 
 @triton.jit
 def gelu_and_slope(x, GELU: tl.constexpr):
-    """GELU and its derivative, Phi(x) + x phi(x)."""
+    """gelu(x) and its derivative Phi(x) + x phi(x), elementwise in fp32."""
     p, e = normal(x, GELU)
     return x * p, p + x * e * 0.3989422804014327

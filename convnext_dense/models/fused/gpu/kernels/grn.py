@@ -1,26 +1,32 @@
-"""Global response normalization (arXiv 2301.00808, algorithm 1) of each image.
+"""Kernels of global response normalization (GRN; arXiv 2301.00808, algorithm 1).
 
-A channel's strength is its L2 norm over the image, its response the strength over the
-mean of all channels' strengths, and GRN multiplies it by scale = 1 + gamma response.
-(GRN's beta is folded into the second product's bias.) One program has an image.
+For each image and hidden channel j, with a = GELU's output and sums over the pixels:
+
+    strength_j = sqrt(sum a_j^2)
+    response_j = strength_j / (mean_j strength + EPS)
+    scale_j = 1 + gamma_j response_j
+    output_j = a_j scale_j + beta_j
+
+beta is folded into the second product's bias. H is the number of hidden channels, 4C.
+A program has one image.
 """
 
 import triton
 import triton.language as tl
 
-_SIZES = ["splits"]  # as tiles.SIZES; H is constant here
+_SIZES = ["splits"]  # like tiles.SIZES, but H is a constant here
 
 EPS = 1e-6  # block.GRN adds it to the mean
 
 
 @triton.jit
 def _sum_of_parts(parts, channels, splits, H: tl.constexpr, CB: tl.constexpr):
-    """The sum of (splits, H) partial sums, of CB channels."""
-    part = tl.arange(0, 16)
+    """The sum over ``splits`` of parts (splits, H), for CB channels."""
+    index = tl.arange(0, 16)
     total = tl.zeros((16, CB), tl.float32)
     for first in range(0, splits, 16):
-        inside = (first + part < splits)[:, None] & (channels < H)[None, :]
-        place = (first + part)[:, None] * H + channels[None, :]
+        inside = (first + index < splits)[:, None] & (channels < H)[None, :]
+        place = (first + index)[:, None] * H + channels[None, :]
         total += tl.load(parts + place, mask=inside, other=0.0)
     return tl.sum(total, 0)
 
@@ -29,7 +35,11 @@ def _sum_of_parts(parts, channels, splits, H: tl.constexpr, CB: tl.constexpr):
 def grn_scale(
     squares, gamma, scale, splits, H: tl.constexpr, CB: tl.constexpr, EPS: tl.constexpr
 ):
-    """``scale`` (images, H), from partial sums of squares (images, splits, H)."""
+    """scale = 1 + gamma response, of each image and channel.
+
+    squares: partial sums of a^2, (images, splits, H), fp32. gamma: (H,), param.
+    scale: (images, H), fp32. Grid: (images,).
+    """
     image = tl.program_id(0)
     squares += image * splits * H
     scale += image * H
@@ -50,11 +60,20 @@ def grn_slopes(
     squares, along, gamma, scale, slope, parts_gamma, splits, H: tl.constexpr,
     CB: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
-    """What GRN's backward pass needs, (images, H) each, from ``hidden.grn_sums``.
+    """The factors of GRN's backward pass, of each image and channel.
 
-    The gradient of GRN's input a is s ``scale`` + a ``slope``: the mean is of all
-    channels, so each one's strength lowers the others' response. ``parts_gamma``: each
-    image's part of gamma's gradient.
+    With s the gradient of GRN's output, the gradient of its input a is
+    s scale + a slope. The mean contains all channels, so the strength of each channel
+    lowers the response of the others:
+
+        along_j = sum over pixels of a_j s_j
+        lowered = mean_j (along gamma response)
+        slope_j = (along_j gamma_j - lowered) / ((mean_j strength + EPS) strength_j)
+        parts_gamma_j = along_j response_j    (one image's share of gamma's gradient)
+
+    squares, along: partial sums of a^2 and of a s from ``hidden.grn_sums``,
+    (images, splits, H), fp32. gamma: (H,), param. scale, slope, parts_gamma:
+    (images, H), fp32. Grid: (images,).
     """
     image = tl.program_id(0)
     squares += image * splits * H
@@ -68,21 +87,21 @@ def grn_slopes(
     lowered = 0.0
     for first in range(0, H, CB):
         channels = first + tl.arange(0, CB)
-        there = channels < H
+        valid = channels < H
         response = tl.sqrt(_sum_of_parts(squares, channels, splits, H, CB)) / mean
         of_scale = _sum_of_parts(along, channels, splits, H, CB)
-        by = tl.load(gamma + channels, mask=there, other=0.0).to(tl.float32)
+        by = tl.load(gamma + channels, mask=valid, other=0.0).to(tl.float32)
         lowered += tl.sum(of_scale * by * response)
-        tl.store(scale + to + channels, 1 + by * response, mask=there)
-        tl.store(parts_gamma + to + channels, of_scale * response, mask=there)
+        tl.store(scale + to + channels, 1 + by * response, mask=valid)
+        tl.store(parts_gamma + to + channels, of_scale * response, mask=valid)
     lowered /= H
     for first in range(0, H, CB):
         channels = first + tl.arange(0, CB)
-        there = channels < H
+        valid = channels < H
         strength = tl.sqrt(_sum_of_parts(squares, channels, splits, H, CB))
         of_scale = _sum_of_parts(along, channels, splits, H, CB)
-        by = tl.load(gamma + channels, mask=there, other=0.0).to(tl.float32)
+        by = tl.load(gamma + channels, mask=valid, other=0.0).to(tl.float32)
         value = (of_scale * by - lowered) / mean
-        # a norm has no slope at 0
+        # The gradient of an L2 norm at 0 is taken as 0.
         value = tl.where(strength > 0, value / tl.maximum(strength, 1e-30), 0.0)
-        tl.store(slope + to + channels, value, mask=there)
+        tl.store(slope + to + channels, value, mask=valid)

@@ -1,10 +1,10 @@
-"""What a block computes between its two products, where cuBLAS computes these.
+"""Kernels between a block's two products, if cuBLAS computes the products.
 
-That is GELU, and GRN, which needs sums over the pixels of each image. H is the number
-of hidden channels, 4C. The rows come in groups of PIX rows: with GRN a group is an
-image, without it a group is all rows of a piece. A program of ``activate``,
-``grn_sums`` and ``hidden_backward`` has CB channels and every ``splits``-th RB rows of
-a group; the grid is (channel blocks, splits, groups).
+They compute GELU, and GRN, which needs sums over the pixels of each image. H is the
+number of hidden channels, 4C. The rows of a piece form groups of PIX rows: with GRN a
+group is an image, without it the whole piece. A program of ``activate``, ``grn_sums``
+and ``hidden_backward`` has CB channels and one split of the rows of a group. Their grid
+is (H / CB, splits, groups). b1 is (H,), fp32.
 """
 
 import triton
@@ -12,7 +12,7 @@ import triton.language as tl
 
 from .gelu import gelu, gelu_and_slope
 
-_SIZES = ["M", "PIX", "START", "IMAGE", "splits"]  # as tiles.SIZES; H is constant here
+_SIZES = ["M", "PIX", "START", "IMAGE", "splits"]  # like tiles.SIZES, but H is constant
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -20,20 +20,22 @@ def activate(
     h, b1, squares, PIX, splits, H: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr,
     GELU: tl.constexpr, GRN: tl.constexpr,
 ):  # fmt: skip
-    """h = gelu(h + b1), in place.
+    """a = gelu(h + b1), in place of h.
 
-    With GRN also ``squares``: partial sums of its squares, (groups, splits, H).
+    With GRN also squares[group, s] = sum over the rows of split s of a^2.
+
+    h: (groups PIX, H), work. squares: (groups, splits, H), fp32.
     """
     channels = tl.program_id(0) * CB + tl.arange(0, CB)
     split, group = tl.program_id(1), tl.program_id(2)
-    there = channels < H
+    valid = channels < H
     h += group.to(tl.int64) * PIX * H
-    bias = tl.load(b1 + channels, mask=there, other=0.0)[None, :]
+    bias = tl.load(b1 + channels, mask=valid, other=0.0)[None, :]
     total = tl.zeros((RB, CB), tl.float32)
     for first in range(split * RB, PIX, splits * RB):
         rows = first + tl.arange(0, RB)
         place = rows.to(tl.int64)[:, None] * H + channels[None, :]
-        inside = (rows < PIX)[:, None] & there[None, :]
+        inside = (rows < PIX)[:, None] & valid[None, :]
         value = tl.load(h + place, mask=inside, other=0.0).to(tl.float32) + bias
         value = gelu(value, GELU).to(h.dtype.element_ty)
         tl.store(h + place, value, mask=inside)
@@ -42,12 +44,15 @@ def activate(
             total += value * value
     if GRN:
         to = squares + (group * splits + split) * H + channels
-        tl.store(to, tl.sum(total, 0), mask=there)
+        tl.store(to, tl.sum(total, 0), mask=valid)
 
 
 @triton.jit(do_not_specialize=_SIZES)
 def scale_hidden(a, scale, M, PIX, H: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr):
-    """a (M, H) times its image's ``scale`` (images, H), in place."""
+    """a[r] *= scale[r // PIX], in place.
+
+    a: (M, H), work. scale: (images, H), fp32. Grid: (M / RB, H / CB).
+    """
     rows = tl.program_id(0) * RB + tl.arange(0, RB)
     channels = tl.program_id(1) * CB + tl.arange(0, CB)
     inside = (rows < M)[:, None] & (channels < H)[None, :]
@@ -63,23 +68,30 @@ def grn_sums(
     h, s, b1, squares, along, drop, PIX, splits, H: tl.constexpr, RB: tl.constexpr,
     CB: tl.constexpr, GELU: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """Partial sums over each image's rows of a^2 and of a s, a = gelu(h + b1):
-    (groups, splits, H). s is the gradient of GRN's output, without drop path."""
+    """The sums over pixels that GRN's backward pass needs; a = gelu(h + b1).
+
+        squares[group, split] = sum over the rows of the split of a^2
+        along[group, split] = sum over the rows of the split of a s, times drop[group]
+
+    s is the gradient of GRN's output without drop path. Without DROP the factor is 1.
+
+    h, s: (groups PIX, H), work. squares, along: (groups, splits, H), fp32.
+    """
     channels = tl.program_id(0) * CB + tl.arange(0, CB)
     split, group = tl.program_id(1), tl.program_id(2)
-    there = channels < H
+    valid = channels < H
     start = group.to(tl.int64) * PIX * H
     h += start
     s += start
-    bias = tl.load(b1 + channels, mask=there, other=0.0)[None, :]
+    bias = tl.load(b1 + channels, mask=valid, other=0.0)[None, :]
     total = tl.zeros((RB, CB), tl.float32)
     total_along = tl.zeros((RB, CB), tl.float32)
     for first in range(split * RB, PIX, splits * RB):
         rows = first + tl.arange(0, RB)
         place = rows.to(tl.int64)[:, None] * H + channels[None, :]
-        inside = (rows < PIX)[:, None] & there[None, :]
+        inside = (rows < PIX)[:, None] & valid[None, :]
         value = tl.load(h + place, mask=inside, other=0.0).to(tl.float32) + bias
-        # rounded, as the forward pass's was
+        # Rounded, as in the forward pass.
         value = gelu(value, GELU).to(h.dtype.element_ty).to(tl.float32)
         value = tl.where(inside, value, 0.0)
         total += value * value
@@ -88,8 +100,8 @@ def grn_sums(
     if DROP:
         of_image *= tl.load(drop + group)
     to = (group * splits + split) * H + channels
-    tl.store(squares + to, tl.sum(total, 0), mask=there)
-    tl.store(along + to, of_image, mask=there)
+    tl.store(squares + to, tl.sum(total, 0), mask=valid)
+    tl.store(along + to, of_image, mask=valid)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -98,34 +110,38 @@ def hidden_backward(
     RB: tl.constexpr, CB: tl.constexpr, GELU: tl.constexpr, GRN: tl.constexpr,
     DROP: tl.constexpr,
 ):  # fmt: skip
-    """The backward pass between the products, in place.
+    """The backward pass between the products, in place; a = gelu(h + b1).
 
-    h holds GELU's input without b1. It becomes the second product's input, times drop
-    path's factor. s holds the gradient of the second product's input. It becomes the
-    gradient of GELU's input.
+        without GRN    s' = f s gelu'(h + b1)                         h' = f a
+        with GRN       s' = (f s scale + a slope) gelu'(h + b1)       h' = f a scale
+        parts_b1[group, split] = sum over the rows of the split of s'
 
-    Args:
-        scale, slope: GRN's, of each image and channel; see ``grn.grn_slopes``.
-        parts_b1: partial sums of the new s, (groups, splits, H).
-        START: the first row's number among all rows; IMAGE: the pixels of an image.
+    h holds the first product y W1'^T, s the gradient of the second product's input
+    without drop path. h becomes h', from which follows the gradient of W2', and s
+    becomes s', the gradient of GELU's input. f is 1, or with DROP the drop path factor
+    of each row's image.
+
+    h, s: (groups PIX, H), work. scale, slope: (groups, H), fp32, of ``grn.grn_slopes``.
+    parts_b1: (groups, splits, H), fp32. START: the index of the first row among all
+    rows. IMAGE: the pixels of an image.
     """
     channels = tl.program_id(0) * CB + tl.arange(0, CB)
     split, group = tl.program_id(1), tl.program_id(2)
-    there = channels < H
+    valid = channels < H
     start = group.to(tl.int64) * PIX * H
     h += start
     s += start
     START += group * PIX
-    bias = tl.load(b1 + channels, mask=there, other=0.0)[None, :]
+    bias = tl.load(b1 + channels, mask=valid, other=0.0)[None, :]
     if GRN:
         of_group = group * H + channels
-        by = tl.load(scale + of_group, mask=there, other=0.0)[None, :]
-        more = tl.load(slope + of_group, mask=there, other=0.0)[None, :]
+        by = tl.load(scale + of_group, mask=valid, other=0.0)[None, :]
+        more = tl.load(slope + of_group, mask=valid, other=0.0)[None, :]
     total = tl.zeros((RB, CB), tl.float32)
     for first in range(split * RB, PIX, splits * RB):
         rows = first + tl.arange(0, RB)
         place = rows.to(tl.int64)[:, None] * H + channels[None, :]
-        inside = (rows < PIX)[:, None] & there[None, :]
+        inside = (rows < PIX)[:, None] & valid[None, :]
         value = tl.load(h + place, mask=inside, other=0.0).to(tl.float32) + bias
         a, rise = gelu_and_slope(value, GELU)
         grad = tl.load(s + place, mask=inside, other=0.0).to(tl.float32)
@@ -142,4 +158,4 @@ def hidden_backward(
         tl.store(s + place, grad.to(s.dtype.element_ty), mask=inside)
         total += grad
     to = parts_b1 + (group * splits + split) * H + channels
-    tl.store(to, tl.sum(total, 0), mask=there)
+    tl.store(to, tl.sum(total, 0), mask=valid)

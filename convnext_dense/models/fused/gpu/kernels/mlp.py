@@ -1,7 +1,8 @@
-"""Both products of a block with GELU between, for narrow maps: the hidden rows (M, 4C)
-never leave the chip.
+"""Kernels that fuse both products of a block and GELU, for maps with few channels.
 
-C channels come as C0 + C1, two powers of two (96 = 64 + 32), or as C0 alone.
+The hidden rows, (M, 4C), are never in memory. Triton needs powers of two: the C
+channels are computed as C0 + C1, two powers of two (96 = 64 + 32), or as C0 alone with
+C1 = 0.
 """
 
 import triton
@@ -17,9 +18,13 @@ def mlp_forward(
     C: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, BM: tl.constexpr,
     BH: tl.constexpr, GELU: tl.constexpr, DROP: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
-    """out = x + gelu(y w1^T + b1) w2^T + b2 for BM rows, BH hidden channels at a time.
+    """out = x + f (gelu(y w1^T + b1) w2^T + b2); also to ``narrow`` if COPY.
 
-    ``out`` may be x. If COPY, ``narrow`` has it too, in its own type.
+    f is 1, or with DROP the drop path factor of each row's image. A program has BM rows
+    and loops over the hidden channels, BH at a time.
+
+    y: (M, C), work. w1: (4C, C), work. w2: (C, 4C), work. b1: (4C,), b2: (C,), fp32.
+    x, out: (M, C), stream; out may be x. narrow: (M, C), work. Grid: (M / BM,).
     """
     first, rows = tl.program_id(0) * BM, tl.arange(0, BM)
     left = M - first
@@ -69,7 +74,7 @@ def mlp_forward(
 
 @triton.jit
 def _scaled(g, share, DROP: tl.constexpr):
-    """g times drop path's factors, in g's type."""
+    """g times the drop path factors, in the type of g."""
     if DROP:
         g = (g.to(tl.float32) * share).to(g.dtype)
     return g
@@ -81,8 +86,18 @@ def mlp_backward_rows(
     C: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, BM: tl.constexpr,
     BH: tl.constexpr, GELU: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """BM rows back through both products and the norm: from g, the output's gradient,
-    to du, that of the norm's input; with the column sums of g and of du."""
+    """The gradient of the norm's input, back through both products and the norm.
+
+        dy = ((g f w2) * gelu'(y w1^T + b1)) w1
+        du = (dy - mean(dy) - y mean(dy y)) rstd
+        parts_g[p], parts_u[p] = the sums over the BM rows of program p of g f and of du
+
+    g is the gradient of the block's output, y the norm's output, rstd its reciprocal
+    standard deviations. f is 1, or with DROP the drop path factor of each row's image.
+
+    y, g, du: (M, C), work. rstd: (M,), fp32. w1, b1, w2: as in ``mlp_forward``.
+    parts_g, parts_u: (M / BM, C), fp32. Grid: (M / BM,).
+    """
     pid = tl.program_id(0)
     first, rows = pid * BM, tl.arange(0, BM)
     left = M - first
@@ -147,10 +162,18 @@ def mlp_weights(
     C: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, BM: tl.constexpr,
     BH: tl.constexpr, GELU: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """Partial gradients of both weights: BH hidden channels, a share of the rows.
+    """Partial sums of the gradients of w1, b1 and w2.
 
-    The hidden rows and their gradient are made once more, transposed. ``parts`` is
-    (splits, 8 C C): the gradients of w1 (4C, C) and of w2 (C, 4C).
+        h = y w1^T + b1      a = gelu(h)      d = (g f w2) * gelu'(h)
+        parts = sums over the rows of a split of d^T y and of (g f)^T a
+        parts_b1 = sum over the rows of a split of d
+
+    A program has BH hidden channels and one split of the rows. It computes the hidden
+    rows and their gradient again, transposed.
+
+    y, g, w1, b1, w2, f: as in ``mlp_backward_rows``. parts: (splits, 8 C C), fp32: the
+    gradients of w1 (4C, C) and of w2 (C, 4C). parts_b1: (splits, 4C), fp32.
+    Grid: (4C / BH, splits).
     """
     H: tl.constexpr = 4 * C
     half = y.dtype.element_ty

@@ -1,4 +1,4 @@
-"""LayerNorm over the channels of each row: inside a block, and of an output map."""
+"""LayerNorm kernels: inside a block, and of a stage's output map."""
 
 import triton
 import triton.language as tl
@@ -11,7 +11,11 @@ def norm_rows(
     u, y, rstds, M, C: tl.constexpr, EPS: tl.constexpr, RB: tl.constexpr,
     CP: tl.constexpr,
 ):  # fmt: skip
-    """y = the rows of u without mean, with unit variance; y may be u. CP: C, padded."""
+    """y = (u - mean) rstds, rstds = 1 / sqrt(variance + EPS), for each row.
+
+    u, y: (M, C), work; y may be u. rstds: (M,), fp32. Grid: (M / RB,).
+    The norm's weight and bias are folded into the next product.
+    """
     rows = tl.program_id(0) * RB + tl.arange(0, RB)
     channels = tl.arange(0, CP)
     inside = (rows < M)[:, None] & (channels < C)[None, :]
@@ -27,20 +31,28 @@ def norm_rows_backward(
     dy, y, g, rstd, parts_u, parts_g, drop, M, splits, PIX,
     C: tl.constexpr, CP: tl.constexpr, RB: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """dy, the gradient of y, becomes that of the norm's input.
+    """The backward pass of ``norm_rows``, in place: dy becomes the gradient du of u.
 
-    Partial sums of it go to ``parts_u`` and those of g (with drop path's factors) to
-    ``parts_g``: (splits, C) each, the gradients of the depthwise convolution's and of
-    the second product's bias.
+        du = (dy - mean(dy) - y mean(dy y)) rstd
+        parts_u[s] = sum over the rows r of split s of du[r]
+        parts_g[s] = sum over the rows r of split s of g[r] drop[r // PIX]
+
+    Without DROP the factor drop is 1.
+
+    The sums are the gradients of the depthwise convolution's bias and of the second
+    linear layer's bias. g is the gradient of the block's output.
+
+    dy, y, g: (M, C), work. rstd: (M,), fp32. parts_u, parts_g: (splits, C), fp32.
+    Grid: (splits,).
     """
     split = tl.program_id(0)
     columns = tl.arange(0, CP)
-    there = columns < C
+    valid = columns < C
     total = tl.zeros((RB, CP), tl.float32)
     total_g = tl.zeros((RB, CP), tl.float32)
     for first in range(split * RB, M, splits * RB):
         rows = first + tl.arange(0, RB)
-        inside = (rows < M)[:, None] & there[None, :]
+        inside = (rows < M)[:, None] & valid[None, :]
         place = rows.to(tl.int64)[:, None] * C + columns[None, :]
         grad = tl.load(dy + place, mask=inside, other=0.0).to(tl.float32)
         normed = tl.load(y + place, mask=inside, other=0.0).to(tl.float32)
@@ -52,8 +64,8 @@ def norm_rows_backward(
         value = tl.where(inside, normalize_backward(grad, normed, r, C), 0.0)
         tl.store(dy + place, value.to(dy.dtype.element_ty), mask=inside)
         total += value
-    tl.store(parts_u + split * C + columns, tl.sum(total, 0), mask=there)
-    tl.store(parts_g + split * C + columns, tl.sum(total_g, 0), mask=there)
+    tl.store(parts_u + split * C + columns, tl.sum(total, 0), mask=valid)
+    tl.store(parts_g + split * C + columns, tl.sum(total_g, 0), mask=valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -61,16 +73,20 @@ def output_norm(
     x, weight, bias, out, M, C: tl.constexpr, EPS: tl.constexpr, RB: tl.constexpr,
     CP: tl.constexpr,
 ):  # fmt: skip
-    """LayerNorm with weight and bias, in the type of ``out``."""
+    """out = (x - mean) / sqrt(variance + EPS) weight + bias, for each row.
+
+    x: (M, C), stream. weight, bias: (C,), param. out: (M, C), any float type.
+    Grid: (M / RB,).
+    """
     rows = tl.program_id(0) * RB + tl.arange(0, RB)
     c = tl.arange(0, CP)
-    there = c < C
-    inside = (rows < M)[:, None] & there[None, :]
+    valid = c < C
+    inside = (rows < M)[:, None] & valid[None, :]
     place = rows[:, None].to(tl.int64) * C + c[None, :]
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     normed, _ = normalize(value, inside, C, EPS)
-    scale = tl.load(weight + c, mask=there, other=0.0).to(tl.float32)[None, :]
-    shift = tl.load(bias + c, mask=there, other=0.0).to(tl.float32)[None, :]
+    scale = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)[None, :]
+    shift = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)[None, :]
     value = normed * scale + shift
     tl.store(out + place, value.to(out.dtype.element_ty), mask=inside)
 
@@ -81,21 +97,27 @@ def output_norm_backward(
     sn, sc, sh, sw, C: tl.constexpr, EPS: tl.constexpr, RB: tl.constexpr,
     CP: tl.constexpr, ADD: tl.constexpr, COPY: tl.constexpr, STRIDED: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of x from ``grad``, that of the normed map; plus g if ADD.
+    """The backward pass of ``output_norm``; y = (x - mean) rstd, d = grad weight.
 
-    It goes to ``wide``, and if COPY also to ``narrow``, each in its own type. ``grad``
-    is in channels_last, or if STRIDED has the strides sn, sc, sh, sw: a loss's gradient
-    comes in whatever layout its operators chose.
+        wide = (d - mean(d) - y mean(d y)) rstd, + g if ADD
+        narrow = wide in its own type, if COPY
+        parts_weight[s] = sum over the rows of split s of grad y
+        parts_bias[s] = sum over the rows of split s of grad
+
+    x, g, wide: (M, C), stream; wide may be g. narrow: (M, C), work. weight: (C,),
+    param. parts_weight, parts_bias: (splits, C), fp32. Grid: (splits,).
+    grad: the gradient of ``out``, (N, C, H, W). It is in channels_last, or if STRIDED
+    has the strides sn, sc, sh, sw: a loss may choose any layout.
     """
     split = tl.program_id(0)
     c = tl.arange(0, CP)
-    there = c < C
-    scale = tl.load(weight + c, mask=there, other=0.0).to(tl.float32)[None, :]
+    valid = c < C
+    scale = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)[None, :]
     of_weight = tl.zeros((RB, CP), tl.float32)
     of_bias = tl.zeros((RB, CP), tl.float32)
     for first in range(split * RB, M, splits * RB):
         rows = first + tl.arange(0, RB)
-        inside = (rows < M)[:, None] & there[None, :]
+        inside = (rows < M)[:, None] & valid[None, :]
         place = rows[:, None].to(tl.int64) * C + c[None, :]
         value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
         normed, rstd = normalize(value, inside, C, EPS)
@@ -114,5 +136,5 @@ def output_norm_backward(
         tl.store(wide + place, d.to(wide.dtype.element_ty), mask=inside)
         if COPY:
             tl.store(narrow + place, d.to(narrow.dtype.element_ty), mask=inside)
-    tl.store(parts_weight + split * C + c, tl.sum(of_weight, 0), mask=there)
-    tl.store(parts_bias + split * C + c, tl.sum(of_bias, 0), mask=there)
+    tl.store(parts_weight + split * C + c, tl.sum(of_weight, 0), mask=valid)
+    tl.store(parts_bias + split * C + c, tl.sum(of_bias, 0), mask=valid)

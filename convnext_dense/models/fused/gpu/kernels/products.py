@@ -1,4 +1,4 @@
-"""Those of a block's products that Triton computes where maps have many channels."""
+"""Kernels of a block's products for maps with many channels, and of the residual."""
 
 import triton
 import triton.language as tl
@@ -9,8 +9,11 @@ from .tiles import SIZES, factor_of_rows, store_rows
 
 @triton.jit
 def _tile_of(pid, M, BM: tl.constexpr, WIDE: tl.constexpr):
-    """Which band of rows and which columns program ``pid`` has, of WIDE blocks of
-    columns: eight bands at a time share the weights in cache."""
+    """The band of rows and the block of columns of program ``pid``.
+
+    There are WIDE blocks of columns. Eight bands run at a time and share the weights in
+    the cache.
+    """
     group: tl.constexpr = 8 * WIDE
     high = tl.minimum(tl.cdiv(M, BM) - pid // group * 8, 8)
     return pid // group * 8 + pid % group % high, pid % group // high
@@ -22,9 +25,10 @@ def product(
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     ACT: tl.constexpr, GELU: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
-    """out (M, N) = a w^T + bias, through GELU if ACT. a: (M, K), w: (N, K).
+    """out = a w^T + bias, or gelu(a w^T + bias) if ACT; also to ``narrow`` if COPY.
 
-    If COPY, ``narrow`` has it too, in its own type.
+    a: (M, K), work. w: (N, K), work. bias: (N,), fp32. out, narrow: (M, N), any float
+    type. BN divides N and BK divides K. Grid: (M / BM times N / BN,).
     """
     band, block = _tile_of(tl.program_id(0), M, BM, N // BN)
     first, rows = band * BM, tl.arange(0, BM)
@@ -53,11 +57,17 @@ def hidden_backward_product(
     C: tl.constexpr, BM: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr,
     GELU: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """A (BM, BH) tile of a, GELU's output, and of d, the gradient of GELU's input.
+    """The hidden rows and their gradient, for the backward pass of a block.
 
-    y is the norm's output, g the gradient of the block's output. With DROP both a and d
-    are multiplied by drop path's factor; g is not, and the gradient of w2 is g^T a.
-    START: the number of the first row among all rows of the map.
+        h = y w1^T + b1      a = gelu(h) f        d = (g w2) gelu'(h) f
+        parts_b1[band] = sum over the BM rows of the band of d
+
+    y is the norm's output and g the gradient of the block's output. f is 1, or with
+    DROP the drop path factor of each row's image; so the gradient of w2 is g^T a.
+
+    y, g: (M, C), work. w1: (4C, C), work. b1: (4C,), fp32. w2: (C, 4C), work. a, d:
+    (M, 4C), work. parts_b1: (M / BM, 4C), fp32. START: the index of the first row among
+    all rows of the map. BH divides 4C and BK divides C. Grid: (M / BM times 4C / BH,).
     """
     H: tl.constexpr = 4 * C
     band, block = _tile_of(tl.program_id(0), M, BM, H // BH)
@@ -97,9 +107,11 @@ def residual(
     branch, bias, x, out, narrow, drop, M, PIX, C: tl.constexpr, RB: tl.constexpr,
     CB: tl.constexpr, DROP: tl.constexpr, ADD: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
-    """out = factor (branch + bias), plus x if ADD. ``out`` may be x.
+    """out = f (branch + bias), + x if ADD; also to ``narrow`` if COPY.
 
-    The factor is drop path's, or 1. If COPY, ``narrow`` gets the same in its own type.
+    f is 1, or with DROP the drop path factor of each row's image. branch: (M, C), work.
+    bias: (C,), fp32. x, out: (M, C), stream; out may be x. narrow: (M, C), work.
+    Grid: (M / RB, C / CB).
     """
     rows = tl.program_id(0) * RB + tl.arange(0, RB)
     c = tl.program_id(1) * CB + tl.arange(0, CB)

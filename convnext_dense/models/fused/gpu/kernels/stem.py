@@ -1,8 +1,13 @@
-"""The stem: a 4x4 convolution of stride 4, and LayerNorm after it.
+"""Kernels of the stem: a 4x4 convolution of stride 4, then LayerNorm.
 
-A patch of the image is a row of 16 CI numbers; CI, the image's channels, is at most 4.
-The convolution is made again in the backward pass. ``s*`` are the image's strides,
-``w*`` those of the weight (C, CI, 4, 4).
+A patch p of the image is a row of 16 CI numbers; CI, the image's channels, is at most
+4. With W the weight (C, CI, 4, 4) as a matrix (C, 16 CI):
+
+    u = p W^T + bias
+    out = (u - mean) / sqrt(variance + EPS) norm_weight + norm_bias
+
+The output has M = N h w pixels. The backward pass computes u again. sn, sc, sh, sw are
+the image's strides, wo, wc, wh, ww those of the weight.
 """
 
 import triton
@@ -15,7 +20,7 @@ _SIZES = [*SIZES, "h", "w", "sn", "sc", "sh", "sw"]
 
 @triton.jit
 def _patches(image, rows, M, h, w, sn, sc, sh, sw, CI: tl.constexpr):
-    """(rows, 64), of which 16 CI are in the image."""
+    """The patches of output pixels ``rows``, (rows, 64); 0 from column 16 CI on."""
     k = tl.arange(0, 64)
     j = rows % w
     i = rows // w % h
@@ -30,7 +35,7 @@ def _patches(image, rows, M, h, w, sn, sc, sh, sw, CI: tl.constexpr):
 def _matrix(
     weight, wo, wc, wh, ww, CI: tl.constexpr, C: tl.constexpr, CP: tl.constexpr
 ):
-    """The weight as (64, CP)."""
+    """The weight as a matrix, transposed and padded: (64, CP)."""
     k = tl.arange(0, 64)
     c = tl.arange(0, CP)
     inner = (k // 16) * wc + (k // 4 % 4) * wh + (k % 4) * ww
@@ -40,7 +45,7 @@ def _matrix(
 
 @triton.jit
 def _vector(source, C: tl.constexpr, CP: tl.constexpr):
-    """C numbers as a row, in fp32."""
+    """C numbers as a row (1, CP), in fp32."""
     c = tl.arange(0, CP)
     return tl.load(source + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
 
@@ -51,9 +56,12 @@ def stem_forward(
     wo, wc, wh, ww, CI: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
     BM: tl.constexpr, EPS: tl.constexpr, COPY: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Convolution and norm of BM output pixels, multiplied in ``narrow``'s type.
+    """The stem's output; also in the type of ``narrow`` if COPY.
 
-    The result goes to ``out``, and if COPY also to ``narrow``.
+    image: (N, CI, 4h, 4w) or larger, any layout and float type. weight: (C, CI, 4, 4),
+    any layout, param. bias, norm_weight, norm_bias: (C,), param. out: (M, C), stream.
+    narrow: (M, C), work; its type is that of the product's operands, also without COPY.
+    Grid: (M / BM,).
     """
     TYPE: tl.constexpr = narrow.dtype.element_ty
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -77,12 +85,22 @@ def stem_backward(
     CI: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, BM: tl.constexpr,
     EPS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Partial sums of the four parameters' gradients, over a share of the pixels:
-    (splits, C, 16 CI) and three of (splits, C). Computed in ``narrow``'s type."""
+    """Partial sums of the gradients of the stem's four parameters.
+
+    With g the gradient of out, y = (u - mean) rstd and d = g norm_weight, split s has
+
+        du = (d - mean(d) - y mean(d y)) rstd
+        parts_weight = sum du^T p         parts_bias = sum du
+        parts_norm_weight = sum g y       parts_norm_bias = sum g
+
+    g: (M, C), stream. narrow: (M, C), work; only its type is used, for the products'
+    operands. parts_weight: (splits, C, 16 CI), fp32. The others: (splits, C), fp32.
+    Grid: (splits,). The rest is as in ``stem_forward``.
+    """
     TYPE: tl.constexpr = narrow.dtype.element_ty
     split = tl.program_id(0)
     c = tl.arange(0, CP)
-    there = c < C
+    valid = c < C
     matrix = _matrix(weight, wo, wc, wh, ww, CI, C, CP).to(TYPE)
     shift = _vector(bias, C, CP)
     scale = _vector(norm_weight, C, CP)
@@ -92,10 +110,10 @@ def stem_backward(
     of_norm_bias = tl.zeros((CP,), tl.float32)
     for first in range(split * BM, M, splits * BM):
         rows = first + tl.arange(0, BM)
-        inside = (rows < M)[:, None] & there[None, :]
+        inside = (rows < M)[:, None] & valid[None, :]
         patches = _patches(image, rows, M, h, w, sn, sc, sh, sw, CI).to(TYPE)
         u = tl.dot(patches, matrix, input_precision=PRECISION) + shift
-        normed, rstd = normalize(u, there[None, :], C, EPS)
+        normed, rstd = normalize(u, valid[None, :], C, EPS)
         place = rows.to(tl.int64)[:, None] * C + c[None, :]
         grad = tl.load(g + place, mask=inside, other=0.0).to(tl.float32)
         of_norm_weight += tl.sum(grad * normed, 0)
@@ -108,8 +126,8 @@ def stem_backward(
         )
     k = tl.arange(0, 64)
     place = c[:, None] * (16 * CI) + k[None, :]
-    inside = there[:, None] & (k < 16 * CI)[None, :]
+    inside = valid[:, None] & (k < 16 * CI)[None, :]
     tl.store(parts_weight + split * (16 * CI * C) + place, of_matrix, mask=inside)
-    tl.store(parts_bias + split * C + c, of_bias, mask=there)
-    tl.store(parts_norm_weight + split * C + c, of_norm_weight, mask=there)
-    tl.store(parts_norm_bias + split * C + c, of_norm_bias, mask=there)
+    tl.store(parts_bias + split * C + c, of_bias, mask=valid)
+    tl.store(parts_norm_weight + split * C + c, of_norm_weight, mask=valid)
+    tl.store(parts_norm_bias + split * C + c, of_norm_bias, mask=valid)

@@ -1,4 +1,4 @@
-"""Sums over rows, in a fixed order."""
+"""Kernels that add rows in a fixed order, and copy them."""
 
 import triton
 import triton.language as tl
@@ -8,24 +8,26 @@ from .tiles import SIZES, factor_of_rows
 
 @triton.jit
 def reduce_parts(source, target, jobs, PARTS: tl.constexpr, CB: tl.constexpr):
-    """Add up partial sums. A program computes CB columns of one sum.
+    """target[to + c] = sum over p of source[first + p stride + c], c = 0 .. CB - 1.
+
+    Grid: (jobs,). A program computes CB columns of one sum, PARTS rows at a time.
 
     Args:
-        source: the workspace with the partial sums, as fp32.
-        target: the gradients, as fp32.
-        jobs: five numbers for each program. They are: the place of the first partial
-            sum in ``source``; the place of the sum in ``target``, or -1 minus its place
-            in ``source``; how many partial sums there are; the distance from each to
-            the next; how many columns are left from here on.
+        source: the workspace with the partial sums, fp32.
+        target: the gradients, fp32.
+        jobs: int64, five numbers for each program: ``first``, the index of the first
+            partial sum in ``source``; ``to``, the index of the sum in ``target``, or -1
+            minus its index in ``source``; the number of partial sums; ``stride``, the
+            distance from one to the next; the number of columns left from here on.
     """
     jobs += tl.program_id(0) * 5
     first, to = tl.load(jobs), tl.load(jobs + 1)
     parts, stride, left = tl.load(jobs + 2), tl.load(jobs + 3), tl.load(jobs + 4)
-    part, columns = tl.arange(0, PARTS), tl.arange(0, CB)
+    index, columns = tl.arange(0, PARTS), tl.arange(0, CB)
     total = tl.zeros((PARTS, CB), tl.float32)
     for p in range(0, parts, PARTS):
-        inside = (p + part < parts)[:, None] & (columns < left)[None, :]
-        place = first + (p + part).to(tl.int64)[:, None] * stride + columns[None, :]
+        inside = (p + index < parts)[:, None] & (columns < left)[None, :]
+        place = first + (p + index).to(tl.int64)[:, None] * stride + columns[None, :]
         total += tl.load(source + place, mask=inside, other=0.0)
     value = tl.sum(total, 0)
     if to >= 0:
@@ -39,8 +41,10 @@ def column_parts(
     x, parts, drop, M, splits, PIX, C: tl.constexpr, CP: tl.constexpr,
     RB: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """Partial sums over the rows of x (M, C), to (splits, C); with drop path's factors
-    if DROP. CP: C, padded."""
+    """parts[s] = sum over the rows r of split s of x[r], times drop[r // PIX] if DROP.
+
+    x: (M, C), any float type. parts: (splits, C), fp32. Grid: (splits,).
+    """
     split = tl.program_id(0)
     columns = tl.arange(0, CP)
     total = tl.zeros((RB, CP), tl.float32)
@@ -57,7 +61,7 @@ def column_parts(
 
 @triton.jit(do_not_specialize=SIZES)
 def copy_rows(x, y, M, BLOCK: tl.constexpr):
-    """y = x in y's type, M numbers."""
+    """y = x in the type of y. x, y: M numbers. Grid: (M / BLOCK,)."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(x + place, mask=place < M, other=0.0)
     tl.store(y + place, value.to(y.dtype.element_ty), mask=place < M)

@@ -1,18 +1,19 @@
-"""What kernels share to read and write tiles of rows."""
+"""Functions shared by the kernels: tiles of rows, drop path factors, normalization."""
 
 import triton
 import triton.language as tl
 
-# Arguments that change with the image: one compiled kernel serves all of their values.
+# Arguments that change with the image size: Triton must not specialize on their values,
+# so that one compiled kernel serves all of them.
 SIZES = ["M", "PIX", "START", "H", "W", "splits"]
 
 
 @triton.jit
 def load_rows(source, rows, columns, stride, M):
-    """A tile of a matrix of M rows, zero beyond the last row.
+    """A tile (rows, columns) of a matrix of M rows; zero beyond the last row.
 
-    ``source`` is near the tile, so that 32 bits reach all of it: 64 bits would take two
-    registers for each number, and a large tile would not fit in the registers.
+    ``source`` lies near the tile, so that 32-bit offsets suffice: 64-bit offsets would
+    take two registers each, and a large tile would not fit in the registers.
     """
     place = rows[:, None] * stride + columns[None, :]
     return tl.load(source + place, mask=(rows < M)[:, None], other=0.0)
@@ -20,7 +21,7 @@ def load_rows(source, rows, columns, stride, M):
 
 @triton.jit
 def store_rows(target, rows, columns, stride, M, value):
-    """Write a tile of a matrix of M rows, in the matrix's own type, near ``target``."""
+    """Store a tile of a matrix of M rows; ``target`` lies near it."""
     place = rows[:, None] * stride + columns[None, :]
     tl.store(
         target + place, value.to(target.dtype.element_ty), mask=(rows < M)[:, None]
@@ -29,13 +30,16 @@ def store_rows(target, rows, columns, stride, M, value):
 
 @triton.jit
 def factor_of_rows(drop, rows, PIX, M):
-    """Drop path's factor of each row's image: (rows, 1). PIX: pixels of an image."""
+    """The drop path factor of each row, (rows, 1): drop[row // PIX]."""
     return tl.load(drop + rows // PIX, mask=rows < M, other=0.0)[:, None]
 
 
 @triton.jit
 def normalize(value, inside, C: tl.constexpr, EPS: tl.constexpr):
-    """Rows without mean, with unit variance; and the reciprocal standard deviations."""
+    """Normalize rows: y = (value - mean) rstd, rstd = 1 / sqrt(variance + EPS).
+
+    Returns y, (rows, CP), and rstd, (rows,). ``inside`` masks the C true columns.
+    """
     mean = tl.sum(value, 1) / C
     away = tl.where(inside, value - mean[:, None], 0.0)
     rstd = 1 / tl.sqrt(tl.sum(away * away, 1) / C + EPS)
@@ -44,7 +48,10 @@ def normalize(value, inside, C: tl.constexpr, EPS: tl.constexpr):
 
 @triton.jit
 def normalize_backward(grad, normed, rstd, C: tl.constexpr):
-    """The gradient of ``normalize``'s input, from that of its output."""
+    """The gradient of ``normalize``'s input, dx = (dy - mean(dy) - y mean(dy y)) rstd.
+
+    ``grad`` is dy and ``normed`` is y, (rows, CP); the means are over the C columns.
+    """
     mean = tl.sum(grad, 1) / C
     along = tl.sum(grad * normed, 1) / C
     return (grad - mean[:, None] - normed * along[:, None]) * rstd[:, None]
