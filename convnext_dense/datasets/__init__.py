@@ -1,1 +1,1 @@
-"""The built-in data set, shapes."""
+"""Data sets: ``shapes`` is built in, ``custom`` reads the user's own files."""

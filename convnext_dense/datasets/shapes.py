@@ -1,14 +1,14 @@
-"""The built-in data set, shapes: pictures drawn from a seed, on first use.
+"""The built-in data set, shapes: images drawn from a seed when first used.
 
 Discs, squares, triangles, stars and crosses of varied size overlap on textured
-grounds. A class shows in its outline, its family of colours and its pattern.
-On disk it looks like anyone's data:
+grounds. Each class has its outline, its range of hues and its pattern. The layout is
+that of custom data:
 
     ROOT/images/{train,val}/000001.jpg
     ROOT/annotations/instances_{train,val}.json    COCO, masks as polygons
-    ROOT/labels/{train,val}/000001.png             0 ground, 1 to 5 the classes
+    ROOT/labels/{train,val}/000001.png             0 is the ground, 1 to 5 the classes
 
-Masks show what is visible of an object, as COCO's do.
+Masks cover the visible pixels of an object, as COCO's do.
 """
 
 import json
@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,20 +29,21 @@ CLASSES = ("disc", "square", "triangle", "star", "cross")
 PALETTE = [(220, 60, 50), (60, 130, 230), (50, 190, 90), (240, 190, 30), (170, 80, 210)]
 GROUND, GROUND_COLOR = "ground", (90, 90, 90)
 
-SIZE = 320  # pixels a side
-COUNTS = {"train": 320, "val": 60}
+SIZE = 320  # pixels of each side
+COUNTS = {"train": 320, "val": 60}  # images
 MAX_OBJECTS = 6
-MIN_RADIUS, MAX_RADIUS = 24, 80
-MAX_COVERED = 0.35  # of an object, by the ones in front of it
-HUES = {"disc": 0, "square": 110, "triangle": 60, "star": 25, "cross": 145}  # of 180
+MIN_RADIUS, MAX_RADIUS = 24, 80  # pixels
+MAX_COVERED = 0.35  # of an object's pixels, by the objects in front of it
+# OpenCV's hues, from 0 to 179.
+HUES = {"disc": 0, "square": 110, "triangle": 60, "star": 25, "cross": 145}
 HUE_SPREAD = 10
-GRAIN = 4.0  # standard deviation of the pixel noise, of 255
-ANTIALIAS = 4  # bits of sub-pixel precision
+GRAIN = 4.0  # standard deviation of the noise on pixels from 0 to 255
+ANTIALIAS = 4  # bits of sub-pixel precision of corners
 
 
 @DATASETS.register_module("ShapesDetection")
 def shapes_detection(data_root: str, **kwargs):
-    """mmdet's ``CocoDataset`` over shapes, drawn now if it is not there yet."""
+    """mmdet's ``CocoDataset`` of shapes; draws them if ``data_root`` is missing."""
     draw_once(data_root)
     metainfo = shapes_detection.METAINFO
     cfg = dict(type="mmdet.CocoDataset", data_root=data_root, metainfo=metainfo)
@@ -53,7 +55,7 @@ shapes_detection.METAINFO = dict(classes=CLASSES, palette=PALETTE)
 
 @DATASETS.register_module("ShapesSegmentation")
 def shapes_segmentation(data_root: str, **kwargs):
-    """mmseg's ``BaseSegDataset`` over shapes, drawn now if it is not there yet."""
+    """mmseg's ``BaseSegDataset`` of shapes; draws them if ``data_root`` is missing."""
     draw_once(data_root)
     metainfo = shapes_segmentation.METAINFO
     cfg = dict(type="mmseg.BaseSegDataset", data_root=data_root, metainfo=metainfo)
@@ -66,10 +68,13 @@ shapes_segmentation.METAINFO = dict(
 
 
 def draw_once(root: str | os.PathLike, seed: int = 0) -> None:
-    """Draw the data set into ``root`` unless it is there.
+    """Draw the data set into ``root``, unless ``root`` exists.
 
-    It is drawn aside and renamed, so a folder of that name is always whole,
-    also when several processes start at once or one is stopped.
+    It is drawn into another folder, which is then renamed. So ``root`` is complete
+    whenever it exists, even if several processes start at once or one is stopped.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
     root = Path(root)
     if root.exists():
@@ -84,19 +89,19 @@ def draw_once(root: str | os.PathLike, seed: int = 0) -> None:
             aside.rename(root)
         except OSError:
             if not root.exists():
-                raise  # else another process was first
+                raise  # otherwise another process has drawn it
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def draw(root: Path, seed: int, counts: dict[str, int] = COUNTS) -> None:
-    """Draw ``counts`` pictures of each split, with their annotations, into ``root``."""
+    """Draw ``counts`` images of each split, with their annotations, into ``root``."""
     rng = np.random.default_rng(seed)
     for split, count in counts.items():
         images, labels = root / "images" / split, root / "labels" / split
         for folder in (images, labels, root / "annotations"):
             folder.mkdir(parents=True, exist_ok=True)
-        coco = {
+        coco: dict[str, Any] = {
             "info": {"description": f"convnext_dense shapes, {split}, seed {seed}"},
             "licenses": [],
             "categories": [{"id": i, "name": n} for i, n in enumerate(CLASSES, 1)],
@@ -130,8 +135,10 @@ def draw(root: Path, seed: int, counts: dict[str, int] = COUNTS) -> None:
         file.write_text(json.dumps(coco))
 
 
-def draw_picture(rng: np.random.Generator):
-    """One picture, its label map, and its objects from back to front.
+def draw_picture(
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Draw an image, its label map, and its objects from back to front.
 
     Returns:
         picture (SIZE, SIZE, 3) BGR uint8; label (SIZE, SIZE) uint8, 0 ground;
@@ -141,7 +148,7 @@ def draw_picture(rng: np.random.Generator):
     objects: list[tuple[int, np.ndarray, np.ndarray]] = []
     for _ in range(rng.integers(1, MAX_OBJECTS + 1)):
         category = int(rng.integers(len(CLASSES)))
-        # The logarithm is uniform: as many small objects as large ones.
+        # The logarithm is uniform, so small objects are as frequent as large ones.
         radius = np.exp(rng.uniform(np.log(MIN_RADIUS), np.log(MAX_RADIUS)))
         center = rng.uniform(0.7 * radius, SIZE - 0.7 * radius, 2)
         outline = _outline(CLASSES[category], rng) * radius + center
@@ -153,8 +160,8 @@ def draw_picture(rng: np.random.Generator):
         objects = [*visible, (category + 1, whole, whole)]
         (left, top), (right, bottom) = _box(outline)
         paint = _paint(CLASSES[category], right - left, bottom - top, rng)
-        part = picture[top:bottom, left:right]  # a view
-        part += (paint - part) * alpha[top:bottom, left:right, None]
+        region = picture[top:bottom, left:right]  # a view: the sum changes picture
+        region += (paint - region) * alpha[top:bottom, left:right, None]
     picture += GRAIN * rng.standard_normal(picture.shape, np.float32)
     label = np.zeros((SIZE, SIZE), np.uint8)
     for category, _, seen in objects:
@@ -166,8 +173,8 @@ def draw_picture(rng: np.random.Generator):
     )
 
 
-def _outline(shape: str, rng) -> np.ndarray:
-    """Corners of the shape in the unit circle, turned at random, (K, 2)."""
+def _outline(shape: str, rng: np.random.Generator) -> np.ndarray:
+    """Corners (K, 2) of the shape in the unit circle, rotated at random."""
     if shape == "cross":
         arm = 0.34
         quarter = np.array([(arm, 0.94), (arm, arm), (0.94, arm)])
@@ -181,13 +188,13 @@ def _outline(shape: str, rng) -> np.ndarray:
         corners = np.stack([np.cos(angles), np.sin(angles)], -1) * np.reshape(
             reach, (-1, 1)
         )
-    turn, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1, 2)
-    c, s = np.cos(turn), np.sin(turn)
+    angle, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1, 2)
+    c, s = np.cos(angle), np.sin(angle)
     return corners * squeeze @ np.array([[c, s], [-s, c]])
 
 
 def _fill(outline: np.ndarray) -> np.ndarray:
-    """Coverage of each pixel by the polygon, 0 to 1, (SIZE, SIZE)."""
+    """The fraction of each pixel that the polygon covers, (SIZE, SIZE), 0 to 1."""
     alpha = np.zeros((SIZE, SIZE), np.uint8)
     points = np.round(outline * 2**ANTIALIAS).astype(np.int32)
     cv2.fillPoly(alpha, [points], 255, cv2.LINE_AA, ANTIALIAS)
@@ -195,21 +202,29 @@ def _fill(outline: np.ndarray) -> np.ndarray:
 
 
 def _box(outline: np.ndarray) -> np.ndarray:
-    """First and past-the-last pixel the polygon touches, ((x, y), (x, y))."""
+    """The first pixel that the polygon touches and the one after the last.
+
+    Returns:
+        (2, 2), x and y of both.
+    """
     corners = np.stack([outline.min(0) - 1, outline.max(0) + 2])
     return corners.astype(int).clip(0, SIZE)
 
 
-def _paint(shape: str, width: int, height: int, rng) -> np.ndarray:
-    """The shape's pattern in two tones of its colour family, (height, width, 3)."""
+def _paint(shape: str, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """The shape's pattern in a light and a dark tone of one hue.
+
+    Returns:
+        (height, width, 3) BGR, 0 to 255.
+    """
     hue = (HUES[shape] + rng.uniform(-HUE_SPREAD, HUE_SPREAD)) % 180
     saturation, value = rng.uniform(130, 235), rng.uniform(150, 245)
     light = _bgr(hue, saturation, value)
     dark = _bgr(hue, saturation, value * rng.uniform(0.55, 0.75))
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    turn, pitch = rng.uniform(0, np.pi), rng.uniform(8, 18)
-    u = (x * np.cos(turn) + y * np.sin(turn)) / pitch
-    v = (y * np.cos(turn) - x * np.sin(turn)) / pitch
+    angle, pitch = rng.uniform(0, np.pi), rng.uniform(8, 18)
+    u = (x * np.cos(angle) + y * np.sin(angle)) / pitch
+    v = (y * np.cos(angle) - x * np.sin(angle)) / pitch
     if shape == "disc":  # broad bands
         pattern = np.sin(u)
     elif shape == "square":  # checks
@@ -224,18 +239,23 @@ def _paint(shape: str, width: int, height: int, rng) -> np.ndarray:
     return light * tone + dark * (1 - tone)
 
 
-def _ground(rng) -> np.ndarray:
-    """A dull picture of blurred noise at two scales, (SIZE, SIZE, 3) float."""
+def _ground(rng: np.random.Generator) -> np.ndarray:
+    """A ground of one dull colour with smooth noise at two scales.
+
+    Returns:
+        (SIZE, SIZE, 3) BGR, float32.
+    """
     ground = np.empty((SIZE, SIZE, 3), np.float32)
     ground[:] = _bgr(rng.uniform(0, 180), rng.uniform(0, 70), rng.uniform(60, 200))
     for cells, strength in ((6, 35), (40, 15)):
         noise = strength * rng.standard_normal((cells, cells), np.float32)
-        noise = cv2.resize(noise, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-        ground += noise[..., None]
+        smooth = cv2.resize(noise, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        ground += np.asarray(smooth, np.float32)[..., None]
     return ground
 
 
 def _bgr(hue: float, saturation: float, value: float) -> np.ndarray:
+    """A colour of OpenCV's 8-bit HSV as BGR, (3,) float32."""
     pixel = np.array([[[hue, saturation, value]]]).astype(np.uint8)
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32)
 
@@ -243,9 +263,9 @@ def _bgr(hue: float, saturation: float, value: float) -> np.ndarray:
 def _annotation(mask: np.ndarray) -> dict:
     """COCO's ``segmentation``, ``bbox`` (x, y, w, h) and ``area`` of a mask.
 
-    findContours runs through the centres of the border pixels. Drawing at twice
-    the size and shifting moves the polygon onto their outer edge, so that it
-    rasterises to the mask again.
+    OpenCV's contours run through the centres of the border pixels. Contours of the
+    mask at twice its size, shifted by half a pixel, run along the outer edge instead,
+    so the polygons rasterise to the mask again.
     """
     double = cv2.resize(
         mask.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST

@@ -1,1 +1,6 @@
-"""Pages and drawings that commands share."""
+"""HTML pages and drawings that several commands use.
+
+pages     writes HTML files
+drawing   draws annotations and predictions into images
+run       the page about a run
+"""

@@ -1,4 +1,4 @@
-"""Look into image files: can they be read, how large are they, are two the same?"""
+"""Reads image files: whether they are whole, how large they are, their digests."""
 
 import hashlib
 import os
@@ -6,45 +6,53 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
+import numpy as np
 import PIL.Image
 from rich.progress import track
 
+from convnext_dense.errors import InputError
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".ppm")
-# EXIF's tag of how a camera was held; 1 is upright, 5 to 8 swap width and height.
+# The EXIF tag that says how the camera was held: 1 is upright, 5 to 8 swap the sides.
 ORIENTATION = 0x0112
+JPEG_FORMATS = ("JPEG", "MPO")  # Pillow's names
 
-# How many times as long as wide an image may be: resized to a side of 1333, as COCO's
-# are, the other has 13 pixels then.
+# The longest side of an image, in multiples of the shorter one. Resized to a longer
+# side of 1333 pixels, as COCO's images are, such an image has 13 pixels on the other.
 LONGEST = 100
-SMALLEST = 32  # pixels of a side, below which a backbone's deepest map has none
+SMALLEST = 32  # pixels of a side; the deepest feature map of a smaller image is empty
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-class Look(NamedTuple):
-    """What an image file is.
+class ImageFile(NamedTuple):
+    """What was read from an image file.
 
     Attributes:
-        trouble: why it cannot be read; None if it can.
-        stored: width and height in the file.
+        error: why training cannot use it; None if it can.
+        stored: width and height in the file, in pixels.
         orientation: EXIF's, 1 to 8.
-        digest: the same for files with the same bytes.
+        digest: equal for files with the same bytes.
     """
 
-    trouble: str | None = None
+    error: str | None = None
     stored: tuple[int, int] = (0, 0)
     orientation: int = 1
     digest: bytes = b""
 
     @property
     def shown(self) -> tuple[int, int]:
-        """Width and height as viewers and training see it, turned by EXIF."""
-        return self.stored[::-1] if self.orientation >= 5 else self.stored
+        """Width and height after the turn by EXIF, as viewers and training see it."""
+        width, height = self.stored
+        return (height, width) if self.orientation >= 5 else self.stored
 
 
 def list_images(folder: Path) -> list[str]:
-    """Names of the image files in a folder and below it, sorted, with '/'."""
+    """The image files in a folder and below it, sorted, relative and with '/'."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -52,58 +60,93 @@ def list_images(folder: Path) -> list[str]:
     )
 
 
-def look(paths: Iterable[Path], what: str) -> dict[Path, Look]:
-    """Read each file whole, as training will; a progress bar says ``what``."""
-    paths = list(dict.fromkeys(paths))
-    return dict(zip(paths, for_all(_look, paths, what), strict=True))
+def read_images(paths: Iterable[Path], title: str) -> dict[Path, ImageFile]:
+    """Read each file to its end, as training does, with a progress bar."""
+    unique = list(dict.fromkeys(paths))
+    return dict(zip(unique, for_all(_read_image, unique, title), strict=True))
 
 
-def for_all(work: Callable, items: Sequence, what: str) -> list:
-    """``work`` on each of ``items``, on all cores, with a progress bar."""
+def for_all(function: Callable[[T], R], items: Sequence[T], title: str) -> list[R]:
+    """Call ``function`` on each item, in a thread for each core.
+
+    Args:
+        title: of the progress bar, which only a terminal shows.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(work, items)
-        shown = dict(total=len(items), transient=True, disable=not sys.stdout.isatty())
-        return list(track(results, what, **shown))
+        results = pool.map(function, items)
+        hidden = not sys.stdout.isatty()
+        return list(
+            track(results, title, total=len(items), transient=True, disable=hidden)
+        )
 
 
-def _look(path: Path) -> Look:
+def read_rgb(path: Path) -> np.ndarray:
+    """Decode an image file, (H, W, 3) RGB uint8, turned by EXIF.
+
+    Raises:
+        InputError: OpenCV cannot decode it.
+    """
+    # Not imread: on Windows it cannot open every name.
+    bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise InputError(f"{path} cannot be decoded as an image")
+    return bgr[..., ::-1]
+
+
+def _read_image(path: Path) -> ImageFile:
     try:
         content = path.read_bytes()
         digest = hashlib.blake2b(content, digest_size=16).digest()
         with PIL.Image.open(path) as image:
             orientation = image.getexif().get(ORIENTATION, 1)
             stored = image.size
-            if image.format in ("JPEG", "MPO"):
-                image.draft("L", (1, 1))  # reads all of it, makes few pixels
-                if ends_in_zeros(content):
-                    return Look("its end is missing: zeros are in its place")
-            image.load()  # to its end: a file that is cut short opens well
-    except Exception as error:  # Pillow's readers raise whatever they stumble over
-        return Look(_reason(path, error))
+            if image.format in JPEG_FORMATS:
+                check_jpeg(image, content)
+            else:
+                image.load()  # Pillow opens files that are cut short, too
+    except Exception as error:  # Pillow's readers raise errors of many types
+        return ImageFile(_reason(path, error))
     if not cv2.haveImageReader(str(path)):
-        return Look("not a format that OpenCV reads")
-    if trouble := too_long(*stored):
-        return Look(trouble)
-    turned = isinstance(orientation, int) and 1 <= orientation <= 8
-    return Look(None, stored, orientation if turned else 1, digest)
+        return ImageFile("OpenCV cannot read this format; save it as JPEG or PNG")
+    if error := too_long(*stored):
+        return ImageFile(error)
+    valid = isinstance(orientation, int) and 1 <= orientation <= 8
+    return ImageFile(None, stored, orientation if valid else 1, digest)
 
 
 def too_long(width: int, height: int) -> str | None:
-    """Why a resizing would leave nothing of an image; None if it would not."""
+    """Why resizing would leave nothing of an image's shorter side; None if it would
+    leave something."""
     if max(width, height) > LONGEST * min(width, height):
-        return f"{width} x {height} pixels: no resizing keeps both sides"
+        return (
+            f"{width} x {height} pixels: one side is more than {LONGEST} times the "
+            "other, and resizing leaves nothing of it"
+        )
     return None
 
 
-def ends_in_zeros(jpeg: bytes) -> bool:
-    """Whether the end of a JPEG is missing, with zeros in its place.
+def check_jpeg(image: PIL.Image.Image, content: bytes) -> None:
+    """Check that an opened JPEG is whole.
 
-    A download or a copy that broke off leaves such files. To decoders zeros are pixels.
+    Pillow reads all of the file, but decodes it at its smallest scale. OpenCV would
+    fill a missing end with grey pixels.
+
+    Args:
+        content: the bytes of the file.
+
+    Raises:
+        OSError: the file is cut short or damaged, or its end is zeros, which a
+            download or a copy that broke off leaves. Decoders read zeros as pixels.
     """
-    return not any(jpeg[-16:]) and not jpeg.rstrip(b"\0").endswith(b"\xff\xd9")
+    image.draft("L", (1, 1))
+    end_of_image = b"\xff\xd9"
+    if not any(content[-16:]) and not content.rstrip(b"\0").endswith(end_of_image):
+        raise OSError("its end is missing: the file has zeros there")
+    image.load()
 
 
 def _reason(path: Path, error: Exception) -> str:
+    """Why an image could not be read, in few words."""
     if isinstance(error, PIL.UnidentifiedImageError):
         return "not an image" if path.stat().st_size else "empty file"
     reason = error.strerror if isinstance(error, OSError) else None

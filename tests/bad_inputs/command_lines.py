@@ -212,7 +212,8 @@ CASES = [
     Case(
         *("inspect_data", "no data"),
         lambda t: [],
-        "own data: give --train-json or --train-labels and --train-images, or --data",
+        "training data: give --train-json or --train-labels and --train-images, or "
+        "--data FOLDER",
     ),
     Case(
         *("inspect_data", "--data that does not exist"),
@@ -222,7 +223,7 @@ CASES = [
     Case(
         *("inspect_data", "--data and --train-json"),
         shapes("--train-json", "o.json", "--train-images", "i"),
-        "own data: --data and --train-json both say where it is: give one",
+        "--data and --train-json both say where the data is: give one of them",
     ),
     Case(
         *("inspect_data", "--classes for a COCO file"),
@@ -232,7 +233,7 @@ CASES = [
     Case(
         *("inspect_data", "--fix into a folder that exists"),
         lambda t: ["--data", t / "data/shapes", "--fix", t / "data"],
-        "--fix .../data is there already: name a new folder",
+        "--fix .../data exists already: name a new folder",
     ),
     Case(
         *("inspect_data", "--fix inside a file instead of a folder"),

@@ -1,4 +1,4 @@
-"""Image files and videos."""
+"""Image files and videos that cannot be read, and unusual ones that can."""
 
 import struct
 import zlib
@@ -17,7 +17,11 @@ FIRST = "sub folder/0.jpg"
 def inspect(
     given: str, make: Callable, says: str, code: int = 1, size=(WIDTH, HEIGHT), **more
 ) -> Case:
-    """Six images, of which ``make(file)`` has made the first anew."""
+    """Six images with a COCO file; ``make(file)`` replaces the first image.
+
+    Args:
+        size: of the first image, in the COCO file.
+    """
 
     def arguments(t):
         content = coco(t / "images")
@@ -31,7 +35,7 @@ def inspect(
 
 
 def predict(given: str, name: str, make: Callable, says: str) -> Case:
-    """A healthy image, and what ``make(file)`` makes."""
+    """A good image, and the file that ``make(file)`` writes."""
 
     def arguments(t):
         photograph(t / "in/good.png")
@@ -42,59 +46,63 @@ def predict(given: str, name: str, make: Callable, says: str) -> Case:
     return Case("predict", given, arguments, says, 1, ("out",))
 
 
-def content(what: str | bytes) -> Callable:
-    return lambda file: write(file, what)
+def content(text: str | bytes) -> Callable:
+    """Write ``text`` into a file."""
+    return lambda file: write(file, text)
 
 
 def cut(file):
-    """Half of what it was."""
+    """Cut a file to half its length."""
     write(file, file.read_bytes()[: file.stat().st_size // 2])
 
 
 def zeros(file):
-    """Its second half is zeros, as a copy that broke off leaves it."""
+    """Overwrite the second half with zeros, as a copy that broke off leaves it."""
     size = file.stat().st_size
     write(file, file.read_bytes()[: size // 2] + bytes(size - size // 2))
 
 
 def header(file):
-    """Bytes changed where its tables are."""
+    """Invert bytes of a JPEG's tables."""
     bad = bytearray(file.read_bytes())
     bad[200:260] = (byte ^ 0xFF for byte in bad[200:260])
     write(file, bytes(bad))
 
 
-def blank(mode="RGB", size=(WIDTH, HEIGHT), kind="PNG"):
-    return lambda file: Image.new(mode, size).save(file, kind)
+def blank(size=(WIDTH, HEIGHT)):
+    """Write a black PNG."""
+    return lambda file: Image.new("RGB", size).save(file, "PNG")
 
 
-def noise(mode, kind):
-    """A photograph in ``mode``, whatever the file is called."""
-    return lambda file: photograph(file.with_suffix(kind), 0, mode).rename(file)
+def noise(mode, ending):
+    """Write noise in ``mode``, in the format of another ending."""
+    return lambda file: photograph(file.with_suffix(ending), 0, mode).rename(file)
 
 
 def huge(side):
-    """A PNG that says it has that many rows and columns."""
+    """Write a PNG whose header says that it has ``side`` rows and columns."""
 
-    def chunk(kind, body):
+    def chunk(name, body):
         return (
             struct.pack(">I", len(body))
-            + kind
+            + name
             + body
-            + struct.pack(">I", zlib.crc32(kind + body))
+            + struct.pack(">I", zlib.crc32(name + body))
         )
 
     size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", size), chunk(b"IDAT", b""), chunk(b"IEND", b"")
-    return content(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    chunks = chunk(b"IHDR", size), chunk(b"IDAT", b""), chunk(b"IEND", b"")
+    return content(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
 def floats(file):
+    """Write a TIFF of floats."""
     pixels = np.ones((HEIGHT, WIDTH), np.float32)
     Image.fromarray(pixels).save(file, "TIFF")
 
 
 def one_pixel(t):
+    """Write a PNG of one pixel."""
     return photograph(t / "x.png", size=(1, 1))
 
 
@@ -104,6 +112,7 @@ TEXT = content("<html>404 Not Found</html>")
 
 
 def then(*steps):
+    """Apply steps one after the other."""
     return lambda file: [step(file) for step in steps]
 
 
@@ -144,13 +153,13 @@ CASES = [
     inspect(
         "an image of 20000 x 1 pixels",
         blank(size=(20000, 1)),
-        BAD + "20000 x 1 pixels: no resizing keeps both sides",
+        BAD + "20000 x 1 pixels: one side is more than 100 times the other",
         size=(20000, 1),
     ),
     inspect(
         "an image of 1 pixel",
         blank(size=(1, 1)),
-        f"warning: images with a side below 32 pixels: 1 ({FIRST}: 1 x 1); they are",
+        f"warning: images with a side below 32 pixels: 1 ({FIRST}: 1 x 1); training",
         0,
         size=(1, 1),
     ),
@@ -163,7 +172,7 @@ CASES = [
         "a JPEG whose end is zeros",
         "x.jpg",
         then(photograph, zeros),
-        "it is damaged: its end is zeros",
+        "it is damaged: its end is missing",
     ),
     predict("a PNG cut short", "x.png", then(photograph, cut), "it cannot be decoded"),
     predict("an empty file", "x.jpg", content(""), "it is empty"),
@@ -184,7 +193,7 @@ CASES = [
         "an image of 20000 x 1 pixels",
         "x.png",
         blank(size=(20000, 1)),
-        "20000 x 1 pixels: no resizing keeps both sides",
+        "20000 x 1 pixels: one side is more than 100 times the other",
     ),
     predict(
         "a damaged video",

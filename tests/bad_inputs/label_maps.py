@@ -1,4 +1,4 @@
-"""Label maps: a class for every pixel."""
+"""Mistakes in label maps and their options."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,13 @@ from .case import DET, SEG, Case, Maker, write
 
 
 def folders(change: Callable, *flags, config=None) -> Maker:
-    """Four images and label maps after ``change(folder)``."""
+    """Options for four images and their label maps.
+
+    Args:
+        change: changes the folder that has ``images`` and ``labels``.
+        flags: more options.
+        config: for tools that take one.
+    """
 
     def arguments(t):
         for i in range(4):
@@ -23,20 +29,23 @@ def folders(change: Callable, *flags, config=None) -> Maker:
 
 
 def inspect(given: str, change: Callable, says: str, code: int = 2, *flags) -> Case:
+    """A mistake that tools/inspect_data.py reports."""
     return Case("inspect_data", given, folders(change, *flags), says, code)
 
 
 def as_is(t):
-    pass
+    """Change nothing."""
 
 
-def first(array, kind: str = "grey") -> Callable:
-    """``array`` as the first label map."""
+def first(array, label_format: str = "grey") -> Callable:
+    """Write ``array`` as the first label map."""
     array = np.asarray(array, np.uint8)
-    return lambda t: save_labels(array, t / "labels/0.png", kind)
+    return lambda t: save_labels(array, t / "labels/0.png", label_format)
 
 
 def every(array) -> Callable:
+    """Write ``array`` as every label map."""
+
     def change(t):
         for i in range(4):
             save_labels(np.asarray(array, np.uint8), t / f"labels/{i}.png")
@@ -45,6 +54,8 @@ def every(array) -> Callable:
 
 
 def without(folder: str) -> Callable:
+    """Remove the files of a folder."""
+
     def change(t):
         for file in (t / folder).iterdir():
             file.unlink()
@@ -53,12 +64,13 @@ def without(folder: str) -> Callable:
 
 
 def cut(t):
+    """Cut the first label map short."""
     file = t / "labels/0.png"
     write(file, file.read_bytes()[:60])
 
 
 def beside(text: str | bytes, change: Callable = as_is) -> Callable:
-    """The same, and a file ``m.txt``."""
+    """Write ``text`` into ``m.txt``, and apply ``change``."""
     return lambda t: (change(t), write(t / "m.txt", text))
 
 
@@ -69,7 +81,7 @@ CASES = [
     Case(
         *("train", "label maps for a detector"),
         folders(as_is, config=DET),
-        "own data: give --train-json and --train-images, or --data FOLDER",
+        "training data: give --train-json and --train-images, or --data FOLDER",
     ),
     inspect(
         "no label maps",
@@ -110,33 +122,33 @@ CASES = [
     inspect(
         "values beyond the classes",
         as_is,
-        "error: label maps with values that are not of a class: 4 (0.png: 2,",
+        "error: label maps with values that no class has: 4 (0.png: 2,",
         1,
         *("--classes", "a", "b"),
     ),
     inspect(
         "values with gaps",
         every(np.where(LABELS == 1, 200, 0)),
-        "error: label values with great gaps between them: 2 (0, 200); say what each",
+        "error: label values with large gaps between them: 2 (0, 200); say what each",
         1,
     ),
     inspect(
         "a label map of nothing but 255",
         first(LABELS * 0 + 255),
-        "warning: label maps with nothing but ignored pixels: 1 (0.png); look at them",
+        "warning: label maps whose pixels are all ignored: 1 (0.png); look at them",
         0,
     ),
     inspect(
         "label maps of nothing but 255",
         every(LABELS * 0 + 255),
-        "error: splits with one class: 1 (train); nothing to tell apart",
+        "error: splits with one class: 1 (train); give at least two classes",
         1,
     ),
     inspect(
         "colours without a colour map",
         first(LABELS, "colors"),
-        "error: label maps that cannot be read: 1 (0.png: in colours; say with "
-        "--color-map which is which)",
+        "error: label maps that cannot be read: 1 (0.png: its pixels are colours; name "
+        "the class of each with --color-map)",
         1,
     ),
     inspect(
@@ -172,21 +184,22 @@ CASES = [
     inspect(
         "one colour for two classes",
         beside("0 0 0 a\n0 0 0 b"),
-        "--color-map m.txt: a and b are both (0, 0, 0)",
+        "--color-map m.txt: a and b both have the colour (0, 0, 0): give each class "
+        "its own",
         2,
         *COLOR_MAP,
     ),
     inspect(
         "--classes with a name twice",
         as_is,
-        "--classes: a name is given twice",
+        "--classes: a is given twice: give each class one name",
         2,
         *("--classes", "a", "a", "b"),
     ),
     inspect(
         "--classes with an empty file",
         beside("\n"),
-        "--classes m.txt has no names: give one a line",
+        "--classes m.txt has no names: write one on each line",
         2,
         *("--classes", "m.txt"),
     ),
@@ -200,7 +213,7 @@ CASES = [
     inspect(
         "--boxes-only",
         as_is,
-        "--boxes-only does not go with label maps",
+        "--boxes-only does not go with label maps: it is for a COCO file",
         2,
         "--boxes-only",
     ),

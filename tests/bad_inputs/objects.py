@@ -1,4 +1,4 @@
-"""Objects in a COCO file."""
+"""Mistakes in a COCO file of custom data, or of a config."""
 
 import copy
 import json
@@ -12,8 +12,12 @@ NAN, INF = math.nan, math.inf
 
 
 def file(change: Callable, *more) -> Maker:
-    """Six images and their COCO file after ``change(content)``, which may return
-    another text."""
+    """Options for six images and their COCO file.
+
+    Args:
+        change: changes the content of the file, or returns another text for it.
+        more: arguments before the options.
+    """
 
     def arguments(t):
         content = copy.deepcopy(coco(t / "images"))  # its categories are shared
@@ -26,20 +30,23 @@ def file(change: Callable, *more) -> Maker:
 
 
 def inspect(given: str, change: Callable, says: str, code: int = 2) -> Case:
+    """A mistake that tools/inspect_data.py reports."""
     return Case("inspect_data", given, file(change), says, code)
 
 
 def first(given: str, says: str, code: int = 1, **more) -> Case:
-    """The first object with this of it changed."""
+    """An error of the first object, whose keys ``more`` are changed."""
     change = lambda c: c["annotations"][0].update(more)  # noqa: E731
     return inspect(given, change, says, code)
 
 
 def image(i: int, **more) -> Callable:
+    """Change keys of image ``i``."""
     return lambda c: c["images"][i].update(more)
 
 
 def other_classes(t):
+    """The config of the shapes, whose annotation file has another class."""
     content = dict(
         images=[dict(id=1, file_name="000001.jpg", width=320, height=320)],
         annotations=[],
@@ -50,7 +57,7 @@ def other_classes(t):
 
 
 def of_the_config(text: str) -> Maker:
-    """The annotations that a config names, with this content."""
+    """The config of the shapes, whose annotation file holds ``text``."""
 
     def arguments(t):
         write(t / "data/shapes/annotations/instances_train.json", text)
@@ -82,24 +89,24 @@ CASES = [
     Case(
         *("train", "a file without its images"),
         lambda t: [DET, "--train-json", "o.json"],
-        "own data: --train-images is missing",
+        "--train-images is missing: give it beside --train-json",
     ),
     Case(
-        *("train", "images alone"),
+        *("train", "images without a file"),
         lambda t: [DET, "--train-images", t],
-        "own data: give --train-json and --train-images, or --data FOLDER",
+        "training data: give --train-json and --train-images, or --data FOLDER",
     ),
     Case(
-        *("train", "images to validate on alone"),
+        *("train", "validation images without their file"),
         lambda t: [*file(lambda c: None, DET)(t), "--val-images", t],
-        "own data: --val-json is missing",
+        "--val-json is missing: give it beside --val-images",
     ),
     Case(
         *("train", "a folder without a data set"),
         lambda t: [DET, "--data", t / "data/shapes/images"],
         "--data: found no data set in",
     ),
-    inspect("no JSON", lambda c: "{", "o.json is not JSON: "),
+    inspect("a file that is not JSON", lambda c: "{", "o.json is not JSON: "),
     inspect("100 000 brackets", lambda c: "[" * 100_000, "o.json is not JSON: "),
     inspect("a list", lambda c: "[]", "is not a COCO annotation file: it holds a list"),
     inspect(
@@ -130,7 +137,7 @@ CASES = [
     inspect(
         "no classes",
         lambda c: c.update(categories=[]),
-        "error: objects of classes that the file does not have: 7",
+        "error: objects whose category_id is not in the file: 7",
         1,
     ),
     inspect(
@@ -167,17 +174,17 @@ CASES = [
     inspect(
         "two objects under one id",
         lambda c: c["annotations"][1].update(id=1),
-        "warning: objects under an id taken before: 1 (object 1); renumbered",
+        "warning: objects whose id another object has: 1 (object 1); renumbered",
         0,
     ),
     first(
         "an object of an image that is not listed",
-        "error: objects of images that the file does not have: 1 (object 1: image 5)",
+        "error: objects whose image_id is not in the file: 1 (object 1: image 5)",
         image_id=5,
     ),
     first(
         "an object of a class that is not listed",
-        "error: objects of classes that the file does not have: 1 (object 1: class 5)",
+        "error: objects whose category_id is not in the file: 1 (object 1: class 5)",
         category_id=5,
     ),
     first("a box of NaN", NO_BOX, bbox=[NAN, 2, 3, 4]),
@@ -219,7 +226,7 @@ CASES = [
         "error: the data has errors, see above. tools/inspect_data.py",
     ),
     Case(
-        *("train", "a config's file that is no JSON"),
+        *("train", "a config's file that is not JSON"),
         of_the_config("{"),
         "the annotations for train: .../instances_train.json is not JSON",
     ),

@@ -1,4 +1,4 @@
-"""tools/inspect_data.py as a user runs it, and the page that it writes."""
+"""tools/inspect_data.py as users run it, and the page that it writes."""
 
 import copy
 import json
@@ -49,7 +49,7 @@ def test_healthy_data_exits_with_0(tool, healthy):
     assert "error" not in done.out + done.err
 
 
-def test_what_is_wrong_is_said_drawn_and_mended(tool, healthy, tmp_path):
+def test_problems_are_printed_drawn_and_fixed(tool, healthy, tmp_path):
     root, content = healthy
     content = copy.deepcopy(content)
     photograph(root / "images/turned & new.jpg", 9, orientation=6)
@@ -83,25 +83,25 @@ def test_what_is_wrong_is_said_drawn_and_mended(tool, healthy, tmp_path):
     assert done.code == 0
     assert "train: images: 6" in done.out
     (clean,) = (tmp_path / "clean").iterdir()
-    mended = json.loads(clean.read_text("utf-8"))
-    assert len(mended["annotations"]) == 7
-    (turned,) = [i for i in mended["images"] if i["file_name"] == "turned & new.jpg"]
+    fixed = json.loads(clean.read_text("utf-8"))
+    assert len(fixed["annotations"]) == 7
+    (turned,) = [i for i in fixed["images"] if i["file_name"] == "turned & new.jpg"]
     assert (turned["width"], turned["height"]) == (48, 64)
 
     done = tool("inspect_data", *data(root, "bad.json"), "--fix", "clean")
     assert done.code == 2
-    assert "--fix clean is there already" in done.err
+    assert "--fix clean exists already" in done.err
 
 
-def test_label_maps_are_mended(tool, tmp_path):
+def test_label_maps_are_fixed(tool, tmp_path):
     write_label_maps(tmp_path, 4, "colors")
     PIL.Image.new("RGB", (64, 48), (1, 2, 3)).save(tmp_path / "labels/Bild 3 ü.png")
-    given = [
+    arguments = [
         *("--train-images", tmp_path / "images", "--train-labels", tmp_path / "labels"),
         *("--color-map", color_map(tmp_path / "colors.txt")),
     ]
     before = contents(tmp_path)
-    done = tool("inspect_data", *given, "--html", "page.html", "--fix", "clean")
+    done = tool("inspect_data", *arguments, "--html", "page.html", "--fix", "clean")
     assert done.code == 1
     assert "colours that are not in the colour map: 1 (Bild 3" in done.out
     assert before.items() <= contents(tmp_path).items()
@@ -110,7 +110,7 @@ def test_label_maps_are_mended(tool, tmp_path):
     assert command[-3:] == list(COLORS)
     done = tool("inspect_data", *command)
     assert done.code == 0
-    assert "label maps with nothing but ignored pixels: 1" in done.out
+    assert "label maps whose pixels are all ignored: 1" in done.out
 
 
 def test_nothing_to_inspect(tool):
@@ -122,7 +122,7 @@ def test_nothing_to_inspect(tool):
     assert "there is no folder" in done.err
 
 
-def test_files_are_whole_or_as_before(tmp_path):
+def test_pages_are_written_whole_or_not_at_all(tmp_path):
     file = tmp_path / "page.html"
     file.write_text("before")
     with pytest.raises(InputError, match=r"page\.html could not be written: disk"):

@@ -231,7 +231,8 @@ def test_odd_files_do_not_stop_the_rest(tool, segmentor, photo, tmp_path):
         "cut.jpg": "it is damaged: image file is truncated",
         "empty.png": "it is empty",
         "phone.heic": "it cannot be decoded as an image",
-        "thin.png": "320 x 1 pixels: no resizing keeps both sides",
+        "thin.png": "320 x 1 pixels: one side is more than 100 times the other, and "
+        "resizing leaves nothing of it",
         "gone.jpg": "it cannot be opened: No such file",
         "notes.txt": "it cannot be decoded as an image",
         "cut.avi": "it is cut short: ",

@@ -1,6 +1,7 @@
-"""What is found wrong in a COCO file, and what is left of it."""
+"""Problems of COCO files are found, and the rest can be trained on."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -9,8 +10,36 @@ import pytest
 from pycocotools import mask as mask_api
 
 from convnext_dense import errors
-from convnext_dense.datasets.custom import coco_check
-from convnext_dense.datasets.custom.coco_check import examine
+from convnext_dense.datasets.custom.coco_check import (
+    AS_STORED,
+    LISTED_TWICE,
+    MISSING,
+    NAMELESS,
+    NOT_LISTED,
+    NOTHING,
+    OTHER_SIZE,
+    SAME_CLASS,
+    SAME_ID,
+    UNUSED,
+    examine,
+)
+from convnext_dense.datasets.custom.coco_objects import (
+    BAD_MASK,
+    CLIPPED,
+    EMPTY,
+    FLAT_MASK,
+    MASK_BOX,
+    NEGATIVE,
+    NO_BOX,
+    NO_MASK,
+    NO_SUCH_CLASS,
+    NO_SUCH_IMAGE,
+    NOT_TRAINED,
+    OUTSIDE,
+    SAME_OBJECT_ID,
+    STRAY_MASK,
+)
+from convnext_dense.datasets.custom.problems import UNREADABLE
 from convnext_dense.utils.masks import read_mask
 
 from ..helpers.custom_data import CATEGORIES, HEIGHT, WIDTH, box, coco, photograph, rle
@@ -18,39 +47,40 @@ from ..helpers.custom_data import CATEGORIES, HEIGHT, WIDTH, box, coco, photogra
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
-    """A folder of images, and the content of their file."""
+    """A folder of images, and the content of a COCO file without problems."""
     root = tmp_path_factory.mktemp("coco") / "images"
     photograph(root.parent / "outside.jpg")
     return root, coco(root)
 
 
-def kinds(part):
-    return dict(part.findings)
+def problems(split):
+    """The names that have each problem."""
+    return dict(split.problems)
 
 
 def test_a_healthy_file_has_nothing_wrong(healthy):
     root, content = healthy
-    part = examine(content, root, "train")
-    assert kinds(part) == {}
-    assert part.classes == ("ant <b>", "Käfer")  # by rising id
-    assert len(part.files) == 6
-    assert part.counts == {
+    split = examine(content, root, "train")
+    assert problems(split) == {}
+    assert split.classes == ("ant <b>", "Käfer")  # by rising id
+    assert len(split.files) == 6
+    assert split.counts == {
         "objects": 6,
         "crowd regions": 1,
         "images without objects": 1,
     }
-    assert [dict(counter) for counter in part.objects[:2]] == [{1: 1, 0: 1}, {0: 1}]
-    assert part.pixels[0] == {1: 600, 0: 300}
-    assert part.has_masks
+    assert [dict(counter) for counter in split.objects[:2]] == [{1: 1, 0: 1}, {0: 1}]
+    assert split.pixels[0] == {1: 600, 0: 300}
+    assert split.has_masks
 
 
 def test_boxes_only_takes_no_notice_of_masks(healthy):
     root, content = healthy
     content = copy.deepcopy(content)
     content["annotations"][0]["segmentation"] = "nonsense"
-    part = examine(content, root, "train", boxes_only=True)
-    assert kinds(part) == {}
-    assert not part.has_masks
+    split = examine(content, root, "train", boxes_only=True)
+    assert problems(split) == {}
+    assert not split.has_masks
 
 
 def images(content, i, **change):
@@ -62,153 +92,171 @@ def objects(content, i, **change):
 
 
 NAN = math.nan
-# What is done to a healthy file -> the one kind found, and how many objects are left.
+# What is changed in a file without problems; its problem; the number of objects left.
 DAMAGE = {
     "an image that is not there": (
         lambda c: images(c, 0, file_name="gone.jpg"),
-        ("MISSING", 5),
+        MISSING,
+        5,
     ),
     "a file outside the folder": (
         lambda c: images(c, 5, file_name="../outside.jpg"),
-        ("MISSING", 7),
+        MISSING,
+        7,
     ),
-    "an image without a name": (lambda c: c["images"][0].pop("file_name"), "NAMELESS"),
-    "an image that is a list": (lambda c: c["images"].append([]), ("NAMELESS", 7)),
-    "two images of one id": (lambda c: images(c, 1, id=100), ("SAME_ID", 4)),
+    "an image without a name": (lambda c: c["images"][0].pop("file_name"), NAMELESS, 5),
+    "an image that is a list": (lambda c: c["images"].append([]), NAMELESS, 7),
+    "two images of one id": (lambda c: images(c, 1, id=100), SAME_ID, 4),
     "an image of a list for an id": (
         lambda c: c["images"].append(dict(id=[1], file_name="a.jpg")),
-        ("NAMELESS", 7),
+        NAMELESS,
+        7,
     ),
     "a name too long for a disk": (
         lambda c: images(c, 5, file_name="a" * 5000),
-        ("MISSING", 7),
+        MISSING,
+        7,
     ),
     "an image twice": (
         lambda c: c["images"].append(dict(c["images"][0])),
-        ("LISTED_TWICE", 7),
+        LISTED_TWICE,
+        7,
     ),
-    "another size": (lambda c: images(c, 0, width=63), ("OTHER_SIZE", 5)),
+    "another size": (lambda c: images(c, 0, width=63), OTHER_SIZE, 5),
     "width and height exchanged": (
         lambda c: images(c, 0, width=HEIGHT, height=WIDTH),
-        ("OTHER_SIZE", 5),
+        OTHER_SIZE,
+        5,
     ),
-    "an unlisted image": (lambda c: c["images"].pop(5), ("NOT_LISTED", 7)),
-    "an unknown image": (lambda c: objects(c, 0, image_id=5), ("NO_SUCH_IMAGE", 6)),
+    "an unlisted image": (lambda c: c["images"].pop(5), NOT_LISTED, 7),
+    "an unknown image": (lambda c: objects(c, 0, image_id=5), NO_SUCH_IMAGE, 6),
     "an image id that is a list": (
         lambda c: objects(c, 0, image_id=[100]),
-        ("NO_SUCH_IMAGE", 6),
+        NO_SUCH_IMAGE,
+        6,
     ),
     "an object that is a number": (
         lambda c: c["annotations"].append(3),
-        ("NO_SUCH_IMAGE", 7),
+        NO_SUCH_IMAGE,
+        7,
     ),
-    "an unknown class": (lambda c: objects(c, 0, category_id=5), ("NO_SUCH_CLASS", 6)),
+    "an unknown class": (lambda c: objects(c, 0, category_id=5), NO_SUCH_CLASS, 6),
     "a class without a name": (
         lambda c: c["categories"].append(dict(id=9, name=" ")),
-        ("NAMELESS", 7),
+        NAMELESS,
+        7,
     ),
     "two classes of one name": (
         lambda c: c["categories"].append(dict(id=9, name="Käfer")),
-        ("SAME_CLASS", 7),
+        SAME_CLASS,
+        7,
     ),
     "a class nobody has": (
         lambda c: c["categories"].append(dict(id=9, name="wasp")),
-        ("UNUSED", 7),
+        UNUSED,
+        7,
     ),
-    "two objects of one id": (lambda c: objects(c, 1, id=1), ("SAME_OBJECT_ID", 7)),
-    "no box": (lambda c: objects(c, 0, bbox=None, segmentation=None), "NO_BOX"),
-    "a box from the mask": (lambda c: c["annotations"][0].pop("bbox"), ("MASK_BOX", 7)),
-    "three numbers": (lambda c: objects(c, 0, bbox=[1, 2, 3]), ("NO_BOX", 6)),
-    "a box in words": (lambda c: objects(c, 0, bbox="wide"), ("NO_BOX", 6)),
-    "NaN": (lambda c: objects(c, 0, bbox=[NAN, 2, 3, 4]), ("NO_BOX", 6)),
-    "infinite": (lambda c: objects(c, 0, bbox=[1, 2, 3, math.inf]), ("NO_BOX", 6)),
-    "negative": (lambda c: objects(c, 0, bbox=[20, 20, -9, 9]), ("NEGATIVE", 6)),
-    "outside": (lambda c: objects(c, 0, bbox=[64, 0, 9, 9]), ("OUTSIDE", 6)),
-    "empty": (lambda c: objects(c, 0, bbox=[1, 2, 0, 9]), ("EMPTY", 6)),
-    "relative": (lambda c: objects(c, 0, bbox=[0.1, 0.2, 0.5, 0.4]), ("EMPTY", 6)),
-    "over the edge": (lambda c: objects(c, 0, bbox=[-5, 8, 40, 30]), ("CLIPPED", 7)),
-    "no mask": (lambda c: c["annotations"][0].pop("segmentation"), ("NO_MASK", 6)),
-    "a mask that is a word": (lambda c: objects(c, 0, segmentation="x"), "BAD_MASK"),
+    "two objects of one id": (lambda c: objects(c, 1, id=1), SAME_OBJECT_ID, 7),
+    "no box": (lambda c: objects(c, 0, bbox=None, segmentation=None), NO_BOX, 6),
+    "a box from the mask": (lambda c: c["annotations"][0].pop("bbox"), MASK_BOX, 7),
+    "three numbers": (lambda c: objects(c, 0, bbox=[1, 2, 3]), NO_BOX, 6),
+    "a box in words": (lambda c: objects(c, 0, bbox="wide"), NO_BOX, 6),
+    "NaN": (lambda c: objects(c, 0, bbox=[NAN, 2, 3, 4]), NO_BOX, 6),
+    "infinite": (lambda c: objects(c, 0, bbox=[1, 2, 3, math.inf]), NO_BOX, 6),
+    "negative": (lambda c: objects(c, 0, bbox=[20, 20, -9, 9]), NEGATIVE, 6),
+    "outside": (lambda c: objects(c, 0, bbox=[64, 0, 9, 9]), OUTSIDE, 6),
+    "empty": (lambda c: objects(c, 0, bbox=[1, 2, 0, 9]), EMPTY, 6),
+    "relative": (lambda c: objects(c, 0, bbox=[0.1, 0.2, 0.5, 0.4]), EMPTY, 6),
+    "over the edge": (lambda c: objects(c, 0, bbox=[-5, 8, 40, 30]), CLIPPED, 7),
+    "no mask": (lambda c: c["annotations"][0].pop("segmentation"), NO_MASK, 6),
+    "a mask that is a word": (lambda c: objects(c, 0, segmentation="x"), BAD_MASK, 6),
     "a polygon of NaN": (
         lambda c: objects(c, 0, segmentation=[[1, 2, NAN, 4, 5, 6]]),
-        ("BAD_MASK", 6),
+        BAD_MASK,
+        6,
     ),
     "an odd polygon": (
         lambda c: objects(c, 0, segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
-        ("BAD_MASK", 6),
+        BAD_MASK,
+        6,
     ),
     "a polygon to the moon": (
         lambda c: objects(c, 0, segmentation=[[0, 0, 1e15, 0, 1e15, 1e15]]),
-        ("BAD_MASK", 6),
+        BAD_MASK,
+        6,
     ),
     "runs of half a pixel": (
         lambda c: objects(c, 0, segmentation=dict(size=[48, 64], counts=[0.5, 3071.5])),
-        ("BAD_MASK", 6),
+        BAD_MASK,
+        6,
     ),
     "a mask of another size": (
         lambda c: objects(c, 0, segmentation=rle(width=HEIGHT, height=WIDTH)),
-        ("BAD_MASK", 6),
+        BAD_MASK,
+        6,
     ),
     "runs that do not add up": (
         lambda c: objects(c, 0, segmentation=dict(size=[48, 64], counts=[5, 6])),
-        ("BAD_MASK", 6),
+        BAD_MASK,
+        6,
     ),
     "damaged run lengths": (
         lambda c: objects(c, 0, segmentation=dict(size=[48, 64], counts="PP\x7fP")),
-        ("BAD_MASK", 6),
+        BAD_MASK,
+        6,
     ),
     "a line for a mask": (
         lambda c: objects(c, 0, segmentation=[[1, 2, 30, 4]]),
-        ("FLAT_MASK", 6),
+        FLAT_MASK,
+        6,
     ),
     "a mask outside": (
         lambda c: objects(c, 0, segmentation=[[70, 70, 90, 70, 90, 90]]),
-        ("FLAT_MASK", 6),
+        FLAT_MASK,
+        6,
     ),
     "a mask elsewhere": (
         lambda c: objects(c, 0, bbox=[40, 30, 20, 15]),
-        ("STRAY_MASK", 7),
+        STRAY_MASK,
+        7,
     ),
-    "no objects": (lambda c: c["annotations"].clear(), ("NOTHING", 0)),
+    "no objects": (lambda c: c["annotations"].clear(), NOTHING, 0),
 }
-ALSO = {  # what cannot but come along
-    "NOTHING": {coco_check.UNUSED},
-    "MISSING": {coco_check.NOT_LISTED},
-    "NAMELESS": {coco_check.NOT_LISTED},
-    "NO_BOX": {coco_check.NO_MASK},
-    "SAME_ID": {coco_check.NO_SUCH_IMAGE},
+ALSO = {  # the problems that come with another
+    NOTHING: {UNUSED},
+    MISSING: {NOT_LISTED},
+    NAMELESS: {NOT_LISTED},
+    NO_BOX: {NO_MASK},
+    SAME_ID: {NO_SUCH_IMAGE},
 }
 
 
 @pytest.mark.parametrize("case", DAMAGE)
 def test_damage(healthy, case):
     root, content = healthy
-    damage, expected = DAMAGE[case]
+    damage, problem, left = DAMAGE[case]
     content = copy.deepcopy(content)
     damage(content)
-    kind, left = expected if isinstance(expected, tuple) else (expected, None)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    part = examine(content, root, "train")
-    found = kinds(part)
-    assert set(found) - ALSO.get(kind, set()) == {getattr(coco_check, kind)}, found
-    assert part.findings.stop == getattr(coco_check, kind).stops
-    if left is not None:
-        assert sum(map(len, part.annotations)) == left
-    for one in (one for there in part.annotations for one in there):
-        assert np.isfinite(one["bbox"]).all()
-        assert one["area"] > 0
+    split = examine(content, root, "train")
+    assert set(problems(split)) - ALSO.get(problem, set()) == {problem}
+    assert split.problems.stop == problem.stops
+    assert sum(map(len, split.annotations)) == left
+    for annotation in itertools.chain.from_iterable(split.annotations):
+        assert np.isfinite(annotation["bbox"]).all()
+        assert annotation["area"] > 0
     assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    # Cleaned, nothing but what no one can mend is wrong with it.
-    again = examine(as_content(part), root, "train")
-    left_wrong = {coco_check.NOTHING, coco_check.UNUSED, coco_check.NOT_LISTED}
-    assert set(kinds(again)) <= left_wrong | {coco_check.STRAY_MASK}
+    # The cleaned file has no problems except those that cleaning cannot solve.
+    again = examine(as_content(split), root, "train")
+    unsolved = {NOTHING, UNUSED, NOT_LISTED}
+    assert set(problems(again)) <= unsolved | {STRAY_MASK}
 
 
-def as_content(part):
-    annotations = [one for there in part.annotations for one in there]
-    annotations = [dict(one, id=i) for i, one in enumerate(annotations)]
-    images = part.images
-    return dict(images=images, annotations=annotations, categories=part.categories)
+def as_content(split):
+    annotations = itertools.chain.from_iterable(split.annotations)
+    annotations = [dict(annotation, id=i) for i, annotation in enumerate(annotations)]
+    images = split.images
+    return dict(images=images, annotations=annotations, categories=split.categories)
 
 
 @pytest.mark.parametrize("size", [(None, None), (0, 0), (64.0, 48.0)])
@@ -217,9 +265,9 @@ def test_sizes_that_are_not_said(healthy, size):
     content = copy.deepcopy(content)
     for image in content["images"]:
         image["width"], image["height"] = size
-    part = examine(content, root, "train")
-    assert kinds(part) == {}
-    assert part.sizes == [(WIDTH, HEIGHT)] * 6
+    split = examine(content, root, "train")
+    assert problems(split) == {}
+    assert split.sizes == [(WIDTH, HEIGHT)] * 6
 
 
 def damaged_file(root, name, content):
@@ -234,19 +282,19 @@ def whole_file(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["bad.jpg", "bad.png", "bad.tif", "bad.webp"])
-@pytest.mark.parametrize("part", [0, 0.5, 0.9])
-def test_images_that_are_cut_short(tmp_path, name, part):
+@pytest.mark.parametrize("share", [0, 0.5, 0.9])
+def test_images_that_are_cut_short(tmp_path, name, share):
     whole = whole_file(tmp_path, name)
-    content = damaged_file(tmp_path, name, whole[: int(part * len(whole))])
-    part = examine(content, tmp_path, "train")
-    (found,) = kinds(part)[coco_check.UNREADABLE]
-    assert found.startswith(name)
-    assert part.files == ["good.jpg"]
+    content = damaged_file(tmp_path, name, whole[: int(share * len(whole))])
+    split = examine(content, tmp_path, "train")
+    (message,) = problems(split)[UNREADABLE]
+    assert message.startswith(name)
+    assert split.files == ["good.jpg"]
 
 
 def test_text_named_as_an_image(tmp_path):
-    part = examine(damaged_file(tmp_path, "a.jpg", b"hello"), tmp_path, "train")
-    assert kinds(part)[coco_check.UNREADABLE] == ["a.jpg: not an image"]
+    split = examine(damaged_file(tmp_path, "a.jpg", b"hello"), tmp_path, "train")
+    assert problems(split)[UNREADABLE] == ["a.jpg: not an image"]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16", "CMYK"])
@@ -257,27 +305,27 @@ def test_images_of_other_modes_are_read(tmp_path, mode):
     objects = [box(1, "x", "c")]
     categories = [dict(id="c", name="ant")]
     content = dict(images=listed, annotations=objects, categories=categories)
-    part = examine(content, tmp_path, "train")
-    assert kinds(part) == {}
-    assert part.images == [dict(id=1, file_name=name, width=WIDTH, height=HEIGHT)]
-    assert part.categories == [dict(id=1, name="ant")]
-    pixels, sample = part.sample(0)
+    split = examine(content, tmp_path, "train")
+    assert problems(split) == {}
+    assert split.images == [dict(id=1, file_name=name, width=WIDTH, height=HEIGHT)]
+    assert split.categories == [dict(id=1, name="ant")]
+    pixels, sample = split.sample(0)
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert sample.gt_instances.masks.sum() == 600
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_photographs_that_exif_turns(tmp_path, orientation):
-    """Annotated as shown, it is well; as stored, --fix turns the annotation."""
+    """Annotations as shown stay; those as stored are turned."""
     photograph(tmp_path / "a.jpg", orientation=orientation)
     swaps = orientation >= 5
     stored = dict(id=1, file_name="a.jpg", width=WIDTH, height=HEIGHT)
     content = dict(images=[stored], annotations=[box(1, 1)], categories=CATEGORIES[:1])
-    part = examine(content, tmp_path, "train")
-    assert set(kinds(part)) == ({coco_check.AS_STORED} if swaps else set())
+    split = examine(content, tmp_path, "train")
+    assert set(problems(split)) == ({AS_STORED} if swaps else set())
     shown = (HEIGHT, WIDTH) if swaps else (WIDTH, HEIGHT)
-    assert part.sizes == [shown]
-    pixels, sample = part.sample(0)
+    assert split.sizes == [shown]
+    pixels, sample = split.sample(0)
     assert pixels.shape[1::-1] == shown
     if not swaps:
         return
@@ -289,26 +337,26 @@ def test_photographs_that_exif_turns(tmp_path, orientation):
     truth = PIL.ImageOps.exif_transpose(PIL.Image.open(tmp_path / "mask.png"))
     assert (sample.gt_instances.masks[0] == np.asarray(truth)).all()
     content["images"] = [dict(stored, width=HEIGHT, height=WIDTH)]
-    assert coco_check.AS_STORED not in kinds(examine(content, tmp_path, "train"))
+    assert AS_STORED not in problems(examine(content, tmp_path, "train"))
 
 
 def test_validation_has_the_ids_of_training(healthy):
-    """Its own ids and order do not count, but a class that was not trained does."""
+    """The file's own ids and order do not count; a class that is not trained does."""
     root, content = healthy
     trained = examine(content, root, "train").categories
     other = copy.deepcopy(content)
     new = {3: 1, 7: 2}
-    for one in other["annotations"]:
-        one["category_id"] = new[one["category_id"]]
+    for annotation in other["annotations"]:
+        annotation["category_id"] = new[annotation["category_id"]]
     other["categories"] = [dict(id=new[c["id"]], name=c["name"]) for c in CATEGORIES]
-    part = examine(other, root, "val", trained)
-    assert kinds(part) == {}
-    ids = [a["category_id"] for there in part.annotations for a in there]
+    split = examine(other, root, "val", trained)
+    assert problems(split) == {}
+    ids = [a["category_id"] for of_image in split.annotations for a in of_image]
     assert ids == [a["category_id"] for a in content["annotations"]]
     other["categories"][0]["name"] = "wasp"
-    part = examine(other, root, "val", trained)
-    assert len(kinds(part)[coco_check.NOT_TRAINED]) == 4
-    assert part.categories == trained
+    split = examine(other, root, "val", trained)
+    assert len(problems(split)[NOT_TRAINED]) == 4
+    assert split.categories == trained
 
 
 def test_no_folder(tmp_path):
@@ -322,11 +370,11 @@ def test_compressed_runs_are_checked_as_pycocotools_reads_them():
         height, width = rng.integers(1, 40, 2)
         mask = (rng.random((height, width)) < rng.random()).astype(np.uint8)
         counts = mask_api.encode(np.asfortranarray(mask))["counts"].decode()
-        found, read = read_mask(
+        written, encoded = read_mask(
             dict(size=[int(height), int(width)], counts=counts), width, height
         )
-        assert (mask_api.decode(read) == mask).all()
-        assert found["counts"] == counts
+        assert (mask_api.decode(encoded) == mask).all()
+        assert written["counts"] == counts
         for wrong in (counts[:-1], counts + "0P", "", "é"):
             other = dict(size=[int(height), int(width)], counts=wrong)
-            assert read_mask(other, width, height) == (None, None)
+            assert read_mask(other, width, height) is None

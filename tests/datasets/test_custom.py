@@ -1,4 +1,4 @@
-"""Somebody's own data, from the command line to the trained model."""
+"""Custom data, from the command line to the trained model."""
 
 import copy
 import json
@@ -14,8 +14,8 @@ from mmengine.structures import InstanceData
 
 from convnext_dense.config.options import load_config
 from convnext_dense.datasets.custom import coco_check, label_check
-from convnext_dense.datasets.custom.draw_split import split
-from convnext_dense.datasets.custom.layouts import find
+from convnext_dense.datasets.custom.draw_split import draw_split
+from convnext_dense.datasets.custom.layouts import find_dataset
 from convnext_dense.datasets.custom.prepare import IN_BOTH, Options, examine, prepare
 from convnext_dense.errors import InputError
 
@@ -40,7 +40,7 @@ ADE = ROOT / "configs/seg/upernet_convnext_t_ade20k.py"
 
 @pytest.fixture(scope="module")
 def detection(tmp_path_factory):
-    """A folder with a COCO file for each split; the second has other ids."""
+    """A folder with a COCO file for each split; that of val has other ids."""
     root = tmp_path_factory.mktemp("objects")
     content = coco(root / "images")
     save(content, root / "train.json")
@@ -49,8 +49,8 @@ def detection(tmp_path_factory):
         dict(id=1, name="ant <b>"),
         dict(id="2", name="Käfer"),
     ]
-    for one in other["annotations"]:
-        one["category_id"] = {3: 1, 7: "2"}[one["category_id"]]
+    for annotation in other["annotations"]:
+        annotation["category_id"] = {3: 1, 7: "2"}[annotation["category_id"]]
     save(other, root / "val.json")
     return root
 
@@ -67,26 +67,30 @@ def coco_options(root, **more):
     return Options(**{key: str(value) for key, value in {**named, **more}.items()})
 
 
-def turned(file, given, work_dir, epochs=2):
+def fitted(file, data, work_dir, epochs=2):
+    """A config fitted to the data."""
     cfg = load_config(str(file), work_dir=str(work_dir))
-    prepare(cfg, given, epochs)
+    prepare(cfg, data, epochs)
     return cfg
 
 
 def test_any_ids_and_order_give_the_right_labels(detection, tmp_path):
-    """Names by label of mmdet's data set are those of the file; predictions that
-    equal the truth score 1 by mmdet's metric, on a file with other ids too."""
-    given = coco_options(
+    """mmdet's data sets have the objects of the file, under the right class names.
+
+    Predictions that equal the truth have an AP of 1 by mmdet's metric, also on a file
+    with other ids.
+    """
+    data = coco_options(
         detection, val_json=detection / "val.json", val_images=detection / "images"
     )
-    cfg = turned(COCO, given, tmp_path)
+    cfg = fitted(COCO, data, tmp_path)
     content = json.loads((detection / "train.json").read_text("utf-8"))
     name_of = {c["id"]: c["name"] for c in content["categories"]}
     file_of = {i["id"]: i["file_name"] for i in content["images"]}
     truth = {}
-    for one in content["annotations"]:
-        entry = name_of[one["category_id"]], tuple(one["bbox"])
-        truth.setdefault(file_of[one["image_id"]], set()).add(entry)
+    for annotation in content["annotations"]:
+        entry = name_of[annotation["category_id"]], tuple(annotation["bbox"])
+        truth.setdefault(file_of[annotation["image_id"]], set()).add(entry)
     with DefaultScope.overwrite_default_scope("mmdet"):
         metric = METRICS.build(cfg.val_evaluator)
         for split_name in ("train", "val"):
@@ -95,13 +99,13 @@ def test_any_ids_and_order_give_the_right_labels(detection, tmp_path):
             classes = dataset.metainfo["classes"]
             for i in range(len(dataset)):
                 info = dataset.get_data_info(i)
-                found = set()
-                for one in info["instances"]:
-                    x1, y1, x2, y2 = one["bbox"]
-                    corner = (x1, y1, x2 - x1, y2 - y1)
-                    found.add((classes[one["bbox_label"]], corner))
+                objects = set()
+                for instance in info["instances"]:
+                    x1, y1, x2, y2 = instance["bbox"]
+                    box_at = (x1, y1, x2 - x1, y2 - y1)
+                    objects.add((classes[instance["bbox_label"]], box_at))
                 name = info["img_path"].removeprefix(f"{detection / 'images'}/")
-                assert found == truth.get(name, set())
+                assert objects == truth.get(name, set())
     metric.dataset_meta = dataset.metainfo
     metric.process({}, [perfect(dataset[i]["data_samples"]) for i in range(6)])
     result = metric.evaluate(6)
@@ -122,7 +126,7 @@ def perfect(sample):
 
 @pytest.mark.parametrize("file", [COCO, MASK])
 def test_every_head_gets_its_classes(file, detection, tmp_path):
-    cfg = turned(file, coco_options(detection), tmp_path)
+    cfg = fitted(file, coco_options(detection), tmp_path)
     heads = cfg.model.roi_head.bbox_head
     heads = heads if isinstance(heads, list) else [heads]
     numbers = [head.num_classes for head in (*heads, cfg.model.roi_head.mask_head)]
@@ -133,18 +137,18 @@ def test_every_head_gets_its_classes(file, detection, tmp_path):
 
 
 def test_schedules_keep_their_shape(detection, segmentation, tmp_path):
-    det = turned(COCO, coco_options(detection), tmp_path / "a", 12)
+    det = fitted(COCO, coco_options(detection), tmp_path / "a", 12)
     assert det.train_cfg.max_epochs == 12
     warmup, steps = det.param_scheduler
     assert (steps.milestones, steps.end) == ([9, 11], 12)  # 27 and 33 of 36
     assert warmup.end == round(0.1 * 12 * 3)  # five images to train on, two a step
-    seg = turned(ADE, folder_options(segmentation), tmp_path / "b", 100)
+    seg = fitted(ADE, folder_options(segmentation), tmp_path / "b", 100)
     assert seg.train_cfg.max_iters == 200  # four images to train on, two a step
     assert seg.train_cfg.val_interval == 10
     assert seg.default_hooks.checkpoint.interval == 10
     warmup, poly = seg.param_scheduler
     assert (warmup.end, poly.begin, poly.end) == (2, 2, 200)  # 1500 of 160000
-    sized = turned(COCO, coco_options(detection), tmp_path / "c", None)
+    sized = fitted(COCO, coco_options(detection), tmp_path / "c", None)
     assert sized.train_cfg.max_epochs == 300
     assert sized.train_cfg.val_interval == 15
 
@@ -156,7 +160,7 @@ def folder_options(root, **more):
 
 
 def test_label_maps_reach_mmseg(segmentation, tmp_path):
-    cfg = turned(ADE, folder_options(segmentation), tmp_path)
+    cfg = fitted(ADE, folder_options(segmentation), tmp_path)
     assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes
     assert cfg.model.decode_head.num_classes == 3
     assert "LoadAnnotations" not in str(cfg.tta_pipeline)
@@ -170,9 +174,9 @@ def test_label_maps_reach_mmseg(segmentation, tmp_path):
 
 def test_reduce_zero_label(tmp_path):
     write_label_maps(tmp_path, 3)
-    given = folder_options(tmp_path, color_map="")
-    given.reduce_zero_label = True
-    cfg = turned(ADE, given, tmp_path / "run")
+    data = folder_options(tmp_path, color_map="")
+    data.reduce_zero_label = True
+    cfg = fitted(ADE, data, tmp_path / "run")
     assert cfg.model.decode_head.num_classes == 2
     with DefaultScope.overwrite_default_scope("mmseg"):
         sample = DATASETS.build(cfg.val_dataloader.dataset)[0]["data_samples"]
@@ -180,22 +184,22 @@ def test_reduce_zero_label(tmp_path):
     assert np.unique(labels).tolist() == [0, 1, 255]
 
 
-def test_the_split_is_seeded_and_whole(detection, tmp_path):
-    part = examine(coco_options(detection))
+def test_the_drawn_split_is_seeded_and_complete(detection, tmp_path):
+    train, val = examine(coco_options(detection))
     again = examine(coco_options(detection))
-    assert [p.files for p in part] == [p.files for p in again]
+    assert [train.files, val.files] == [split.files for split in again]
     other = examine(coco_options(detection), seed=3)
-    assert [p.files for p in part] != [p.files for p in other]
-    assert set(part[0].files).isdisjoint(part[1].files)
-    assert len(part[0].files) + len(part[1].files) == 6
-    part[1].write(tmp_path / "val.json")
+    assert [train.files, val.files] != [split.files for split in other]
+    assert set(train.files).isdisjoint(val.files)
+    assert len(train.files) + len(val.files) == 6
+    val.write(tmp_path / "val.json")
     written = json.loads((tmp_path / "val.json").read_text("utf-8"))
     ids = {image["id"] for image in written["images"]}
-    assert {one["image_id"] for one in written["annotations"]} <= ids
+    assert {a["image_id"] for a in written["annotations"]} <= ids
 
 
-def test_no_class_is_held_out_whole(tmp_path):
-    """Ten images, each with a class of its own: few can be held out."""
+def test_training_keeps_every_class(tmp_path):
+    """Of ten images, each with a class that no other has, few can be held out."""
     for i in range(10):
         photograph(tmp_path / f"images/{i}.jpg", i)
     content = dict(
@@ -204,9 +208,9 @@ def test_no_class_is_held_out_whole(tmp_path):
         + [box(10 + i, i, 10) for i in range(10)],
         categories=[dict(id=i, name=str(i)) for i in range(11)],
     )
-    part = coco_check.examine(content, tmp_path / "images", "train")
+    split = coco_check.examine(content, tmp_path / "images", "train")
     for seed in range(5):
-        train, val = split(part, seed)
+        train, val = draw_split(split, seed)
         assert len(val.files) >= 1
         trained = {label for counter in train.objects for label in counter}
         missing = {label for counter in val.objects for label in counter} - trained
@@ -227,14 +231,14 @@ def test_images_in_both_splits_are_named(detection, tmp_path):
     _, val = examine(
         coco_options(detection, val_json=tmp_path / "val.json", val_images=tmp_path)
     )
-    assert dict(val.findings)[IN_BOTH] == ["copy.jpg"]
+    assert dict(val.problems)[IN_BOTH] == ["copy.jpg"]
 
 
 def test_detection_trains_without_masks_and_goes_on(tool, detection, tmp_path):
-    """Boxes alone, a crowd, an image without objects, ids with gaps."""
+    """The data has boxes only, a crowd, an image without objects, ids with gaps."""
     content = json.loads((detection / "train.json").read_text("utf-8"))
-    for one in content["annotations"]:
-        del one["segmentation"]
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
     run = tmp_path / "run"
     data = [
         *("--train-json", save(content, tmp_path / "boxes.json")),
@@ -250,13 +254,13 @@ def test_detection_trains_without_masks_and_goes_on(tool, detection, tmp_path):
     meta = torch.load(run / "epoch_1.pth", weights_only=False)["meta"]["dataset_meta"]
     assert meta["classes"] == ("ant <b>", "Käfer")
     assert list(meta["category_ids"]) == [3, 7]
-    # More images since: a run that goes on keeps the splits it began with.
+    # The file changes, but a run that is resumed keeps the splits with which it began.
     before = (run / "data/train.json").read_text()
     content["images"].pop()
     save(content, tmp_path / "boxes.json")
     done = tool("train", DET, *data, "--epochs", 2, "--resume", *options())
     assert done.code == 0
-    assert "the splits are those the run began with" in done.out
+    assert "the run keeps the splits with which it began" in done.out
     assert (run / "data/train.json").read_text() == before
     assert (run / "epoch_2.pth").is_file()
     # The run's own config and checkpoint need no more options.
@@ -269,8 +273,8 @@ def test_detection_trains_without_masks_and_goes_on(tool, detection, tmp_path):
         *("--out", "out", "--cfg-options", "model.test_cfg.rcnn.score_thr=0."),
     )
     assert done.code == 0, done.err
-    found = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert {one["category_id"] for one in found} <= {3, 7}
+    predictions = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert {prediction["category_id"] for prediction in predictions} <= {3, 7}
     images = json.loads((tmp_path / "out/images.json").read_text("utf-8"))
     assert images["categories"] == [
         dict(id=3, name="ant <b>"),
@@ -305,10 +309,10 @@ def test_a_model_that_needs_masks(detection, tmp_path):
     (tmp_path / "solo.py").write_text(
         f"_base_ = '{MASK}'\nmodel = dict(_delete_=True, type='SOLO', num_classes=3)"
     )
-    given = coco_options(detection)
-    given.boxes_only = True
+    data = coco_options(detection)
+    data.boxes_only = True
     with pytest.raises(InputError, match="its SOLO needs masks"):
-        turned(tmp_path / "solo.py", given, tmp_path / "run")
+        fitted(tmp_path / "solo.py", data, tmp_path / "run")
 
 
 LAYOUTS = {
@@ -338,10 +342,10 @@ def test_layouts_of_coco_files(tmp_path, layout):
         photograph(tmp_path / folder / f"{i}.jpg")
         content = dict(images=[dict(id=1, file_name=f"{i}.jpg")])
         save(content, tmp_path / file)
-    scope, found = find(tmp_path)
+    scope, paths = find_dataset(tmp_path)
     assert scope == "mmdet"
-    assert list(found) == ["train", "val"][: len(files)]
-    for source, file, folder in zip(found.values(), files, folders, strict=True):
+    assert list(paths) == ["train", "val"][: len(files)]
+    for source, file, folder in zip(paths.values(), files, folders, strict=True):
         assert source.annotations == tmp_path / file
         assert source.images == tmp_path / folder
 
@@ -363,51 +367,51 @@ def test_layouts_of_label_maps(tmp_path, layout):
     for images, labels in LABEL_LAYOUTS[layout]:
         photograph(tmp_path / images / "a.jpg")
         save_labels(label_array(), tmp_path / labels / "a.png")
-    scope, found = find(tmp_path)
+    scope, paths = find_dataset(tmp_path)
     assert scope == "mmseg"
     assert [
         (str(s.images.relative_to(tmp_path)), str(s.annotations.relative_to(tmp_path)))
-        for s in found.values()
+        for s in paths.values()
     ] == LABEL_LAYOUTS[layout]
 
 
-def test_which_of_several_files_is_asked(tmp_path):
+def test_several_files_for_one_split_are_refused(tmp_path):
     for name in ("train_a.json", "train_b.json"):
         save({}, tmp_path / name)
     with pytest.raises(InputError, match=r"2 files for train: train_a.json, train_b"):
-        find(tmp_path)
+        find_dataset(tmp_path)
 
 
 def test_classes_of_the_command_line(tmp_path):
     write_label_maps(tmp_path, 3)
-    given = folder_options(tmp_path, color_map="")
-    given.classes = ["ground", "beetle", "ant", "wasp"]
-    part, _ = examine(given)
-    assert part.classes == ("ground", "beetle", "ant", "wasp")
-    assert dict(part.findings) == {label_check.UNUSED: ["wasp"]}
+    data = folder_options(tmp_path, color_map="")
+    data.classes = ["ground", "beetle", "ant", "wasp"]
+    train, _ = examine(data)
+    assert train.classes == ("ground", "beetle", "ant", "wasp")
+    assert dict(train.problems) == {label_check.UNUSED: ["wasp"]}
     (tmp_path / "names.txt").write_text("ground\nbeetle\n\nant\n")
-    given.classes = [str(tmp_path / "names.txt")]
-    assert examine(given)[0].classes == ("ground", "beetle", "ant")
-    given.classes = ["ground", "ground"]
+    data.classes = [str(tmp_path / "names.txt")]
+    assert examine(data)[0].classes == ("ground", "beetle", "ant")
+    data.classes = ["ground", "ground"]
     with pytest.raises(InputError, match="given twice"):
-        examine(given)
-    given.color_map = str(color_map(tmp_path / "colors.txt"))
-    given.classes = ["a", "b"]
+        examine(data)
+    data.color_map = str(color_map(tmp_path / "colors.txt"))
+    data.classes = ["a", "b"]
     with pytest.raises(InputError, match="both name the classes"):
-        examine(given)
+        examine(data)
 
 
 def test_a_config_without_heads(detection, tmp_path):
     cfg = load_config(str(DET), work_dir=str(tmp_path))
     cfg.model = Config(dict(type="X", data_preprocessor=dict(num_classes=3)))
     cfg.val_evaluator.metric = "bbox"
-    with pytest.raises(InputError, match="no num_classes in its model"):
+    with pytest.raises(InputError, match="its model has no num_classes"):
         prepare(cfg, coco_options(detection), 1)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the real samples are not here")
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the samples of COCO")
 def test_real_data(tool, tmp_path):
-    """coco_tiny, as objects and as label maps, has nothing wrong."""
+    """coco_tiny has no problems, as objects or as label maps."""
     data = SHARED / "data/coco_tiny"
     done = tool("inspect_data", "--data", data)
     assert done.code == 0

@@ -1,4 +1,4 @@
-"""Annotations turned as EXIF says, beside what Pillow does to the image."""
+"""Annotations are turned by EXIF exactly as Pillow turns the image."""
 
 import io
 
@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as mask_api
 
 from convnext_dense.datasets.custom.exif import turn_annotation, turn_map
-from convnext_dense.utils.masks import to_rle
+from convnext_dense.utils.masks import to_bitmap
 
 from ..helpers.custom_data import HEIGHT, WIDTH, box, rle
 
@@ -31,22 +31,22 @@ def test_maps(orientation):
 
 
 @pytest.mark.parametrize("orientation", ALL)
-@pytest.mark.parametrize("kind", ["polygon", "rle", "counts", "box"])
-def test_annotations(orientation, kind):
-    """An L, which no turn leaves as it is."""
+@pytest.mark.parametrize("mask_format", ["polygon", "rle", "counts", "box"])
+def test_annotations(orientation, mask_format):
+    """The mask is an L, which every turn changes."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[5:40, 10:20] = mask[30:40, 10:60] = 1
     annotation = box(1, 1, at=(10, 5, 50, 35))
-    if kind == "polygon":
+    if mask_format == "polygon":
         points = [10, 5, 20, 5, 20, 30, 60, 30, 60, 40, 10, 40]
         annotation["segmentation"] = [points]
-    elif kind == "box":
+    elif mask_format == "box":
         del annotation["segmentation"]
     else:
         encoded = mask_api.encode(np.asfortranarray(mask))
         counts = encoded["counts"].decode()
         annotation["segmentation"] = dict(size=[HEIGHT, WIDTH], counts=counts)
-    if kind == "counts":
+    if mask_format == "counts":
         annotation["segmentation"] = rle((10, 5, 50, 35), compressed=False)
         mask[5:40, 10:60] = 1
     turned = turn_annotation(annotation, orientation, WIDTH, HEIGHT)
@@ -54,6 +54,6 @@ def test_annotations(orientation, kind):
     rows, columns = np.flatnonzero(truth.any(1)), np.flatnonzero(truth.any(0))
     x, y = columns[0], rows[0]
     assert turned["bbox"] == [x, y, columns[-1] + 1 - x, rows[-1] + 1 - y]
-    if kind != "box":
-        decoded = mask_api.decode(to_rle(turned["segmentation"], *truth.shape))
-        assert (decoded == truth).all()
+    if mask_format != "box":
+        bitmap = to_bitmap(turned["segmentation"], *truth.shape)
+        assert (bitmap == truth).all()

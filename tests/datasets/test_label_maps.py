@@ -1,4 +1,4 @@
-"""Label maps of every kind are read alike, and what is wrong with them is found."""
+"""Label maps of every format are read alike, and their problems are found."""
 
 import json
 
@@ -22,18 +22,19 @@ from ..helpers.custom_data import (
     write_label_maps,
 )
 
-KINDS = ["grey", "palette", "three channels", "16 bits", "colors"]
+FORMATS = ["grey", "palette", "three channels", "16 bits", "colors"]
 
 
-def kinds(part):
-    return dict(part.findings)
+def problems(split):
+    """The names that have each problem."""
+    return dict(split.problems)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_reads_alike(tmp_path, kind):
-    file = save_labels(label_array(), tmp_path / "a.png", kind)
+@pytest.mark.parametrize("label_format", FORMATS)
+def test_every_format_reads_alike(tmp_path, label_format):
+    file = save_labels(label_array(), tmp_path / "a.png", label_format)
     colors = None
-    if kind == "colors":
+    if label_format == "colors":
         colors = read_color_map(color_map(tmp_path / "colors.txt")).colors
     assert (read_label_map(file, colors) == label_array()).all()
 
@@ -100,9 +101,9 @@ def test_colors_of_one_name_and_ignored_ones(tmp_path):
         ("", "has no colours"),
         ("road\nsky\n", "has no colours"),
         ("1 2 300 road", "300"),
-        ("1 2 3 road\n1 2 3 sky", "road and sky are both"),
+        ("1 2 3 road\n1 2 3 sky", "road and sky both have"),
         ('{"road": "blue"}', "road"),
-        ('{"road": [1, 2]}', "not 3 x 0 to 255"),
+        ('{"road": [1, 2]}', "give three numbers from 0 to 255"),
         ('{"road": ', "--color-map"),
     ],
 )
@@ -114,20 +115,20 @@ def test_color_maps_that_are_none(tmp_path, text, says):
         read_color_map(str(tmp_path / "none"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_healthy_folder_has_nothing_wrong(tmp_path, kind):
-    write_label_maps(tmp_path, kind=kind)
+@pytest.mark.parametrize("label_format", FORMATS)
+def test_a_healthy_folder_has_nothing_wrong(tmp_path, label_format):
+    write_label_maps(tmp_path, label_format=label_format)
     colors = None
-    if kind == "colors":
+    if label_format == "colors":
         colors = read_color_map(color_map(tmp_path / "colors.txt")).colors
     classes = tuple(COLORS) if colors else None
-    part = examine(tmp_path / "images", tmp_path / "labels", "train", classes, colors)
-    assert kinds(part) == {}
-    assert part.classes == (classes or ("class 0", "class 1", "class 2"))
-    for i, counter in enumerate(part.pixels):
+    split = examine(tmp_path / "images", tmp_path / "labels", "train", classes, colors)
+    assert problems(split) == {}
+    assert split.classes == (classes or ("class 0", "class 1", "class 2"))
+    for i, counter in enumerate(split.pixels):
         labels = label_array(i)
         assert counter == {c: (labels == c).sum() for c in range(3)}
-        _, sample = part.sample(i)
+        _, sample = split.sample(i)
         assert (sample.gt_sem_seg.data[0].numpy() == labels).all()
 
 
@@ -155,46 +156,49 @@ def damage_turn(root):
 
 
 DAMAGE = {
-    "another size": (damage_size, "OTHER_SIZE", 3),
-    "a strange value": (damage_value, "NO_SUCH_LABEL", 4),
-    "text": (damage_text, "UNREADABLE_LABELS", 3),
-    "a truncated image": (damage_image, "UNREADABLE", 3),
-    "labelled as stored": (damage_turn, "AS_STORED", 4),
+    "another size": (damage_size, label_check.OTHER_SIZE, 3),
+    "a strange value": (damage_value, label_check.NO_SUCH_LABEL, 4),
+    "text": (damage_text, label_check.UNREADABLE_LABELS, 3),
+    "a truncated image": (damage_image, label_check.UNREADABLE, 3),
+    "labelled as stored": (damage_turn, label_check.AS_STORED, 4),
     "no label map": (
         lambda root: (root / "labels/Bild 0 ü.png").unlink(),
-        "NO_LABELS",
+        label_check.NO_LABELS,
         3,
     ),
-    "no image": (lambda root: (root / "images/Bild 0 ü.jpg").unlink(), "NO_IMAGE", 3),
+    "no image": (
+        lambda root: (root / "images/Bild 0 ü.jpg").unlink(),
+        label_check.NO_IMAGE,
+        3,
+    ),
     "in colours": (
         lambda root: save_labels(label_array(), root / "labels/Bild 0 ü.png", "colors"),
-        "UNREADABLE_LABELS",
+        label_check.UNREADABLE_LABELS,
         3,
     ),
     "all ignored": (
         lambda root: save_labels(
             np.full((HEIGHT, WIDTH), 255, np.uint8), root / "labels/Bild 0 ü.png"
         ),
-        "ALL_IGNORED",
+        label_check.ALL_IGNORED,
         4,
     ),
 }
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_damage_and_its_mending(tmp_path, case):
-    damage, kind, left = DAMAGE[case]
+def test_damage_and_its_repair(tmp_path, case):
+    damage, problem, left = DAMAGE[case]
     write_label_maps(tmp_path)
     damage(tmp_path)
     names = ("ground", "Käfer", "ant")
-    part = examine(tmp_path / "images", tmp_path / "labels", "train", names)
-    kind = getattr(label_check, kind)
-    assert set(kinds(part)) == {kind}
-    assert len(part.files) == left
+    split = examine(tmp_path / "images", tmp_path / "labels", "train", names)
+    assert set(problems(split)) == {problem}
+    assert len(split.files) == left
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    folder = part.fixed(tmp_path / "fixed")
+    folder = split.fixed(tmp_path / "fixed")
     again = examine(tmp_path / "images", folder, "train", names)
-    assert not again.findings.stop
+    assert not again.problems.stop
     assert len(again.files) == left
     assert before.items() <= {p: p.read_bytes() for p in tmp_path.rglob("*.*")}.items()
     if case == "labelled as stored":
@@ -205,25 +209,26 @@ def test_damage_and_its_mending(tmp_path, case):
 
 
 def test_unknown_colors_are_named(tmp_path):
-    write_label_maps(tmp_path, kind="colors")
+    write_label_maps(tmp_path, label_format="colors")
     (tmp_path / "map").write_text("0 0 0 ground\n255 255 255 ignore\n10 200 10 ant")
     classes, colors = read_color_map(str(tmp_path / "map"))
-    part = examine(tmp_path / "images", tmp_path / "labels", "train", classes, colors)
-    found = kinds(part)[label_check.NO_SUCH_COLOR]
-    assert len(found) == 4
-    assert found[0].endswith("(200, 10, 10)")
+    split = examine(tmp_path / "images", tmp_path / "labels", "train", classes, colors)
+    names = problems(split)[label_check.NO_SUCH_COLOR]
+    assert len(names) == 4
+    assert names[0].endswith("(200, 10, 10)")
 
 
 @pytest.mark.parametrize(
-    ("values", "kind"), [((0, 255), "ONE_CLASS"), ((0, 100, 200), "FEW_VALUES")]
+    ("values", "problem"),
+    [((0, 255), label_check.ONE_CLASS), ((0, 100, 200), label_check.FEW_VALUES)],
 )
-def test_values_that_are_no_labels(tmp_path, values, kind):
+def test_values_that_are_no_labels(tmp_path, values, problem):
     labels = np.array(values, np.uint8)[label_array() % len(values)]
     photograph(tmp_path / "images/a.jpg")
     save_labels(labels, tmp_path / "labels/a.png")
-    part = examine(tmp_path / "images", tmp_path / "labels", "train")
-    assert getattr(label_check, kind) in kinds(part)
-    assert part.findings.stop
+    split = examine(tmp_path / "images", tmp_path / "labels", "train")
+    assert problem in problems(split)
+    assert split.problems.stop
 
 
 def test_names_with_an_ending_and_folders_below(tmp_path):
@@ -231,9 +236,9 @@ def test_names_with_an_ending_and_folders_below(tmp_path):
         photograph(tmp_path / f"images/city {i}/a_{i}.JPG")
         save_labels(label_array(), tmp_path / f"labels/city {i}/a_{i}_mask.png")
     photograph(tmp_path / "images/a.jpg")
-    part = examine(tmp_path / "images", tmp_path / "labels", "train")
-    assert kinds(part) == {label_check.NO_LABELS: ["a.jpg"]}
-    assert part.pairs[2] == ("city 2/a_2.JPG", "city 2/a_2_mask.png")
+    split = examine(tmp_path / "images", tmp_path / "labels", "train")
+    assert problems(split) == {label_check.NO_LABELS: ["a.jpg"]}
+    assert split.pairs[2] == ("city 2/a_2.JPG", "city 2/a_2_mask.png")
 
 
 def test_nothing_in_common(tmp_path):

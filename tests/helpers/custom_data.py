@@ -1,4 +1,4 @@
-"""Somebody's data, small: a COCO file and label maps, to train on and to damage."""
+"""Small custom data: a COCO file and label maps, to train on and to damage."""
 
 import json
 
@@ -7,12 +7,18 @@ import PIL.Image
 from pycocotools import mask as mask_api
 
 WIDTH, HEIGHT = 64, 48
-# Ids with gaps, not in order.
+# The ids have gaps and are not in order.
 CATEGORIES = [dict(id=7, name="Käfer"), dict(id=3, name="ant <b>")]
 
 
 def photograph(file, seed=0, mode="RGB", orientation=None, size=(WIDTH, HEIGHT)):
-    """Noise as an image file; ``orientation`` is EXIF's."""
+    """Write noise as an image file.
+
+    Args:
+        mode: Pillow's.
+        orientation: EXIF's, 1 to 8; None writes no EXIF orientation.
+        size: width and height.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 4), np.uint8)
     if mode == "I;16":
@@ -27,7 +33,14 @@ def photograph(file, seed=0, mode="RGB", orientation=None, size=(WIDTH, HEIGHT))
 
 
 def box(number, image, category=7, at=(10, 12, 30, 20), **more):
-    """An object whose mask is its box, as a polygon."""
+    """A COCO annotation whose mask is its box, as a polygon.
+
+    Args:
+        number: its id.
+        image, category: the ids of its image and category.
+        at: its box: x, y, width, height.
+        more: keys that replace others.
+    """
     x, y, w, h = at
     polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
     return {
@@ -38,6 +51,7 @@ def box(number, image, category=7, at=(10, 12, 30, 20), **more):
 
 
 def rle(at=(10, 12, 30, 20), compressed=True, width=WIDTH, height=HEIGHT):
+    """The RLE of a mask that fills a box, compressed or as a list of numbers."""
     x, y, w, h = at
     mask = np.zeros((height, width), np.uint8, order="F")
     mask[y : y + h, x : x + w] = 1
@@ -50,9 +64,10 @@ def rle(at=(10, 12, 30, 20), compressed=True, width=WIDTH, height=HEIGHT):
 
 
 def coco(root, images=6):
-    """Write images and return the content of a COCO file that lists them.
+    """Write images, and return the content of a COCO file that lists them.
 
-    Polygons, both kinds of RLE, a crowd region, an image without objects.
+    It has polygons, compressed and uncompressed RLE, a crowd region and an image
+    without objects.
     """
     listed = []
     for i in range(images):
@@ -68,11 +83,12 @@ def coco(root, images=6):
         box(6, 97, 3, (40, 20, 16, 24)),
         box(7, 96, 7),
     ]
-    objects = [one for one in objects if one["image_id"] > 100 - images]
+    objects = [o for o in objects if o["image_id"] > 100 - images]
     return dict(images=listed, annotations=objects, categories=CATEGORIES)
 
 
 def save(content, file):
+    """Write JSON, and return the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content), encoding="utf-8")
     return file
@@ -82,7 +98,7 @@ COLORS = {"ground": (0, 0, 0), "Käfer": (200, 10, 10), "ant": (10, 200, 10)}
 
 
 def label_array(seed=0):
-    """0, 1 and 2 in stripes, 255 in a corner, (HEIGHT, WIDTH) uint8."""
+    """Labels 0, 1 and 2 in stripes, 255 in a corner, (HEIGHT, WIDTH) uint8."""
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[:, 16 + seed : 32] = 1
     labels[:, 32:] = 2
@@ -90,35 +106,41 @@ def label_array(seed=0):
     return labels
 
 
-def save_labels(labels, file, kind="grey"):
-    """As a grey PNG, with a palette, in colours, or grey in three channels."""
+def save_labels(labels, file, label_format="grey"):
+    """Write a label map.
+
+    Args:
+        label_format: 'grey', '16 bits', 'palette', 'three channels' (grey) or
+            'colors', those of ``COLORS``.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "colors":
+    if label_format == "colors":
         table = np.zeros((256, 3), np.uint8)
         table[:3] = list(COLORS.values())
         table[255] = (255, 255, 255)
         image = PIL.Image.fromarray(table[labels])
-    elif kind == "three channels":
+    elif label_format == "three channels":
         image = PIL.Image.fromarray(np.stack([labels] * 3, -1))
-    elif kind == "16 bits":
+    elif label_format == "16 bits":
         image = PIL.Image.fromarray(labels.astype(np.uint16))
     else:
         image = PIL.Image.fromarray(labels)
-        if kind == "palette":
+        if label_format == "palette":
             image.putpalette(np.random.default_rng(0).bytes(768))
     image.save(file)
     return file
 
 
-def write_label_maps(root, images=4, kind="grey"):
-    """``root``/images and ``root``/labels."""
+def write_label_maps(root, images=4, label_format="grey"):
+    """Write images into ``root``/images and label maps into ``root``/labels."""
     for i in range(images):
         photograph(root / f"images/Bild {i} ü.jpg", i)
-        save_labels(label_array(i), root / f"labels/Bild {i} ü.png", kind)
+        save_labels(label_array(i), root / f"labels/Bild {i} ü.png", label_format)
     return root
 
 
 def color_map(file):
+    """Write the colour map of ``COLORS``, with white as 'ignore'."""
     lines = [f"{r} {g} {b} {name}" for name, (r, g, b) in COLORS.items()]
     file.write_text("\n".join([*lines, "255 255 255 ignore"]), encoding="utf-8")
     return file

@@ -1,4 +1,4 @@
-"""The page about a run: its numbers, and that it comes to be whatever happened."""
+"""The page about a run has the right numbers, and is written whatever happened."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData, PixelData
 from mmengine.utils import ManagerMixin
 from mmseg.structures import SegDataSample
-from pycocotools import mask as rle
+from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -29,8 +29,9 @@ from convnext_dense.engine import runner as engine_runner
 from convnext_dense.engine.runner import run
 from convnext_dense.optim.layer_decay import Layer, layers_of
 from convnext_dense.reports.run import curves, detection, figures, page, segmentation
-from convnext_dense.reports.run.examples import Findings, best_and_worst
 from convnext_dense.reports.run.hook import RunReportHook
+from convnext_dense.reports.run.results import ValidationResults, best_and_worst
+from convnext_dense.utils.masks import to_bitmap
 
 from ..helpers.mmengine_state import forget_instances, logged
 from ..helpers.runs import DET, SEG, options
@@ -143,7 +144,7 @@ def truth(labels, at, crowd=None, masks=None):
     return dict(boxes=boxes(*at), labels=labels, crowd=crowd, masks=masks)
 
 
-def found(labels, at, scores, masks=None):
+def prediction(labels, at, scores, masks=None):
     return dict(
         boxes=boxes(*at),
         labels=np.array(labels, int),
@@ -156,7 +157,7 @@ def found(labels, at, scores, masks=None):
 def scenes():
     """Truth and prediction of 12 images, 5 classes; none of class 4, some crowd."""
     rng = np.random.default_rng(0)
-    truths, founds = [], []
+    truths, predictions = [], []
     for number in range(12):
         count = 0 if number == 3 else rng.integers(1, 7)
         at = np.concatenate(
@@ -169,8 +170,8 @@ def scenes():
         guessed = np.concatenate([labels, labels[:extra]])
         wrong = rng.random(len(guessed)) < 0.25
         guessed = np.where(wrong, rng.integers(0, 5, len(guessed)), guessed)
-        founds.append(found(guessed, some, rng.random(len(guessed))))
-    return truths, founds
+        predictions.append(prediction(guessed, some, rng.random(len(guessed))))
+    return truths, predictions
 
 
 def polygon(box):
@@ -179,23 +180,23 @@ def polygon(box):
 
 
 def encoded(box):
-    return rle.merge(rle.frPyObjects(polygon(box), 120, 120))
+    return mask_api.merge(mask_api.frPyObjects(polygon(box), 120, 120))
 
 
 def coco_file(truths, path):
-    """As an annotation tool would write it, with its own ids."""
+    """Write a COCO file of the truths, with ids as annotation tools write them."""
     annotations = [
         dict(
             id=1000 + 100 * image + i,
             image_id=7 * image,
             category_id=10 * int(label) + 3,
-            bbox=one["boxes"][i].tolist(),
-            area=float(one["boxes"][i, 2:].prod()),
-            iscrowd=int(one["crowd"][i]),
-            segmentation=polygon(one["boxes"][i]),
+            bbox=image_truth["boxes"][i].tolist(),
+            area=float(image_truth["boxes"][i, 2:].prod()),
+            iscrowd=int(image_truth["crowd"][i]),
+            segmentation=polygon(image_truth["boxes"][i]),
         )
-        for image, one in enumerate(truths)
-        for i, label in enumerate(one["labels"])
+        for image, image_truth in enumerate(truths)
+        for i, label in enumerate(image_truth["labels"])
     ]
     images = [dict(id=7 * i, height=120, width=120) for i in range(len(truths))]
     categories = [dict(id=10 * label + 3, name=str(label)) for label in range(5)]
@@ -205,31 +206,31 @@ def coco_file(truths, path):
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("kind", ["bbox", "segm"])
-def test_ap_of_each_class_is_pycocotools(scenes, tmp_path, kind):
-    truths, founds = ([dict(one) for one in side] for side in scenes)
-    for one in (*truths, *founds):
-        one["masks"] = [polygon(box) for box in one["boxes"]]
-    ours = detection.evaluate([(120, 120)] * 12, truths, founds, 5, kind)
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_ap_of_each_class_is_pycocotools(scenes, tmp_path, iou_type):
+    truths, predictions = ([dict(image) for image in side] for side in scenes)
+    for image in (*truths, *predictions):
+        image["masks"] = [polygon(box) for box in image["boxes"]]
+    ours = detection.evaluate([(120, 120)] * 12, truths, predictions, 5, iou_type)
 
     coco_file(truths, tmp_path / "truth.json")
-    there = COCO(tmp_path / "truth.json")
+    coco = COCO(tmp_path / "truth.json")
     results = [
         dict(
             image_id=7 * image,
             category_id=10 * int(label) + 3,
-            score=float(one["scores"][i]),
+            score=float(predicted["scores"][i]),
             **(
-                dict(bbox=one["boxes"][i].tolist())
-                if kind == "bbox"
-                else dict(segmentation=encoded(one["boxes"][i]))
+                dict(bbox=predicted["boxes"][i].tolist())
+                if iou_type == "bbox"
+                else dict(segmentation=encoded(predicted["boxes"][i]))
             ),
         )
-        for image, one in enumerate(founds)
-        for i, label in enumerate(one["labels"])
+        for image, predicted in enumerate(predictions)
+        for i, label in enumerate(predicted["labels"])
     ]
     for label in range(5):
-        theirs = COCOeval(there, there.loadRes(copy.deepcopy(results)), kind)
+        theirs = COCOeval(coco, coco.loadRes(copy.deepcopy(results)), iou_type)
         theirs.params.catIds = [10 * label + 3]
         theirs.evaluate()
         theirs.accumulate()
@@ -253,7 +254,7 @@ def test_precision_over_recall_by_hand():
     ours = detection.evaluate(
         [(50, 400)],
         [truth([0] * 4, at)],
-        [found([0] * 4, guesses, [0.9, 0.8, 0.7, 0.6])],
+        [prediction([0] * 4, guesses, [0.9, 0.8, 0.7, 0.6])],
         1,
         "bbox",
     )
@@ -266,7 +267,7 @@ def test_precision_over_recall_by_hand():
 
 def test_nothing_found_is_an_ap_of_zero():
     ours = detection.evaluate(
-        [(50, 50)], [truth([0], [(1, 1, 9, 9)])], [found([], [], [])], 2, "bbox"
+        [(50, 50)], [truth([0], [(1, 1, 9, 9)])], [prediction([], [], [])], 2, "bbox"
     )
     ap = detection.average_precision(ours)
     assert ap[0] == 0
@@ -288,32 +289,32 @@ def test_confusion_by_hand():
         (0, (55, 55, 5, 5), 0.9),  # in the crowd
     ]
     labels, places, scores = zip(*guesses, strict=True)
-    matrix = detection.confusion_matrix(truths, [found(labels, places, scores)], 2)
+    matrix = detection.confusion_matrix(truths, [prediction(labels, places, scores)], 2)
     assert matrix.tolist() == [[1, 1, 0], [1, 0, 2], [0, 1, 0]]
 
 
 def test_confusion_is_that_of_mmdets_tool(scenes):
-    """Its rule object by object, without crowd, which it does not know."""
-    truths = [dict(one, crowd=np.zeros_like(one["crowd"])) for one in scenes[0]]
+    """The tool's rule, object by object; without crowds, which it does not know."""
+    truths = [dict(t, crowd=np.zeros_like(t["crowd"])) for t in scenes[0]]
     expected = np.zeros((6, 6), int)
-    for one, guess in zip(truths, scenes[1], strict=True):
-        met = np.zeros(len(one["labels"]), bool)
+    for objects, guess in zip(truths, scenes[1], strict=True):
+        met = np.zeros(len(objects["labels"]), bool)
         for box, label, score in zip(
             guess["boxes"], guess["labels"], guess["scores"], strict=True
         ):
             if score < 0.3:
                 continue
             alone = True
-            for i, other in enumerate(one["boxes"]):
+            for i, other in enumerate(objects["boxes"]):
                 low = np.maximum(box[:2], other[:2])
                 high = np.minimum(box[:2] + box[2:], other[:2] + other[2:])
                 shared = np.prod(np.maximum(high - low, 0))
                 if shared / (box[2:].prod() + other[2:].prod() - shared) >= 0.5:
                     alone = False
-                    expected[one["labels"][i], label] += 1
-                    met[i] |= one["labels"][i] == label
+                    expected[objects["labels"][i], label] += 1
+                    met[i] |= objects["labels"][i] == label
             expected[5, label] += alone
-        for label in one["labels"][~met]:
+        for label in objects["labels"][~met]:
             expected[label, 5] += 1
     got = detection.confusion_matrix(truths, scenes[1], 5)
     assert got.tolist() == expected.tolist()
@@ -324,11 +325,11 @@ def test_confusion_is_that_of_mmdets_tool(scenes):
 def test_found_wrong_and_missed_of_each_image():
     at = [(0, 0, 10, 10), (50, 0, 10, 10), (50, 50, 40, 40)]
     truths = [truth([0, 1, 0], at, crowd=[0, 0, 1]), truth([], [])]
-    founds = [
-        found([0, 0, 1, 0], [at[0], at[0], at[1], at[2]], [0.9, 0.8, 0.1, 0.9]),
-        found([1], [at[0]], [0.5]),
+    predictions = [
+        prediction([0, 0, 1, 0], [at[0], at[0], at[1], at[2]], [0.9, 0.8, 0.1, 0.9]),
+        prediction([1], [at[0]], [0.5]),
     ]
-    ours = detection.evaluate([(100, 100)] * 2, truths, founds, 2, "bbox")
+    ours = detection.evaluate([(100, 100)] * 2, truths, predictions, 2, "bbox")
     counts = [counts.tolist() for counts in detection.per_image(ours, 2)]
     assert counts == [[1, 0], [1, 1], [1, 0]]  # hits, false, missed
 
@@ -341,7 +342,7 @@ def test_masks_of_every_notation():
     compressed = detection.encode_mask_results(square[None])[0]
     polygon = [[10, 5, 20, 5, 20, 10, 10, 10]]
     for mask in (polygon, dict(counts=counts, size=[20, 30]), compressed):
-        assert np.array_equal(detection._bitmap(mask, (20, 30)), square.astype(bool))
+        assert np.array_equal(to_bitmap(mask, 20, 30), square.astype(bool))
 
 
 def test_masks_that_cocometric_encoded_are_taken_over(monkeypatch):
@@ -367,7 +368,7 @@ def test_masks_that_cocometric_encoded_are_taken_over(monkeypatch):
 
     metric.results[-1][1]["img_id"] = 6  # of other images: encoded here
     (encoded,) = detection.records(samples[:1], evaluator)[0]["masks"]
-    assert np.array_equal(detection._bitmap(encoded, (8, 8)), masks[0].numpy())
+    assert np.array_equal(to_bitmap(encoded, 8, 8), masks[0].numpy())
 
 
 class Boxes:
@@ -391,19 +392,19 @@ def test_boxes_alone(tmp_path):
     """The first is found, the second is not, the third has nothing."""
     dataset = Boxes(tmp_path)
     made = [
-        dict(one, path=path, shape=(60, 80))
-        for path, one in zip(
+        dict(predicted, path=path, shape=(60, 80))
+        for path, predicted in zip(
             dataset.paths,
-            [found([1], [(10, 10, 30, 20)], [0.9]), *[found([], [], [])] * 2],
+            [prediction([1], [(10, 10, 30, 20)], [0.9]), *[prediction([], [], [])] * 2],
             strict=True,
         )
     ]
-    got = detection.findings(made, dataset)
+    got = detection.summarize(made, dataset)
     assert got.columns == ("box AP", "box AP50", "objects")
     assert np.isnan(got.per_class[0, :2]).all()
     half = 51 / 101  # recall 0 to 0.5 at precision 1
     assert got.per_class[1].tolist() == pytest.approx([half, half, 2])
-    assert [one.caption for one in (*got.best, *got.worst)] == [
+    assert [picture.caption for picture in (*got.best, *got.worst)] == [
         "F1 1.00: 1 found, 0 missed, 0 wrong",
         "F1 0.00: 0 found, 1 missed, 0 wrong",
     ]
@@ -456,17 +457,17 @@ def test_segmentation_by_brute_force(tmp_path):
         metrics=[SimpleNamespace(ignore_index=255)], dataset_meta=dataset.metainfo
     )
     records = segmentation.records(samples, evaluator)
-    got = segmentation.findings(records, dataset)
+    got = segmentation.summarize(records, dataset)
 
     def scores(truth, prediction):
         for label in range(5):
             both = ((truth == label) & (prediction == label) & (truth != 255)).sum()
             either = ((truth == label) | (prediction == label)) & (truth != 255)
-            here = (truth == label).sum()
+            pixels = (truth == label).sum()
             yield (
                 100 * both / either.sum() if either.sum() else np.nan,
-                100 * both / here if here else np.nan,
-                100 * here / (truth != 255).sum(),
+                100 * both / pixels if pixels else np.nan,
+                100 * pixels / (truth != 255).sum(),
             )
 
     whole = np.stack(truths), np.stack(predicted)
@@ -480,8 +481,10 @@ def test_segmentation_by_brute_force(tmp_path):
     means = [np.nanmean([s[0] for s in scores(*p)]) for p in zip(*whole, strict=True)]
     order = np.argsort(means[:5])[::-1]
     shown = [*got.best, *got.worst[::-1]]
-    assert [one.name for one in shown] == [f"{i}.png" for i in order]
-    assert [one.caption for one in shown] == [f"mIoU {means[i]:.1f}" for i in order]
+    assert [picture.name for picture in shown] == [f"{i}.png" for i in order]
+    assert [picture.caption for picture in shown] == [
+        f"mIoU {means[i]:.1f}" for i in order
+    ]
 
 
 def test_a_picture_that_is_gone_is_counted(tmp_path):
@@ -493,9 +496,9 @@ def test_a_picture_that_is_gone_is_counted(tmp_path):
         sample.pred_sem_seg = sample.gt_sem_seg
     (tmp_path / "1.png").unlink()
     (tmp_path / "2.png").write_bytes(b"no picture")
-    got = segmentation.findings(segmentation.records(samples, evaluator), dataset)
+    got = segmentation.summarize(segmentation.records(samples, evaluator), dataset)
     assert got.unreadable == 2
-    assert [one.name for one in (*got.best, *got.worst)] == ["0.png"]
+    assert [picture.name for picture in (*got.best, *got.worst)] == ["0.png"]
 
 
 def test_no_image_is_among_the_best_and_the_worst():
@@ -542,23 +545,23 @@ def test_a_page_of_many_classes_is_small_and_names_the_confused(tmp_path):
     matrix[0, 1], matrix[2, count] = 30, 90
     ap = np.where(np.arange(count) == 7, np.nan, rng.random(count))
     falling = np.linspace(1, 0, 101) ** rng.uniform(0.2, 4, (count, 1))
-    found = Findings(
+    results = ValidationResults(
         classes=classes,
         columns=("box AP", "objects"),
         per_class=np.stack([ap, rng.integers(0, 99, count)], 1),
         matrix=matrix,
-        matrix_rows=(*classes, "background"),
-        matrix_about="",
+        matrix_names=(*classes, "background"),
+        matrix_note="",
         precision=np.where(np.isnan(ap)[:, None], np.nan, falling),
         best=[],
         worst=[],
-        pictures_about="",
+        measure="",
         unreadable=0,
     )
     rows = [step(50 * i, loss=float("nan") if i > 2990 else 1) for i in range(1, 3001)]
     log(tmp_path / "run", "20260101_000000", rows)
     cfg = Config(dict(default_scope="mmdet", work_dir="x"))
-    page.write(tmp_path / "p.html", tmp_path / "run", cfg, found, None, None, {})
+    page.write(tmp_path / "p.html", tmp_path / "run", cfg, results, None, None, {})
     text = (tmp_path / "p.html").read_text()
     assert len(text) < 3e6
     assert "not finite at 10 of 3000 logged iterations, first at 149550" in text
@@ -664,7 +667,7 @@ def test_segmentation_ends_with_a_page(seg_run):
 
 
 def test_layers_learn_at_the_rates_shown(seg_run):
-    """By the schedulers' own work on every group."""
+    """The rates drawn are those that the schedulers set for every group."""
     wrapper = seg_run[1].optim_wrapper
     rows = [dict(iter=2, base_lr=wrapper.base_param_settings["lr"], lr=0.0)]
     groups = wrapper.optimizer.param_groups
@@ -757,9 +760,7 @@ def test_trouble_is_a_warning_and_a_word_on_the_page(seg_run, monkeypatch, tmp_p
         for index in range(3):
             hook.after_val_iter(runner, index, None, [SegDataSample()])
         hook.after_train(runner)
-    assert (
-        sum("will be without predictions: AttributeError" in m for m in messages) == 1
-    )
+    assert sum("will have no predictions: AttributeError" in m for m in messages) == 1
     text = (tmp_path / "report.html").read_text()
     assert "The predictions could not be read: AttributeError" in text
 
@@ -767,15 +768,14 @@ def test_trouble_is_a_warning_and_a_word_on_the_page(seg_run, monkeypatch, tmp_p
     monkeypatch.setattr(page, "write", lambda *_: 1 / 0)
     with logged() as messages:
         hook.after_train(runner)
-    (told,) = messages
-    assert "could not be written: ZeroDivisionError" in told
-    assert f"tools/report.py {tmp_path}" in told
+    (message,) = messages
+    assert "could not be written: ZeroDivisionError" in message
+    assert f"tools/report.py {tmp_path}" in message
 
 
 def test_only_one_hook_writes_the_page():
     cfg = SimpleNamespace(work_dir="x", get=lambda *_: False)
-    for given, count in (([], 1), ([RunReportHook()], 1)):
-        hooks = list(given)
+    for hooks in ([], [RunReportHook()]):
         runner = SimpleNamespace(
             hooks=hooks,
             register_hook=lambda hook, priority=None, hooks=hooks: hooks.append(hook),
@@ -787,10 +787,10 @@ def test_only_one_hook_writes_the_page():
                 engine_runner, "build_runner", lambda *_, runner=runner: runner
             )
             run(cfg, "train")
-        assert sum(isinstance(hook, RunReportHook) for hook in hooks) == count
+        assert sum(isinstance(hook, RunReportHook) for hook in hooks) == 1
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_the_page_opens_in_a_browser_without_network(det_run, tmp_path):
     file = det_run / "report.html"
     text = file.read_text()

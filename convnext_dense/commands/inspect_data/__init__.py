@@ -1,7 +1,6 @@
-"""Show what is in a data set and what is wrong with it:
-tools/inspect_data.py --data DIR.
+"""Show what a data set contains and which problems it has: tools/inspect_data.py.
 
-Exit code 1 if the data has errors, which stop training; warnings do not.
+Exit code 1 if the data has errors, which stop training; 0 if it has warnings only.
 """
 
 import argparse
@@ -10,19 +9,29 @@ from ..arguments import add_data_arguments, data_options, output_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the data, and of what to write about it."""
     add_data_arguments(parser)
     parser.add_argument(
-        "--html", type=output_file, metavar="FILE", help="draw it, with sample images"
+        "--html",
+        type=output_file,
+        metavar="FILE",
+        help="write a page with figures, all problems and sample images",
     )
     parser.add_argument(
         "--fix",
         metavar="FOLDER",
         help="write a cleaned copy of the annotations into a new folder",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of a split that is drawn")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="draws the validation split of data that has none",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
+    """Inspect the data; returns the exit code."""
     from .inspection import inspect
 
     usable = inspect(data_options(args), args.html, args.fix, args.seed)

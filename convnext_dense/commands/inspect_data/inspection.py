@@ -1,4 +1,4 @@
-"""tools/inspect_data.py: say, draw and mend what is in somebody's data."""
+"""Prints, draws and cleans custom data for tools/inspect_data.py."""
 
 import shlex
 from pathlib import Path
@@ -8,63 +8,73 @@ from rich.table import Table
 
 from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.prepare import Options, examine
-from convnext_dense.datasets.custom.splits import Part
+from convnext_dense.datasets.custom.splits import Split
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
 
-from . import page
-
 
 def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> bool:
-    """Print what there is and what is wrong; whether training can start on it.
+    """Print what the data contains and which problems it has.
 
     Args:
-        html: file to draw it into.
-        fix: new folder for a cleaned copy of the annotations.
+        options: where the data is.
+        html: the file of a page about it.
+        fix: a new folder for a cleaned copy of the annotations.
+        seed: draws the validation split of data that has none.
+
+    Returns:
+        whether training can start on the data.
 
     Raises:
-        InputError: there is no such data, or a file cannot be written.
+        InputError: the data is missing, or a file cannot be written.
     """
     if fix and Path(fix).exists():
-        raise InputError(f"--fix {fix} is there already: name a new folder")
+        raise InputError(f"--fix {fix} exists already: name a new folder")
     if fix:
         files.check_folder(fix, "--fix")
-    parts = examine(options, seed=seed)
-    for part in parts:
-        print("\n".join(summary.lines(part)))
-    _print_table(parts)
+    splits = examine(options, seed=seed)
+    for split in splits:
+        print("\n".join(summary.lines(split)))
+    _print_table(splits)
     if html:
-        page.write(html, parts)
-        print(f"drawn: {html}")
+        from . import page  # importing matplotlib is slow
+
+        page.write(html, splits)
+        print(f"the page is {html}")
     if fix:
-        _fix(parts, Path(fix))
-    return not any(part.findings.stop for part in parts)
+        _fix(splits, Path(fix))
+    return not any(split.problems.stop for split in splits)
 
 
-def _print_table(parts: list[Part]) -> None:
+def _print_table(splits: list[Split]) -> None:
+    """A row for each class, with its numbers in each split."""
     table = Table(box=None, header_style="bold")
     table.add_column("class", no_wrap=True)
-    columns = ["images"] if parts[0].objects is None else ["images", "objects"]
-    for part in parts:
+    columns = ["images"] if splits[0].objects is None else ["images", "objects"]
+    for split in splits:
         for column in columns:
-            table.add_column(f"{part.name} {column}", justify="right")
+            table.add_column(f"{split.name} {column}", justify="right")
         table.add_column("pixels, %", justify="right")
-    for row in summary.table(parts):
+    for row in summary.table(splits):
         cells = []
-        for split in row["splits"]:
-            cells += [str(split[column]) for column in columns]
-            cells.append(f"{100 * split['pixels']:.2f}")
+        for numbers in row["splits"]:
+            cells += [str(numbers[column]) for column in columns]
+            cells.append(f"{100 * numbers['pixels']:.2f}")
         table.add_row(row["name"], *cells)
     Console(markup=False).print(table)
 
 
-def _fix(parts: list[Part], folder: Path) -> None:
-    flag = "json" if parts[0].scope == "mmdet" else "labels"
+def _fix(splits: list[Split], folder: Path) -> None:
+    """Write cleaned annotations, and print the command that trains on them."""
+    flag = "json" if splits[0].scope == "mmdet" else "labels"
+    folder.mkdir(parents=True, exist_ok=True)
     command = []
-    for part in parts:
-        folder.mkdir(parents=True, exist_ok=True)
-        command += [f"--{part.name}-{flag}", str(part.fixed(folder))]
-        command += [f"--{part.name}-images", str(part.folder)]
+    for split in splits:
+        command += [f"--{split.name}-{flag}", str(split.fixed(folder))]
+        command += [f"--{split.name}-images", str(split.folder)]
     if flag == "labels":
-        command += ["--classes", *parts[0].classes]
-    print(f"cleaned; to train on it:\n  tools/train.py CONFIG {shlex.join(command)}")
+        command += ["--classes", *splits[0].classes]
+    print(
+        f"the cleaned annotations are in {folder}; to train on them:\n"
+        f"  tools/train.py CONFIG {shlex.join(command)}"
+    )

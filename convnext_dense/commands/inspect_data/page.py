@@ -1,101 +1,118 @@
-"""A page on somebody's data: counts, sizes, what is wrong, sample images."""
+"""An HTML page about custom data: numbers, problems, figures, sample images."""
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.layouts import IMAGES
-from convnext_dense.datasets.custom.splits import Part, totals
+from convnext_dense.datasets.custom.splits import Split, totals
 from convnext_dense.reports import pages
 from convnext_dense.reports.drawing import Drawer
 
-SAMPLES = 12  # images of each split
-SHOWN = 40  # names of each kind of trouble
-MOST_CLASSES = 60  # in the figure of counts
+SAMPLES = 12  # images drawn of each split
+NAMES_SHOWN = 40  # of each problem
+MAX_CLASSES = 60  # in the figure of counts
+NAME_LENGTH = 20  # characters of a class in the figure of counts
 
 
-def write(file: str, parts: list[Part]) -> None:
-    """Draw ``parts`` into an HTML file.
+def write(file: str, splits: list[Split]) -> None:
+    """Write the page about ``splits``.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     pages.write(
         file,
         "data_report.html",
-        title=f"Data: {_name([part.folder for part in parts])}",
-        folders=[(part.name, part.folder) for part in parts],
-        with_objects=parts[0].objects is not None,
-        parts=[
+        title=f"Data: {_name([split.folder for split in splits])}",
+        folders=[(split.name, split.folder) for split in splits],
+        with_objects=splits[0].objects is not None,
+        splits=[
             dict(
-                name=part.name,
-                facts=_facts(part),
-                findings=list(part.findings),
-                samples=_samples(part),
+                name=split.name,
+                facts=_facts(split),
+                problems=list(split.problems),
+                samples=_samples(split),
             )
-            for part in parts
+            for split in splits
         ],
-        shown=SHOWN,
-        rows=summary.table(parts),
-        classes=pages.figure(_classes(parts)),
-        sizes=pages.figure(_sizes(parts)),
+        names_shown=NAMES_SHOWN,
+        rows=summary.table(splits),
+        classes=pages.figure(_draw_classes(splits)),
+        sizes=pages.figure(_draw_sizes(splits)),
     )
 
 
 def _name(folders: list[Path]) -> str:
-    """The folder that both splits' images are in; 'images' would tell nobody."""
+    """The name of the folder that has all images.
+
+    If it is only 'images' or the like, the name of the folder above it.
+    """
     folder = Path(os.path.commonpath(folders))
     return folder.parent.name if folder.name in IMAGES else folder.name
 
 
-def _facts(part: Part) -> list[tuple[str, str]]:
-    facts = [("images", len(part.files)), *part.counts.items()]
-    facts.append(("classes", len(part.classes)))
-    if part.sizes:
-        facts.append(("pixels, width x height", summary.size_range(part.sizes)))
+def _facts(split: Split) -> list[tuple[str, object]]:
+    """The numbers at the top of a split's section."""
+    facts: list[tuple[str, object]] = [("images", len(split.files))]
+    facts += split.counts.items()
+    facts.append(("classes", len(split.classes)))
+    if split.sizes:
+        facts.append(("pixels, width x height", summary.size_range(split.sizes)))
     return facts
 
 
-def _samples(part: Part):
-    """Images drawn with their annotations: at random, but new classes first."""
-    order = list(range(len(part.files)))
+def _samples(split: Split) -> Iterator[tuple[str, Markup]]:
+    """Names of images, and the images with their annotations.
+
+    Each next one is that with most classes that are not drawn yet; among equals the
+    order is random.
+    """
+    order = list(range(len(split.files)))
     random.Random(0).shuffle(order)
-    chosen, seen = [], set()
+    pixels = split.pixels
+    chosen: list[int] = []
+    seen: set[int] = set()
     while order and len(chosen) < SAMPLES:
-        new = [len(set(part.pixels[i]) - seen) for i in order]
+        new = [len(set(pixels[i]) - seen) for i in order]
         best = order.pop(int(np.argmax(new)))
         chosen.append(best)
-        seen |= set(part.pixels[best])
-    drawer = Drawer(part.scope, dict(classes=part.classes))
+        seen |= set(pixels[best])
+    drawer = Drawer(split.scope, dict(classes=split.classes))
+    files = split.files
     for i in chosen:
-        yield part.files[i], pages.picture(drawer.truth(*part.sample(i)))
+        yield files[i], pages.picture(drawer.truth(*split.sample(i)))
 
 
-def _classes(parts: list[Part]):
-    """Objects, or share of the pixels, of each class, most frequent first."""
-    from matplotlib.figure import Figure
+def _draw_classes(splits: list[Split]) -> Figure:
+    """Bars of the objects, or the share of pixels, of each class.
 
-    number = len(parts[0].classes)
-    counts = [totals(part.objects or part.pixels, number) for part in parts]
-    what = "objects"
-    if parts[0].objects is None:
+    The most frequent class of the training split comes first.
+    """
+    number = len(splits[0].classes)
+    counts = [totals(split.objects or split.pixels, number) for split in splits]
+    label = "objects"
+    if splits[0].objects is None:
         counts = [100 * count / max(1, count.sum()) for count in counts]
-        what = "share of the pixels, %"
-    order = np.argsort(-counts[0], kind="stable")[:MOST_CLASSES]
+        label = "share of the pixels, %"
+    order = np.argsort(-counts[0], kind="stable")[:MAX_CLASSES]
     figure = Figure(figsize=(max(5, 0.22 * len(order) + 1), 4), layout="constrained")
     axes = figure.subplots()
-    place, width = np.arange(len(order)), 0.8 / len(parts)
-    for i, (part, count) in enumerate(zip(parts, counts, strict=True)):
+    place, width = np.arange(len(order)), 0.8 / len(splits)
+    for i, (split, count) in enumerate(zip(splits, counts, strict=True)):
         color = ("#3182bd", "#fdae6b")[i]
-        axes.bar(place + i * width, count[order], width, label=part.name, color=color)
-    names = [_short(parts[0].classes[i]) for i in order]
+        axes.bar(place + i * width, count[order], width, label=split.name, color=color)
+    names = [_short(splits[0].classes[i]) for i in order]
     axes.set_xticks(place + 0.4 - width / 2, names, rotation=90, fontsize=8)
     if max(count.max() for count in counts) > 50 * max(1, np.median(counts[0])):
         axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylabel(what)
+    axes.set_ylabel(label)
     axes.margins(x=0.01)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -103,32 +120,30 @@ def _classes(parts: list[Part]):
 
 
 def _short(name: str) -> str:
-    # Matplotlib would read what is between two dollar signs as a formula.
-    name = name.replace("$", r"\$")
-    return name if len(name) <= 20 else name[:19] + "…"
+    """A class's name, cut to ``NAME_LENGTH``, as text for matplotlib."""
+    name = name.replace("$", r"\$")  # between two of them is a formula, to matplotlib
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
 
-def _sizes(parts: list[Part]):
-    """Width and height of the images; objects an image."""
-    from matplotlib.figure import Figure
-
-    with_objects = parts[0].objects is not None
+def _draw_sizes(splits: list[Split]) -> Figure:
+    """Width and height of the images; the number of objects in an image."""
+    with_objects = splits[0].objects is not None
     figure = Figure(figsize=(4.5 * (1 + with_objects), 4), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, 1 + with_objects))
-    for part, color in zip(parts, ("#3182bd", "#e6550d"), strict=False):
-        sizes = np.array(part.sizes).reshape(-1, 2)
-        axes[0].scatter(*sizes.T, s=14, alpha=0.5, label=part.name, color=color)
-        if with_objects:
-            numbers = [counter.total() for counter in part.objects]
+    panels = np.atleast_1d(figure.subplots(1, 1 + with_objects))
+    for split, color in zip(splits, ("#3182bd", "#e6550d"), strict=False):
+        sizes = np.array(split.sizes).reshape(-1, 2)
+        panels[0].scatter(*sizes.T, s=14, alpha=0.5, label=split.name, color=color)
+        if split.objects is not None:
+            numbers = [counter.total() for counter in split.objects]
             bins = np.arange(max(numbers, default=0) + 2) - 0.5
-            drawn = dict(bins=bins, histtype="step", density=True, color=color)
-            axes[1].hist(numbers, label=part.name, **drawn)
-    axes[0].set(xlabel="width, pixels", ylabel="height, pixels", title="images")
-    axes[0].set_xlim(left=0)
-    axes[0].set_ylim(bottom=0)
+            style = dict(bins=bins, histtype="step", density=True, color=color)
+            panels[1].hist(numbers, label=split.name, **style)
+    panels[0].set(xlabel="width, pixels", ylabel="height, pixels", title="images")
+    panels[0].set_xlim(left=0)
+    panels[0].set_ylim(bottom=0)
     if with_objects:
-        axes[1].set(xlabel="objects an image", ylabel="share of the images")
-    for one in axes:
-        one.legend(frameon=False)
-        one.spines[["top", "right"]].set_visible(False)
+        panels[1].set(xlabel="objects in an image", ylabel="share of the images")
+    for axes in panels:
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure

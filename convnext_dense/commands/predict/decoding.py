@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from convnext_dense.errors import InputError
-from convnext_dense.utils.images import ends_in_zeros
+from convnext_dense.utils.images import JPEG_FORMATS, check_jpeg
 
 FRAMES_PER_SECOND = 25.0  # for videos whose file does not state it
 # The share of the stated frames that may be missing: some files only estimate them.
@@ -34,11 +34,8 @@ def check_image(path: Path) -> None:
         raise InputError(f"it cannot be opened: {error.strerror}") from error
     try:
         with Image.open(path) as image:
-            if image.format in ("JPEG", "MPO"):
-                image.draft("L", (1, 1))  # reads the whole file, but decodes few pixels
-                image.load()
-                if ends_in_zeros(path.read_bytes()):
-                    raise InputError("it is damaged: its end is zeros")
+            if image.format in JPEG_FORMATS:
+                check_jpeg(image, path.read_bytes())
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return  # OpenCV may know the format
     except OSError as error:

@@ -61,20 +61,22 @@ def write_report(
         cfg.visualizer.vis_backends = None  # do not log the validation as a run
     check_toolbox(cfg)
     check_weights(cfg, ())
-    hook, run_facts, findings = RunReportHook(), {}, "The run left no checkpoint."
+    hook, run_facts, results = RunReportHook(), {}, "The run left no checkpoint."
     runner = None
     if chosen is not None:
         try:
             runner = _validate(cfg, hook)
-            findings, run_facts = hook.findings(runner), facts(runner, ("val",))
+            results, run_facts = hook.results(runner), facts(runner, ("val",))
         except Exception as error:  # models and data sets can raise anything
             if checkpoint or options:
                 raise
-            findings = f"{chosen} could not be evaluated: {error}"
-    if isinstance(findings, str):
-        print_log(f"the report has curves only: {findings}", "current")
+            results = f"{chosen} could not be evaluated: {error}"
+    if results is None:
+        return  # rank 0 writes the page
+    if isinstance(results, str):
+        print_log(f"the report has curves only: {results}", "current")
     file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
-    page.write(file, work_dir, shown, findings, name, _layers(cfg, runner), run_facts)
+    page.write(file, work_dir, shown, results, name, _layers(cfg, runner), run_facts)
     print_log(f"wrote the report {file}", "current")
 
 

@@ -1,11 +1,20 @@
-"""Train on custom data: a COCO file, or a folder of label maps.
+"""Custom data: train on a COCO file, or on a folder of label maps.
 
-layouts       where the data is
-coco, label_split         one split, as training and pictures need it
-coco_check, label_check   what is wrong in it, and the rest, cleaned
-problems      kinds of problem, with the names of the files or objects that have them
-draw_split    a split of its own to validate on
-summary       what there is, in lines
-into_config   a config changed to fit the data; schedule: how long to train
-prepare       all of it, for a run
+Each module has one job, in the order in which a run uses them:
+
+layouts         finds the files of each split
+splits          what a split offers to training, pages and tables (a protocol)
+coco            a split annotated by a COCO file
+label_split     a split annotated by label maps
+label_maps      reads label maps and colour maps
+coco_check      finds problems in a COCO file and its images
+coco_objects    finds problems in the objects of a COCO file
+label_check     finds problems in images and label maps
+problems        what a problem is: error or warning, its text and remedy
+exif            turns annotations as EXIF turns the image
+draw_split      draws a validation split where the data has none
+summary         a split as lines of text and as a table
+into_config     fits a config to the data; schedule fits its length
+mmseg_dataset   the MMSegmentation data set for label maps
+prepare         runs all of this for tools/train.py
 """

@@ -1,31 +1,37 @@
-"""A split annotated by a COCO file, and what is cleaned of it."""
+"""A split annotated by a COCO file, with what is left after the check."""
 
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from mmengine.structures import InstanceData
-from pycocotools import mask as mask_api
 
 from convnext_dense.utils import files
-from convnext_dense.utils.masks import to_rle
+from convnext_dense.utils.images import read_rgb
+from convnext_dense.utils.masks import to_bitmap
 
-from .problems import Findings
+from .problems import Problems
+
+if TYPE_CHECKING:
+    from mmdet.structures import DetDataSample
 
 
 @dataclass
-class CocoPart:
-    """A ``Part`` of objects with boxes and, if ``has_masks``, masks.
+class CocoSplit:
+    """A ``Split`` of objects with boxes and, if ``has_masks``, masks.
 
     Attributes:
         categories: ``id`` and ``name`` of each class, by rising id.
         images: ``id``, ``file_name`` below ``folder``, ``width``, ``height``.
-        annotations: of each image, all with ``bbox``, ``area`` and ``iscrowd``.
+        annotations: for each image its annotations, each with ``bbox``, ``area`` and
+            ``iscrowd``.
+        has_masks: whether each annotation has a ``segmentation``.
     """
 
     name: str
@@ -35,52 +41,66 @@ class CocoPart:
     annotations: list[list[dict]]
     has_masks: bool
     digests: list[bytes]
-    findings: Findings = field(default_factory=Findings)
+    problems: Problems = field(default_factory=Problems)
     scope = "mmdet"
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """The names of the classes, by label."""
         return tuple(category["name"] for category in self.categories)
 
     @property
     def files(self) -> list[str]:
+        """The image files, relative to ``folder``."""
         return [image["file_name"] for image in self.images]
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of each image, in pixels."""
         return [(image["width"], image["height"]) for image in self.images]
 
     @property
-    def objects(self) -> list[Counter]:
-        label = self._labels()
+    def objects(self) -> list[Counter[int]]:
+        """For each image, the number of objects of each label, without crowds."""
+        labels = self._labels()
         return [
-            Counter(label[a["category_id"]] for a in there if not a["iscrowd"])
-            for there in self.annotations
+            Counter(
+                labels[annotation["category_id"]]
+                for annotation in annotations
+                if not annotation["iscrowd"]
+            )
+            for annotations in self.annotations
         ]
 
     @property
-    def pixels(self) -> list[Counter]:
-        label, pixels = self._labels(), []
-        for there in self.annotations:
+    def pixels(self) -> list[Counter[int]]:
+        """For each image, the summed areas of the objects of each label."""
+        labels = self._labels()
+        pixels: list[Counter[int]] = []
+        for annotations in self.annotations:
             pixels.append(Counter())
-            for one in there:
-                pixels[-1][label[one["category_id"]]] += round(one["area"])
+            for annotation in annotations:
+                label = labels[annotation["category_id"]]
+                pixels[-1][label] += round(annotation["area"])
         return pixels
 
     @property
     def counts(self) -> dict[str, int]:
-        everything = [one for there in self.annotations for one in there]
+        """The numbers of objects, of crowd regions and of images without objects."""
+        crowds = [bool(a["iscrowd"]) for a in chain.from_iterable(self.annotations)]
         return {
-            "objects": sum(not one["iscrowd"] for one in everything),
-            "crowd regions": sum(one["iscrowd"] for one in everything),
-            "images without objects": sum(not there for there in self.annotations),
+            "objects": len(crowds) - sum(crowds),
+            "crowd regions": sum(crowds),
+            "images without objects": self.annotations.count([]),
         }
 
     def _labels(self) -> dict[int, int]:
+        """The label of each category id."""
         return {c["id"]: label for label, c in enumerate(self.categories)}
 
-    def select(self, indices: Sequence[int], name: str) -> "CocoPart":
-        return CocoPart(
+    def select(self, indices: Sequence[int], name: str) -> "CocoSplit":
+        """A split called ``name`` of the images at ``indices``, without problems."""
+        return CocoSplit(
             name,
             self.folder,
             self.categories,
@@ -91,38 +111,49 @@ class CocoPart:
         )
 
     def write(self, file: Path) -> None:
-        everything = [one for there in self.annotations for one in there]
+        """Write a COCO file of the split; annotations are numbered from 1.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        annotations = chain.from_iterable(self.annotations)
         content = dict(
             info=dict(description=f"{self.name} split of {self.folder}"),
             licenses=[],
             categories=self.categories,
             images=self.images,
-            annotations=[dict(one, id=i) for i, one in enumerate(everything, 1)],
+            annotations=[dict(a, id=number) for number, a in enumerate(annotations, 1)],
         )
         with files.whole(file) as partial:
             partial.write_text(json.dumps(content), encoding="utf-8")
 
     def fixed(self, folder: Path) -> Path:
+        """Write the cleaned COCO file into ``folder``, and return its path.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         file = folder / f"{self.name}.json"
         self.write(file)
         return file
 
-    def sample(self, index: int):
+    def sample(self, index: int) -> tuple[np.ndarray, "DetDataSample"]:
+        """An image (H, W, 3) RGB uint8, and its boxes, labels and masks to draw."""
         from mmdet.structures import DetDataSample
 
-        image, label = self.images[index], self._labels()
-        there = self.annotations[index]
-        pixels = cv2.imdecode(
-            np.fromfile(self.folder / image["file_name"], np.uint8), cv2.IMREAD_COLOR
-        )
-        corners = np.array([a["bbox"] for a in there], np.float32).reshape(-1, 4)
+        image, labels = self.images[index], self._labels()
+        annotations = self.annotations[index]
+        corners = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         truth = InstanceData(
             bboxes=torch.from_numpy(corners),
-            labels=torch.tensor([label[a["category_id"]] for a in there], dtype=int),
+            labels=torch.tensor(
+                [labels[a["category_id"]] for a in annotations], dtype=torch.long
+            ),
         )
         if self.has_masks:
             shape = (image["height"], image["width"])
-            masks = [mask_api.decode(to_rle(a["segmentation"], *shape)) for a in there]
+            masks = [to_bitmap(a["segmentation"], *shape) for a in annotations]
             truth.masks = np.array(masks, bool).reshape(-1, *shape)
-        return pixels[..., ::-1], DetDataSample(gt_instances=truth)
+        rgb = read_rgb(self.folder / image["file_name"])
+        return rgb, DetDataSample(gt_instances=truth)

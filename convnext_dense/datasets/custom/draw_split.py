@@ -1,26 +1,32 @@
-"""Part a training split into one to train and one to validate on."""
+"""Draws a validation split from the training images, for data that has none."""
 
 import random
 
-from .splits import Part
+from .splits import Split
 
 FRACTION = 0.2  # of the images, to validate on
 
 
-def split(part: Part, seed: int) -> tuple[Part, Part]:
-    """Draw ``FRACTION`` of the images; no class leaves the training split whole.
+def draw_split(split: Split, seed: int) -> tuple[Split, Split]:
+    """Divide a training split into one to train on and one to validate on.
 
-    The same images and seed give the same split, on any machine.
+    ``FRACTION`` of the images, at least one, are drawn to validate on. An image goes
+    back to training if it has a class that no image to train on has, unless it is the
+    last one to validate on. The same images and seed give the same splits on any
+    machine.
+
+    Returns:
+        the training split and the validation split.
     """
-    order = list(range(len(part.files)))
+    order = list(range(len(split.files)))
     random.Random(seed).shuffle(order)
     number = max(1, round(FRACTION * len(order)))
-    held, rest = order[:number], order[number:]
-    classes = [set(counter) for counter in part.objects or part.pixels]
-    trained = set().union(*(classes[i] for i in rest))
-    for i in list(held):
-        if classes[i] - trained and len(held) > 1:
-            held.remove(i)
-            rest.append(i)
+    val, train = order[:number], order[number:]
+    classes = [set(counter) for counter in split.objects or split.pixels]
+    trained = set().union(*(classes[i] for i in train))
+    for i in list(val):
+        if classes[i] - trained and len(val) > 1:
+            val.remove(i)
+            train.append(i)
             trained |= classes[i]
-    return part.select(sorted(rest), "train"), part.select(sorted(held), "val")
+    return split.select(sorted(train), "train"), split.select(sorted(val), "val")

@@ -1,14 +1,27 @@
-"""Annotations made on an image as its file stores it, turned as EXIF shows it."""
+"""Turns annotations made on an image as its file stores it.
+
+Cameras store an image as the sensor sees it, with an EXIF orientation by which
+viewers and training turn it (CIPA DC-008, tag 0x0112).
+"""
 
 import numpy as np
 from pycocotools import mask as mask_api
 
+from convnext_dense.utils.masks import to_bitmap
 
-def turn_points(points: np.ndarray, orientation: int, width: int, height: int):
-    """Points (N, 2) as x, y of a stored image of that size, turned.
+
+def turn_points(
+    points: np.ndarray, orientation: int, width: int, height: int
+) -> np.ndarray:
+    """Turn points of a stored image.
 
     Args:
-        orientation: EXIF's, 1 to 8 (CIPA DC-008, tag 0x0112).
+        points: (N, 2), x and y in pixels.
+        orientation: EXIF's, 1 to 8.
+        width, height: of the stored image.
+
+    Returns:
+        the points in the turned image, (N, 2).
     """
     x, y = points[:, 0], points[:, 1]
     left, up = width - x, height - y
@@ -20,7 +33,7 @@ def turn_points(points: np.ndarray, orientation: int, width: int, height: int):
 
 
 def turn_map(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """An array (H, W) of a stored image, turned."""
+    """Turn an array (H, W) of a stored image; (W, H) for orientations 5 to 8."""
     if orientation >= 5:
         pixels = pixels.T
     rows = -1 if orientation in (3, 4, 7, 8) else 1
@@ -28,10 +41,15 @@ def turn_map(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
-def turn_annotation(annotation: dict, orientation: int, width: int, height: int):
-    """A COCO annotation of a stored image of that size, turned; a new dict.
+def turn_annotation(
+    annotation: dict, orientation: int, width: int, height: int
+) -> dict:
+    """Turn a COCO annotation of a stored image; returns a new dict.
 
-    Its ``bbox`` is there; its ``segmentation`` is polygons, RLE or not there.
+    Args:
+        annotation: has a ``bbox``; its ``segmentation`` is polygons, RLE or absent.
+        orientation: EXIF's, 1 to 8.
+        width, height: of the stored image.
     """
     x, y, w, h = annotation["bbox"]
     size = (orientation, width, height)
@@ -45,9 +63,7 @@ def turn_annotation(annotation: dict, orientation: int, width: int, height: int)
             for polygon in mask
         ]
     elif mask:
-        if isinstance(mask["counts"], list):
-            mask = mask_api.frPyObjects(mask, height, width)
-        pixels = np.asfortranarray(turn_map(mask_api.decode(mask), orientation))
-        rle = mask_api.encode(pixels)
+        bitmap = turn_map(to_bitmap(mask, height, width), orientation)
+        rle = mask_api.encode(np.asfortranarray(bitmap, np.uint8))
         turned["segmentation"] = dict(rle, counts=rle["counts"].decode())
     return turned

@@ -1,6 +1,7 @@
-"""Turn a config to somebody's own data: data sets, classes, heads, schedule."""
+"""Fits a config to custom data: its data sets, classes, heads and schedule."""
 
 import copy
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 
 from mmengine.config import Config
@@ -12,19 +13,19 @@ from convnext_dense.reports.drawing import palette
 
 from .schedule import use_schedule
 
-LABEL_FOLDER = "convnext_dense.datasets.custom.mmseg_dataset"  # mmseg's side of it
-# Parts of a model whose num_classes are not the data set's.
+LABEL_MAP_DATASET = "convnext_dense.datasets.custom.mmseg_dataset"
+# Keys of a model whose num_classes is not the number of classes of the data.
 OTHER_CLASSES = ("backbone", "rpn_head", "data_preprocessor")
-BEST = dict(mmdet="coco/bbox_mAP", mmseg="mIoU")
+SAVE_BEST = dict(mmdet="coco/bbox_mAP", mmseg="mIoU")
 
 
 def use_data(cfg: Config, data: dict, epochs: int | None) -> None:
-    """Train, validate and test on ``data``.
+    """Make ``cfg`` train, validate and test on custom data.
 
     Args:
-        data: what ``own_data.prepare`` has written: ``classes``, ``images`` (how
-            many to train on), the files of ``train`` and ``val``; of detection
-            ``category_ids`` and ``has_masks``, of segmentation ``colors`` and
+        data: what ``prepare`` has written: ``classes``, ``images`` (the number to
+            train on), the paths of ``train`` and ``val``; for detection
+            ``category_ids`` and ``has_masks``, for segmentation ``colors`` and
             ``zero``.
         epochs: None sizes the schedule from the data.
 
@@ -38,27 +39,28 @@ def use_data(cfg: Config, data: dict, epochs: int | None) -> None:
         _use_label_maps(cfg, data, meta)
     if not _set_num_classes(cfg.model, len(data["classes"])):
         raise InputError(
-            f"{cfg.filename}: no num_classes in its model: which heads depend on the "
-            "data cannot be told"
+            f"{cfg.filename}: its model has no num_classes, so the number of classes "
+            "of the data cannot be set: use a config whose heads have num_classes"
         )
     use_schedule(cfg, data["images"], epochs)
     hook = cfg.default_hooks.checkpoint
-    hook.update(save_best=BEST[cfg.default_scope], rule="greater")
+    hook.update(save_best=SAVE_BEST[cfg.default_scope], rule="greater")
     if "base_batch_size" in (cfg.get("auto_scale_lr") or {}):
         cfg.auto_scale_lr.enable = True
     else:
         print_log(
             f"{cfg.filename} does not say for which batch size its learning rate is "
-            "(auto_scale_lr.base_batch_size): it is taken as it is",
+            "(auto_scale_lr.base_batch_size): the learning rate stays as it is",
             "current",
         )
 
 
 def _use_coco(cfg: Config, data: dict, meta: dict) -> None:
+    """Set mmdet's data sets and metric; drop the mask head for data without masks."""
     evaluator = cfg.val_evaluator
-    wanted = evaluator.get("metric", "bbox") if isinstance(evaluator, dict) else "bbox"
-    with_masks = "segm" in wanted and data["has_masks"]
-    if "segm" in wanted and not data["has_masks"]:
+    metric = evaluator.get("metric", "bbox") if isinstance(evaluator, dict) else "bbox"
+    with_masks = "segm" in metric and data["has_masks"]
+    if "segm" in metric and not data["has_masks"]:
         _drop_masks(cfg)
     for split in ("train", "val"):
         _replace_dataset(
@@ -81,25 +83,32 @@ def _use_coco(cfg: Config, data: dict, meta: dict) -> None:
 
 
 def _drop_masks(cfg: Config) -> None:
+    """Make a Mask R-CNN a Faster R-CNN.
+
+    Raises:
+        InputError: the model is not a Mask R-CNN.
+    """
     if not cfg.model.get("roi_head", {}).get("mask_head"):
         raise InputError(
             f"{cfg.filename}: its {cfg.model.type} needs masks, and the data has "
-            "boxes only: take a config of a detector, or one of configs/det"
+            "boxes only: use a config of a detector without masks, or one of "
+            "configs/det"
         )
-    for part in ("mask_head", "mask_roi_extractor"):
-        cfg.model.roi_head.pop(part, None)
+    for key in ("mask_head", "mask_roi_extractor"):
+        cfg.model.roi_head.pop(key, None)
     cfg.model.data_preprocessor.pad_mask = False
     for split in ("train", "val"):
-        for step in _steps(cfg[f"{split}_dataloader"]):
-            if step.get("type") == "LoadAnnotations":
-                step.with_mask = False
+        for transform in _transforms(cfg[f"{split}_dataloader"]):
+            if transform.get("type") == "LoadAnnotations":
+                transform["with_mask"] = False
     print_log("the data has no masks: the mask head is left out", "current")
 
 
 def _use_label_maps(cfg: Config, data: dict, meta: dict) -> None:
+    """Set mmseg's data sets, loading of label maps and metric."""
     imports = cfg.setdefault("custom_imports", dict(imports=[]))
-    imports["imports"] = [*imports["imports"], LABEL_FOLDER]
-    import_module(LABEL_FOLDER)
+    imports["imports"] = [*imports["imports"], LABEL_MAP_DATASET]
+    import_module(LABEL_MAP_DATASET)
     for split in ("train", "val"):
         loader = cfg[f"{split}_dataloader"]
         _replace_dataset(
@@ -116,44 +125,48 @@ def _use_label_maps(cfg: Config, data: dict, meta: dict) -> None:
                 test_mode=split == "val",
             ),
         )
-        _load_label_maps(_steps(loader), data["colors"])
+        _load_label_maps(_transforms(loader), data["colors"])
     _load_label_maps(_nested(cfg.get("tta_pipeline")), data["colors"])
     cfg.val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
     _test_as_validated(cfg)
 
 
-def _load_label_maps(steps, colors: list | None) -> None:
-    for step in steps:
-        if str(step.get("type")).endswith("Annotations"):
-            step.clear()
-            step.update(type="LoadLabelMapAnnotations", colors=colors)
+def _load_label_maps(transforms: Iterable[dict], colors: list | None) -> None:
+    """Replace every transform that loads annotations."""
+    for transform in transforms:
+        if str(transform.get("type")).endswith("Annotations"):
+            transform.clear()
+            transform.update(type="LoadLabelMapAnnotations", colors=colors)
 
 
 def _replace_dataset(loader: dict, dataset: dict) -> None:
-    """Put ``dataset`` into a dataloader with the pipeline that is there.
+    """Put ``dataset`` into a dataloader, with the pipeline of the one it replaces.
 
-    A wrapper such as RepeatDataset stays; one of several data sets does not.
+    A wrapper around one data set, such as RepeatDataset, stays. A wrapper around
+    several data sets is replaced as a whole.
     """
-    found = list(dataset_configs(loader))
-    pipeline = found[-1].get("pipeline", [])
-    several = any("datasets" in one for one in found)
-    place = loader.dataset if several else found[-1]
-    place.clear()
-    place.update(dataset, pipeline=pipeline)
+    configs = [c for c in dataset_configs(loader) if isinstance(c, dict)]
+    pipeline = configs[-1].get("pipeline", [])
+    several = any("datasets" in config for config in configs)
+    replaced = loader["dataset"] if several else configs[-1]
+    replaced.clear()
+    replaced.update(dataset, pipeline=pipeline)
 
 
 def _test_as_validated(cfg: Config) -> None:
+    """Test on the validation split."""
     cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
     cfg.test_evaluator = copy.deepcopy(cfg.val_evaluator)
 
 
-def _steps(loader: dict):
+def _transforms(loader: dict) -> Iterator[dict]:
     """Every transform of a dataloader's pipelines, nested ones too."""
     for dataset in dataset_configs(loader):
         yield from _nested(dataset.get("pipeline"))
 
 
-def _nested(node):
+def _nested(node) -> Iterator[dict]:
+    """Every dict with a ``type`` in nested dicts and lists."""
     if isinstance(node, dict):
         if "type" in node:
             yield node
@@ -164,13 +177,17 @@ def _nested(node):
 
 
 def _set_num_classes(node, number: int) -> bool:
-    """Whether there was one to set anywhere below ``node``."""
-    found = False
+    """Set every ``num_classes`` below ``node``, except below ``OTHER_CLASSES``.
+
+    Returns:
+        whether there was one.
+    """
+    was_set = False
     if isinstance(node, dict):
         if "num_classes" in node:
-            node["num_classes"], found = number, True
+            node["num_classes"], was_set = number, True
         node = [child for key, child in node.items() if key not in OTHER_CLASSES]
     if isinstance(node, list | tuple):
         for child in node:
-            found |= _set_num_classes(child, number)
-    return found
+            was_set |= _set_num_classes(child, number)
+    return was_set

@@ -1,4 +1,7 @@
-"""Label maps: a class a pixel, as indices, with a palette, or as colours."""
+"""Reads label maps (a class for each pixel) and colour maps.
+
+The pixels of a label map are class indices, indices of a palette, or colours.
+"""
 
 import json
 import re
@@ -10,13 +13,14 @@ import numpy as np
 import PIL.Image
 
 from convnext_dense.errors import InputError
+from convnext_dense.utils.text import few
 
-from .problems import few
-
-SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # none that loses values
-IGNORED = 255
-UNKNOWN = -1  # a colour that is not in the colour map
+SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # formats that keep every value
+IGNORED = 255  # the label of pixels that are not trained on
+UNKNOWN = -1  # the label of a colour that is not in the colour map
 IGNORED_NAMES = ("ignore", "ignored")
+
+Color = tuple[int, ...]  # red, green, blue, each 0 to 255
 
 _COLOR = r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})"
 _COLOR_FIRST = re.compile(rf"^{_COLOR}[\s,;:]+(?P<name>\S.*)$")  # CamVid
@@ -24,11 +28,11 @@ _NAME_FIRST = re.compile(rf"^(?P<name>.+?)[\s,;:]+{_COLOR}\b")  # CVAT, class_di
 
 
 class ColorMap(NamedTuple):
-    """Which colour is which class.
+    """The class of each colour.
 
     Attributes:
-        classes: their names.
-        colors: rows of red, green, blue and class index, 255 to ignore it.
+        classes: the names of the classes.
+        colors: rows of red, green, blue and class index; index 255 is ignored.
     """
 
     classes: tuple[str, ...]
@@ -36,31 +40,41 @@ class ColorMap(NamedTuple):
 
 
 def read_color_map(file: str) -> ColorMap:
-    """Read a colour map: a JSON object of name to [r, g, b], or lines of
-    ``r g b name``, ``name: r, g, b`` (CVAT's labelmap.txt) or ``name,r,g,b``.
+    """Read a colour map.
 
-    Colours of one name are one class; those of the name 'ignore' are not trained on.
+    The file is a JSON object of name to [r, g, b], or it has lines of ``r g b name``
+    (CamVid), ``name: r, g, b`` (CVAT's labelmap.txt) or ``name,r,g,b``. Colours of one
+    name are one class. Colours of the name 'ignore' are not trained on.
 
     Raises:
-        InputError: it cannot be read, or two classes have one colour.
+        InputError: the file cannot be read, has no colours or a colour beyond 255, or
+            two classes have one colour.
     """
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--color-map {file} cannot be read: {error}") from error
-    pairs = _json_pairs(text) if text.lstrip().startswith("{") else _line_pairs(text)
+    if text.lstrip().startswith("{"):
+        pairs = _json_pairs(file, text)
+    else:
+        pairs = _line_pairs(text)
     if not pairs:
         raise InputError(
             f"--color-map {file} has no colours: give a line for each class, such as "
             '"128 64 128 road"'
         )
-    classes, names = {}, {}
+    classes: dict[str, int] = {}
+    names: dict[Color, str] = {}
     for name, color in pairs:
-        if len(color) != 3 or not all(0 <= part <= 255 for part in color):
-            raise InputError(f"--color-map {file}: {name} is {color}, not 3 x 0 to 255")
+        if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
+            raise InputError(
+                f"--color-map {file}: {name} has the colour {color}: give three "
+                "numbers from 0 to 255"
+            )
         if names.setdefault(color, name) != name:
             raise InputError(
-                f"--color-map {file}: {names[color]} and {name} are both {color}"
+                f"--color-map {file}: {names[color]} and {name} both have the colour "
+                f"{color}: give each class its own"
             )
         if name.lower() not in IGNORED_NAMES:
             classes.setdefault(name, len(classes))
@@ -68,19 +82,22 @@ def read_color_map(file: str) -> ColorMap:
     return ColorMap(tuple(classes), colors)
 
 
-def _json_pairs(text: str):
+def _json_pairs(file: str, text: str) -> list[tuple[str, Color]]:
+    """Names and colours of a JSON object."""
     try:
         return [
-            (str(name), tuple(int(part) for part in color))
+            (str(name), tuple(int(channel) for channel in color))
             for name, color in json.loads(text).items()
         ]
     except (ValueError, TypeError) as error:
         raise InputError(
-            f'--color-map: not {{"road": [128, 64, 128], ...}}: {error}'
+            f'--color-map {file} cannot be read as {{"road": [128, 64, 128], ...}}: '
+            f"{error}"
         ) from error
 
 
-def _line_pairs(text: str):
+def _line_pairs(text: str) -> list[tuple[str, Color]]:
+    """Names and colours of lines; comments, headings and empty lines are left out."""
     lines = [line.strip() for line in text.splitlines()]
     matches = [
         _COLOR_FIRST.match(line) or _NAME_FIRST.match(line)
@@ -90,32 +107,32 @@ def _line_pairs(text: str):
     return [
         (
             match["name"].strip(),
-            tuple(int(g) for g in match.groups() if g.isdecimal())[:3],
+            tuple(int(group) for group in match.groups() if group.isdecimal())[:3],
         )
         for match in matches
-        if match  # else a heading
+        if match
     ]
 
 
 class NotALabelMap(ValueError):
-    """Why a file is no label map that can be read here."""
+    """The reason why an image file cannot be read as a label map."""
 
 
 def read_label_map(
     file: Path, colors: Sequence[Sequence[int]] | None = None, zero: bool = True
 ) -> np.ndarray:
-    """The class index of every pixel, (H, W) int32; 255 is not trained on.
+    """Read the class index of every pixel, (H, W) int32; 255 is not trained on.
 
     Args:
-        file: grey of 8 or 16 bits, or with a palette, whose indices count; RGB, with
-            ``colors``.
+        file: grey values of 8 or 16 bits, a palette, whose indices count, or colours,
+            which need ``colors``.
         colors: rows of red, green, blue and class index. A grey value is the colour
-            of three equal parts. ``UNKNOWN`` where a colour is in none.
-        zero: False: 0 is not a class but ignored, and 1 becomes 0 (mmseg's
+            of three equal channels. A colour in no row becomes ``UNKNOWN``.
+        zero: False if 0 is not a class: 0 becomes 255, and 1 becomes 0 (mmseg's
             ``reduce_zero_label``).
 
     Raises:
-        NotALabelMap: it is not.
+        NotALabelMap: the file has colours, and there are no ``colors``.
     """
     with PIL.Image.open(file) as image:
         image.load()
@@ -127,7 +144,9 @@ def read_label_map(
             rgb = np.asarray(image.convert("RGB"), np.int32)
             labels = rgb[..., 0]
             if (labels[..., None] != rgb).any():
-                raise NotALabelMap("in colours; say with --color-map which is which")
+                raise NotALabelMap(
+                    "its pixels are colours; name the class of each with --color-map"
+                )
     if not zero:
         labels = np.where(labels == 0, IGNORED + 1, labels)
         labels = np.where(labels == IGNORED, IGNORED + 1, labels) - 1
@@ -135,18 +154,22 @@ def read_label_map(
 
 
 def _by_color(rgb: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
-    def code(parts):
-        return parts[..., 0] << 16 | parts[..., 1] << 8 | parts[..., 2]
+    """The class index of every pixel (H, W) of an image (H, W, 3)."""
+
+    def code(channels: np.ndarray) -> np.ndarray:
+        return channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
 
     table = np.array(sorted(colors, key=lambda row: tuple(row[:3])), np.int32)
-    known, here = code(table), code(rgb)
-    place = np.searchsorted(known, here).clip(max=len(known) - 1)
-    return np.where(known[place] == here, table[place, 3], UNKNOWN)
+    known, codes = code(table), code(rgb)
+    place = np.searchsorted(known, codes).clip(max=len(known) - 1)
+    return np.where(known[place] == codes, table[place, 3], UNKNOWN)
 
 
-def color_names(file: Path, colors: Sequence[Sequence[int]]) -> str:
-    """The first colours of a file that are not in the map."""
+def unknown_colors(file: Path, colors: Sequence[Sequence[int]]) -> str:
+    """The first colours of a label map that are not in the colour map, as text."""
     with PIL.Image.open(file) as image:
         counted = image.convert("RGB").getcolors(2**24)
     known = {tuple(row[:3]) for row in colors}
-    return few([str(color) for _, color in sorted(counted)[::-1] if color not in known])
+    # Pillow returns None beyond so many colours; 2^24 is all there are.
+    by_count = sorted(counted or [], reverse=True)
+    return few(color for _, color in by_count if color not in known)

@@ -1,4 +1,4 @@
-"""Where somebody's data is: named file by file, or found in a folder."""
+"""Finds the annotations and images of each split in a data set's folder."""
 
 import json
 from collections.abc import Iterator
@@ -10,20 +10,22 @@ from convnext_dense.utils.images import list_images
 
 from .label_maps import SUFFIXES
 
-# How tools and people call the folders of a split, of images and of label maps.
+# The words by which tools and people name the files and folders of a split, and the
+# folders of images and of label maps.
 SPLITS = {"train": ("train",), "val": ("val", "valid")}
 IMAGES = ("images", "image", "imgs", "img", "JPEGImages", "data")
 LABELS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation"),
     *("SegmentationClass", "semantic", "seg"),
 )
-# Files of COCO's that are of other tasks.
+# COCO's names for files of other tasks, which are not read.
 OTHER_TASKS = ("caption", "keypoints", "panoptic", "stuff", "image_info")
+PROBED = 20  # images of a COCO file that are looked for in each folder
 
 
 @dataclass
-class Source:
-    """One split.
+class SplitPaths:
+    """Where the data of one split is.
 
     Attributes:
         annotations: a COCO file, or a folder of label maps.
@@ -34,33 +36,35 @@ class Source:
     images: Path
 
 
-Sources = dict[str, Source]  # 'train' and, unless it is to be drawn, 'val'
+# Keys are 'train' and, unless a validation split must be drawn, 'val'.
+DatasetPaths = dict[str, SplitPaths]
 
 
-def find(root: Path, scope: str | None = None) -> tuple[str, Sources]:
-    """Find a data set in a folder, by what tools for annotating leave there.
+def find_dataset(root: Path, scope: str | None = None) -> tuple[str, DatasetPaths]:
+    """Find a data set in a folder.
 
-    COCO's layout, Roboflow's, CVAT's, FiftyOne's, Pascal VOC's, ADE20K's, and
-    whatever names files and folders so.
+    It may have the layout of COCO, Roboflow, CVAT, FiftyOne, Pascal VOC or ADE20K, or
+    any other with the words of this module in the names of files and folders.
 
     Args:
-        scope: 'mmdet' or 'mmseg' for what the data is to be; None takes what is
-            there, objects first.
+        scope: 'mmdet' for objects, 'mmseg' for label maps; None takes what the folder
+            has, objects first.
 
     Returns:
-        the scope and the sources.
+        the scope, and the paths of each split.
 
     Raises:
-        InputError: there is nothing, or it cannot be told which of several.
+        InputError: the folder has no data set, or several files for one split.
     """
     if not root.is_dir():
         raise InputError(f"--data: there is no folder {root}")
     finders = dict(mmdet=_coco, mmseg=_label_maps)
-    for task in [scope] if scope else finders:
-        found = finders[task](root)
-        if found:
-            return task, found
-    looked_for = dict(
+    scopes = [scope] if scope else list(finders)
+    for candidate in scopes:
+        paths = finders[candidate](root)
+        if paths:
+            return candidate, paths
+    expected = dict(
         mmdet="a COCO file (*.json, annotations/*.json, train/*.json) and its images; "
         "name them as --train-json FILE --train-images FOLDER",
         mmseg="folders such as images/ and labels/, with train/ and val/ inside or "
@@ -68,19 +72,20 @@ def find(root: Path, scope: str | None = None) -> tuple[str, Sources]:
     )
     raise InputError(
         f"--data: found no data set in {root}, neither "
-        + ", nor ".join(looked_for[task] for task in ([scope] if scope else finders))
+        + ", nor ".join(expected[candidate] for candidate in scopes)
     )
 
 
 def _split_of(name: str) -> str | None:
-    """'train' or 'val' if a file's or a folder's name has one of their words."""
+    """'train' or 'val', if the name of a file or folder has one of its words."""
     for split, words in SPLITS.items():
         if any(word in name.lower() for word in words):
             return split
     return None
 
 
-def _coco(root: Path) -> Sources | None:
+def _coco(root: Path) -> DatasetPaths | None:
+    """The COCO files in a folder, with their images; None without a training file."""
     files: dict[str | None, list[Path]] = {}
     for file in sorted([*root.glob("*.json"), *root.glob("*/*.json")]):
         name = file.relative_to(root).as_posix()
@@ -90,73 +95,78 @@ def _coco(root: Path) -> Sources | None:
         files = {"train": files[None]}
     if "train" not in files:
         return None
-    sources = {}
+    paths = {}
     for split in SPLITS:
-        there = files.get(split, [])
-        if len(there) > 1:
-            names = ", ".join(str(file.relative_to(root)) for file in there)
+        candidates = files.get(split, [])
+        if len(candidates) > 1:
+            names = ", ".join(str(file.relative_to(root)) for file in candidates)
             raise InputError(
-                f"--data: {root} has {len(there)} files for {split}: {names}; name one "
-                f"as --{split}-json"
+                f"--data: {root} has {len(candidates)} files for {split}: {names}; "
+                f"name one as --{split}-json"
             )
-        if there:
-            sources[split] = Source(there[0], _images_of(there[0], root, split))
-    return sources
+        for file in candidates:
+            paths[split] = SplitPaths(file, _images_of(file, root, split))
+    return paths
 
 
 def _images_of(file: Path, root: Path, split: str) -> Path:
-    """The folder with most of the first images that a COCO file names."""
+    """The folder that has most of the first images that a COCO file names."""
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-        names = [str(image["file_name"]) for image in content["images"][:20]]
+        names = [str(image["file_name"]) for image in content["images"][:PROBED]]
     except (ValueError, LookupError, TypeError):
-        return file.parent  # what is wrong with the file is said when it is read
+        return file.parent  # reading the file reports what is wrong with it
     folders = [file.parent, root]
     for parent in dict.fromkeys([file.parent, root]):
         for path in sorted(p for p in parent.iterdir() if p.is_dir()):
             within = sorted(p for p in path.iterdir() if p.is_dir())
             folders += [path, *within]
 
-    def fit(folder: Path):
-        there = sum((folder / name).is_file() for name in names)
-        return there, _split_of(folder.relative_to(root).as_posix()) == split
+    def fit(folder: Path) -> tuple[int, bool]:
+        images = sum((folder / name).is_file() for name in names)
+        return images, _split_of(folder.relative_to(root).as_posix()) == split
 
     best = max(folders, key=fit)
     if not fit(best)[0]:
         raise InputError(
-            f"--data: the images of {file} are in no folder of {root}, such as "
-            f"{names[0] if names else 'none'}; name theirs as --{split}-images"
+            f"--data: no folder of {root} has the images of {file}, such as "
+            f"{names[0] if names else 'none'}; name their folder as --{split}-images"
         )
     return best
 
 
-def _label_maps(root: Path) -> Sources | None:
-    sources = {}
+def _label_maps(root: Path) -> DatasetPaths | None:
+    """Folders of label maps and their images; None without a training split."""
+    paths: DatasetPaths = {}
     for images, labels in _folder_pairs(root):
         split = _split_of(images.relative_to(root).as_posix()) or "train"
-        sources.setdefault(split, Source(labels, images))
-    return sources if "train" in sources else None
+        paths.setdefault(split, SplitPaths(labels, images))
+    return paths if "train" in paths else None
 
 
 def _folder_pairs(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Folders of images and of label maps that go together, halves of a split first."""
+    """Pairs of a folder of images and one of label maps that belong together.
+
+    Folders whose own name is that of a split come first.
+    """
     folders = [path for path in sorted(root.rglob("*")) if path.is_dir()]
-    labels = [path for path in folders if _has_part(path, root, LABELS)]
-    labels = [path for path in labels if _holds(path, SUFFIXES)]
+    labels = [path for path in folders if _has_label_word(path, root)]
+    labels = [path for path in labels if _has_label_maps(path)]
     for path in sorted(labels, key=lambda p: _split_of(p.name) is None):
-        others = [part for part in path.relative_to(root).parts if part not in LABELS]
+        others = [name for name in path.relative_to(root).parts if name not in LABELS]
         for images in folders:
-            parts = images.relative_to(root).parts
-            alike = [part for part in parts if part not in IMAGES] == others
+            names = images.relative_to(root).parts
+            alike = [name for name in names if name not in IMAGES] == others
             apart = images not in labels and images not in path.parents
             if alike and apart and list_images(images):
                 yield images, path
                 break
 
 
-def _has_part(path: Path, root: Path, names: tuple[str, ...]) -> bool:
-    return any(part in names for part in path.relative_to(root).parts)
+def _has_label_word(path: Path, root: Path) -> bool:
+    """Whether a folder, or one between it and ``root``, is named after label maps."""
+    return any(name in LABELS for name in path.relative_to(root).parts)
 
 
-def _holds(folder: Path, suffixes: tuple[str, ...]) -> bool:
-    return any(p.suffix.lower() in suffixes for p in folder.iterdir())
+def _has_label_maps(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())

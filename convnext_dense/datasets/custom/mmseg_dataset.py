@@ -1,6 +1,6 @@
-"""MMSegmentation's side of one's own label maps: data set and transform.
+"""The MMSegmentation data set and transform for label maps of custom data.
 
-Needs MMSegmentation, so only a config with such data imports this module.
+This module needs MMSegmentation, so only configs with such data import it.
 """
 
 import json
@@ -24,34 +24,37 @@ class LabelMapDataset(BaseSegDataset):
     """
 
     def load_data_list(self) -> list[dict]:
+        """Read ``ann_file``; mmengine calls this when it builds the data set."""
         images = Path(self.data_prefix["img_path"])
         labels = Path(self.data_prefix["seg_map_path"])
         return [
             dict(
                 img_path=str(images / image),
-                seg_map_path=str(labels / label),
+                seg_map_path=str(labels / label_map),
                 label_map=None,
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[],
             )
-            for image, label in json.loads(Path(self.ann_file).read_text("utf-8"))
+            for image, label_map in json.loads(Path(self.ann_file).read_text("utf-8"))
         ]
 
 
 @TRANSFORMS.register_module()
 class LoadLabelMapAnnotations(BaseTransform):
-    """mmseg's ``LoadAnnotations`` for label maps of every kind.
+    """mmseg's ``LoadAnnotations`` for every format that ``read_label_map`` reads.
 
-    Adds ``gt_seg_map`` (H, W) uint8, 255 where nothing is to be learnt.
+    Adds ``gt_seg_map`` (H, W) uint8; pixels of 255 are not trained on.
 
     Args:
-        colors: rows of red, green, blue and class index, for maps in colours.
+        colors: rows of red, green, blue and class index for label maps in colours;
+            None for others.
     """
 
     def __init__(self, colors: list[list[int]] | None = None):
         self.colors = colors
 
     def transform(self, results: dict) -> dict:
+        """Read the label map at ``seg_map_path``."""
         labels = read_label_map(
             results["seg_map_path"], self.colors, not results["reduce_zero_label"]
         )

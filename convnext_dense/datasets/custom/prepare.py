@@ -1,16 +1,7 @@
-"""Train on one's own images: a COCO file, or a folder of label maps.
-
-sources       where the data is
-images        can each file be read?
-coco, label_part     one split, as training and pictures need it
-coco_check, label_check   what is wrong in it, and the rest, cleaned
-findings      kinds of trouble and whom they befell
-splitting     a split of its own to validate on
-overview      what there is, in lines; page draws it
-configuring   a config turned to the data; schedule: how long to train
-"""
+"""Checks custom data, writes its splits beside the run, and fits the config to it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,30 +15,39 @@ from convnext_dense.utils.coco_json import read_coco
 from convnext_dense.utils.distributed import on_main
 
 from . import coco_check, label_check, summary
-from .draw_split import split
+from .coco import CocoSplit
+from .draw_split import draw_split
 from .into_config import use_data
 from .label_maps import read_color_map
-from .layouts import Source, Sources, find
-from .problems import Kind
-from .splits import Part, same_images
+from .label_split import LabelSplit
+from .layouts import DatasetPaths, SplitPaths, find_dataset
+from .problems import warning
+from .splits import Split, same_images
 
-IN_BOTH = Kind(
-    False,
+IN_BOTH = warning(
     "images that are in the training split too",
-    "the results on them say nothing about others",
+    "remove them: results on them say nothing about new images",
 )
 
-# Options that say something of one kind of data only.
-_OF_LABEL_MAPS = ("classes", "color_map", "reduce_zero_label")
-_OF_COCO = ("boxes_only",)
-_FILES = tuple(
-    f"{s}_{k}" for s in ("train", "val") for k in ("json", "images", "labels")
+# Options for one type of data only, and what the other type is called in messages.
+_ONLY_FOR = {
+    "mmseg": ("classes", "color_map", "reduce_zero_label"),
+    "mmdet": ("boxes_only",),
+}
+_DATA_NAMES = {"mmdet": "a COCO file", "mmseg": "label maps"}
+# The flag of the annotations: --train-json, --val-labels.
+_ANNOTATION_FLAGS = {"mmdet": "json", "mmseg": "labels"}
+_SPLIT_OPTIONS = tuple(
+    f"{split}_{content}"
+    for split in ("train", "val")
+    for content in ("json", "images", "labels")
 )
 
 
 @dataclass
 class Options:
-    """What the command line says of the data; see tools/inspect_data.py --help."""
+    """The command line's options for custom data; tools/inspect_data.py --help
+    explains them."""
 
     data: str | None = None
     train_json: str | None = None
@@ -62,128 +62,157 @@ class Options:
     boxes_only: bool = False
 
     def __bool__(self) -> bool:
+        """Whether any option is set."""
         return self != Options()
 
 
-def examine(options: Options, scope: str | None = None, seed: int = 0) -> list[Part]:
-    """Look through the data: the training split and the one to validate on.
+def examine(options: Options, scope: str | None = None, seed: int = 0) -> list[Split]:
+    """Check the data: the training split and the one to validate on.
 
-    Without a validation split one is drawn, unless the data has errors.
+    Data without a validation split gets one, drawn from the training images, unless
+    it has errors.
 
     Args:
-        scope: 'mmdet' or 'mmseg', for what the data is to be; None takes what is
-            there.
+        scope: 'mmdet' for objects, 'mmseg' for label maps; None takes what the data
+            has.
         seed: of the split that is drawn.
 
     Raises:
-        InputError: there is no such data, or a file is not what it should be.
+        InputError: the data is missing, or a file cannot be read.
     """
-    scope, sources = _sources(options, scope)
-    for name in _OF_LABEL_MAPS if scope == "mmdet" else _OF_COCO:
+    scope, paths = _paths(options, scope)
+    other = "mmseg" if scope == "mmdet" else "mmdet"
+    for name in _ONLY_FOR[other]:
         if getattr(options, name):
-            kind = "a COCO file" if scope == "mmdet" else "label maps"
-            raise InputError(f"--{name.replace('_', '-')} does not go with {kind}")
-    read = _read_coco if scope == "mmdet" else _read_label_maps
-    parts = read(options, sources)
-    if len(parts) == 2:
-        for file in same_images(*parts):
-            parts[1].findings.add(IN_BOTH, file)
-    elif not parts[0].findings.stop:
-        if len(parts[0].files) < 2:
             raise InputError(
-                f"{sources['train'].annotations} has one image: name a validation "
-                "split too"
+                f"--{name.replace('_', '-')} does not go with {_DATA_NAMES[scope]}: "
+                f"it is for {_DATA_NAMES[other]}"
             )
-        findings = parts[0].findings
-        parts = list(split(parts[0], seed))
-        parts[0].findings = findings
-    return parts
+    splits: list[Split] = []
+    splits += (_read_coco if scope == "mmdet" else _read_label_maps)(options, paths)
+    if len(splits) == 2:
+        for file in same_images(*splits):
+            splits[1].problems.add(IN_BOTH, file)
+    elif not splits[0].problems.stop:
+        if len(splits[0].files) < 2:
+            raise InputError(
+                f"{paths['train'].annotations} has one image: name a validation "
+                f"split too, with --val-{_ANNOTATION_FLAGS[scope]} and --val-images"
+            )
+        problems = splits[0].problems
+        splits = list(draw_split(splits[0], seed))
+        splits[0].problems = problems
+    return splits
 
 
-def _sources(options: Options, scope: str | None) -> tuple[str, Sources]:
+def _paths(options: Options, scope: str | None) -> tuple[str, DatasetPaths]:
+    """The scope of the data, and the paths of each split."""
     if options.data:
-        for name in _FILES:
+        for name in _SPLIT_OPTIONS:
             if getattr(options, name):
                 raise InputError(
-                    f"own data: --data and --{name.replace('_', '-')} both say where "
-                    "it is: give one"
+                    f"--data and --{name.replace('_', '-')} both say where the data "
+                    "is: give one of them"
                 )
-        return find(Path(options.data).absolute(), scope)
-    flags = dict(mmdet="json", mmseg="labels")
-    given = [s for s, flag in flags.items() if getattr(options, f"train_{flag}")]
-    if len(given) != 1 or scope not in (None, given[0]):
-        wanted = [f"--train-{flags[s]}" for s in ([scope] if scope else flags)]
+        return find_dataset(Path(options.data).absolute(), scope)
+    scopes = [
+        candidate
+        for candidate, flag in _ANNOTATION_FLAGS.items()
+        if getattr(options, f"train_{flag}")
+    ]
+    if len(scopes) != 1 or scope not in (None, scopes[0]):
+        flags = [f"--train-{flag}" for flag in _ANNOTATION_FLAGS.values()]
+        if scope:
+            flags = [f"--train-{_ANNOTATION_FLAGS[scope]}"]
         raise InputError(
-            f"own data: give {' or '.join(wanted)} and --train-images, or --data FOLDER"
+            f"training data: give {' or '.join(flags)} and --train-images, or --data "
+            "FOLDER"
         )
-    scope, sources = given[0], {}
-    for name in ("train", "val"):
-        annotations = getattr(options, f"{name}_{flags[scope]}")
-        images = getattr(options, f"{name}_images")
+    (scope,) = scopes
+    flag = _ANNOTATION_FLAGS[scope]
+    paths = {}
+    for split in ("train", "val"):
+        annotations = getattr(options, f"{split}_{flag}")
+        images = getattr(options, f"{split}_images")
         if bool(annotations) != bool(images):
-            missing = "images" if annotations else flags[scope]
-            raise InputError(f"own data: --{name}-{missing} is missing")
+            missing, present = ("images", flag) if annotations else (flag, "images")
+            raise InputError(
+                f"--{split}-{missing} is missing: give it beside --{split}-{present}"
+            )
         if annotations:
-            sources[name] = Source(
+            paths[split] = SplitPaths(
                 Path(annotations).absolute(), Path(images).absolute()
             )
-    return scope, sources
+    return scope, paths
 
 
-def _read_coco(options: Options, sources: Sources) -> list[Part]:
-    parts = []
-    for name, source in sources.items():
-        parts.append(
+def _read_coco(options: Options, paths: DatasetPaths) -> list[CocoSplit]:
+    """Read and check COCO files; the validation split takes the training classes."""
+    splits: list[CocoSplit] = []
+    for name, split_paths in paths.items():
+        splits.append(
             coco_check.examine(
-                read_coco(source.annotations),
-                source.images,
+                read_coco(split_paths.annotations),
+                split_paths.images,
                 name,
-                parts[0].categories if parts else None,
+                splits[0].categories if splits else None,
                 options.boxes_only,
             )
         )
-    return parts
+    return splits
 
 
-def _read_label_maps(options: Options, sources: Sources) -> list[Part]:
+def _read_label_maps(options: Options, paths: DatasetPaths) -> list[LabelSplit]:
+    """Read and check label maps; the validation split takes the training classes."""
     classes, colors = _class_names(options.classes), None
     if options.color_map:
         if classes:
             raise InputError(
-                "--classes and --color-map both name the classes: give one"
+                "--classes and --color-map both name the classes: give one of them"
             )
         classes, colors = read_color_map(options.color_map)
-    parts = []
-    for name, source in sources.items():
-        part = label_check.examine(
-            *(source.images, source.annotations, name, classes, colors),
+    splits = []
+    for name, split_paths in paths.items():
+        split = label_check.examine(
+            split_paths.images,
+            split_paths.annotations,
+            name,
+            classes,
+            colors,
             zero=not options.reduce_zero_label,
         )
-        classes = part.classes
-        parts.append(part)
-    return parts
+        classes = split.classes
+        splits.append(split)
+    return splits
 
 
-def _class_names(given: list[str] | None) -> tuple[str, ...] | None:
-    """Names of the command line, or of the file that it names, one a line."""
-    if given and len(given) == 1 and Path(given[0]).is_file():
+def _class_names(values: list[str] | None) -> tuple[str, ...] | None:
+    """The names that --classes gives, or those in the file that it names."""
+    if not values:
+        return None
+    names = values
+    if len(values) == 1 and Path(values[0]).is_file():
+        file = values[0]
         try:
-            lines = Path(given[0]).read_text(encoding="utf-8-sig").splitlines()
+            lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--classes {given[0]} cannot be read: {error}") from error
+            raise InputError(f"--classes {file} cannot be read: {error}") from error
         names = [line.strip() for line in lines if line.strip()]
         if not names:
-            raise InputError(f"--classes {given[0]} has no names: give one a line")
-        given = names
-    if given and len(set(given)) < len(given):
-        raise InputError("--classes: a name is given twice")
-    return tuple(given) if given else None
+            raise InputError(f"--classes {file} has no names: write one on each line")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"--classes: {twice} is given twice: give each class one name")
+    return tuple(names)
 
 
 def prepare(cfg: Config, options: Options, epochs: int | None) -> None:
-    """Look through the data, write its splits beside the run, turn ``cfg`` to it.
+    """Check the data, write its splits into the work dir, and fit ``cfg`` to it.
 
-    A run that is resumed keeps the splits it began with.
+    A run that is resumed keeps the splits with which it began.
+
+    Args:
+        epochs: None sizes the schedule from the data.
 
     Raises:
         InputError: the data has errors, or does not fit the config.
@@ -192,38 +221,50 @@ def prepare(cfg: Config, options: Options, epochs: int | None) -> None:
 
 
 def _prepare_files(cfg: Config, options: Options) -> dict:
+    """Write the splits and ``data.json``, and return its content."""
     folder = Path(cfg.work_dir).absolute() / "data"
     data_file = folder / "data.json"
     if cfg.get("resume") and data_file.is_file():
-        print_log(f"the splits are those the run began with, in {folder}", "current")
+        print_log(
+            f"the run keeps the splits with which it began, in {folder}", "current"
+        )
         return json.loads(data_file.read_text(encoding="utf-8"))
     seed = (cfg.get("randomness") or {}).get("seed") or 0
-    parts = examine(options, cfg.default_scope, seed)
-    lines = [line for part in parts for line in summary.lines(part)]
+    splits = examine(options, cfg.default_scope, seed)
+    lines = [line for split in splits for line in summary.lines(split)]
     for line in lines:
         print_log(line, "current")
-    if any(part.findings.stop for part in parts):
+    if any(split.problems.stop for split in splits):
         raise InputError(
-            "the data has errors, see above. tools/inspect_data.py with the same "
-            "options and --html FILE shows them, with --fix FOLDER it writes a cleaned "
-            "copy of the annotations"
+            "the data has errors, see above. tools/inspect_data.py, with the same "
+            "options, shows them on a page with --html FILE; with --fix FOLDER it "
+            "writes a cleaned copy of the annotations"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    data = dict(classes=parts[0].classes, images=len(parts[0].files))
-    if cfg.default_scope == "mmdet":
-        data["category_ids"] = [c["id"] for c in parts[0].categories]
-        data["has_masks"] = all(part.has_masks for part in parts)
-    else:
-        data.update(colors=parts[0].colors, zero=parts[0].zero)
-    for part in parts:
-        file = folder / f"{part.name}.json"
-        part.write(file)
-        data[part.name] = dict(annotations=str(file), images=str(part.folder))
-        if cfg.default_scope == "mmseg":
-            data[part.name]["labels"] = str(part.labels)
-    with files.whole(folder / "inspection.txt") as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with files.whole(data_file) as partial:  # the last: it says that all are there
-        partial.write_text(json.dumps(data), encoding="utf-8")
+    data = _settings(splits)
+    for split in splits:
+        file = folder / f"{split.name}.json"
+        split.write(file)
+        data[split.name] = dict(annotations=str(file), images=str(split.folder))
+        if isinstance(split, LabelSplit):
+            data[split.name]["labels"] = str(split.labels)
+    with files.whole(folder / "inspection.txt") as partial_file:
+        partial_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # The last file: where it exists, the others are complete.
+    with files.whole(data_file) as partial_file:
+        partial_file.write_text(json.dumps(data), encoding="utf-8")
     print_log(f"the splits are in {folder}", "current")
+    return data
+
+
+def _settings(splits: Sequence[Split]) -> dict:
+    """What ``use_data`` needs to know of the data, without the paths."""
+    train = splits[0]
+    data: dict = dict(classes=train.classes, images=len(train.files))
+    if isinstance(train, CocoSplit):
+        data["category_ids"] = [category["id"] for category in train.categories]
+        coco_splits = (split for split in splits if isinstance(split, CocoSplit))
+        data["has_masks"] = all(split.has_masks for split in coco_splits)
+    elif isinstance(train, LabelSplit):
+        data.update(colors=train.colors, zero=train.zero)
     return data

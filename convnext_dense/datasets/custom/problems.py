@@ -1,17 +1,25 @@
-"""What is wrong with somebody's data: each kind of trouble, with whom it befell."""
+"""The problems of a custom data set: their types, and the names that have them.
 
+A new check needs a ``ProblemType``, made with ``error`` or ``warning`` beside the
+check, and a call of ``Problems.add`` where the check finds the problem.
+"""
+
+from collections.abc import Iterator
 from typing import NamedTuple
 
-FEW = 3  # names in a line; a page shows more
+from convnext_dense.utils.text import few
+
+LEFT_OUT = "--fix leaves them out"
 
 
-class Kind(NamedTuple):
-    """A kind of trouble.
+class ProblemType(NamedTuple):
+    """One type of problem.
 
     Attributes:
-        stops: whether it is an error, which stops a run; else a warning.
-        what: goes on after a count: '3 images: cannot be read'.
-        remedy: what to do; what is left out by ``--fix`` if that helps.
+        stops: True for an error, which stops training; False for a warning.
+        what: the images or objects that have the problem, in the plural: 'boxes
+            outside their image'.
+        remedy: what the user can do, or what training or ``--fix`` does with them.
     """
 
     stops: bool
@@ -20,37 +28,55 @@ class Kind(NamedTuple):
 
     @property
     def level(self) -> str:
+        """'error' or 'warning'."""
         return "error" if self.stops else "warning"
 
 
-class Findings:
-    """Names by kind of trouble, in the order of their finding."""
+def error(what: str, remedy: str = LEFT_OUT) -> ProblemType:
+    """A type of problem that stops training."""
+    return ProblemType(True, what, remedy)
 
-    def __init__(self):
-        self._names: dict[Kind, list[str]] = {}
 
-    def add(self, kind: Kind, name: object) -> None:
-        self._names.setdefault(kind, []).append(str(name))
+def warning(what: str, remedy: str) -> ProblemType:
+    """A type of problem with which training starts."""
+    return ProblemType(False, what, remedy)
 
-    def __iter__(self):
-        """(kind, names) pairs, errors first."""
+
+# Problems of image files, which COCO files and label maps share.
+UNREADABLE = error("images that cannot be read or resized")
+TINY = warning(
+    "images with a side below 32 pixels",
+    "training enlarges them if the config resizes images",
+)
+
+
+class Problems:
+    """The problems of one split: for each type, the names that have it."""
+
+    def __init__(self) -> None:
+        self._names: dict[ProblemType, list[str]] = {}
+
+    def add(self, problem_type: ProblemType, name: object) -> None:
+        """Note that ``name``, such as a file or an object, has a problem."""
+        self._names.setdefault(problem_type, []).append(str(name))
+
+    def __iter__(self) -> Iterator[tuple[ProblemType, list[str]]]:
+        """(type, names) pairs: errors first, then in the order of adding."""
         return iter(sorted(self._names.items(), key=lambda pair: not pair[0].stops))
 
     def __len__(self) -> int:
+        """The number of types."""
         return len(self._names)
 
     @property
     def stop(self) -> bool:
-        return any(kind.stops for kind in self._names)
+        """Whether an error is among them."""
+        return any(problem_type.stops for problem_type in self._names)
 
     def lines(self) -> list[str]:
+        """A line for each type: its level, text, count, first names and remedy."""
         return [
-            f"{kind.level}: {kind.what}: {len(names)} ({few(names)}); {kind.remedy}"
-            for kind, names in self
+            f"{problem.level}: {problem.what}: {len(names)} ({few(names)}); "
+            f"{problem.remedy}"
+            for problem, names in self
         ]
-
-
-def few(names: list[str], number: int = FEW) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - number
-    return ", ".join(names[:number]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""How long to train on data of a given size."""
+"""Fits the length of training to the size of the data."""
 
 import math
 
@@ -6,12 +6,13 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 
-# Without --epochs: as many as show this many images in all, within bounds. 36 is
-# the recipes' own number; beyond 300 small sets are known by heart.
+# Without --epochs, training shows the model about this many images in all. It takes
+# at least the 36 epochs of the papers' recipes. Beyond 300 epochs, models overfit
+# small data sets.
 IMAGES_SEEN = 60_000
 MIN_EPOCHS, MAX_EPOCHS = 36, 300
 VALIDATIONS = 20  # in a run
-WARMUP = 0.1  # of a run, at most
+WARMUP = 0.1  # the longest warmup, as a fraction of the run
 
 
 def use_schedule(cfg: Config, images: int, epochs: int | None) -> None:
@@ -21,11 +22,11 @@ def use_schedule(cfg: Config, images: int, epochs: int | None) -> None:
     training happens at a third of this one.
 
     Args:
-        images: in the training split.
-        epochs: None sizes them from the data.
+        images: the number of images in the training split.
+        epochs: None sizes them from ``images``.
     """
-    said = epochs is not None
-    if not said:
+    from_data = epochs is None
+    if epochs is None:
         epochs = min(max(MIN_EPOCHS, math.ceil(IMAGES_SEEN / images)), MAX_EPOCHS)
     batch = cfg.train_dataloader.batch_size * get_world_size()
     steps = math.ceil(images / batch)
@@ -43,25 +44,27 @@ def use_schedule(cfg: Config, images: int, epochs: int | None) -> None:
         if scheduler.get("by_epoch", True) == by_epoch:
             _scale(scheduler, loop[key] / before)
         elif not by_epoch:
-            continue  # epochs in a loop of iterations: mmengine says what is wrong
+            continue  # mmengine refuses epochs in a loop of iterations, with a message
         elif scheduler.get("end", math.inf) > WARMUP * epochs * steps:
             _scale(scheduler, WARMUP * epochs * steps / scheduler.end)
     print_log(
         f"schedule: epochs: {epochs}, steps an epoch: {steps} ({images} images, "
         f"{batch} a step)"
-        + ("" if said else "; sized from the data: --epochs changes it"),
+        + ("; sized from the data: --epochs changes it" if from_data else ""),
         "current",
     )
 
 
 def _scale(scheduler: dict, factor: float) -> None:
+    """Multiply every length and point in time of a scheduler by ``factor``."""
+
     def scaled(value: int) -> int:
         return max(1, round(value * factor)) if value else value
 
     for key in ("begin", "end", "T_max", "total_iters", "step_size"):
         if isinstance(scheduler.get(key), int):
             scheduler[key] = scaled(scheduler[key])
-    if "end" in scheduler:  # however short
+    if "end" in scheduler:  # a scheduler lasts one step or epoch at least
         scheduler["end"] = max(scheduler["end"], scheduler.get("begin", 0) + 1)
     if "milestones" in scheduler:
         scheduler["milestones"] = sorted({scaled(m) for m in scheduler["milestones"]})

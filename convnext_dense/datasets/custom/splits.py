@@ -1,4 +1,4 @@
-"""One split of somebody's data, as both tasks show it to what works on it."""
+"""A split of custom data, as training, tables and pages use it for both tasks."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,54 +8,75 @@ from typing import Protocol
 import numpy as np
 from mmengine.structures import BaseDataElement
 
-from .problems import Findings
+from .problems import Problems
 
 
-class Part(Protocol):
-    """A split that has been looked through; ``coco`` and ``label_maps`` make them.
+class Split(Protocol):
+    """A split whose files have been checked: ``CocoSplit`` and ``LabelSplit``.
 
     Attributes:
         name: 'train' or 'val'.
         scope: 'mmdet' or 'mmseg'.
-        folder: where the images are.
-        classes: their names, by label.
-        files: the image files that can be used, relative to ``folder``.
-        sizes: their widths and heights, as shown.
-        objects: number of objects of each label in each of them; None where
-            objects are not told apart.
-        pixels: number of pixels of each label in each of them.
-        digests: a digest of each file's bytes.
-        findings: what is wrong, of the files that cannot be used too.
-        counts: what else there is to say, such as 'crowd regions', with numbers.
+        folder: the folder of the images.
+        problems: the problems of the split, also those of files that are left out.
     """
 
     name: str
     scope: str
     folder: Path
-    classes: tuple[str, ...]
-    files: list[str]
-    sizes: list[tuple[int, int]]
-    objects: list[Counter] | None
-    pixels: list[Counter]
-    digests: list[bytes]
-    findings: Findings
-    counts: dict[str, int]
+    problems: Problems
 
-    def select(self, indices: Sequence[int], name: str) -> "Part":
-        """The split ``name`` of the images at ``indices``, without findings."""
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, by label."""
+
+    @property
+    def files(self) -> list[str]:
+        """The image files that can be used, relative to ``folder``."""
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of each image as viewers show it, in pixels."""
+
+    @property
+    def objects(self) -> list[Counter[int]] | None:
+        """For each image, the number of objects of each label; None for label maps."""
+
+    @property
+    def pixels(self) -> list[Counter[int]]:
+        """For each image, the number of pixels of each label."""
+
+    @property
+    def digests(self) -> list[bytes]:
+        """For each image, a digest of the bytes of its file."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """More numbers to show, such as 'crowd regions', by their names."""
+
+    def select(self, indices: Sequence[int], name: str) -> "Split":
+        """A split called ``name`` of the images at ``indices``, without problems."""
 
     def write(self, file: Path) -> None:
-        """Write the list of annotations that training reads."""
+        """Write the annotation file that training reads.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
 
     def fixed(self, folder: Path) -> Path:
-        """Write the cleaned annotations below ``folder``; returns where."""
+        """Write the cleaned annotations below ``folder``, and return their path.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
 
     def sample(self, index: int) -> tuple[np.ndarray, BaseDataElement]:
-        """The image (H, W, 3) RGB uint8, and its annotations to draw."""
+        """An image (H, W, 3) RGB uint8, and its annotations to draw."""
 
 
-def totals(counters: Sequence[Counter], number: int) -> np.ndarray:
-    """The sum over images for each of ``number`` labels, int64."""
+def totals(counters: Sequence[Counter[int]], number: int) -> np.ndarray:
+    """The sum over all images for each of ``number`` labels, (number,) int64."""
     total = np.zeros(number, np.int64)
     for counter in counters:
         for label, count in counter.items():
@@ -63,14 +84,14 @@ def totals(counters: Sequence[Counter], number: int) -> np.ndarray:
     return total
 
 
-def images_with(counters: Sequence[Counter], number: int) -> np.ndarray:
-    """In how many images each of ``number`` labels is, int64."""
+def images_with(counters: Sequence[Counter[int]], number: int) -> np.ndarray:
+    """The number of images that have each of ``number`` labels, (number,) int64."""
     return totals([Counter(counter.keys()) for counter in counters], number)
 
 
-def same_images(train: Part, val: Part) -> Iterator[str]:
-    """Names in ``val`` of images that are in ``train`` too, by content."""
-    there = set(train.digests)
+def same_images(train: Split, val: Split) -> Iterator[str]:
+    """The files of ``val`` whose bytes equal those of a file of ``train``."""
+    train_digests = set(train.digests)
     for file, digest in zip(val.files, val.digests, strict=True):
-        if digest in there:
+        if digest in train_digests:
             yield file

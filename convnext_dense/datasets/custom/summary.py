@@ -1,44 +1,55 @@
-"""What a split holds, in lines for the terminal and the log."""
+"""A split as lines of text for the terminal and the log, and as a table."""
 
-from .problems import few
-from .splits import Part, images_with, totals
+from convnext_dense.utils.text import few
+
+from .splits import Split, images_with, totals
+
+CLASSES_SHOWN = 8  # in a line of text
 
 
-def lines(part: Part) -> list[str]:
-    """How much there is, and what is wrong."""
-    counts = {"images": len(part.files), "classes": len(part.classes), **part.counts}
-    facts = [f"{what}: {number}" for what, number in counts.items()]
-    if part.sizes:
-        facts.append(f"pixels: {size_range(part.sizes)}")
-    wrong = [f"  {line}" for line in part.findings.lines()]
-    return [f"{part.name}: {', '.join(facts)}", f"  {_classes(part)}", *wrong]
+def lines(split: Split) -> list[str]:
+    """The numbers of a split, its most frequent classes, and its problems."""
+    counts = {"images": len(split.files), "classes": len(split.classes), **split.counts}
+    facts = [f"{name}: {number}" for name, number in counts.items()]
+    if split.sizes:
+        facts.append(f"pixels: {size_range(split.sizes)}")
+    problems = [f"  {line}" for line in split.problems.lines()]
+    return [f"{split.name}: {', '.join(facts)}", f"  {_classes(split)}", *problems]
 
 
 def size_range(sizes: list[tuple[int, int]]) -> str:
-    """'640 x 480', or the smallest and the largest by area."""
+    """'640 x 480', or the smallest and the largest size by area."""
     low, high = (pick(sizes, key=lambda size: size[0] * size[1]) for pick in (min, max))
     text = f"{low[0]} x {low[1]}"
     return text if low == high else f"{text} to {high[0]} x {high[1]}"
 
 
-def _classes(part: Part) -> str:
+def _classes(split: Split) -> str:
     """The classes with most objects, or most pixels, and how many they have."""
-    counts = totals(part.objects or part.pixels, len(part.classes))
+    counts = totals(split.objects or split.pixels, len(split.classes))
     order = counts.argsort(kind="stable")[::-1]
-    if part.objects is None:
-        share = 100 / max(1, counts.sum())
-        return few([f"{part.classes[i]} {counts[i] * share:.1f} %" for i in order], 8)
-    return few([f"{part.classes[i]} {counts[i]}" for i in order], 8)
+    if split.objects is None:
+        shares = 100 * counts / max(1, counts.sum())
+        texts = [f"{split.classes[i]} {shares[i]:.1f} %" for i in order]
+    else:
+        texts = [f"{split.classes[i]} {counts[i]}" for i in order]
+    return few(texts, CLASSES_SHOWN)
 
 
-def table(parts: list[Part]) -> list[dict]:
-    """A row a class: objects, images and share of the annotated pixels, by split."""
-    rows = [dict(name=name, splits=[]) for name in parts[0].classes]
-    for part in parts:
-        number = len(part.classes)
-        pixels = totals(part.pixels, number)
-        images = images_with(part.objects or part.pixels, number)
-        objects = totals(part.objects, number) if part.objects is not None else None
+def table(splits: list[Split]) -> list[dict]:
+    """A row for each class, with its numbers in each split.
+
+    Returns:
+        rows of ``name`` and ``splits``; for each split ``images`` and ``objects``
+        (numbers; objects are None for label maps) and ``pixels`` (the share of all
+        annotated pixels, 0 to 1).
+    """
+    rows: list[dict] = [dict(name=name, splits=[]) for name in splits[0].classes]
+    for split in splits:
+        number = len(split.classes)
+        pixels = totals(split.pixels, number)
+        images = images_with(split.objects or split.pixels, number)
+        objects = totals(split.objects, number) if split.objects is not None else None
         for label, row in enumerate(rows):
             row["splits"].append(
                 dict(

@@ -1,12 +1,13 @@
-"""HTML pages in one file: they open from disk, with no network and no script.
+"""Writes HTML pages of one file each, which need no network and no scripts.
 
-Templates are Jinja's, beside this file; ``base.html`` has the look of them all.
+The Jinja templates are beside this module; all of them extend ``base.html``.
 """
 
 import base64
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import jinja2
@@ -14,6 +15,9 @@ import numpy as np
 from markupsafe import Markup
 
 from convnext_dense.utils import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -25,7 +29,11 @@ _templates = jinja2.Environment(
 
 
 def write(file: str | os.PathLike, template: str, **values) -> None:
-    """Render ``template`` with ``values`` into ``file``, whole or not at all.
+    """Render a template into ``file``, completely or not at all.
+
+    Args:
+        template: the name of a file beside this module.
+        values: the variables of the template.
 
     Raises:
         InputError: the file cannot be written.
@@ -35,15 +43,19 @@ def write(file: str | os.PathLike, template: str, **values) -> None:
         partial.write_text(page, encoding="utf-8")
 
 
-def figure(figure) -> Markup:
-    """A matplotlib Figure as an image element, drawn by vectors."""
+def figure(figure: "Figure") -> Markup:
+    """A matplotlib figure as an image element, in SVG."""
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
     return _image("svg+xml", svg.getvalue())
 
 
 def picture(image: np.ndarray, max_side: int = 640) -> Markup:
-    """An RGB uint8 array (H, W, 3) as an image element, scaled down to ``max_side``."""
+    """An image (H, W, 3) RGB uint8 as an image element, in JPEG.
+
+    Args:
+        max_side: pixels of its longer side, to which larger images are scaled down.
+    """
     scale = max_side / max(image.shape[:2])
     if scale < 1:
         size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
@@ -53,6 +65,7 @@ def picture(image: np.ndarray, max_side: int = 640) -> Markup:
     return _image("jpeg", jpeg.tobytes())
 
 
-def _image(kind: str, content: bytes) -> Markup:
+def _image(subtype: str, content: bytes) -> Markup:
+    """An image element that contains a file of type image/``subtype``."""
     data = base64.b64encode(content).decode()
-    return Markup('<img src="data:image/{};base64,{}" alt="">').format(kind, data)
+    return Markup('<img src="data:image/{};base64,{}" alt="">').format(subtype, data)

@@ -1,4 +1,4 @@
-"""What a run has logged: mmengine's scalars, over all its starts."""
+"""Reads what a run has logged: mmengine's scalars, from all its starts."""
 
 import json
 import os
@@ -10,7 +10,12 @@ _NOT_METRICS = {"step", "time", "data_time", "memory"}
 
 
 class Session(NamedTuple):
-    """One start of a run: its time stamp, first and last logged iteration."""
+    """One start of a run.
+
+    Attributes:
+        name: mmengine's time stamp.
+        first, last: the first and the last logged iteration.
+    """
 
     name: str
     first: int
@@ -18,7 +23,7 @@ class Session(NamedTuple):
 
 
 class Validation(NamedTuple):
-    """When it was, and what it found; ``epoch`` is None in a run by iterations."""
+    """The metrics of one validation; ``epoch`` is None in a run by iterations."""
 
     iteration: int
     epoch: int | None
@@ -26,13 +31,14 @@ class Validation(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """
-    Args:
+    """All that a run has logged.
+
+    Attributes:
         train: the logged iterations in order, each with ``iter`` and mmengine's
             names: ``loss``, ``lr``, ``time`` (seconds a step), ``data_time``, ...
         validations: in order.
         sessions: more than one after a resume.
-        unreadable: how many lines were left out, such as one cut by a kill.
+        unreadable: the number of lines left out, such as one cut short by a kill.
     """
 
     train: list[dict]
@@ -42,40 +48,46 @@ class Curves(NamedTuple):
 
 
 def read(work_dir: str | os.PathLike) -> Curves:
-    """Join ``work_dir/TIMESTAMP/vis_data/scalars.json``.
+    """Join the files ``work_dir/TIMESTAMP/vis_data/scalars.json``.
 
     A later start replaces what earlier ones logged from its first iteration on:
-    after a resume, or a start from nothing, that was not the way to the result.
+    after a resume, or a new start, those iterations did not lead to the result.
     """
-    train, validations, sessions, unreadable = [], [], [], 0
+    train: list[dict] = []
+    validations: list[Validation] = []
+    sessions: list[Session] = []
+    unreadable = 0
     for file in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
         rows = list(_rows(file))
         unreadable += rows.count(None)
-        steps, found = _split([row for row in rows if row])
+        steps, new_validations = _split([row for row in rows if row])
         if not steps:
             continue
         first, last = steps[0]["iter"], steps[-1]["iter"]
         train = [row for row in train if row["iter"] < first] + steps
-        validations = [v for v in validations if v.iteration < first] + found
+        validations = [v for v in validations if v.iteration < first]
+        validations += new_validations
         sessions = [s for s in sessions if s.first < first]
         sessions.append(Session(file.parts[-3], first, last))
     return Curves(train, validations, sessions, unreadable)
 
 
 def _rows(file: Path) -> Iterator[dict | None]:
-    """The lines of a log, None for one that is not what mmengine writes."""
+    """The lines of a log; None for a line that mmengine cannot have written."""
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 row = json.loads(line)
             except ValueError:
                 row = None
-            whole = isinstance(row, dict) and isinstance(row.get("step"), int)
-            yield row if whole else None
+            valid = isinstance(row, dict) and isinstance(row.get("step"), int)
+            yield row if valid else None
 
 
 def _split(rows: list[dict]) -> tuple[list[dict], list[Validation]]:
-    train, validations = [], []
+    """Divide the lines of a log into training iterations and validations."""
+    train: list[dict] = []
+    validations: list[Validation] = []
     for row in rows:
         if "iter" in row:
             train.append(row)
@@ -87,11 +99,11 @@ def _split(rows: list[dict]) -> tuple[list[dict], list[Validation]]:
         }
         if not metrics or not train:
             continue
-        # mmengine logs an epoch, an iteration, or in a run by iterations 0,
-        # depending on log_metric_by_epoch.
-        now = train[-1]
-        by_epoch = row["step"] == now.get("epoch")
-        iteration = now["iter"] if by_epoch else max(row["step"], now["iter"])
+        # The step that mmengine logs is an epoch or an iteration, or 0 in a run by
+        # iterations, depending on log_metric_by_epoch.
+        latest = train[-1]
+        by_epoch = row["step"] == latest.get("epoch")
+        iteration = latest["iter"] if by_epoch else max(row["step"], latest["iter"])
         validations.append(
             Validation(iteration, row["step"] if by_epoch else None, metrics)
         )
@@ -99,7 +111,10 @@ def _split(rows: list[dict]) -> tuple[list[dict], list[Validation]]:
 
 
 def main_metric(validations: list[Validation], save_best: str | None) -> str | None:
-    """The metric by which a run is judged: the config's choice, or the toolbox's."""
+    """The metric by which a run is judged; None if there are no validations.
+
+    It is ``save_best`` of the config, or mAP or mIoU, or the first one logged.
+    """
     names = list(validations[-1].metrics) if validations else []
     usual = [name for name in names if name.endswith(("mIoU", "mAP"))]
     chosen = [name for name in names if name == save_best]

@@ -1,7 +1,7 @@
-"""Detection: AP of each class, precision over recall, which class is taken for which.
+"""Results of a detector: AP of each class, precision over recall, confusion.
 
-Truth is the data set's own, at the images' own size, whatever the pipeline
-does with annotations.
+The truth comes from the data set, at the size of the image files, not from the
+pipeline, which may change or filter annotations.
 """
 
 import contextlib
@@ -16,84 +16,104 @@ from mmdet.structures.mask import encode_mask_results
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement, InstanceData
-from pycocotools import mask as rle
+from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..drawing import Drawer
-from .examples import Findings, Picture, best_and_worst, by_path, picture
+from convnext_dense.utils.masks import to_bitmap
 
-SCORE_THR = 0.3  # a box of a lower score is no claim
+from ..drawing import Drawer
+from .results import (
+    Picture,
+    ValidationResults,
+    best_and_worst,
+    draw_picture,
+    index_by_path,
+)
+
+SCORE_THR = 0.3  # boxes with lower scores count only in AP
 IOU_THR = 0.5
+MAX_BOXES = 100  # of an image, as in COCO's AP
 BACKGROUND = "background"
-MATRIX_ABOUT = (
-    f"Objects by boxes of score {SCORE_THR} and above, as mmdet's tool counts: a box "
-    f"counts for every object it overlaps by IoU {IOU_THR}. The last column is objects "
-    "that no box of their class found, the last row boxes where there is no object."
+MATRIX_NOTE = (
+    f"Boxes of score {SCORE_THR} and above count, as in mmdet's tool: a box counts for "
+    f"every object that it overlaps by IoU {IOU_THR}. The last column counts objects "
+    "that no box of their class overlaps. The last row counts boxes that overlap no "
+    "object."
 )
 
 
 def records(samples: Sequence[BaseDataElement], evaluator: Evaluator) -> list[dict]:
-    """What the page needs of each sample's ``pred_instances``; masks as RLE."""
+    """The prediction of each sample, small enough to keep.
+
+    Returns:
+        for each sample ``path``, ``shape`` (height, width), ``boxes`` (N, 4) as x, y,
+        width, height, ``labels`` (N,), ``scores`` (N,) and ``masks`` as RLE or None.
+    """
     encoded = _encoded_by_metric(samples, evaluator)
     return [_record(*pair) for pair in zip(samples, encoded, strict=True)]
 
 
-def _encoded_by_metric(samples, evaluator) -> list:
-    """The masks that CocoMetric has just encoded, which takes its time."""
+def _encoded_by_metric(
+    samples: Sequence[BaseDataElement], evaluator: Evaluator
+) -> list[list | None]:
+    """The masks of the samples that CocoMetric has just encoded; encoding is slow."""
     for metric in evaluator.metrics:
         if isinstance(metric, CocoMetric):
-            last = [found for _, found in metric.results[-len(samples) :]]
-            if [f["img_id"] for f in last] == [s.img_id for s in samples]:
-                return [found.get("masks") for found in last]
+            last = [prediction for _, prediction in metric.results[-len(samples) :]]
+            if [p["img_id"] for p in last] == [s.img_id for s in samples]:
+                return [prediction.get("masks") for prediction in last]
     return [None] * len(samples)
 
 
 def _record(sample: BaseDataElement, masks: list | None) -> dict:
-    found = sample.pred_instances
-    if masks is None and "masks" in found:
-        masks = encode_mask_results(np.asarray(torch.as_tensor(found.masks).cpu()))
+    predicted = sample.pred_instances
+    if masks is None and "masks" in predicted:
+        bitmaps = torch.as_tensor(predicted.masks).cpu()
+        masks = encode_mask_results(np.asarray(bitmaps))
     return dict(
         path=sample.img_path,
         shape=tuple(sample.ori_shape[:2]),
-        boxes=_xywh(found.bboxes.cpu().numpy()),
-        labels=found.labels.cpu().numpy(),
-        scores=found.scores.cpu().numpy().astype(float),
+        boxes=_xywh(predicted.bboxes.cpu().numpy()),
+        labels=predicted.labels.cpu().numpy(),
+        scores=predicted.scores.cpu().numpy().astype(float),
         masks=masks,
     )
 
 
 def _xywh(corners: np.ndarray) -> np.ndarray:
+    """Boxes (N, 4) as x, y, width, height, from two corners each."""
     corners = corners.reshape(-1, 4).astype(float)
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
 
 
-def findings(made: list[dict], dataset: BaseDataset) -> Findings:
-    """
+def summarize(samples: list[dict], dataset: BaseDataset) -> ValidationResults:
+    """Compute the results of one validation.
+
     Args:
-        made: the ``records`` of one validation.
-        dataset: that they are of.
+        samples: the ``records`` of all samples.
+        dataset: the data set of the samples.
     """
     classes = tuple(dataset.metainfo["classes"])
-    indices = by_path(dataset)
+    indices = index_by_path(dataset)
     truths = [
         _truth(dataset.get_data_info(indices[record["path"]])["instances"])
-        for record in made
+        for record in samples
     ]
-    shapes = [record["shape"] for record in made]
-    with_masks = all(one["masks"] is not None for one in (*made, *truths))
-    box = evaluate(shapes, truths, made, len(classes), "bbox")
+    shapes = [record["shape"] for record in samples]
+    with_masks = all(image["masks"] is not None for image in (*samples, *truths))
+    box = evaluate(shapes, truths, samples, len(classes), "bbox")
     columns = {"box AP": average_precision(box), "box AP50": average_precision(box, 0)}
     if with_masks:
-        mask = evaluate(shapes, truths, made, len(classes), "segm")
+        mask = evaluate(shapes, truths, samples, len(classes), "segm")
         columns["mask AP"] = average_precision(mask)
         columns["mask AP50"] = average_precision(mask, 0)
     labels = np.concatenate([t["labels"][~t["crowd"]] for t in truths])
     columns["objects"] = np.bincount(labels, minlength=len(classes))
 
-    hits, false, missed = per_image(box, len(made))
+    hits, false, missed = per_image(box, len(samples))
     errors = false + missed
-    with np.errstate(invalid="ignore"):  # nothing there and nothing found
+    with np.errstate(invalid="ignore"):  # images without objects and boxes
         measures = 2 * hits / (2 * hits + errors)
     known = np.flatnonzero(hits + errors).tolist()
     drawer = Drawer("mmdet", dataset.metainfo)
@@ -103,28 +123,29 @@ def findings(made: list[dict], dataset: BaseDataset) -> Findings:
             f"F1 {measures[number]:.2f}: {hits[number]} found, "
             f"{missed[number]} missed, {false[number]} wrong"
         )
-        sample = _sample(truths[number], made[number])
-        return picture(drawer, made[number]["path"], caption, sample)
+        sample = _sample(truths[number], samples[number])
+        return draw_picture(drawer, samples[number]["path"], caption, sample)
 
     best, worst, unreadable = best_and_worst(
         sorted(known, key=lambda n: (measures[n], hits[n] - errors[n])), draw
     )
-    return Findings(
+    return ValidationResults(
         classes=classes,
         columns=tuple(columns),
         per_class=np.stack(list(columns.values()), 1),
-        matrix=confusion_matrix(truths, made, len(classes)),
-        matrix_rows=(*classes, BACKGROUND),
-        matrix_about=MATRIX_ABOUT,
+        matrix=confusion_matrix(truths, samples, len(classes)),
+        matrix_names=(*classes, BACKGROUND),
+        matrix_note=MATRIX_NOTE,
         precision=_precision(box)[0].T,
         best=best,
         worst=worst,
-        pictures_about=f"F1 of the boxes, at score {SCORE_THR} and IoU {IOU_THR}",
+        measure=f"F1 of the boxes, at score {SCORE_THR} and IoU {IOU_THR}",
         unreadable=unreadable,
     )
 
 
 def _truth(instances: list[dict]) -> dict:
+    """The truth of an image, for ``evaluate``, from the instances that mmdet has."""
     masks = [instance.get("mask") for instance in instances]
     return dict(
         boxes=_xywh(np.array([instance["bbox"] for instance in instances])),
@@ -137,49 +158,57 @@ def _truth(instances: list[dict]) -> dict:
 def evaluate(
     shapes: Sequence[tuple[int, int]],
     truths: Sequence[dict],
-    found: Sequence[dict],
+    predictions: Sequence[dict],
     count: int,
-    kind: str,
+    iou_type: str,
 ) -> COCOeval:
-    """pycocotools' evaluation, for objects of all sizes and 100 boxes an image.
+    """Run pycocotools' evaluation, for objects of all sizes and 100 boxes per image.
 
     Args:
         shapes: (height, width) of each image.
-        truths, found: of each image ``boxes`` (N, 4) as x, y, width, height,
-            ``labels`` (N,), ``masks`` (polygons or RLE); truths' ``crowd``, (N,)
-            bool; the others' ``scores``, (N,).
-        count: how many classes.
-        kind: 'bbox' or 'segm'.
+        truths: of each image ``boxes`` (N, 4) as x, y, width, height, ``labels`` (N,),
+            ``masks`` (polygons or RLE) and ``crowd``, (N,) bool.
+        predictions: the same, with ``scores`` (N,) instead of ``crowd``.
+        count: the number of classes.
+        iou_type: 'bbox' or 'segm'.
     """
     evaluation = COCOeval(
-        _coco(shapes, truths, count, kind), _coco(shapes, found, count, kind), kind
+        _coco(shapes, truths, count, iou_type),
+        _coco(shapes, predictions, count, iou_type),
+        iou_type,
     )
     settings = evaluation.params
     settings.areaRng, settings.areaRngLbl = [[0, 1e10]], ["all"]
-    settings.maxDets = [100]
+    settings.maxDets = [MAX_BOXES]
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
 
 
-def _coco(shapes, images, count: int, kind: str) -> COCO:
-    annotations = []
-    for number, one in enumerate(images):
-        for i, label in enumerate(one["labels"]):
-            box = one["boxes"][i]
+def _coco(
+    shapes: Sequence[tuple[int, int]],
+    images: Sequence[dict],
+    count: int,
+    iou_type: str,
+) -> COCO:
+    """Truths or predictions as pycocotools' data set; arguments as in ``evaluate``."""
+    annotations: list[dict] = []
+    for number, image in enumerate(images):
+        for i, label in enumerate(image["labels"]):
+            box = image["boxes"][i]
             annotation = dict(
-                id=len(annotations) + 1,  # 0 would mean no match
+                id=len(annotations) + 1,  # to pycocotools an id of 0 is no match
                 image_id=number,
                 category_id=int(label),
                 bbox=box.tolist(),
                 area=float(box[2] * box[3]),
-                iscrowd=int(one["crowd"][i]) if "crowd" in one else 0,
+                iscrowd=int(image["crowd"][i]) if "crowd" in image else 0,
             )
-            if "scores" in one:
-                annotation["score"] = float(one["scores"][i])
-            if kind == "segm":
-                annotation["segmentation"] = one["masks"][i]
+            if "scores" in image:
+                annotation["score"] = float(image["scores"][i])
+            if iou_type == "segm":
+                annotation["segmentation"] = image["masks"][i]
             annotations.append(annotation)
     coco = COCO()
     coco.dataset = dict(
@@ -193,13 +222,20 @@ def _coco(shapes, images, count: int, kind: str) -> COCO:
 
 
 def _precision(evaluation: COCOeval) -> np.ndarray:
-    """(IoU thresholds, recalls, classes), NaN for classes without objects."""
+    """Precision (IoU thresholds, recalls, classes), NaN for classes without objects."""
     precision = evaluation.eval["precision"][..., 0, 0]
     return np.where(precision < 0, np.nan, precision)
 
 
-def average_precision(evaluation: COCOeval, threshold=slice(None)) -> np.ndarray:
-    """AP of each class, over all IoU thresholds or at one, by its index."""
+def average_precision(
+    evaluation: COCOeval, threshold: int | slice = slice(None)
+) -> np.ndarray:
+    """AP of each class, (classes,), NaN for classes without objects.
+
+    Args:
+        threshold: the index of an IoU threshold, 0 for 0.5; by default the mean over
+            all of them.
+    """
     precision = _precision(evaluation)[threshold]
     return precision.reshape(-1, precision.shape[-1]).mean(0)
 
@@ -207,7 +243,14 @@ def average_precision(evaluation: COCOeval, threshold=slice(None)) -> np.ndarray
 def per_image(
     evaluation: COCOeval, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Objects found, boxes that are wrong, objects missed; of each image."""
+    """The numbers of objects found, of wrong boxes and of objects missed.
+
+    Args:
+        count: the number of images.
+
+    Returns:
+        three arrays (images,).
+    """
     hits, false, objects = np.zeros((3, count), int)
     for entry in filter(None, evaluation.evalImgs):
         image = entry["image_id"]
@@ -221,20 +264,25 @@ def per_image(
 
 
 def confusion_matrix(
-    truths: Sequence[dict], found: Sequence[dict], count: int
+    truths: Sequence[dict], predictions: Sequence[dict], count: int
 ) -> np.ndarray:
-    """Objects by boxes, (count + 1, count + 1), as ``MATRIX_ABOUT`` says.
+    """Count objects by boxes, (count + 1, count + 1), as ``MATRIX_NOTE`` says.
 
-    A box that lies in a crowd region is no error, and the region no object.
+    A box in a crowd region is not an error, and the region is not an object.
+
+    Args:
+        truths, predictions: as in ``evaluate``.
+        count: the number of classes.
     """
     matrix = np.zeros((count + 1, count + 1), int)
-    for truth, one in zip(truths, found, strict=True):
-        sure = one["scores"] >= SCORE_THR
-        labels, objects = one["labels"][sure], ~truth["crowd"]
+    for truth, prediction in zip(truths, predictions, strict=True):
+        sure = prediction["scores"] >= SCORE_THR
+        labels, objects = prediction["labels"][sure], ~truth["crowd"]
         overlaps = np.zeros((len(labels), len(objects)), bool)
         if overlaps.size:
             crowd = truth["crowd"].astype(np.uint8)
-            overlaps = rle.iou(one["boxes"][sure], truth["boxes"], crowd) >= IOU_THR
+            ious = mask_api.iou(prediction["boxes"][sure], truth["boxes"], crowd)
+            overlaps = ious >= IOU_THR
         boxes, matched = np.nonzero(overlaps & objects)
         np.add.at(matrix, (truth["labels"][matched], labels[boxes]), 1)
         right = overlaps & (labels[:, None] == truth["labels"])
@@ -243,36 +291,35 @@ def confusion_matrix(
     return matrix
 
 
-def _sample(truth: dict, found: dict) -> DetDataSample:
+def _sample(truth: dict, prediction: dict) -> DetDataSample:
+    """The objects, without crowds, and the boxes above ``SCORE_THR``, to draw."""
     objects = np.flatnonzero(~truth["crowd"])
-    sure = np.flatnonzero(found["scores"] >= SCORE_THR)
+    sure = np.flatnonzero(prediction["scores"] >= SCORE_THR)
     return DetDataSample(
-        gt_instances=_instances(truth, objects, found["shape"]),
-        pred_instances=_instances(found, sure, found["shape"]),
+        gt_instances=_instances(truth, objects, prediction["shape"]),
+        pred_instances=_instances(prediction, sure, prediction["shape"]),
     )
 
 
-def _instances(one: dict, chosen: np.ndarray, shape: tuple[int, int]) -> InstanceData:
-    corners = one["boxes"][chosen].copy()
+def _instances(image: dict, chosen: np.ndarray, shape: tuple[int, int]) -> InstanceData:
+    """The objects or boxes at the indices ``chosen``.
+
+    Args:
+        image: a truth or a prediction, as in ``evaluate``.
+        shape: height and width of the image.
+    """
+    corners = image["boxes"][chosen].copy()
     corners[:, 2:] += corners[:, :2]
-    # A box that leaves the image would make the visualizer shrink the image.
+    # The visualizer shrinks an image whose boxes reach over its edge.
     corners = corners.clip(0, [shape[1], shape[0]] * 2)
     instances = InstanceData(
-        bboxes=torch.from_numpy(corners), labels=torch.from_numpy(one["labels"][chosen])
+        bboxes=torch.from_numpy(corners),
+        labels=torch.from_numpy(image["labels"][chosen]),
     )
-    if "scores" in one:
-        instances.scores = torch.from_numpy(one["scores"][chosen])
-    if one["masks"] is not None:
-        masks = [_bitmap(one["masks"][i], shape) for i in chosen]
-        masks = np.stack(masks) if masks else np.zeros((0, *shape), bool)
+    if "scores" in image:
+        instances.scores = torch.from_numpy(image["scores"][chosen])
+    if image["masks"] is not None:
+        bitmaps = [to_bitmap(image["masks"][i], *shape) for i in chosen]
+        masks = np.stack(bitmaps) if bitmaps else np.zeros((0, *shape), bool)
         instances.masks = torch.from_numpy(masks)
     return instances
-
-
-def _bitmap(mask: list | dict, shape: tuple[int, int]) -> np.ndarray:
-    """COCO's polygons, uncompressed or compressed RLE as (H, W) bool."""
-    if isinstance(mask, list):
-        mask = rle.merge(rle.frPyObjects(mask, *shape))
-    elif isinstance(mask["counts"], list):
-        mask = rle.frPyObjects(mask, *shape)
-    return rle.decode(mask).astype(bool)

@@ -1,4 +1,4 @@
-"""The figures of a run's page."""
+"""Draws the figures of the page about a run."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,17 +16,20 @@ from convnext_dense.optim.layer_decay import Layer
 
 from .curves import Validation
 
-MANY = 30  # classes: no numbers in the confusion matrix
-LEGEND = 10  # classes: no legend beside precision over recall
+MANY = 30  # With more classes, the confusion matrix has no numbers.
+LEGEND = 10  # With more classes, precision over recall has no legend of classes.
 STEP_COLOR = "#3182bd"
 
 
 def style() -> AbstractContextManager:
-    """To draw and save in: names of classes are text, not mathematics or outlines."""
+    """A context to draw and save figures in.
+
+    Names of classes become text in the SVG, not formulas or outlines.
+    """
     return matplotlib.rc_context(
         {
             "text.parse_math": False,
-            "svg.fonttype": "none",  # the browser has the script's letters
+            "svg.fonttype": "none",  # the browser has fonts for every script
             "font.size": 9,
             "axes.spines.top": False,
             "axes.spines.right": False,
@@ -40,7 +43,16 @@ def style() -> AbstractContextManager:
     )
 
 
-def _axes(columns: int, panels: int, width=11.0, height=2.9) -> tuple[Figure, list]:
+def _axes(
+    columns: int, panels: int, width: float = 11.0, height: float = 2.9
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a grid of panels.
+
+    Args:
+        columns, panels: the number of columns and of panels.
+        width: of the figure, in inches.
+        height: of each row, in inches.
+    """
     rows = -(-panels // columns)
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -50,14 +62,18 @@ def _axes(columns: int, panels: int, width=11.0, height=2.9) -> tuple[Figure, li
 
 
 def training(train: Sequence[dict]) -> Figure:
-    """The loss, its parts, training accuracies and the norm of the gradient."""
+    """The loss, its terms, training accuracies and the norm of the gradient.
+
+    Args:
+        train: the logged iterations, as ``Curves.train``.
+    """
     names = dict.fromkeys(name for row in train for name in row)
-    parts = [name for name in names if "loss" in name and name != "loss"]
+    terms = [name for name in names if "loss" in name and name != "loss"]
     accuracies = [name for name in names if name.split(".")[-1].startswith("acc")]
     norms = [name for name in names if name == "grad_norm"]
     panels = {
         "loss": [name for name in names if name == "loss"],
-        "parts of the loss": parts if len(parts) > 1 else [],
+        "terms of the loss": terms if len(terms) > 1 else [],
         "accuracy on training batches, %": accuracies,
         "norm of the gradient": norms,
     }
@@ -75,19 +91,21 @@ def training(train: Sequence[dict]) -> Figure:
     return figure
 
 
-def _count(axes: Axes, what: str) -> None:
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 160k
-    axes.set_xlabel(what)
+def _count(axes: Axes, label: str) -> None:
+    """Let the x-axis count iterations or epochs: whole numbers, such as 160k."""
+    axes.locator_params(axis="x", integer=True)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel(label)
 
 
 def _numbers(points: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of points; NaN for a y that is not finite."""
     x, y = np.array(points, float).T
     return x, np.where(np.isfinite(y), y, np.nan)
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, color) -> None:
-    """Many points are faint, with their running median over them."""
+    """Draw a line; if it has many points, draw it faint, with its running median."""
     style = dict(color=color, label=label)
     if len(x) <= 100:
         axes.plot(x, y, linewidth=1.5, marker="." if len(x) < 20 else None, **style)
@@ -95,11 +113,12 @@ def _line(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, color) -> None:
     half = len(x) // 100
     around = sliding_window_view(np.pad(y, half, constant_values=np.nan), 2 * half + 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where all is NaN
+        warnings.simplefilter("ignore")  # of medians where all values are NaN
         middle = np.nanmedian(around, 1)
         usual = np.nanpercentile(y, (1, 99))
     kept = slice(None, None, -(-len(x) // 1000))
-    # An artist does not stretch the axes: one spike would flatten all else.
+    # add_artist, unlike plot, does not stretch the axes, so one spike does not flatten
+    # the rest of the line.
     axes.add_artist(Line2D(x[kept], y[kept], color=color, linewidth=0.6, alpha=0.35))
     if np.isfinite(usual).all():
         axes.update_datalim([(x[0], usual[0]), (x[-1], usual[1])])
@@ -107,7 +126,7 @@ def _line(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, color) -> None:
 
 
 def metrics(validations: Sequence[Validation], main: str) -> Figure:
-    """A panel for each kind of metric; the best of the main one is marked."""
+    """A panel for each group of metrics, with a star at the best value of ``main``."""
     names = dict.fromkeys(name for v in validations for name in v.metrics)
     panels: dict[str, list[str]] = {}
     for name in names:
@@ -120,7 +139,8 @@ def metrics(validations: Sequence[Validation], main: str) -> Figure:
             points = [
                 (v.epoch if by_epoch else v.iteration, v.metrics[name])
                 for v in validations
-                if name in v.metrics and v.metrics[name] != -1  # COCO: no such objects
+                if name in v.metrics
+                and v.metrics[name] != -1  # pycocotools' value without objects
             ]
             if not points:
                 continue
@@ -132,8 +152,14 @@ def metrics(validations: Sequence[Validation], main: str) -> Figure:
                 best = int(np.nanargmax(y))
                 axes.plot(x[best], y[best], "*", color="#d95f02", markersize=13)
                 text = f"{y[best]:.4g}"
-                place = dict(textcoords="offset points", xytext=(0, 9), ha="center")
-                axes.annotate(text, (x[best], y[best]), fontweight="bold", **place)
+                axes.annotate(
+                    text,
+                    (x[best], y[best]),
+                    xytext=(0, 9),
+                    textcoords="offset points",
+                    ha="center",
+                    fontweight="bold",
+                )
         axes.margins(y=0.15)
         axes.set_title(title, loc="left")
         _count(axes, "epoch" if by_epoch else "iteration")
@@ -142,18 +168,24 @@ def metrics(validations: Sequence[Validation], main: str) -> Figure:
 
 
 def learning_rate(train: Sequence[dict], layers: Sequence[Layer] | None) -> Figure:
-    """Over the run; with layer decay a line for each layer, the deepest lightest."""
+    """The learning rate over the run; with layer decay a line for each layer.
+
+    Args:
+        train: the logged iterations, each with ``lr``.
+        layers: the layers of layer decay; the last one's line is the lightest.
+    """
     figure, (axes,) = _axes(1, 1, width=8.5, height=3.4)
     x = [row["iter"] for row in train]
     base = np.array([row.get("base_lr", row["lr"]) for row in train], float)
     marker = "." if len(x) < 20 else None
     if not layers:
         axes.plot(x, base, color=STEP_COLOR, marker=marker)
-    for index, layer in enumerate(layers or ()):
+    layers = layers or ()
+    for index, layer in enumerate(layers):
         color = matplotlib.colormaps["viridis"](index / len(layers))
         rates = np.where(base > 0, base * layer.lr_scale, np.nan)
-        parts = ", ".join(layer.parts[:2]) + (" ..." if len(layer.parts) > 2 else "")
-        label = f"{layer.number}: {parts}"
+        names = ", ".join(layer.parts[:2]) + (" ..." if len(layer.parts) > 2 else "")
+        label = f"{layer.number}: {names}"
         axes.plot(x, rates, color=color, label=label, marker=marker, linewidth=1.3)
     if layers and (base > 0).any():
         axes.set_yscale("log")
@@ -161,7 +193,7 @@ def learning_rate(train: Sequence[dict], layers: Sequence[Layer] | None) -> Figu
         peak = base.max()
         axes.set_ylim(max(base[base > 0].min(), peak / 100) * layers[0].lr_scale, None)
         axes.legend(
-            *(part[::-1] for part in axes.get_legend_handles_labels()),
+            *(entries[::-1] for entries in axes.get_legend_handles_labels()),
             title="layer",
             loc="center left",
             bbox_to_anchor=(1, 0.5),
@@ -172,7 +204,7 @@ def learning_rate(train: Sequence[dict], layers: Sequence[Layer] | None) -> Figu
 
 
 def timing(train: Sequence[dict]) -> Figure:
-    """Seconds a step, and of them those spent waiting for data."""
+    """Seconds per step, and the seconds of them that wait for data."""
     figure, (axes,) = _axes(1, 1, width=8.5, height=2.4)
     for name, label, color in (
         ("time", "step", STEP_COLOR),
@@ -189,7 +221,12 @@ def timing(train: Sequence[dict]) -> Figure:
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
-    """Each row of ``matrix`` in per cent of its sum."""
+    """The confusion matrix, each row in per cent of its sum.
+
+    Args:
+        matrix: counts (N, N), truth by prediction.
+        names: the N names of its rows and columns.
+    """
     count = len(names)
     many = count > MANY + 1
     side = 8.2 if many else 2.2 + 0.42 * count
@@ -224,7 +261,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def precision_recall(precision: np.ndarray, names: Sequence[str]) -> Figure:
-    """Every class thin, their mean thick.
+    """Precision over recall: a thin line for each class, a thick one for the mean.
 
     Args:
         precision: (classes, 101) at recall 0 to 1, NaN for classes without objects.
@@ -233,12 +270,12 @@ def precision_recall(precision: np.ndarray, names: Sequence[str]) -> Figure:
     figure, (axes,) = _axes(1, 1, width=6.2, height=4.6)
     recall = np.linspace(0, 1, precision.shape[1])
     known = ~np.isnan(precision).any(1)
-    few = known.sum() <= LEGEND
+    with_legend = known.sum() <= LEGEND
     for index, (name, line) in enumerate(zip(names, precision, strict=True)):
         if known[index]:
-            color = f"C{index % 10}" if few else "#9ecae1"
-            axes.plot(recall, line, color=color, linewidth=1.2 if few else 0.6)
-            axes.lines[-1].set_label(name if few else f"_{name}")
+            color = f"C{index % 10}" if with_legend else "#9ecae1"
+            axes.plot(recall, line, color=color, linewidth=1.2 if with_legend else 0.6)
+            axes.lines[-1].set_label(name if with_legend else f"_{name}")
     if known.any():
         mean = precision[known].mean(0)
         axes.plot(recall, mean, color="black", linewidth=2.5, label="mean")

@@ -1,7 +1,13 @@
-"""The page about a run, written when its training ends."""
+"""Writes the page about a run when its training ends.
+
+``import convnext_dense`` imports this module, so toolboxes and matplotlib are imported
+only when they are needed.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from mmengine.dist import collect_results, is_main_process
 from mmengine.hooks import Hook
@@ -9,46 +15,55 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from convnext_dense.optim.layer_decay import layers_of
+from convnext_dense.utils.text import reason
+
+if TYPE_CHECKING:
+    from .results import ValidationResults
 
 PAGE = "report.html"
 
 
 @HOOKS.register_module()
 class RunReportHook(Hook):
-    """Keeps the predictions of the latest validation and writes ``report.html``.
+    """Keeps the predictions of the latest validation, and writes ``report.html``.
 
-    ``tools/train.py`` adds it to every run; in another project,
-    ``custom_hooks = [dict(type='RunReportHook')]``. Whatever goes wrong in it
-    is a warning in the log: training goes on.
+    ``tools/train.py`` adds it to every run; in another project, write
+    ``custom_hooks = [dict(type='RunReportHook')]``. An error in the hook is a warning
+    in the log, and training goes on.
     """
 
     priority = "LOWEST"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._records: list[dict] = []
-        self._trouble: str | None = None
+        self._error: str | None = None
 
     def before_val_epoch(self, runner: Runner) -> None:
-        self._records, self._trouble = [], None
+        """Forget the predictions of the validation before."""
+        self._records, self._error = [], None
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: Sequence = ()
     ) -> None:
-        if self._trouble:
+        """Keep the predictions of a batch."""
+        if self._error:
             return
         try:
-            kind = _kind(runner)
-            self._records += kind.records(outputs, runner.val_loop.evaluator)
-        except Exception as error:  # of a model or a data set of any kind
-            self._trouble = _said(error)
+            task = _task_module(runner)
+            self._records += task.records(outputs, runner.val_loop.evaluator)
+        except Exception as error:  # models and data sets of other projects may differ
+            self._error = reason(error)
             runner.logger.warning(
-                f"the run report will be without predictions: {self._trouble}"
+                f"the run report will have no predictions: {self._error}"
             )
 
-    def findings(self, runner: Runner):
-        """What the latest validation showed, or why nothing is known; on rank 0.
+    def results(self, runner: Runner) -> "ValidationResults | str | None":
+        """The results of the latest validation.
 
-        To be called by every rank.
+        Every rank must call it.
+
+        Returns:
+            on rank 0 the results, or the reason why there are none; else None.
         """
         if runner.val_loop is None:
             return "The run had no validation."
@@ -56,33 +71,37 @@ class RunReportHook(Hook):
         records = collect_results(self._records, len(dataset))
         if not is_main_process():
             return None
-        if self._trouble:
-            return f"The predictions could not be read: {self._trouble}"
+        if self._error:
+            return f"The predictions could not be read: {self._error}"
         if not records:
             return "The run ended before its first validation."
         try:
-            return _kind(runner).findings(records, dataset)
+            return _task_module(runner).summarize(records, dataset)
         except Exception as error:
-            return f"The predictions could not be judged: {_said(error)}"
+            return (
+                f"The predictions could not be compared to the truth: {reason(error)}"
+            )
 
     def after_train(self, runner: Runner) -> None:
+        """Write the page."""
         try:
-            findings = self.findings(runner)
-            if is_main_process():
-                self._write(runner, findings)
+            results = self.results(runner)
+            if results is not None and is_main_process():
+                self._write(runner, results)
         except Exception as error:
             runner.logger.warning(
-                f"the run report could not be written: {_said(error)}; "
+                f"the run report could not be written: {reason(error)}; "
                 f"try again with tools/report.py {runner.work_dir}"
             )
 
-    def _write(self, runner: Runner, findings) -> None:
-        from . import page  # matplotlib takes its time
+    def _write(self, runner: Runner, results: "ValidationResults | str") -> None:
+        from . import page
 
         file = Path(runner.work_dir) / PAGE
         groups = runner.optim_wrapper.optimizer.param_groups
         whole = getattr(runner.model, "unsharded", None)
-        if whole is not None and "param_names" in groups[0]:  # FSDP's are parts
+        if whole is not None and "param_names" in groups[0]:
+            # FSDP's groups have one flat parameter each; these have the model's own.
             named = dict(whole.named_parameters())
             groups = [
                 {**group, "params": [named[name] for name in group["param_names"]]}
@@ -92,7 +111,7 @@ class RunReportHook(Hook):
             file,
             runner.work_dir,
             runner.cfg,
-            findings,
+            results,
             None,
             layers_of(groups) if "lr_scale" in groups[0] else None,
             facts(runner, ("train", "val")),
@@ -100,12 +119,8 @@ class RunReportHook(Hook):
         runner.logger.info(f"the run report is {file}")
 
 
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _kind(runner: Runner):
-    """The module for the task of the run's toolbox."""
+def _task_module(runner: Runner) -> ModuleType:
+    """``detection`` or ``segmentation``, by the toolbox of the run."""
     if runner.cfg.get("default_scope") == "mmdet":
         from . import detection
 
@@ -116,7 +131,7 @@ def _kind(runner: Runner):
 
 
 def facts(runner: Runner, splits: Sequence[str]) -> dict[str, str]:
-    """Images of ``splits``, classes, parameters."""
+    """The numbers of images in ``splits``, of classes and of parameters, as text."""
     datasets = {
         split: getattr(runner, f"{split}_dataloader").dataset
         for split in splits
@@ -124,7 +139,7 @@ def facts(runner: Runner, splits: Sequence[str]) -> dict[str, str]:
     }
     model = getattr(runner.model, "unsharded", None) or runner.model
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    told = {f"{split} images": f"{len(data):,}" for split, data in datasets.items()}
+    numbers = {f"{split} images": f"{len(data):,}" for split, data in datasets.items()}
     for dataset in datasets.values():
-        told["classes"] = str(len(dataset.metainfo["classes"]))
-    return {**told, "parameters": f"{parameters / 1e6:.1f} M"}
+        numbers["classes"] = str(len(dataset.metainfo["classes"]))
+    return {**numbers, "parameters": f"{parameters / 1e6:.1f} M"}

@@ -1,4 +1,4 @@
-"""The page about a run."""
+"""Writes the HTML page about a run."""
 
 import os
 import warnings
@@ -7,16 +7,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from convnext_dense.optim.layer_decay import Layer
 
 from .. import pages
 from . import curves, environment, figures
-from .examples import Findings, Picture
+from .results import Picture, ValidationResults
 
-CONFUSED = 15  # pairs listed, of many classes
-PICTURE_SIDE = 480
+CONFUSED = 15  # pairs of classes in the table for many classes
+PICTURE_SIDE = 480  # pixels
 FIGURES = (
     *("training", "metrics", "learning_rate", "timing"),
     *("confusion", "precision"),
@@ -27,7 +29,7 @@ def write(
     file: str | os.PathLike,
     work_dir: str | os.PathLike,
     cfg: Config,
-    findings: Findings | str,
+    results: ValidationResults | str,
     checkpoint: str | None,
     layers: Sequence[Layer] | None,
     facts: dict[str, str],
@@ -35,52 +37,54 @@ def write(
     """Write the page, in one file.
 
     Args:
-        file: where to.
-        work_dir: of the run, with its logs.
-        cfg: the run's config.
-        findings: of one validation, or why there are none.
-        checkpoint: whose they are; None for the last validation of the training.
-        layers: of layer decay; None for a run without.
-        facts: more to be shown at the top.
+        file: the page.
+        work_dir: the work dir of the run, with its logs.
+        cfg: the config of the run.
+        results: of one validation, or the reason why there are none.
+        checkpoint: the name of the checkpoint that was validated; None for the last
+            validation of the training.
+        layers: the layers of layer decay; None for a run without it.
+        facts: more names and values for the top of the page.
 
     Raises:
         InputError: the file cannot be written.
     """
     logged = curves.read(work_dir)
-    results = _results(logged, cfg)
-    here = environment.of_run(work_dir)
-    found = None if isinstance(findings, str) else findings
+    metric_facts = _metric_facts(logged, cfg)
+    run_environment = environment.of_run(work_dir)
+    validated = None if isinstance(results, str) else results
     with figures.style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser's has it
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has them
         pages.write(
             file,
             "run_report.html",
             title=Path(work_dir).resolve().name,
-            facts=[*results, *_progress(logged, cfg), *facts.items()],
+            facts=[*metric_facts, *_progress(logged, cfg), *facts.items()],
             warnings=_warnings(logged),
             sessions=logged.sessions,
-            figures=_figures(logged, cfg, layers, found),
+            figures=_figures(logged, cfg, layers, validated),
             layered=bool(layers),
             eta_min=bool(layers) and _has_eta_min(cfg),
-            findings=found,
-            missing=findings if found is None else None,
+            results=validated,
+            missing=results if validated is None else None,
             checkpoint=checkpoint,
             last=_when(logged.validations[-1]) if logged.validations else None,
-            best_is_another=len(results) > 1,
-            unit="" if cfg.default_scope == "mmdet" else "In per cent.",
-            table=_table(found) if found else None,
-            confused=_confused(found) if found else None,
-            best=_pictures(found.best) if found else None,
-            worst=_pictures(found.worst) if found else None,
-            environment=here or environment.of_machine(),
-            environment_is_of_run=bool(here),
+            best_is_another=len(metric_facts) > 1,
+            unit="" if cfg.default_scope == "mmdet" else "The values are per cent.",
+            table=_table(validated) if validated else None,
+            confused=_confused(validated) if validated else None,
+            best=_pictures(validated.best) if validated else None,
+            worst=_pictures(validated.worst) if validated else None,
+            environment=run_environment or environment.of_machine(),
+            environment_is_of_run=bool(run_environment),
             versions=environment.toolbox_versions(cfg.default_scope),
             config=cfg.pretty_text,
             timing=_timing(logged),
         )
 
 
-def _main(logged: curves.Curves, cfg: Config) -> str | None:
+def _main_metric(logged: curves.Curves, cfg: Config) -> str | None:
+    """The metric by which the run is judged; None without validations."""
     hook = cfg.get("default_hooks", {}).get("checkpoint") or {}
     save_best = hook.get("save_best")
     return curves.main_metric(
@@ -89,13 +93,17 @@ def _main(logged: curves.Curves, cfg: Config) -> str | None:
 
 
 def _when(validation: curves.Validation) -> str:
+    """'epoch 3' or 'iteration 2000'."""
     if validation.epoch is not None:
         return f"epoch {validation.epoch}"
     return f"iteration {validation.iteration}"
 
 
-def _results(logged: curves.Curves, cfg: Config) -> list[tuple[str, str]]:
-    main = _main(logged, cfg)
+def _metric_facts(logged: curves.Curves, cfg: Config) -> list[tuple[str, str]]:
+    """The last and, if it is another, the best value of the main metric."""
+    main = _main_metric(logged, cfg)
+    if main is None:
+        return []
     known = [v for v in logged.validations if np.isfinite(v.metrics.get(main, np.nan))]
     if not known:
         return []
@@ -107,6 +115,7 @@ def _results(logged: curves.Curves, cfg: Config) -> list[tuple[str, str]]:
 
 
 def _progress(logged: curves.Curves, cfg: Config) -> list[tuple[str, str]]:
+    """How far training has come, and how long it took."""
     if not logged.train:
         return []
     last, plan = logged.train[-1], cfg.get("train_cfg") or {}
@@ -114,106 +123,125 @@ def _progress(logged: curves.Curves, cfg: Config) -> list[tuple[str, str]]:
     if "epoch" in last:
         unit, done, planned = "epochs", last["epoch"], plan.get("max_epochs")
     facts = [(unit, f"{done:,}" + (f" of {planned:,}" if planned else ""))]
-    facts += [(name, value) for name, value in _timing(logged).items()]
-    return facts
+    return [*facts, *_timing(logged).items()]
 
 
 def _timing(logged: curves.Curves) -> dict[str, str]:
-    """What the log's seconds a step say; mmengine logs means over some steps."""
+    """Total time, time per step, share of waiting, and memory.
+
+    mmengine logs the mean seconds of a step over the steps since the last line.
+    """
     rows = [row for row in logged.train if "time" in row]
     if not rows:
         return {}
     steps = np.diff([0, *(row["iter"] for row in rows)])
     total = float(steps @ [row["time"] for row in rows])
     waiting = float(steps @ [row.get("data_time", 0) for row in rows])
-    told = {
+    timing = {
         "in training steps": str(timedelta(seconds=round(total))),
         "a step": f"{total / steps.sum():.3g} s",
         "waiting for data": f"{waiting / max(total, 1e-9):.0%}",
     }
     memory = max((row.get("memory", 0) for row in rows), default=0)
     if memory:
-        told["peak GPU memory"] = f"{memory / 1024:.1f} GB"  # mmengine logs MB
-    return told
+        timing["peak GPU memory"] = f"{memory / 1024:.1f} GB"  # mmengine logs MB
+    return timing
 
 
 def _warnings(logged: curves.Curves) -> list[str]:
-    told = []
+    """Sentences on losses that are not finite and on damaged logs."""
+    sentences = []
     losses = [(row["iter"], row["loss"]) for row in logged.train if "loss" in row]
     wrong = [iteration for iteration, loss in losses if not np.isfinite(loss)]
     if wrong:
-        told.append(
+        sentences.append(
             f"The loss is not finite at {len(wrong)} of {len(losses)} logged "
             f"iterations, first at {wrong[0]}."
         )
     if logged.unreadable:
-        told.append(
+        sentences.append(
             f"{logged.unreadable} lines of the log could not be read and are left out."
         )
-    return told
+    return sentences
 
 
-def _figures(logged, cfg, layers, found: Findings | None) -> dict:
-    drawn = dict.fromkeys(FIGURES)
+def _figures(
+    logged: curves.Curves,
+    cfg: Config,
+    layers: Sequence[Layer] | None,
+    results: ValidationResults | None,
+) -> dict[str, Markup | None]:
+    """The figures by their names; None for one without data."""
+    drawn: dict[str, Figure | None] = dict.fromkeys(FIGURES)
     if any("loss" in row for row in logged.train):
         drawn["training"] = figures.training(logged.train)
-    if logged.validations:
-        drawn["metrics"] = figures.metrics(logged.validations, _main(logged, cfg))
-    rated = [row for row in logged.train if "lr" in row]
-    if rated:
-        drawn["learning_rate"] = figures.learning_rate(rated, layers)
+    main = _main_metric(logged, cfg)
+    if main is not None:
+        drawn["metrics"] = figures.metrics(logged.validations, main)
+    with_lr = [row for row in logged.train if "lr" in row]
+    if with_lr:
+        drawn["learning_rate"] = figures.learning_rate(with_lr, layers)
     if any("time" in row for row in logged.train):
         drawn["timing"] = figures.timing(logged.train)
-    if found:
-        drawn["confusion"] = figures.confusion(found.matrix, found.matrix_rows)
-        if found.precision is not None:
+    if results:
+        drawn["confusion"] = figures.confusion(results.matrix, results.matrix_names)
+        if results.precision is not None:
             drawn["precision"] = figures.precision_recall(
-                found.precision, found.classes
+                results.precision, results.classes
             )
-    return {name: fig and pages.figure(fig) for name, fig in drawn.items()}
+    return {name: pages.figure(fig) if fig else None for name, fig in drawn.items()}
 
 
 def _has_eta_min(cfg: Config) -> bool:
+    """Whether a scheduler has a lowest rate, which no layer's scale changes."""
     schedulers = cfg.get("param_scheduler") or []
     schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
     return any(scheduler.get("eta_min") for scheduler in schedulers)
 
 
-def _table(found: Findings) -> list[dict]:
-    """Rows of the classes, the best first, under one of all."""
-    first = found.per_class[:, 0]
+def _table(results: ValidationResults) -> list[dict]:
+    """A row for all classes, then a row for each class, the best first.
+
+    Returns:
+        rows of ``name``, ``values`` and ``bar``, the first value as a fraction of the
+        largest; None in the row of all classes.
+    """
+    first = results.per_class[:, 0]
     order = np.argsort(np.where(np.isnan(first), -1, first), kind="stable")[::-1]
     top = np.nanmax(first) if np.isfinite(first).any() else 0
     rows = [
         dict(
-            name=found.classes[index],
-            values=found.per_class[index].tolist(),
+            name=results.classes[index],
+            values=results.per_class[index].tolist(),
             bar=first[index] / top if top > 0 and np.isfinite(first[index]) else 0,
         )
         for index in order.tolist()
     ]
     means = [
         float(np.nanmean(column)) if np.isfinite(column).any() else np.nan
-        for column in found.per_class.T
+        for column in results.per_class.T
     ]
-    means[-1] = float(found.per_class[:, -1].sum())
+    means[-1] = float(results.per_class[:, -1].sum())
     return [dict(name="all classes", values=means, bar=None), *rows]
 
 
-def _confused(found: Findings) -> list[dict]:
-    """The pairs that are confused most often, where the figure has no numbers."""
-    count = len(found.matrix_rows)
+def _confused(results: ValidationResults) -> list[dict]:
+    """The pairs of classes that are confused most often.
+
+    Empty for few classes, where the figure of the confusion has numbers.
+    """
+    count = len(results.matrix_names)
     if count <= figures.MANY + 1:
         return []
-    matrix = found.matrix[: len(found.classes), : len(found.classes)].copy()
-    totals = found.matrix.sum(1)
+    matrix = results.matrix[: len(results.classes), : len(results.classes)].copy()
+    totals = results.matrix.sum(1)
     np.fill_diagonal(matrix, 0)
     cells = np.argsort(matrix, axis=None, kind="stable")[::-1][:CONFUSED].tolist()
-    pairs = (divmod(cell, len(found.classes)) for cell in cells)
+    pairs = (divmod(cell, len(results.classes)) for cell in cells)
     return [
         dict(
-            truth=found.classes[truth],
-            prediction=found.classes[prediction],
+            truth=results.classes[truth],
+            prediction=results.classes[prediction],
             count=int(matrix[truth, prediction]),
             share=matrix[truth, prediction] / totals[truth],
         )
@@ -223,12 +251,13 @@ def _confused(found: Findings) -> list[dict]:
 
 
 def _pictures(drawn: list[Picture]) -> list[dict]:
+    """Pictures as the page's template needs them."""
     return [
         dict(
-            name=one.name,
-            caption=one.caption,
-            truth=pages.picture(one.truth, PICTURE_SIDE),
-            prediction=pages.picture(one.prediction, PICTURE_SIDE),
+            name=picture.name,
+            caption=picture.caption,
+            truth=pages.picture(picture.truth, PICTURE_SIDE),
+            prediction=pages.picture(picture.prediction, PICTURE_SIDE),
         )
-        for one in drawn
+        for picture in drawn
     ]

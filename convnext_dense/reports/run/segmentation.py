@@ -1,4 +1,4 @@
-"""Segmentation: IoU of each class and image, and which pixels are taken for which."""
+"""Results of a segmentor: IoU of each class and image, and the confusion of pixels."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,27 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement, PixelData
 
 from ..drawing import Drawer
-from .examples import Findings, Picture, best_and_worst, by_path, picture
+from .results import (
+    Picture,
+    ValidationResults,
+    best_and_worst,
+    draw_picture,
+    index_by_path,
+)
 
 COLUMNS = ("IoU", "accuracy", "share of pixels")
 
 
 def records(samples: Sequence[BaseDataElement], evaluator: Evaluator) -> list[dict]:
-    """What the page needs of each sample: its pairs of classes, its label map.
+    """The counts and the predicted label map of each sample, small enough to keep.
 
     Args:
         samples: with ``gt_sem_seg`` and ``pred_sem_seg``, both (1, H, W).
-        evaluator: its first metric tells which label is ignored.
+        evaluator: its first metric says which label is ignored.
+
+    Returns:
+        for each sample ``path``; ``cells``, truth * classes + prediction, and
+        ``pixels``, how many pixels each of these has; ``png``, the label map.
     """
     ignored = getattr(evaluator.metrics[0], "ignore_index", 255)
     count = len(evaluator.dataset_meta["classes"])
@@ -34,8 +44,8 @@ def _record(sample: BaseDataElement, count: int, ignored: int) -> dict:
     cells = truth[counted] * count + predicted[counted].long()
     pixels = torch.bincount(cells, minlength=count**2)
     cells = pixels.nonzero().squeeze(1)
-    kind = np.uint8 if count <= 256 else np.uint16
-    _, png = cv2.imencode(".png", predicted.cpu().numpy().astype(kind))
+    dtype = np.uint8 if count <= 256 else np.uint16
+    _, png = cv2.imencode(".png", predicted.cpu().numpy().astype(dtype))
     return dict(
         path=sample.img_path,
         cells=cells.cpu().numpy(),
@@ -44,16 +54,17 @@ def _record(sample: BaseDataElement, count: int, ignored: int) -> dict:
     )
 
 
-def findings(made: list[dict], dataset: BaseDataset) -> Findings:
-    """
+def summarize(samples: list[dict], dataset: BaseDataset) -> ValidationResults:
+    """Compute the results of one validation.
+
     Args:
-        made: the ``records`` of one validation.
-        dataset: that they are of.
+        samples: the ``records`` of all samples.
+        dataset: the data set of the samples.
     """
     classes = tuple(dataset.metainfo["classes"])
     count = len(classes)
     total, measures = np.zeros(count**2, np.int64), []
-    for record in made:
+    for record in samples:
         cells, pixels = record["cells"], record["pixels"]
         total[cells] += pixels
         truth = np.bincount(cells // count, pixels, count)
@@ -68,40 +79,43 @@ def findings(made: list[dict], dataset: BaseDataset) -> Findings:
         truth / max(truth.sum(), 1),
     ]
 
-    known = [number for number in range(len(made)) if not np.isnan(measures[number])]
-    drawer, indices = Drawer("mmseg", dataset.metainfo), by_path(dataset)
+    known = [i for i, measure in enumerate(measures) if not np.isnan(measure)]
+    drawer, indices = Drawer("mmseg", dataset.metainfo), index_by_path(dataset)
 
     def draw(number: int) -> Picture | None:
-        record = made[number]
+        record = samples[number]
         sample = dataset[indices[record["path"]]]["data_samples"]
         labels = cv2.imdecode(record["png"], cv2.IMREAD_UNCHANGED)
-        sample.pred_sem_seg = PixelData(data=torch.from_numpy(labels[None]).long())
+        label_map = torch.from_numpy(np.asarray(labels)[None]).long()
+        sample.pred_sem_seg = PixelData(data=label_map)
         caption = f"mIoU {100 * measures[number]:.1f}"
-        return picture(drawer, record["path"], caption, sample)
+        return draw_picture(drawer, record["path"], caption, sample)
 
     best, worst, unreadable = best_and_worst(
         sorted(known, key=lambda number: measures[number]), draw
     )
-    return Findings(
+    return ValidationResults(
         classes=classes,
         columns=COLUMNS,
         per_class=100 * np.stack(shares, 1),
         matrix=matrix,
-        matrix_rows=classes,
-        matrix_about="Pixels.",
+        matrix_names=classes,
+        matrix_note="The numbers are pixels.",
         precision=None,
         best=best,
         worst=worst,
-        pictures_about="mean IoU of the classes in an image's truth or prediction",
+        measure="mean IoU of the classes in an image's truth or prediction",
         unreadable=unreadable,
     )
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """NaN for a class that is nowhere."""
-    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """The ratio for each class; NaN where the denominator is 0."""
+    ratio = numerator / np.maximum(denominator, 1)
+    return np.where(denominator > 0, ratio, np.nan)
 
 
 def _mean(values: np.ndarray) -> float:
+    """The mean of the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
