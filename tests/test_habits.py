@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def test_examples_in_docstrings(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
     module = importlib.import_module(name.removesuffix(".__init__"))
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     results = doctest.testmod(module, optionflags=flags)
     assert results.attempted

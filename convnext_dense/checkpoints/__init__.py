@@ -12,11 +12,14 @@ converting   to another library's names
 calls        the call that builds another library's model
 writing      a file that is complete or absent
 
+>>> import torch
 >>> from convnext_dense import ConvNeXt, checkpoints
->>> content = checkpoints.read("convnext_tiny_22k_224.pth")
->>> backbone = ConvNeXt("tiny")
->>> checkpoints.load_pretrained(backbone, "timm://convnext_tiny.fb_in22k")
->>> conversion = checkpoints.convert(content, "convnext_tiny_22k_224.pth", to="timm")
+>>> torch.save(ConvNeXt("atto").state_dict(), "atto.pth")
+>>> backbone = ConvNeXt("atto")
+>>> checkpoints.load_pretrained(backbone, "atto.pth")  # or "timm://...", "hf://...", a URL
+>>> conversion = checkpoints.convert(checkpoints.read("atto.pth"), "atto.pth", to="timm")
+>>> sorted(conversion.weights)[:2]
+['stages_0.blocks.0.conv_dw.bias', 'stages_0.blocks.0.conv_dw.weight']
 """
 
 import importlib

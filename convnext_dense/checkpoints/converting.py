@@ -22,10 +22,11 @@ def convert(content: Any, source: str, to: str) -> Conversion:
     and mmpretrain's, and UPerNet under those of transformers; for other libraries only
     its backbone is taken. Values and dtypes do not change.
 
-    >>> content = read("timm://convnext_tiny.fb_in22k")
-    >>> conversion = convert(content, "convnext_tiny", to="torchvision")
+    >>> weights = ConvNeXt("tiny").state_dict()
+    >>> conversion = convert(weights, "a backbone", to="torchvision")
     >>> model = conversion.build()
     >>> model.load_state_dict(conversion.weights)
+    <All keys matched successfully>
 
     Args:
         content: what ``read`` returned, or a state dict, with one ConvNeXt of any

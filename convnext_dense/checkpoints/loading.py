@@ -27,8 +27,10 @@ def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -
     The checkpoint's origin is recognised from its keys. Only the norms of the output
     maps, which a classifier does not have, may be missing.
 
-    >>> backbone = ConvNeXt("tiny")
-    >>> load_pretrained(backbone, "timm://convnext_tiny.fb_in22k")
+    >>> import torch
+    >>> from convnext_dense import ConvNeXt
+    >>> torch.save(ConvNeXt("atto").state_dict(), "atto.pth")
+    >>> load_pretrained(ConvNeXt("atto"), "atto.pth")  # or "timm://...", "hf://..."
 
     Args:
         module: the backbone; its parameter names are the authors'.

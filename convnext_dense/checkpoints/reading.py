@@ -23,8 +23,9 @@ from .unpickling import BATCH, CHECKPOINT, TRUST, Refused, trusted, unpickle
 def read(source: str | os.PathLike, map_location: Any = "cpu") -> Any:
     """The content of a checkpoint: ``.pth``, ``.safetensors`` or an index of shards.
 
-    >>> content = read("work_dirs/run/epoch_12.pth")
-    >>> weights = read("hf://facebook/convnext-tiny-224")
+    >>> torch.save({"state_dict": {"weight": torch.ones(2)}}, "run.pth")
+    >>> read("run.pth")["state_dict"]["weight"]  # or "timm://...", "hf://...", a URL
+    tensor([1., 1.])
 
     Args:
         source: whatever ``locate`` takes, or a path that one of mmengine's file
