@@ -16,8 +16,9 @@ writing      a file that is complete or absent
 >>> from convnext_dense import ConvNeXt, checkpoints
 >>> torch.save(ConvNeXt("atto").state_dict(), "atto.pth")
 >>> backbone = ConvNeXt("atto")
->>> checkpoints.load_pretrained(backbone, "atto.pth")  # or "timm://...", "hf://...", a URL
->>> conversion = checkpoints.convert(checkpoints.read("atto.pth"), "atto.pth", to="timm")
+>>> checkpoints.load_pretrained(backbone, "atto.pth")  # or timm://..., hf://..., a URL
+>>> content = checkpoints.read("atto.pth")
+>>> conversion = checkpoints.convert(content, "atto.pth", to="timm")
 >>> sorted(conversion.weights)[:2]
 ['stages_0.blocks.0.conv_dw.bias', 'stages_0.blocks.0.conv_dw.weight']
 """

@@ -45,8 +45,8 @@ def convert(content: Any, source: str, to: str) -> Conversion:
         raise InputError(
             f"{source} holds {len(convnexts) or 'no'} ConvNeXts: give a file with one"
         )
-    found = convnexts[0]
-    size = layout(found.backbone)
+    convnext = convnexts[0]
+    size = layout(convnext.backbone)
     if len(size.depths) < NUM_STAGES:
         raise InputError(
             f"{source} holds only the first {len(size.depths)} of {NUM_STAGES} stages"
@@ -60,16 +60,16 @@ def convert(content: Any, source: str, to: str) -> Conversion:
             use_grn=size.use_grn,
             layer_scale_init_value=float(size.layer_scale),
         )
-    fit(model, found, source)  # raises if tensors are missing
-    check_finite({**found.backbone, **found.rest}, source)
+    fit(model, convnext, source)  # raises if tensors are missing
+    check_finite({**convnext.backbone, **convnext.rest}, source)
 
-    whole = found.prefix == "backbone." and bool(found.rest)
-    norms = [i for i in range(NUM_STAGES) if f"norm{i}.weight" in found.backbone]
+    whole = convnext.prefix == "backbone." and bool(convnext.rest)
+    norms = [i for i in range(NUM_STAGES) if f"norm{i}.weight" in convnext.backbone]
     native = NativeModel(
-        found.origin.name, found.backbone, found.rest, whole, size, norms
+        convnext.origin.name, convnext.backbone, convnext.rest, whole, size, norms
     )
-    is_classifier = "head.weight" in found.backbone
-    if is_classifier and "norm.weight" not in found.backbone and norms == [3]:
+    is_classifier = "head.weight" in convnext.backbone
+    if is_classifier and "norm.weight" not in convnext.backbone and norms == [3]:
         # mmpretrain calls a classifier's norm norm3.
         native = native.with_renamed("norm3", "norm")._replace(norms=[])
     return WRITERS[to](native)

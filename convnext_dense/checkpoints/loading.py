@@ -13,7 +13,7 @@ from convnext_dense.errors import InputError
 from .layout import layout
 from .origins import Origin
 from .reading import read
-from .recognition import Found, recognise
+from .recognition import RecognisedConvNeXt, recognise
 
 # The keys under which training scripts store the weights; the first one present is
 # used.
@@ -61,7 +61,7 @@ def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -
             + ": name one as init_cfg.prefix"
         )
     # The package's other backbones have other names, which no library uses.
-    unrecognised = Found(Origin("its own names"), "", weights, {})
+    unrecognised = RecognisedConvNeXt(Origin("its own names"), "", weights, {})
     choice = fit(module, convnexts[0] if convnexts else unrecognised, source)
     module.load_state_dict(choice.used, strict=False)
     choice.report()
@@ -88,15 +88,15 @@ class Choice(NamedTuple):
 
     Attributes:
         source: the checkpoint's name.
-        found: the ConvNeXt in the checkpoint.
+        recognised: the ConvNeXt in the checkpoint.
         used: the backbone's parameter names, and the checkpoint's tensors for them.
         size: the number of the backbone's tensors.
-        left: names in ``found`` that the model has no place for.
+        left: names in ``recognised`` that the model has no place for.
         new: names of the model that the checkpoint does not have.
     """
 
     source: str
-    found: Found
+    recognised: RecognisedConvNeXt
     used: dict[str, Tensor]
     size: int
     left: list[str]
@@ -104,7 +104,7 @@ class Choice(NamedTuple):
 
     def report(self) -> None:
         """Log the origin and which tensors were used, in one line."""
-        origin, prefix = self.found.origin.name, self.found.prefix
+        origin, prefix = self.recognised.origin.name, self.recognised.prefix
         print_log(
             f"{self.source}: {origin}"
             + (f" under {prefix!r}" if prefix else "")
@@ -115,22 +115,26 @@ class Choice(NamedTuple):
         )
 
 
-def fit(module: nn.Module, found: Found, source: str) -> Choice:
-    """Choose the tensors of ``found`` that go into ``module``.
+def fit(module: nn.Module, recognised: RecognisedConvNeXt, source: str) -> Choice:
+    """Choose the tensors of ``recognised`` that go into ``module``.
 
     Raises:
         InputError: they do not fit. The message says where they differ and what to do.
     """
     expected = module.state_dict()
-    used = {name: found.backbone[name] for name in expected if name in found.backbone}
+    used = {
+        name: recognised.backbone[name]
+        for name in expected
+        if name in recognised.backbone
+    }
     if not used:
-        names = [*found.backbone, *found.rest]
+        names = [*recognised.backbone, *recognised.rest]
         raise InputError(
             f"{source} has no tensor of this {type(module).__name__}, whose weights "
             f"would be random. The checkpoint's {len(names)} tensors begin with "
             f"{_few(names)}"
         )
-    _check_layout(expected, found, source)
+    _check_layout(expected, recognised, source)
     check_shapes(used, expected, source)
     integers = [name for name, tensor in used.items() if not tensor.is_floating_point()]
     if integers:
@@ -147,10 +151,13 @@ def fit(module: nn.Module, found: Found, source: str) -> Choice:
         )
     return Choice(
         source,
-        found,
+        recognised,
         used,
         len(expected),
-        left=[*(_label(n) for n in found.backbone if n not in used), *found.rest],
+        left=[
+            *(_label(n) for n in recognised.backbone if n not in used),
+            *recognised.rest,
+        ],
         new=[name for name in expected if name not in used],
     )
 
@@ -160,9 +167,11 @@ def _label(name: str) -> str:
     return f"classifier {name}" if name.startswith(("head.", "norm.")) else name
 
 
-def _check_layout(expected: Mapping[str, Tensor], found: Found, source: str) -> None:
+def _check_layout(
+    expected: Mapping[str, Tensor], recognised: RecognisedConvNeXt, source: str
+) -> None:
     """Raise an InputError with the settings to change if the architectures differ."""
-    ours, theirs = layout(expected), layout(found.backbone)
+    ours, theirs = layout(expected), layout(recognised.backbone)
     built = len(ours.depths)
     if not built or 0 in (*theirs.depths, theirs.in_channels):
         # The module is not a ConvNeXt, or the checkpoint is incomplete.
@@ -185,7 +194,7 @@ def _check_layout(expected: Mapping[str, Tensor], found: Found, source: str) -> 
     differ = [name for name in settings if getattr(ours, name) != getattr(theirs, name)]
     if differ:
         raise InputError(
-            f"{source} ({found.origin.name}) is of another architecture: "
+            f"{source} ({recognised.origin.name}) is of another architecture: "
             + ", ".join(
                 f"{name} {getattr(theirs, name)} in the checkpoint and "
                 f"{getattr(ours, name)} in the model"

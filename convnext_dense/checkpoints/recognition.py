@@ -14,7 +14,7 @@ from torch import Tensor
 from .origins import ORIGINS, SIGNATURE, Origin, names
 
 
-class Found(NamedTuple):
+class RecognisedConvNeXt(NamedTuple):
     """A ConvNeXt in a checkpoint.
 
     Attributes:
@@ -31,7 +31,7 @@ class Found(NamedTuple):
     rest: dict[str, Tensor]
 
 
-def recognise(weights: Mapping[str, Tensor]) -> list[Found]:
+def recognise(weights: Mapping[str, Tensor]) -> list[RecognisedConvNeXt]:
     """Every ConvNeXt in ``weights``, of any origin."""
     signatures: set[str] = set()  # that an origin has already taken
     convnexts = []
@@ -54,7 +54,9 @@ def _places(weights: Mapping[str, Tensor], origin: Origin) -> Iterator[tuple[str
                 yield name, prefix
 
 
-def _to_native(weights: Mapping[str, Tensor], origin: Origin, prefix: str) -> Found:
+def _to_native(
+    weights: Mapping[str, Tensor], origin: Origin, prefix: str
+) -> RecognisedConvNeXt:
     numbers = (int(n) for name in weights for n in re.findall(r"\b\d{1,3}\b", name))
     max_depth = 1 + max(numbers)
     table = names(origin, max_depth, prefix)
@@ -70,4 +72,4 @@ def _to_native(weights: Mapping[str, Tensor], origin: Origin, prefix: str) -> Fo
         for parameter in ("weight", "bias"):
             if f"norm.{parameter}" in backbone:
                 backbone[f"norm3.{parameter}"] = backbone.pop(f"norm.{parameter}")
-    return Found(origin, prefix, backbone, rest)
+    return RecognisedConvNeXt(origin, prefix, backbone, rest)

@@ -88,7 +88,7 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
         for prefix, backbone in backbones.items()
     ]
     for prefix, choice in zip(backbones, choices, strict=True):
-        adapted.update(choice.found.rest)
+        adapted.update(choice.recognised.rest)
         adapted.update({prefix + name: w for name, w in choice.used.items()})
     expected = model.state_dict()
     known = {name: tensor for name, tensor in adapted.items() if name in expected}
@@ -152,9 +152,9 @@ def require_whole(model: nn.Module, state_dict: Mapping) -> None:
     if lacking and matched.alone:
         (choice,) = matched.choices
         raise InputError(
-            f"{source} holds a backbone ({choice.found.origin.name}) and nothing else "
-            f"of this {name}, whose {groups(choice.new)} would be random. Train with "
-            "it as model.backbone.init_cfg.checkpoint, then give that run's checkpoint"
+            f"{source} holds a backbone ({choice.recognised.origin.name}) and nothing "
+            f"else of this {name}, whose {groups(choice.new)} would be random. Train "
+            "with it as model.backbone.init_cfg.checkpoint, then give that run's checkpoint"
         )
     if lacking:
         raise InputError(

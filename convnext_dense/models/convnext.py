@@ -230,10 +230,14 @@ class ConvNeXt(BaseModule):
             InputError: the checkpoint cannot be read, or none of its weights fits.
         """
         if _is_pretrained(self.init_cfg):
-            # checkpoints/ registers the initialiser; models/ must not import it.
-            WEIGHT_INITIALIZERS.build({**self.init_cfg, "type": "ConvNeXtPretrained"})(
-                self
+            load = WEIGHT_INITIALIZERS.build(
+                dict(
+                    type="ConvNeXtPretrained",  # of checkpoints/, which imports models/
+                    checkpoint=self.init_cfg["checkpoint"],
+                    prefix=self.init_cfg.get("prefix"),
+                )
             )
+            load(self)
             self._is_init = True
             if hasattr(self, "_params_init_info"):  # mmengine's report in the log
                 update_init_info(self, f"from {self.init_cfg['checkpoint']}")
