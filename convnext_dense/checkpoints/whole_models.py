@@ -154,7 +154,8 @@ def require_whole(model: nn.Module, state_dict: Mapping) -> None:
         raise InputError(
             f"{source} holds a backbone ({choice.recognised.origin.name}) and nothing "
             f"else of this {name}, whose {groups(choice.new)} would be random. Train "
-            "with it as model.backbone.init_cfg.checkpoint, then give that run's checkpoint"
+            "with it as model.backbone.init_cfg.checkpoint, then give that run's "
+            "checkpoint"
         )
     if lacking:
         raise InputError(
