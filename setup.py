@@ -26,7 +26,7 @@ setup(
     },
     python_requires=">=3.10",
     # Unpinned: pip pairs torch and torchvision by itself, and must not replace
-    # the torch that somebody's compiled ops were built for.
+    # the torch that someone's compiled ops were built for.
     install_requires=[
         "huggingface_hub",
         "jinja2",

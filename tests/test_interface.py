@@ -12,7 +12,6 @@ import runpy
 import pytest
 import torch
 from mmengine import registry
-from mmengine.registry import Registry
 
 import convnext_dense
 from convnext_dense import checkpoints, commands, errors
@@ -65,19 +64,19 @@ def test_exit_codes():
     assert codes == LISTED["exit_codes"]
 
 
-OLD_PATHS = (
-    "convnext_dense.imagenet_s",
-    "convnext_dense.datasets.coco_o",
-    "convnext_dense.own_data.label_folder",
-    "convnext_dense.block",
-)
+OLD_PATHS = {
+    "convnext_dense.imagenet_s": "ImageNetSDataset BoundedEncoderDecoder",
+    "convnext_dense.datasets.coco_o": "CocoOEvaluator",
+    "convnext_dense.own_data.label_folder": "LabelMapDataset LoadLabelMapAnnotations",
+    "convnext_dense.block": "Block GRN LayerNorm2d NORM_EPS",
+}
 
 
 @pytest.mark.parametrize("path", OLD_PATHS)
 def test_old_import_paths(path):
     module = importlib.import_module(path)
     assert "oved to ``convnext_dense." in module.__doc__
-    assert module.__all__ if hasattr(module, "__all__") else vars(module)
+    assert set(OLD_PATHS[path].split()) <= set(vars(module))
 
 
 def test_the_old_path_of_the_block_is_the_same_class():
@@ -95,16 +94,14 @@ def test_registered_types():
         registries = [root, *root.children.values()]
         known = {key for one in registries for key in one.module_dict}
         assert set(listed) <= known, name
-    assert isinstance(root, Registry)
 
 
 def test_variables():
-    text = "".join(
-        file.read_text()
-        for folder in ("convnext_dense", "tests")
-        for file in sorted((ROOT / folder).rglob("*.py"))
-    )
-    assert set(LISTED["variables"]) <= set(re.findall(r"CONVNEXT_DENSE_[A-Z_]+", text))
+    for_tests = {f"CONVNEXT_DENSE_{n}" for n in ("EVERY_ARCH", "EVERY_KERNEL", "LOAD")}
+    files = sorted((ROOT / "convnext_dense").rglob("*.py"))
+    text = "".join(file.read_text() for file in files)
+    names = set(re.findall(r"CONVNEXT_DENSE_[A-Z_]+", text))
+    assert set(LISTED["variables"]) - for_tests <= names
 
 
 def test_operators():

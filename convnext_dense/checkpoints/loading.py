@@ -83,7 +83,7 @@ class ConvNeXtPretrained:
         load_pretrained(module, self.checkpoint, self.prefix)
 
 
-class Choice(NamedTuple):
+class FittedTensors(NamedTuple):
     """The tensors of a checkpoint that go into a backbone.
 
     Attributes:
@@ -115,7 +115,9 @@ class Choice(NamedTuple):
         )
 
 
-def fit(module: nn.Module, recognised: RecognisedConvNeXt, source: str) -> Choice:
+def fit(
+    module: nn.Module, recognised: RecognisedConvNeXt, source: str
+) -> FittedTensors:
     """Choose the tensors of ``recognised`` that go into ``module``.
 
     Raises:
@@ -149,7 +151,7 @@ def fit(module: nn.Module, recognised: RecognisedConvNeXt, source: str) -> Choic
             f"{type(module).__name__}, such as {_few(lacking)}: it is not whole, or of "
             "another architecture"
         )
-    return Choice(
+    return FittedTensors(
         source,
         recognised,
         used,

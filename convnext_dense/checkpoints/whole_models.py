@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from convnext_dense.errors import InputError
 from convnext_dense.models.convnext import ConvNeXt
 
-from .loading import Choice, check_finite, check_shapes, fit, groups, tensors
+from .loading import FittedTensors, check_finite, check_shapes, fit, groups, tensors
 from .recognition import recognise
 
 _SOURCE = "convnext_dense.source"  # a key of the state dict's metadata
@@ -45,7 +45,7 @@ class Match(NamedTuple):
 
     model: nn.Module
     weights: Mapping[str, Tensor]
-    choices: Sequence[Choice] = ()
+    choices: Sequence[FittedTensors] = ()
     alone: bool = False
 
 

@@ -5,8 +5,8 @@ A command is a module with
 - a docstring, which is the text of ``--help``;
 - ``add_arguments(parser)``, which adds its flags to an ``argparse`` parser;
 - ``main(args)``, which does the work and returns an exit code, or None for 0. It
-  imports torch and the toolboxes itself, so that ``--help`` and mistakes in arguments
-  are answered at once.
+  imports torch and the toolboxes itself, so that ``--help`` and what ``argparse``
+  refuses are answered at once.
 
 ``tools/NAME.py`` runs the command of that name. CONTRIBUTING.md says how to add one.
 """

@@ -55,7 +55,9 @@ def _value(option: str, key: str, text: str) -> object:
         action(None, namespace, [option])
         value = namespace.values[key]
         if isinstance(value, str) and value.startswith(("[", "(")):
-            problem = "a bracket is not closed"
+            pairs = ("(", ")"), ("[", "]")
+            if any(value.count(left) != value.count(right) for left, right in pairs):
+                problem = "a bracket is not closed"
     except (RecursionError, AssertionError):  # what the parser raises for brackets
         problem = "its brackets do not enclose a list"
     except Exception as error:

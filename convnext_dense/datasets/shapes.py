@@ -67,7 +67,7 @@ shapes_segmentation.METAINFO = dict(
 )
 
 
-def draw_once(root: str | os.PathLike, seed: int = 0) -> None:
+def draw_once(root: str | os.PathLike) -> None:
     """Draw the data set into ``root``, unless ``root`` exists.
 
     It is drawn into another folder, which is then renamed. So ``root`` is complete
@@ -83,7 +83,7 @@ def draw_once(root: str | os.PathLike, seed: int = 0) -> None:
     root.absolute().parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.absolute().parent))
     try:
-        draw(aside, seed)
+        draw(aside, seed=0)
         os.chmod(aside, 0o755)  # mkdtemp's folders are private
         try:
             aside.rename(root)

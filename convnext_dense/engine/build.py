@@ -61,6 +61,7 @@ def build_layer_decay(cfg: Config) -> list[dict[str, Any]]:
     Raises:
         InputError: the model cannot be built, or ``cfg`` has no layer decay.
     """
+    _require_layer_decay(cfg)
     return layer_decay_groups(cfg, build_model(cfg, as_in_training=True))
 
 
@@ -77,6 +78,12 @@ def layer_decay_groups(cfg: Config, model: nn.Module) -> list[dict[str, Any]]:
     Raises:
         InputError: ``cfg`` has no layer decay.
     """
+    _require_layer_decay(cfg)
+    return build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+
+
+def _require_layer_decay(cfg: Config) -> None:
+    """Raise an InputError if ``cfg`` has no layer decay."""
     constructor = cfg.get("optim_wrapper", {}).get("constructor")
     if constructor != LayerDecayOptimWrapperConstructor.__name__:
         raise InputError(
@@ -84,4 +91,3 @@ def layer_decay_groups(cfg: Config, model: nn.Module) -> list[dict[str, Any]]:
             "own learning rate. To use layer decay, set optim_wrapper.constructor="
             "'LayerDecayOptimWrapperConstructor' and .paramwise_cfg.decay_rate"
         )
-    return build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups

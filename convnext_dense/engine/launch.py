@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -104,11 +105,11 @@ def _join(cfg: Config) -> None:
     os.environ.update(zip(("RANK", "WORLD_SIZE", "LOCAL_RANK"), ranks, strict=False))
     address = os.environ["MASTER_ADDR"], os.environ.setdefault("MASTER_PORT", "29500")
     _share_cores()
-    timeout = None
+    options: dict[str, Any] = {}  # PyTorch 2.1 does not take timeout=None
     if "timeout" in dist_cfg:
-        timeout = timedelta(seconds=dist_cfg["timeout"])
+        options["timeout"] = timedelta(seconds=dist_cfg["timeout"])
     try:
-        distributed.init_process_group("gloo", timeout=timeout)
+        distributed.init_process_group("gloo", **options)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the processes could not connect to {':'.join(address)}: "

@@ -19,6 +19,7 @@ from convnext_dense.config import checks
 from convnext_dense.config.checks.build_errors import explain_build
 from convnext_dense.config.checks.channels import check_channels
 from convnext_dense.config.checks.data_errors import empty_dataset, explain_data
+from convnext_dense.config.checks.names import check_names
 from convnext_dense.errors import InputError, NotFiniteError
 from convnext_dense.reports.run.hook import RunReportHook
 from convnext_dense.utils import files
@@ -167,6 +168,7 @@ def build_runner(
     fit_to_machine(cfg)
     if prepare:
         prepare()
+        check_names(cfg, splits)
     try:
         build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
         runner = build(cfg)

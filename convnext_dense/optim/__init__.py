@@ -1,1 +1,1 @@
-"""Layer-wise and stage-wise learning-rate decay."""
+"""Layer-wise, stage-wise and block-wise learning-rate decay."""

@@ -291,6 +291,17 @@ def test_unusual_backbones_to_timm(kwargs):
     assert len(done.left) == 8
 
 
+@pytest.mark.parametrize("first", ["norm", "norm3"])
+def test_a_classifiers_norm_wins_over_the_maps_whatever_their_order(first):
+    """mmpretrain calls both ``norm3``; the classifier's needs its own."""
+    weights = ConvNeXt("atto").state_dict()
+    weights |= {"head.weight": torch.rand(5, 320), "head.bias": torch.rand(5)}
+    norms = {"norm.weight": torch.full((320,), 7.0), "norm.bias": torch.zeros(320)}
+    weights = norms | weights if first == "norm" else weights | norms
+    done = converting.convert(weights, "x.pth", "mmpretrain")
+    assert (done.weights["backbone.norm3.weight"] == 7).all()
+
+
 def test_half_precision_stays(tmp_path):
     weights = {k: v.bfloat16() for k, v in ConvNeXt(SMALL).state_dict().items()}
     done = convert(weights, "timm")

@@ -179,3 +179,13 @@ def test_grn_of_the_authors_shape(tmp_path):
     model.init_weights()
     x = torch.rand(1, 3, 32, 32)
     assert torch.equal(model(x)[3], source(x)[0])
+
+
+def test_other_settings_of_pretrained_are_left_to_mmengine(tmp_path):
+    """Configs give ``map_location``, which mmengine's initializer takes."""
+    source, file = small(), tmp_path / "convnext.pth"
+    torch.save(source.state_dict(), file)
+    init_cfg = dict(type="Pretrained", checkpoint=str(file), map_location="cpu")
+    model = small(init_cfg=init_cfg)
+    model.init_weights()
+    assert torch.equal(model.norm0.weight, source.norm0.weight)

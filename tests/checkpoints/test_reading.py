@@ -261,7 +261,7 @@ def test_missing_file_and_folder(tmp_path):
 
 
 def test_mmengines_file_backends(tmp_path, monkeypatch):
-    """s3:// and whatever else somebody registers, pickled or safetensors."""
+    """s3:// and whatever else is registered, pickled or safetensors."""
     weights = small().state_dict()
     for name in ("a.pth", "a.safetensors"):
         save(weights, tmp_path / name)

@@ -48,12 +48,11 @@ class NativeModel(NamedTuple):
         return None if head is None else head.shape[0]
 
     def with_renamed(self, old: str, new: str) -> NativeModel:
-        """The same, where a layer of the backbone has another name."""
-        backbone = {
-            f"{new}{name.removeprefix(old)}" if name.startswith(f"{old}.") else name: w
-            for name, w in self.backbone.items()
-        }
-        return self._replace(backbone=backbone)
+        """The same with the layer ``old`` of the backbone in the place of ``new``."""
+        layer = {n: w for n, w in self.backbone.items() if n.startswith(f"{old}.")}
+        others = {n: w for n, w in self.backbone.items() if n not in layer}
+        renamed = {f"{new}{n.removeprefix(old)}": w for n, w in layer.items()}
+        return self._replace(backbone={**others, **renamed})
 
 
 class Conversion(NamedTuple):

@@ -15,7 +15,7 @@ class Check(NamedTuple):
     Args:
         name: name of the check.
         look: yields findings; an exception that it raises is an ERROR.
-        needs: names of checks; if one of them has an ERROR, this check is skipped,
+        needs: names of checks; if one of them has an ERROR or was skipped, this one is,
             because its own error would have the same cause.
         modules: names of modules that ``look`` imports; if one of them is not
             installed, this check is skipped.

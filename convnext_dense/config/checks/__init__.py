@@ -29,8 +29,8 @@ def check(cfg: Config, splits: Sequence[str], data_files: bool = True) -> None:
         cfg: as ``load_config`` returns it; it is not changed.
         splits: those of 'train', 'val' and 'test' whose data will be used; empty for
             a command that only builds the model.
-        data_files: whether the config's data files must exist. False for custom data,
-            which replaces them.
+        data_files: whether the config's data files and types must exist. False for
+            custom data, which replaces them; ``names.check_names`` follows then.
 
     Raises:
         InputError: the first thing that is missing or wrong.
@@ -44,4 +44,5 @@ def check(cfg: Config, splits: Sequence[str], data_files: bool = True) -> None:
             files.check_data(loader, split)
         requirements.check_sockets(loader, split)
     files.check_weights(cfg, splits)
-    names.check_names(cfg, splits)
+    if data_files:
+        names.check_names(cfg, splits)

@@ -12,7 +12,7 @@ from convnext_dense.utils.coco_json import read_coco
 from convnext_dense.utils.text import few
 
 from ..sections import dataset_configs
-from .files import annotation_files
+from .files import data_paths
 
 
 def empty_dataset(dataset: Any) -> Any:
@@ -35,7 +35,7 @@ def explain_data(cfg: Config, splits: Sequence[str]) -> str | None:
     """The message about the first faulty COCO file of ``cfg``; None without a fault."""
     for split in splits:
         for dataset in dataset_configs(cfg.get(f"{split}_dataloader")):
-            for path in annotation_files(dataset):
+            for path in data_paths(dataset):
                 if path.suffix != ".json":
                     continue
                 problem = _coco_problem(path, _classes(dataset, cfg.default_scope))

@@ -34,7 +34,7 @@ def check_data(loader: Mapping | None, split: str) -> None:
         f"{dataset['type']} expects {path}"
         for dataset in dataset_configs(loader)
         if dataset["type"] not in DRAWN
-        for path in annotation_files(dataset)
+        for path in data_paths(dataset)
         if not path.exists()
     ]
     if missing:
@@ -47,7 +47,7 @@ def check_data(loader: Mapping | None, split: str) -> None:
         )
 
 
-def annotation_files(dataset: Mapping) -> Iterator[Path]:
+def data_paths(dataset: Mapping) -> Iterator[Path]:
     """The annotation file and the folders that a data set reads from the local disk."""
     root = dataset.get("data_root") or ""
     if dataset.get("backend_args"):

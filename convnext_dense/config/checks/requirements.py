@@ -65,7 +65,6 @@ def check_sockets(loader: Mapping | None, split: str) -> None:
             raise InputError(
                 f"the folder of temporary files, {tempfile.gettempdir()}, has too "
                 "long a name for data-loader workers: set TMPDIR=/tmp in the "
-                "environment, "
-                f"or --cfg-options {split}_dataloader.num_workers=0 "
+                f"environment, or --cfg-options {split}_dataloader.num_workers=0 "
                 f"{split}_dataloader.persistent_workers=False"
             )

@@ -1,6 +1,6 @@
 """Custom data: train on a COCO file, or on a folder of label maps.
 
-Each module has one job, in the order in which a run uses them:
+Each module has one job:
 
 layouts         finds the files of each split
 splits          what a split offers to training, pages and tables (a protocol)

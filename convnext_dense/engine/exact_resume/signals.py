@@ -29,7 +29,7 @@ class StopRequest:
                 self._handlers[number] = signal.signal(number, self._note)
 
     def forget(self) -> None:
-        """Stop to note signals: they do again what they did before ``listen``."""
+        """Stop noting signals: they do again what they did before ``listen``."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()

@@ -395,9 +395,8 @@ def _grn_backward_(grad: Tensor, x: Tensor, gamma: Tensor) -> tuple[Tensor, Tens
     # The mean is over all channels: the strength of one lowers the others' response.
     lowered = (of_response * response).mean(1, keepdim=True)
     slope = (of_response - lowered) / mean
-    slope = torch.where(
-        strength > 0, slope / strength, 0
-    )  # a norm's slope at 0 is taken as 0
+    # The slope of a norm at 0 is taken as 0.
+    slope = torch.where(strength > 0, slope / strength, 0)
     grad *= scale[:, None]
     grad += x * slope[:, None]
     x *= scale[:, None]

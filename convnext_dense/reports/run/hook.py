@@ -101,7 +101,7 @@ class RunReportHook(Hook):
         groups = runner.optim_wrapper.optimizer.param_groups
         whole = getattr(runner.model, "unsharded", None)
         if whole is not None and "param_names" in groups[0]:
-            # FSDP's groups have one flat parameter each; these have the model's own.
+            # FSDP's groups have shards; the whole model's parameters have full sizes.
             named = dict(whole.named_parameters())
             groups = [
                 {**group, "params": [named[name] for name in group["param_names"]]}

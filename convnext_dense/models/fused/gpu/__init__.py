@@ -34,7 +34,7 @@ the output map. It keeps only the input of each block; the backward pass compute
 rest again. No PyTorch operator runs for a block: on a slow host, Python's part took
 twice as long as the kernels.
 
-Three modules stand beside this path: ``compile_op`` makes a stage one operator for
+Four modules stand beside this path: ``compile_op`` makes a stage one operator for
 ``torch.compile``, ``graphs`` replays stages as CUDA graphs, ``host_time`` and
 ``report`` measure and describe the GPU path for the commands.
 """

@@ -18,7 +18,7 @@ CUDA, TRITON = "cuda", "triton"
 
 def layout(
     shape: tuple[int, int, int, int], multiprocessors: int
-) -> depthwise_cuda.Layout:
+) -> depthwise_cuda.MapDivision:
     """How the CUDA C++ kernels divide a map of N, H, W, C."""
     n, h, w, c = shape
     # Registers allow two blocks on a multiprocessor.

@@ -53,7 +53,7 @@ class Strips(NamedTuple):
     across: int  # segments of a row
 
 
-class Layout(NamedTuple):
+class MapDivision(NamedTuple):
     """How a map is divided among the blocks of a launch."""
 
     grid: int  # blocks to launch
@@ -96,7 +96,7 @@ def layout(
     *,
     multiprocessors: int,
     blocks: int,
-) -> Layout:
+) -> MapDivision:
     """Divide a map so that all multiprocessors stay busy.
 
     Args:
@@ -121,7 +121,7 @@ def layout(
 
     rows = min(range(2, height + 2, 2), key=cost)  # even: steps take two
     chunks, units, tiles = divided(rows)
-    return Layout(
+    return MapDivision(
         grid=tiles * channel_blocks,
         tiles=tiles,
         integers=(

@@ -40,7 +40,7 @@ class Kept(NamedTuple):
     kernels: int
 
 
-class Times(NamedTuple):
+class KernelRatios(NamedTuple):
     """The times measured on a device with the installed versions.
 
     Attributes:
@@ -74,14 +74,14 @@ def kept() -> Kept:
     return Kept(folder, len(list(folder.glob("*.cubin"))) if folder else 0)
 
 
-def times(device: int) -> Times | None:
+def times(device: int) -> KernelRatios | None:
     """The times measured on a device, or None."""
     measured = [t for t in ways._remembered(device).values() if t]
     if not measured:
         return None
     ratios = [kernels / plain for kernels, plain in measured]
     plain = sum(ratio > 1 for ratio in ratios)
-    return Times(len(ratios), plain, (min(ratios), max(ratios)))
+    return KernelRatios(len(ratios), plain, (min(ratios), max(ratios)))
 
 
 def _way(work: torch.dtype, device: int, forced: str | None) -> Way:
