@@ -3,9 +3,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-here = Path(__file__).parent
+root = Path(__file__).parent
 version = re.search(
-    r'__version__ = "(.+)"', (here / "convnext_dense/version.py").read_text()
+    r'__version__ = "(.+)"', (root / "convnext_dense/version.py").read_text()
 )[1]
 
 EXPORT = ["onnx", "onnxruntime", "onnxscript"]  # ONNX files, and running them
@@ -14,7 +14,7 @@ setup(
     name="convnext_dense",
     version=version,
     description="ConvNeXt backbones for MMDetection and MMSegmentation",
-    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description=(root / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["convnext_dense", "convnext_dense.*"]),

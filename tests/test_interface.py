@@ -92,7 +92,7 @@ def test_registered_types():
     for name, listed in LISTED["types"].items():
         root = vars(registry)[name]
         registries = [root, *root.children.values()]
-        known = {key for one in registries for key in one.module_dict}
+        known = {key for scope in registries for key in scope.module_dict}
         assert set(listed) <= known, name
 
 
@@ -114,8 +114,8 @@ def test_operators():
 def test_parameter_names_in_checkpoints():
     weights = checkpoints.read(CHECKPOINT)["state_dict"]
     backbone = convnext_dense.ConvNeXt(dict(depths=[1] * 4, channels=[8, 8, 16, 16]))
-    own = {f"backbone.{name}" for name in backbone.state_dict()}
-    assert own == {name for name in weights if name.startswith("backbone.")}
+    names = {f"backbone.{name}" for name in backbone.state_dict()}
+    assert names == {name for name in weights if name.startswith("backbone.")}
 
 
 def test_a_checkpoint_of_before_predicts_by_the_config_in_it(tool, tmp_path):

@@ -101,12 +101,12 @@ def uses(modules: set[str], *rooms: str) -> list[tuple[str, str]]:
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
-                given = [alias.name for alias in node.names]
+                imported = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and not node.level:
-                given = [node.module]
+                imported = [node.module]
             else:
                 continue
-            pairs += [(name, m) for m in given if m.partition(".")[0] in modules]
+            pairs += [(name, m) for m in imported if m.partition(".")[0] in modules]
     return pairs
 
 

@@ -151,7 +151,9 @@ class ModernizedResNet(BaseModule):
             for block in range(depth):
                 halve = stage > 0 and block == 0 and not design.separate_downsampling
                 stride = 2 if halve else 1
-                blocks.append(Block(design, c, widths[stage], stride, next(rates)))
+                blocks.append(
+                    RoadmapBlock(design, c, widths[stage], stride, next(rates))
+                )
                 c = channels[stage]
             self.stages.append(nn.Sequential(*blocks))
         if design.separate_downsampling:
@@ -176,7 +178,7 @@ class ModernizedResNet(BaseModule):
         return tuple(maps)
 
 
-class Block(nn.Module):
+class RoadmapBlock(nn.Module):
     """A residual block of one spatial and two pointwise convolutions.
 
     Args:

@@ -57,6 +57,6 @@ def markdown() -> str:
         ]
         for case in cases:
             says = case.says.replace("...", "…").replace("|", "\\|")
-            lines.append(f"| {case.tool} | {case.given} | {case.code} | `{says}` |")
+            lines.append(f"| {case.tool} | {case.mistake} | {case.code} | `{says}` |")
         lines.append("")
     return "\n".join(lines)

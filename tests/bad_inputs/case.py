@@ -17,7 +17,7 @@ class Case(NamedTuple):
 
     Attributes:
         tool: name of the tool, without .py.
-        given: the bad input, in words.
+        mistake: the bad input, in words.
         arguments: writes the input into a folder, which has the built-in data set in
             ``data/shapes``, and returns the tool's arguments.
         says: the tool's message; '...' stands for any text.
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     """
 
     tool: str
-    given: str
+    mistake: str
     arguments: Maker
     says: str
     code: int = 2

@@ -19,31 +19,31 @@ FC = "roi_head.bbox_head.0.fc_cls.weight"
 GAMMA = "backbone.stages.1.0.gamma"
 
 
-def test(given: str, change: Callable, says: str) -> Case:
+def test(mistake: str, change: Callable, says: str) -> Case:
     """Test a checkpoint after ``change(content)``."""
     return Case(
-        "test", given, lambda t: [small_config(t), save(t, change=change)], says
+        "test", mistake, lambda t: [small_config(t), save(t, change=change)], says
     )
 
 
-def load_from(given: str, change: Callable, says: str) -> Case:
+def load_from(mistake: str, change: Callable, says: str) -> Case:
     """Train from a checkpoint, as ``load_from``."""
 
     def arguments(t):
         file = save(t, change=change)
         return [small_config(t), "--cfg-options", f"load_from={file}"]
 
-    return Case("train", f"load_from: {given}", arguments, says)
+    return Case("train", f"load_from: {mistake}", arguments, says)
 
 
-def resume(given: str, change: Callable, says: str) -> Case:
+def resume(mistake: str, change: Callable, says: str) -> Case:
     def arguments(t):
         return [small_config(t), "--resume", save(t, change=change)]
 
-    return Case("train", f"--resume: {given}", arguments, says)
+    return Case("train", f"--resume: {mistake}", arguments, says)
 
 
-def init_cfg(given: str, change: Callable | str, says: str) -> Case:
+def init_cfg(mistake: str, change: Callable | str, says: str) -> Case:
     """Train with a backbone that starts from a checkpoint, or a URL."""
 
     def arguments(t):
@@ -51,30 +51,30 @@ def init_cfg(given: str, change: Callable | str, says: str) -> Case:
         more = f", init_cfg=dict(type='Pretrained', checkpoint={str(source)!r})"
         return [small_config(t, more=more)]
 
-    return Case("train", f"init_cfg: {given}", arguments, says)
+    return Case("train", f"init_cfg: {mistake}", arguments, says)
 
 
-def file(given: str, content: str | bytes, says: str, name: str = "x.pth") -> Case:
+def file(mistake: str, content: str | bytes, says: str, name: str = "x.pth") -> Case:
     """Test a file of that content."""
-    return Case("test", given, lambda t: [DET, write(t / name, content)], says)
+    return Case("test", mistake, lambda t: [DET, write(t / name, content)], says)
 
 
-def damaged(given: str, change: Callable, says: str) -> Case:
+def damaged(mistake: str, change: Callable, says: str) -> Case:
     """Test a checkpoint after ``change(bytes)``."""
 
     def arguments(t):
         path = save(t)
         return [DET, write(path, change(path.read_bytes()))]
 
-    return Case("test", given, arguments, says)
+    return Case("test", mistake, arguments, says)
 
 
-def predict(given: str, change: Callable, says: str) -> Case:
+def predict(mistake: str, change: Callable, says: str) -> Case:
     def arguments(t):
         images = t / "data/shapes/images/val"
         return [save(t, change=change), images, "--out", "out"]
 
-    return Case("predict", given, arguments, says)
+    return Case("predict", mistake, arguments, says)
 
 
 def with_weight(name: str, change: Callable) -> Callable:
@@ -96,8 +96,8 @@ def weights_of_backbone(content) -> dict:
 
 def backbone(content) -> dict:
     """Its backbone alone, under timm's names."""
-    own = {name[9:]: v for name, v in weights_of_backbone(content).items()}
-    return {timm_name(name): v for name, v in own.items() if name[:4] != "norm"}
+    weights = {name[9:]: v for name, v in weights_of_backbone(content).items()}
+    return {timm_name(name): v for name, v in weights.items() if name[:4] != "norm"}
 
 
 def hostile(content) -> dict:

@@ -4,14 +4,14 @@ from ..helpers.runs import ADE, COCO
 from .case import Case, heir, write
 
 
-def config(given: str, text: str, says: str) -> Case:
+def config(mistake: str, text: str, says: str) -> Case:
     """Train by a config that inherits a good one."""
-    return Case("train", given, lambda t: [heir(t, text)], says)
+    return Case("train", mistake, lambda t: [heir(t, text)], says)
 
 
-def alone(given: str, content: str | bytes, says: str, name: str = "c.py") -> Case:
+def alone(mistake: str, content: str | bytes, says: str, name: str = "c.py") -> Case:
     """Train by a file of that content."""
-    return Case("train", given, lambda t: [write(t / name, content)], says)
+    return Case("train", mistake, lambda t: [write(t / name, content)], says)
 
 
 def unknown(where: str, name: str, near: str, text: str) -> Case:

@@ -15,7 +15,7 @@ FIRST = "sub folder/0.jpg"
 
 
 def inspect(
-    given: str, make: Callable, says: str, code: int = 1, size=(WIDTH, HEIGHT), **more
+    mistake: str, make: Callable, says: str, code: int = 1, size=(WIDTH, HEIGHT), **more
 ) -> Case:
     """Six images with a COCO file; ``make(file)`` replaces the first image.
 
@@ -31,10 +31,10 @@ def inspect(
         where = ["--train-json", save(content, t / "o.json")]
         return [*where, "--train-images", t / "images"]
 
-    return Case("inspect_data", given, arguments, says, code, **more)
+    return Case("inspect_data", mistake, arguments, says, code, **more)
 
 
-def predict(given: str, name: str, make: Callable, says: str) -> Case:
+def predict(mistake: str, name: str, make: Callable, says: str) -> Case:
     """A good image, and the file that ``make(file)`` writes."""
 
     def arguments(t):
@@ -43,7 +43,7 @@ def predict(given: str, name: str, make: Callable, says: str) -> Case:
         return [checkpoint(t, "seg"), t / "in", "--out", "out"]
 
     says = f"1 of 2 files could not be predicted: .../{name}: {says}"
-    return Case("predict", given, arguments, says, 1, ("out",))
+    return Case("predict", mistake, arguments, says, 1, ("out",))
 
 
 def content(text: str | bytes) -> Callable:

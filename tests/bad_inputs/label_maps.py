@@ -28,9 +28,9 @@ def folders(change: Callable, *flags, config=None) -> Maker:
     return arguments
 
 
-def inspect(given: str, change: Callable, says: str, code: int = 2, *flags) -> Case:
+def inspect(mistake: str, change: Callable, says: str, code: int = 2, *flags) -> Case:
     """A mistake that tools/inspect_data.py reports."""
-    return Case("inspect_data", given, folders(change, *flags), says, code)
+    return Case("inspect_data", mistake, folders(change, *flags), says, code)
 
 
 def as_is(t):

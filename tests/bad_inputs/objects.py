@@ -29,15 +29,15 @@ def file(change: Callable, *more) -> Maker:
     return arguments
 
 
-def inspect(given: str, change: Callable, says: str, code: int = 2) -> Case:
+def inspect(mistake: str, change: Callable, says: str, code: int = 2) -> Case:
     """A mistake that tools/inspect_data.py reports."""
-    return Case("inspect_data", given, file(change), says, code)
+    return Case("inspect_data", mistake, file(change), says, code)
 
 
-def first(given: str, says: str, code: int = 1, **more) -> Case:
+def first(mistake: str, says: str, code: int = 1, **more) -> Case:
     """An error of the first object, whose keys ``more`` are changed."""
     change = lambda c: c["annotations"][0].update(more)  # noqa: E731
-    return inspect(given, change, says, code)
+    return inspect(mistake, change, says, code)
 
 
 def image(i: int, **more) -> Callable:

@@ -7,14 +7,14 @@ from .case import DET, SEG, Case, heir, with_options
 NOTHING = "--cfg-options: nothing reads"
 
 
-def option(given: str, options: str, says: str, config: Path = DET) -> Case:
+def option(mistake: str, options: str, says: str, config: Path = DET) -> Case:
     """Train with these --cfg-options, which spaces separate."""
-    return Case("train", given, with_options(*options.split(), config=config), says)
+    return Case("train", mistake, with_options(*options.split(), config=config), says)
 
 
-def in_config(given: str, text: str, says: str) -> Case:
+def in_config(mistake: str, text: str, says: str) -> Case:
     """Train with a config that adds this text to a good one."""
-    return Case("train", given, lambda t: [heir(t, text)], says)
+    return Case("train", mistake, lambda t: [heir(t, text)], says)
 
 
 CASES = [

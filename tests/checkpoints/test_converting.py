@@ -32,9 +32,9 @@ STAGES = [
 ]
 
 
-def hf(kind, config="ConvNextConfig", **kwargs):
+def hf(model, config="ConvNextConfig", **kwargs):
     config = getattr(transformers, config)(**{**V1, **kwargs})
-    return lambda: getattr(transformers, kind)(config)
+    return lambda: getattr(transformers, model)(config)
 
 
 SOURCES = {  # the library -> models of it, and the targets that hold all of them
@@ -112,15 +112,15 @@ def native_of(name):
 def test_there_and_back(name, to):
     """native -> library -> native, and the library's own file again."""
     weights, native = source_of(name).state_dict(), native_of(name)
-    there = convert(native.weights, to)
-    assert not there.left
-    same(convert(there.weights, "native").weights, native.weights)
-    same(convert(there.weights, to).weights, there.weights)
+    converted = convert(native.weights, to)
+    assert not converted.left
+    same(convert(converted.weights, "native").weights, native.weights)
+    same(convert(converted.weights, to).weights, converted.weights)
     library = name.split(",")[0]
     if library == to:
         if "model.stages.0.layers.0.gamma" in weights:  # as its files have them
             weights = {k.removeprefix("model."): v for k, v in weights.items()}
-        same(there.weights, dict(weights))
+        same(converted.weights, dict(weights))
 
 
 @pytest.mark.parametrize(("name", "to"), CASES)
@@ -179,11 +179,11 @@ def test_mmpretrains_published_names():
 def test_published_names_to_native_and_mmpretrain(name):
     weights = published(name)
     native = convert(weights, "native")
-    there = convert(native.weights, "mmpretrain")
-    same(convert(there.weights, "native").weights, native.weights)
+    converted = convert(native.weights, "mmpretrain")
+    same(convert(converted.weights, "native").weights, native.weights)
     assert not native.left
     if name.startswith("mmpretrain"):
-        same(there.weights, weights)
+        same(converted.weights, weights)
     if name == "authors":
         same(native.weights, weights)
 
@@ -312,12 +312,12 @@ def test_half_precision_stays(tmp_path):
 def test_tool(tool, tmp_path, suffix):
     theirs = randomised(lambda: timm.create_model("convnext_atto", num_classes=7))
     torch.save(dict(state_dict=theirs.state_dict()), tmp_path / "in.pth")
-    there, back = tmp_path / f"there{suffix}", tmp_path / f"back{suffix}"
-    done = tool("convert_checkpoint", "in.pth", there, "--to", "torchvision")
+    converted, back = tmp_path / f"converted{suffix}", tmp_path / f"back{suffix}"
+    done = tool("convert_checkpoint", "in.pth", converted, "--to", "torchvision")
     assert done.code == 0, done.err
     assert "in.pth (timm) -> " in done.out
     assert "124 tensors" not in done.out
-    done = tool("convert_checkpoint", there, back, "--to", "timm")
+    done = tool("convert_checkpoint", converted, back, "--to", "timm")
     assert "timm.create_model('convnext_atto', in_chans=3, num_classes=7)" in done.out
     same(dict(checkpoints.read(back)), dict(theirs.state_dict()))
     # timm's own loading reads it.
@@ -333,9 +333,9 @@ def test_tool_keeps_what_a_run_wrote_beside_the_weights(tool, tmp_path):
     assert (
         tool("convert_checkpoint", "in.pth", "out.pth", "--to", "mmpretrain").code == 0
     )
-    found = checkpoints.read(tmp_path / "out.pth")
-    assert found["meta"] == meta
-    assert "backbone.stages.0.0.depthwise_conv.weight" in found["state_dict"]
+    converted = checkpoints.read(tmp_path / "out.pth")
+    assert converted["meta"] == meta
+    assert "backbone.stages.0.0.depthwise_conv.weight" in converted["state_dict"]
     done = tool("convert_checkpoint", "in.pth", "out.pth", "--to", "timm")
     assert "no place for: auxiliary_head (8), decode_head (" in done.out
 

@@ -31,10 +31,10 @@ def load(name):
 def test_input_is_normalised_as_theirs(name):
     cfg, theirs = load(name), timm.get_pretrained_cfg(NAME)
     assert cfg.weights == cfg.model.backbone.init_cfg.checkpoint == f"timm://{NAME}"
-    given = cfg.model.data_preprocessor
-    assert given.bgr_to_rgb
-    assert given.mean == pytest.approx([255 * m for m in theirs.mean])
-    assert given.std == pytest.approx([255 * s for s in theirs.std])
+    preprocessor = cfg.model.data_preprocessor
+    assert preprocessor.bgr_to_rgb
+    assert preprocessor.mean == pytest.approx([255 * m for m in theirs.mean])
+    assert preprocessor.std == pytest.approx([255 * s for s in theirs.std])
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +84,10 @@ def test_trains_a_step(name, weights, shapes_root, tmp_path, capfd):
 
     before = safetensors.torch.load_file(weights)
     after = torch.load(tmp_path / "iter_1.pth", weights_only=False)["state_dict"]
-    stem, there = "backbone.downsample_layers.0.0.weight", before["stem.0.weight"]
+    stem, stem_before = "backbone.downsample_layers.0.0.weight", before["stem.0.weight"]
     block, theirs = "backbone.stages.3.2.pwconv2.weight", "stages.3.blocks.2.mlp.fc2"
     frozen = "linear" in name
-    assert torch.equal(after[stem], there) == frozen
+    assert torch.equal(after[stem], stem_before) == frozen
     assert torch.equal(after[block], before[f"{theirs}.weight"]) == frozen
     assert not torch.equal(after["backbone.norm3.weight"], before["head.norm.weight"])
     assert all(tensor.isfinite().all() for tensor in after.values())

@@ -32,11 +32,11 @@ def weights_of(origin, prefix=""):
 @pytest.mark.parametrize("origin", origins.ORIGINS, ids=lambda origin: origin.name)
 def test_each_origin_is_recognised(origin, outer):
     prefix = outer + origin.prefix
-    (found,) = recognise(weights_of(origin, prefix))
-    assert found.origin == origin
-    assert found.prefix == prefix
-    assert len(found.backbone) > 40
-    assert not found.rest
+    (match,) = recognise(weights_of(origin, prefix))
+    assert match.origin == origin
+    assert match.prefix == prefix
+    assert len(match.backbone) > 40
+    assert not match.rest
 
 
 def test_origins_have_names_of_their_own():

@@ -35,10 +35,10 @@ def test_loads_the_authors_classification_checkpoint(tmp_path, container):
     with logged() as messages:
         model.init_weights()
     (said,) = messages
-    own = model.state_dict()
-    assert all(torch.equal(own[k], v) for k, v in weights.items())
-    assert (own["norm3.weight"] == 1).all()
-    assert f"{len(weights)} of the backbone's {len(own)} tensors used" in said
+    state = model.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in weights.items())
+    assert (state["norm3.weight"] == 1).all()
+    assert f"{len(weights)} of the backbone's {len(state)} tensors used" in said
     assert "classifier head (2), classifier norm (2)" in said
     assert "norm0 (2), norm1 (2)" in said
 
@@ -58,8 +58,8 @@ def test_prefix_picks_one_of_several(tmp_path, prefix):
         assert torch.equal(value, weights[f"teacher.backbone.{name}"])
 
 
-def without(part):
-    return lambda w: {k: v for k, v in w.items() if part not in k}
+def without(fragment):
+    return lambda w: {k: v for k, v in w.items() if fragment not in k}
 
 
 def changed(name, change):

@@ -312,8 +312,8 @@ def test_openclip_xxlarge(tmp_path, monkeypatch):
 @pytest.mark.parametrize("sharded", [False, True])
 def test_transformers_classification(tmp_path, version, sharded):
     config = getattr(transformers, f"ConvNext{version}Config")(**V1)
-    kind = getattr(transformers, f"ConvNext{version}ForImageClassification")
-    theirs = randomised(lambda: kind(config)).eval()
+    model_class = getattr(transformers, f"ConvNext{version}ForImageClassification")
+    theirs = randomised(lambda: model_class(config)).eval()
     theirs.save_pretrained(tmp_path, max_shard_size="20KB" if sharded else "1GB")
     index = "model.safetensors.index.json"
     assert (tmp_path / index).exists() == sharded
@@ -330,8 +330,8 @@ def test_transformers_classification(tmp_path, version, sharded):
 @pytest.mark.parametrize("version", ["", "V2"])
 def test_transformers_backbone(tmp_path, version):
     config = getattr(transformers, f"ConvNext{version}Config")(**V1, out_features=ALL)
-    kind = getattr(transformers, f"ConvNext{version}Backbone")
-    theirs = randomised(lambda: kind(config)).eval()
+    model_class = getattr(transformers, f"ConvNext{version}Backbone")
+    theirs = randomised(lambda: model_class(config)).eval()
     theirs.save_pretrained(tmp_path)
     model, said = ours(SMALL, tmp_path, use_grn=version == "V2")
     with torch.no_grad():
@@ -340,13 +340,13 @@ def test_transformers_backbone(tmp_path, version):
     assert "not used: nothing; not in the checkpoint: nothing" in said
 
 
-@pytest.mark.parametrize("kind", ["Model", "Backbone"])
-def test_transformers_dinov3(tmp_path, kind):
+@pytest.mark.parametrize("name", ["Model", "Backbone"])
+def test_transformers_dinov3(tmp_path, name):
     config = transformers.DINOv3ConvNextConfig(
         depths=list(DEPTHS), hidden_sizes=list(CHANNELS), out_features=ALL
     )
-    kind = getattr(transformers, f"DINOv3ConvNext{kind}")
-    theirs = randomised(lambda: kind(config)).eval()
+    model_class = getattr(transformers, f"DINOv3ConvNext{name}")
+    theirs = randomised(lambda: model_class(config)).eval()
     theirs.save_pretrained(tmp_path)  # under "stages."
     torch.save(theirs.state_dict(), tmp_path / "a.bin")  # under "model.stages."
     for source in (tmp_path, tmp_path / "a.bin"):
@@ -359,7 +359,7 @@ def test_transformers_dinov3(tmp_path, kind):
             assert (last - normed).abs().max().item() <= 1e-5
         else:
             expected = theirs(image()).feature_maps
-        assert_same(mine, expected, f"transformers, {kind.__name__}")
+        assert_same(mine, expected, f"transformers, {model_class.__name__}")
         assert "transformers, DINOv3" in said
         assert "not used: nothing" in said
 

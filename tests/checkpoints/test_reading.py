@@ -74,11 +74,11 @@ def everything():
 def test_reads_what_training_writes(tmp_path, zipped):
     content, file = everything(), tmp_path / "a.pth"
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
-    found = checkpoints.read(file)
-    assert found.keys() == content.keys()
+    loaded = checkpoints.read(file)
+    assert loaded.keys() == content.keys()
     for key, value in content.items():
-        assert equal(value, found[key]) if key != "args" else value == found[key], key
-    assert found["message_hub"]["log_scalars"]["loss"].mean() == 1.5
+        assert equal(value, loaded[key]) if key != "args" else value == loaded[key], key
+    assert loaded["message_hub"]["log_scalars"]["loss"].mean() == 1.5
 
 
 @pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
@@ -93,11 +93,11 @@ def test_reads_a_path_that_any_python_wrote(tmp_path, module):
 def replace_pickle(file, content):
     """In the zip archive that torch has written."""
     with zipfile.ZipFile(file) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    (data,) = [part for part in parts if part.endswith("data.pkl")]
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    (data,) = [name for name in entries if name.endswith("data.pkl")]
     with zipfile.ZipFile(file, "w") as archive:
-        for part, before in parts.items():
-            archive.writestr(part, content if part == data else before)
+        for name, before in entries.items():
+            archive.writestr(name, content if name == data else before)
 
 
 class State(dict):
@@ -129,18 +129,18 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("attack", HOSTILE)
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("through_mmengine", [True, False])
-def test_hostile_files_run_nothing(tmp_path, kind, zipped, through_mmengine):
+def test_hostile_files_run_nothing(tmp_path, attack, zipped, through_mmengine):
     mark, file = tmp_path / "mark", tmp_path / "evil.pth"
-    torch.save(HOSTILE[kind](str(mark)), file, _use_new_zipfile_serialization=zipped)
+    torch.save(HOSTILE[attack](str(mark)), file, _use_new_zipfile_serialization=zipped)
     read = CheckpointLoader.load_checkpoint if through_mmengine else checkpoints.read
     with pytest.raises(
         InputError, match=r"evil\.pth was not read: it asks for \w+.*--trust-checkpoint"
     ) as e:
         read(str(file))
-    print(f"{kind}: {e.value}")
+    print(f"{attack}: {e.value}")
     assert not mark.exists()
     named = r"posix\.mkdir|\w+\.eval|getattr|StorageBase|savetxt|hub|pickle"
     assert re.search(rf"asks for \S*({named})", str(e.value))
@@ -224,21 +224,21 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("damage", BROKEN)
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_broken_files(tmp_path, kind, suffix):
+def test_broken_files(tmp_path, damage, suffix):
     file = tmp_path / f"a.{suffix}"
     save(small().state_dict(), file)
     checkpoints.read(file)
-    file.write_bytes(BROKEN[kind](file.read_bytes()))
+    file.write_bytes(BROKEN[damage](file.read_bytes()))
     with pytest.raises(
         InputError, match=rf"a\.{suffix} is damaged or not a checkpoint: \S"
     ) as e:
         checkpoints.read(file)
-    print(f"{kind}, .{suffix}: {e.value}")
-    assert ("it is empty" in str(e.value)) == (kind == "empty")
+    print(f"{damage}, .{suffix}: {e.value}")
+    assert ("it is empty" in str(e.value)) == (damage == "empty")
     if suffix == "pth":
-        cut = kind in ("truncated", "its end is missing")
+        cut = damage in ("truncated", "its end is missing")
         assert ("it is cut short" in str(e.value)) == cut
 
 
@@ -269,16 +269,16 @@ def test_mmengines_file_backends(tmp_path, monkeypatch):
             "mmengine.fileio.get",
             lambda path, name=name: (tmp_path / name).read_bytes(),
         )
-        found = CheckpointLoader.load_checkpoint(f"s3://bucket/{name}")
-        assert equal(dict(found), dict(weights))
+        loaded = CheckpointLoader.load_checkpoint(f"s3://bucket/{name}")
+        assert equal(dict(loaded), dict(weights))
 
 
 def shard(tmp_path, weights):
     names = list(weights)
     halves = {"1.safetensors": names[::2], "2.safetensors": names[1::2]}
-    for file, part in halves.items():
-        save({name: weights[name] for name in part}, tmp_path / file)
-    index = {name: file for file, part in halves.items() for name in part}
+    for file, half in halves.items():
+        save({name: weights[name] for name in half}, tmp_path / file)
+    index = {name: file for file, half in halves.items() for name in half}
     content = json.dumps(dict(metadata={}, weight_map=index))
     (tmp_path / "model.safetensors.index.json").write_text(content)
 

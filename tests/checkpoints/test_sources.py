@@ -26,13 +26,13 @@ def torch_hub(tmp_path, monkeypatch):
 
 
 def test_url_is_downloaded_once_into_torchs_cache(tmp_path, torch_hub, monkeypatch):
-    there = tmp_path / "there.pth"
-    torch.save(dict(model={}), there)
+    remote = tmp_path / "there.pth"
+    torch.save(dict(model={}), remote)
     asked = []
 
     def download(url, target):
         asked.append(url)
-        os.link(there, target)
+        os.link(remote, target)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     for _ in range(2):
@@ -89,9 +89,9 @@ def test_mmengines_lists_of_urls(torch_hub, source, listed, name):
     torch_hub.mkdir(parents=True)
     weights = {"backbone.a": torch.rand(2)}
     torch.save(dict(state_dict=weights), torch_hub / file)
-    found = CheckpointLoader.load_checkpoint(source)["state_dict"]
+    loaded = CheckpointLoader.load_checkpoint(source)["state_dict"]
     key = "a" if source.startswith("mmcls") else "backbone.a"  # as mmengine does
-    assert torch.equal(found[key], weights["backbone.a"])
+    assert torch.equal(loaded[key], weights["backbone.a"])
 
 
 def test_name_that_no_list_has():
@@ -218,18 +218,18 @@ def test_hub(tmp_path, hub):
         },
     }
     assert sum(name.startswith("me/shards/model-0") for name in Hub.files) > 1
-    there = (
+    readable = (
         "timm://convnext_x.y_in1k",
         "hf://timm/convnext_x.y_in1k",
         "hf://timm/convnext_x.y_in1k@v1",
         "hf://facebook/old",
         "hf://me/files/weights/best.safetensors",
     )
-    not_there = ("hf://me/files", "hf://me/files/a.pth", "hf://nobody/x")
-    said = load(hub, tmp_path / "home", *there, "hf://me/shards", *not_there)
-    for source in there:
+    unreadable = ("hf://me/files", "hf://me/files/a.pth", "hf://nobody/x")
+    said = load(hub, tmp_path / "home", *readable, "hf://me/shards", *unreadable)
+    for source in readable:
         assert f"{source}: the authors' names, " in said
-    assert said.count("not in the checkpoint: nothing") == len(there)
+    assert said.count("not in the checkpoint: nothing") == len(readable)
     assert "hf://me/shards: transformers under 'convnext.'" in said
     assert "InputError: hf://me/files has none of model.safetensors, " in said
     assert "hf://me/files/FILE" in said

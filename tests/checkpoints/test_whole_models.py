@@ -54,8 +54,8 @@ def load(model, content, tmp_path, **kwargs):
 def test_own_checkpoint(tmp_path, wrap, container):
     model = Detector()
     weights = noise(model)
-    given = {f"module.{k}": v for k, v in weights.items()} if wrap else weights
-    (said,) = load(model, {container: given} if container else given, tmp_path)
+    stored = {f"module.{k}": v for k, v in weights.items()} if wrap else weights
+    (said,) = load(model, {container: stored} if container else stored, tmp_path)
     assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
     assert "under 'backbone.'" in said
     assert "not used: nothing; not in the checkpoint: nothing" in said
@@ -141,13 +141,13 @@ def test_a_model_that_places_its_backbones_itself(tmp_path):
             state_dict.update({f"teacher.{name}": tensor, f"student.{name}": tensor})
 
     model.register_load_state_dict_pre_hook(to_both)
-    given = {
+    renamed = {
         name.replace("dwconv", "depthwise_conv").replace("pwconv", "pointwise_conv"): w
         for name, w in weights.items()
     }
-    assert load(model, dict(state_dict=given), tmp_path) == []
-    for one in (model.teacher, model.student):
-        assert all(torch.equal(v, weights[k]) for k, v in one.state_dict().items())
+    assert load(model, dict(state_dict=renamed), tmp_path) == []
+    for detector in (model.teacher, model.student):
+        assert all(torch.equal(v, weights[k]) for k, v in detector.state_dict().items())
 
 
 def test_models_of_others_are_loaded_as_ever(tmp_path):

@@ -18,7 +18,7 @@ from ..helpers.paths import ROOT
 from ..helpers.runs import NOTHING_SAVED, options
 
 CASES = [
-    pytest.param(case, id=f"{case.tool}: {case.given}")
+    pytest.param(case, id=f"{case.tool}: {case.mistake}")
     for cases in AREAS.values()
     for case in cases
 ]

@@ -58,8 +58,8 @@ def test_peers_agree(use_grn):
 @pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
 def test_peers_have_the_drop_path_of_ours(library):
     (peer,) = peers.build(small(drop_path_rate=0.4), [library])
-    found = [m.p for m in peer.module.modules() if isinstance(m, StochasticDepth)]
-    assert found == pytest.approx([0.1, 0.2, 0.3, 0.4])  # not in the first block
+    rates = [m.p for m in peer.module.modules() if isinstance(m, StochasticDepth)]
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4])  # not in the first block
     (peer,) = peers.build(small(), [library])
     assert not any(isinstance(m, StochasticDepth) for m in peer.module.modules())
 
@@ -70,8 +70,8 @@ def test_a_peer_that_differs_is_found(library):
     (peer,) = peers.build(ours, [library])
     last = [p for p in peer.module.parameters() if p.ndim > 1][-1]
     nn.init.normal_(last)
-    (found,) = peers.disagreements(ours, [peer], torch.rand(1, 3, 64, 64))
-    assert found.startswith(f"{library}: map 3 differs by ")
+    (message,) = peers.disagreements(ours, [peer], torch.rand(1, 3, 64, 64))
+    assert message.startswith(f"{library}: map 3 differs by ")
 
 
 def test_a_gradient_that_differs_is_found():
@@ -79,8 +79,8 @@ def test_a_gradient_that_differs_is_found():
     (peer,) = peers.build(ours, ["timm"])
     weight = peer.module.get_parameter("stem_0.weight")
     weight.register_hook(lambda grad: 1.01 * grad)
-    (found,) = peers.disagreements(ours, [peer], torch.rand(1, 3, 64, 64))
-    assert "gradient of stem_0.weight" in found
+    (message,) = peers.disagreements(ours, [peer], torch.rand(1, 3, 64, 64))
+    assert "gradient of stem_0.weight" in message
 
 
 ROWS = [

@@ -68,8 +68,8 @@ def look(tmp_path, packages=(), broken=None):
     for file, content in (broken or {}).items():
         (site / file).parent.mkdir(parents=True, exist_ok=True)
         (site / file).write_text(content)
-    here = tmp_path / "here"
-    here.mkdir()
+    folder = tmp_path / "empty"
+    folder.mkdir()
     temporary = Path(tempfile.mkdtemp())  # the path of tmp_path is too long
     environment = {**os.environ, "TMPDIR": str(temporary)}
     environment.pop("PYTHONPATH", None)
@@ -78,11 +78,11 @@ def look(tmp_path, packages=(), broken=None):
         capture_output=True,
         text=True,
         check=False,
-        cwd=here,
+        cwd=folder,
         env=environment,
     )
     assert done.stderr == ""
-    assert not list(here.iterdir())
+    assert not list(folder.iterdir())
     temporary.rmdir()  # fails if something is left
     table, _, verdict = done.stdout.rstrip("\n").rpartition("\n\n")
     lines, name = {}, ""
@@ -90,11 +90,11 @@ def look(tmp_path, packages=(), broken=None):
         if line.startswith(" "):
             lines[name][2] += line.strip() + "\n"
             continue
-        mark, name, found = line[:8].strip(), line[9:24].strip(), line[25:]
+        mark, name, message = line[:8].strip(), line[9:24].strip(), line[25:]
         name += str(sum(n.startswith(name) for n in lines) + 1) * (name in lines)
-        lines[name] = [mark, found, ""]
-    for mark, found, remedy in lines.values():
-        assert bool(remedy) == (mark in (WARNING, ERROR)), (found, remedy)
+        lines[name] = [mark, message, ""]
+    for mark, message, remedy in lines.values():
+        assert bool(remedy) == (mark in (WARNING, ERROR)), (message, remedy)
     return done.returncode, verdict, lines
 
 
@@ -164,13 +164,13 @@ def test_both_stacks_and_a_torch_that_crashes(tmp_path):
     )
     assert code == 1
     assert "Errors: toolboxes, torch." in verdict
-    mark, found, remedy = lines["toolboxes"]
+    mark, message, remedy = lines["toolboxes"]
     assert mark == ERROR
-    assert "onedl-mmcv 2.1.0, mmdet 2.1.0" in found
+    assert "onedl-mmcv 2.1.0, mmdet 2.1.0" in message
     assert "pip uninstall -y onedl-mmcv mmdet\n" in remedy
-    mark, found, remedy = lines["torch"]
-    assert "crashed with SIGSEGV at" in found
-    assert "torch/__init__.py:2" in found
+    mark, message, remedy = lines["torch"]
+    assert "crashed with SIGSEGV at" in message
+    assert "torch/__init__.py:2" in message
     assert "make a new environment" in remedy
     assert lines["opencv"][0] == OK  # later checks run in spite of the crash
     assert lines["segmentation"] == [SKIPPED, "needs torch", ""]
@@ -200,9 +200,9 @@ def test_detection_trains_a_step(monkeypatch, tmp_path):
     folder = types.SimpleNamespace(mkdtemp=lambda: str(tmp_path))
     monkeypatch.setattr(steps, "tempfile", folder)
     forget_instances(ManagerMixin)
-    (found, *_) = steps.detection()
-    assert found[:2] == (OK, "detection")
-    assert "trained a step in fp32" in found.message
+    (finding, *_) = steps.detection()
+    assert finding[:2] == (OK, "detection")
+    assert "trained a step in fp32" in finding.message
     assert len(list(tmp_path.rglob("epoch_1.pth"))) == 1 + torch.cuda.is_available()
 
 
@@ -217,9 +217,9 @@ def test_a_loss_or_a_weight_that_is_not_a_number(monkeypatch, tmp_path, amp):
     step = "segmentation", "seg/upernet_convnext_atto_shapes.py", tmp_path, amp
     assert steps._step(*step).mark == OK
     loss = float("nan")
-    found = steps._step(*step)
-    assert found.mark == (WARNING if amp else ERROR)
-    assert "the loss is not a finite number" in found.message
+    finding = steps._step(*step)
+    assert finding.mark == (WARNING if amp else ERROR)
+    assert "the loss is not a finite number" in finding.message
     loss = 1.0
     model.weight.data[0, 0] = float("inf")
     assert "a weight is not a finite number" in steps._step(*step).message
@@ -404,20 +404,20 @@ def test_cuda_kernels_that_cannot_be_compiled(card, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("way", "found"),
+    ("way", "summary"),
     [
         ("tensor_cores", "tensor cores in fp16 and bf16, plain PyTorch in fp32"),
         ("triton", "Triton"),
         ("plain", "plain PyTorch"),
     ],
 )
-def test_a_way_that_is_forced(card, monkeypatch, way, found):
+def test_a_way_that_is_forced(card, monkeypatch, way, summary):
     compiles(monkeypatch)
     monkeypatch.setenv("CONVNEXT_DENSE_GPU", way)
     taken, _ = kernels.kernels()
     assert taken.mark == WARNING
     assert taken.message == (
-        f"{found} (2 x Card, compute capability 8.9): CONVNEXT_DENSE_GPU={way} is set"
+        f"{summary} (2 x Card, compute capability 8.9): CONVNEXT_DENSE_GPU={way} is set"
     )
     assert taken.remedy.startswith("unset CONVNEXT_DENSE_GPU")
 
@@ -537,9 +537,11 @@ def test_the_first_cause_is_described_with_its_place():
     with pytest.raises(RuntimeError) as raised:
         fail()
     assert remedies.remedy_of(raised.value) == "pip install nothing_of_that_name"
-    found = remedies.describe(raised.value)
-    assert found.startswith("RuntimeError: a toolbox failed, because of ModuleNotFound")
-    assert "test_doctor.py:" in found
+    description = remedies.describe(raised.value)
+    assert description.startswith(
+        "RuntimeError: a toolbox failed, because of ModuleNotFound"
+    )
+    assert "test_doctor.py:" in description
 
 
 def installed(monkeypatch, folder, distributions, modules, requires=()):
@@ -559,9 +561,9 @@ def installed(monkeypatch, folder, distributions, modules, requires=()):
             about.write_text(about.read_text() + needs)
     monkeypatch.setattr(stack, "is_installed", lambda module: module in modules)
     monkeypatch.setattr(sys, "path", [str(folder)])
-    found = list(stack.toolboxes())
+    findings = list(stack.toolboxes())
     monkeypatch.undo()
-    return found
+    return findings
 
 
 MODULES = ("mmengine", "mmcv", "mmdet", "mmseg")
@@ -574,24 +576,24 @@ CLASSIC = {
 
 
 def test_the_classic_stack(monkeypatch, tmp_path):
-    (found,) = installed(monkeypatch, tmp_path, CLASSIC, MODULES)
-    assert found.mark == OK
-    assert found.message == (
+    (finding,) = installed(monkeypatch, tmp_path, CLASSIC, MODULES)
+    assert finding.mark == OK
+    assert finding.message == (
         "classic stack: mmengine 0.10.7, mmcv-lite 2.1.0, mmdet 3.3.0, "
         "mmsegmentation 1.2.2"
     )
 
 
 def test_toolboxes_from_folders(monkeypatch, tmp_path):
-    (found,) = installed(monkeypatch, tmp_path, {}, MODULES)
-    assert found.mark == INFO
+    (finding,) = installed(monkeypatch, tmp_path, {}, MODULES)
+    assert finding.mark == INFO
 
 
 def test_no_mmcv_and_no_toolbox(monkeypatch, tmp_path):
-    (found,) = installed(monkeypatch, tmp_path, {"mmdet": "3.3.0"}, ("mmengine",))
-    assert found.mark == ERROR
-    assert "mmcv, mmdet, mmseg cannot be imported" in found.message
-    assert ".[openmmlab]" in found.remedy
+    (finding,) = installed(monkeypatch, tmp_path, {"mmdet": "3.3.0"}, ("mmengine",))
+    assert finding.mark == ERROR
+    assert "mmcv, mmdet, mmseg cannot be imported" in finding.message
+    assert ".[openmmlab]" in finding.remedy
 
 
 def test_a_version_outside_the_range_and_mmcv_twice(monkeypatch, tmp_path):
@@ -646,9 +648,9 @@ def test_too_long_a_path_for_sockets(monkeypatch, tmp_path):
     long = tmp_path / ("long" * 15)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    found = [finding for finding in machine.disk() if finding.name == "temporary"]
-    assert found[0].mark == ERROR
-    assert "TMPDIR=/tmp" in found[0].remedy
+    findings = [finding for finding in machine.disk() if finding.name == "temporary"]
+    assert findings[0].mark == ERROR
+    assert "TMPDIR=/tmp" in findings[0].remedy
     monkeypatch.setattr(tempfile, "tempdir", "/tmp")
     assert ERROR not in {finding.mark for finding in machine.disk()}
 
@@ -705,8 +707,10 @@ def say(*words):
 
 def test_a_process_that_ends_early_is_an_error():
     fine = [OK, "torch", "2", ""]
-    told = say("torch") + say("torch", *fine) + say("GPU")
-    first, last = run_code(f"{told}print('noise')\nraise SystemExit(0)", "torch", "GPU")
+    output = say("torch") + say("torch", *fine) + say("GPU")
+    first, last = run_code(
+        f"{output}print('noise')\nraise SystemExit(0)", "torch", "GPU"
+    )
     assert first == ("torch", Finding(*fine))
     assert last[0] == "GPU"
     assert last[1].mark == ERROR
@@ -747,13 +751,13 @@ def examine(monkeypatch, capsys, marks):
         asked.append(names)
         for name in names:
             mark = marks.get(name, OK)
-            yield name, Finding(mark, name, "found", "remedy" if mark != OK else "")
+            yield name, Finding(mark, name, "message", "remedy" if mark != OK else "")
             if mark == ERROR:
                 return
 
     monkeypatch.setattr(subprocess_checks, "run", run)
-    here = lambda: [Finding(marks.get("disk", OK), "disk", "found")]  # noqa: E731
-    monkeypatch.setattr(all_checks, "STANDARD_LIBRARY", [Check("disk", here)])
+    check_disk = lambda: [Finding(marks.get("disk", OK), "disk", "message")]  # noqa: E731
+    monkeypatch.setattr(all_checks, "STANDARD_LIBRARY", [Check("disk", check_disk)])
     healthy = all_checks.run_all([])
     *table, verdict = capsys.readouterr().out.splitlines()
     return healthy, verdict, table, asked

@@ -83,7 +83,7 @@ def by_mmseg(cfg, path, images):
     samples = [SegDataSample(metainfo=sizes) for _ in images]
     with torch.no_grad():
         data = dict(inputs=list(images.flip(1)), data_samples=samples)
-        return torch.stack([one.seg_logits.data for one in model.test_step(data)])
+        return torch.stack([sample.seg_logits.data for sample in model.test_step(data)])
 
 
 def pictures(*shape):

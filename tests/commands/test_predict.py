@@ -104,10 +104,12 @@ def files(folder):
 def test_detections_are_those_of_test(tool, det, shapes_root, tmp_path):
     config, detector = det
     images = shapes_root / "images/val"
-    here = options(f"data_root={shapes_root}", "test_dataloader.batch_size=1")
-    assert tool("test", config, detector, "--out", "truth.pkl", *here).code == 0
+    cfg_options = options(f"data_root={shapes_root}", "test_dataloader.batch_size=1")
+    assert tool("test", config, detector, "--out", "truth.pkl", *cfg_options).code == 0
     truth = pickle.loads((tmp_path / "truth.pkl").read_bytes())
-    assert not torch.equal(*(one["pred_instances"]["bboxes"] for one in truth[:2]))
+    assert not torch.equal(
+        *(sample["pred_instances"]["bboxes"] for sample in truth[:2])
+    )
 
     done = tool("predict", detector, images, "--out", "out", "--score-thr", "0.99")
     assert done.code == 0
@@ -122,24 +124,24 @@ def test_detections_are_those_of_test(tool, det, shapes_root, tmp_path):
     coco = COCO(out / "images.json")
     assert [c["name"] for c in coco.dataset["categories"]] == list(shapes.CLASSES)
     ids = {image["file_name"]: image["id"] for image in coco.dataset["images"]}
-    found = coco.loadRes(str(out / "predictions.json"))
-    for one in truth:
-        wanted = one["pred_instances"]
-        here = found.imgToAnns[ids[Path(one["img_path"]).name]]
-        assert len(here) == len(wanted["scores"]) > 0
-        boxes = np.array([result["bbox"] for result in here])
+    predictions = coco.loadRes(str(out / "predictions.json"))
+    for sample in truth:
+        expected = sample["pred_instances"]
+        detections = predictions.imgToAnns[ids[Path(sample["img_path"]).name]]
+        assert len(detections) == len(expected["scores"]) > 0
+        boxes = np.array([result["bbox"] for result in detections])
         boxes[:, 2:] += boxes[:, :2]
-        np.testing.assert_allclose(boxes, wanted["bboxes"], atol=1e-4)
+        np.testing.assert_allclose(boxes, expected["bboxes"], atol=1e-4)
         np.testing.assert_array_equal(
-            [result["score"] for result in here], wanted["scores"].double()
+            [result["score"] for result in detections], expected["scores"].double()
         )
-        assert [r["category_id"] - 1 for r in here] == wanted["labels"].tolist()
-        for result, mask in zip(here, wanted["masks"], strict=True):
+        assert [r["category_id"] - 1 for r in detections] == expected["labels"].tolist()
+        for result, mask in zip(detections, expected["masks"], strict=True):
             assert rle.iou([result["segmentation"]], [mask], [0]).item() in (0, 1)
             assert result["segmentation"]["counts"] == mask["counts"].decode()
     # First only boxes with a score of at least 0.99 are drawn, then all.
-    plain, one = images / f"{names[0]}.jpg", out / f"pictures/{names[0]}.jpg"
-    difference = cv2.absdiff(cv2.imread(str(one)), cv2.imread(str(plain)))
+    plain, picture = images / f"{names[0]}.jpg", out / f"pictures/{names[0]}.jpg"
+    difference = cv2.absdiff(cv2.imread(str(picture)), cv2.imread(str(plain)))
     assert difference.mean() < 3  # from JPEG compression
     done = tool(
         *("predict", config, detector, images, plain, "--out", "out", "--batch", "2"),
@@ -147,7 +149,7 @@ def test_detections_are_those_of_test(tool, det, shapes_root, tmp_path):
         *("--cfg-options", "model.test_cfg.rcnn.max_per_img=2"),
     )
     assert done.code == 0
-    difference = cv2.absdiff(cv2.imread(str(one)), cv2.imread(str(plain)))
+    difference = cv2.absdiff(cv2.imread(str(picture)), cv2.imread(str(plain)))
     assert difference.mean() > 10
     again = json.loads((out / "predictions.json").read_text())
     assert len(again) == 2 * 3  # a file that is named twice is predicted once
@@ -156,8 +158,8 @@ def test_detections_are_those_of_test(tool, det, shapes_root, tmp_path):
 def test_label_maps_are_those_of_test(tool, seg, shapes_root, tmp_path):
     config, segmentor = seg
     images = shapes_root / "images/val"
-    here = options(f"data_root={shapes_root}")
-    assert tool("test", config, segmentor, "--out", "truth", *here).code == 0
+    cfg_options = options(f"data_root={shapes_root}")
+    assert tool("test", config, segmentor, "--out", "truth", *cfg_options).code == 0
     on_gpus = with_change(segmentor, tmp_path / "gpus.pth", with_sync_bn)
     for file, batch in (segmentor, "1"), (on_gpus, "2"):
         out = tmp_path / f"batch {batch}"
@@ -323,20 +325,21 @@ def test_sources(tmp_path, monkeypatch):
         path.touch()
     out = tmp_path / "out"
 
-    def found(*given):
-        return [(one.file_name, one.picture) for one in find(given, out)]
+    def listed(*arguments):
+        sources = find(arguments, out)
+        return [(source.file_name, source.picture) for source in sources]
 
     x = ("x.jpg", "pictures/x.jpg")
-    assert found("in/a/x.jpg", f"{tmp_path}/in/a/../a/x.jpg") == [x]
-    assert found("in/b") == [x]
-    assert found("in/a") == [
+    assert listed("in/a/x.jpg", f"{tmp_path}/in/a/../a/x.jpg") == [x]
+    assert listed("in/b") == [x]
+    assert listed("in/a") == [
         ("x.PNG", "pictures/x.jpg"),
         ("x.jpg", "pictures/x.jpg.jpg"),
         ("x.mp4", "pictures/x.mp4.mp4"),
     ]
-    assert found("in/b/c/[1].jpg") == [("[1].jpg", "pictures/[1].jpg")]
-    everything = found("in/**")
-    assert everything == found("in/**/*.jpg", "in/a", "in/**") or len(everything) == 5
+    assert listed("in/b/c/[1].jpg") == [("[1].jpg", "pictures/[1].jpg")]
+    everything = listed("in/**")
+    assert everything == listed("in/**/*.jpg", "in/a", "in/**") or len(everything) == 5
     assert ("b/x.jpg", "pictures/b/x.jpg") in everything
     assert ("b/c/[1].jpg", "pictures/b/c/[1].jpg") in everything
     assert len({picture for _, picture in everything}) == len(everything) == 5
@@ -344,13 +347,13 @@ def test_sources(tmp_path, monkeypatch):
     # A second run: the pattern matches the results of the first.
     (tmp_path / "out/pictures").mkdir(parents=True)
     (tmp_path / "out/pictures/x.jpg").touch()
-    assert len(found("**/*.jpg")) == 3
+    assert len(listed("**/*.jpg")) == 3
     with pytest.raises(InputError, match=r"would replace .*Choose another folder"):
-        found("out/pictures")
+        listed("out/pictures")
     with pytest.raises(InputError, match=r"folder in has no images.*'in/\*\*/\*'"):
-        found("in")
+        listed("in")
     with pytest.raises(InputError, match="no file or folder is called in/z"):
-        found("in/a", "in/z*.jpg")
+        listed("in/a", "in/z*.jpg")
 
 
 def test_numbers_of_categories():
@@ -375,14 +378,14 @@ def sample_of(labels):
 
 
 @pytest.mark.parametrize(
-    ("classes", "meta", "wanted"),
+    ("classes", "meta", "expected"),
     [
         (256, {}, [[0, 255]]),
         (257, {}, [[0, 255]]),
         (255, dict(reduce_zero_label=True), [[1, 256]]),
     ],
 )
-def test_label_files(tmp_path, classes, meta, wanted):
+def test_label_files(tmp_path, classes, meta, expected):
     """Labels are numbered like the data set's; more than 256 need 16 bits."""
     meta = dict(classes=tuple(map(str, range(classes + 1 * bool(meta)))), **meta)
     writer = results.Results(tmp_path, "mmseg", meta, 0.3)
@@ -390,7 +393,7 @@ def test_label_files(tmp_path, classes, meta, wanted):
     image = np.zeros((1, 2, 3), np.uint8)
     writer.image(source, 1, image, sample_of([[0, 255]]))
     labels = cv2.imread(str(tmp_path / "labels/a.png"), cv2.IMREAD_UNCHANGED)
-    assert labels.tolist() == wanted
+    assert labels.tolist() == expected
     assert labels.dtype == (np.uint8 if classes == 256 else np.uint16)
 
 
@@ -484,9 +487,9 @@ def test_what_test_data_says_of_itself():
     ade = predictor._test_data(load_config(str(ADE)))
     assert (ade["classes"][:2], len(ade["classes"])) == (("wall", "building"), 150)
     assert ade["reduce_zero_label"] is True
-    own = predictor._test_data(load_config(str(SEG)))
-    assert own["classes"] == ("ground", *shapes.CLASSES)
-    assert not own["reduce_zero_label"]
+    data = predictor._test_data(load_config(str(SEG)))
+    assert data["classes"] == ("ground", *shapes.CLASSES)
+    assert not data["reduce_zero_label"]
 
 
 def test_help_needs_no_arguments():

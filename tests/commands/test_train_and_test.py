@@ -12,13 +12,15 @@ from ..helpers.runs import ADE, COCO, DET, NOTHING_SAVED, SEG, metric, options
 
 def test_detection_trains_tests_and_resumes(tool, shapes_root, tmp_path):
     run = tmp_path / "run"
-    here = options(
+    cfg_options = options(
         f"data_root={shapes_root}",
         "train_dataloader.batch_size=2",
         "train_cfg.max_epochs=1",
         "default_hooks.logger.interval=1",
     )
-    done = tool("train", DET, "--work-dir", run, "--amp", "--auto-scale-lr", *here)
+    done = tool(
+        "train", DET, "--work-dir", run, "--amp", "--auto-scale-lr", *cfg_options
+    )
     assert done.code == 0
     assert "LR is set based on batch size of 4" in done.out
     assert done.out.count("no GPU here: mixed precision by fp32 replaced") == 1
@@ -48,16 +50,18 @@ def test_detection_trains_tests_and_resumes(tool, shapes_root, tmp_path):
     assert "coco/bbox_mAP" in done.out
     assert "coco/segm_mAP" not in done.out
 
-    here = options(
+    cfg_options = options(
         f"data_root={shapes_root}",
         "train_dataloader.batch_size=2",
         "train_cfg.max_epochs=2",
     )
-    done = tool("train", DET, "--work-dir", run, "--resume", *here)
+    done = tool("train", DET, "--work-dir", run, "--resume", *cfg_options)
     assert done.code == 0
     assert "resumed epoch: 1, iter: 3" in done.out
     assert (run / "epoch_2.pth").is_file()
-    done = tool("train", DET, "--work-dir", run, "--resume", run / "nothing.pth", *here)
+    done = tool(
+        "train", DET, "--work-dir", run, "--resume", run / "nothing.pth", *cfg_options
+    )
     assert done.code == 2
     assert "no checkpoint at" in done.err
 

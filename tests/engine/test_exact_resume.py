@@ -29,9 +29,9 @@ def test_kill_points():
     """A few of those that ``make test-long`` tries, on every path."""
     done = shell("-m", "tests.programs.kill_points", "--every", "26")
     assert done.returncode == 0, done.stdout + done.stderr
-    told = [line for line in done.stdout.splitlines() if "kill points" in line]
-    assert len(told) == 5
-    for line in told:
+    lines = [line for line in done.stdout.splitlines() if "kill points" in line]
+    assert len(lines) == 5
+    for line in lines:
         tried, same = [int(word) for word in line.split() if word.isdigit()][-2:]
         assert tried == same > 0
 
@@ -40,9 +40,9 @@ def test_kill_points():
 def small(tmp_path, shapes_root):
     """Makes configs, and forgets mmengine's instances as a new process would."""
 
-    def make(kind, name="run", options=()):
+    def make(loop, name="run", options=()):
         forget_instances(ManagerMixin)
-        return small_runs.small(kind, tmp_path / name, shapes_root, options=options)
+        return small_runs.small(loop, tmp_path / name, shapes_root, options=options)
 
     return make
 
@@ -54,17 +54,17 @@ def forget(run, *names):
     (run / "last_checkpoint").unlink()
 
 
-@pytest.mark.parametrize("kind", ["epochs", "iterations"])
-def test_without_a_fixed_seed(small, tmp_path, kind):
+@pytest.mark.parametrize("loop", ["epochs", "iterations"])
+def test_without_a_fixed_seed(small, tmp_path, loop):
     keep = ["default_hooks.checkpoint.max_keep_ckpts=9"]
-    cfg = small(kind, options=keep)
+    cfg = small(loop, options=keep)
     cfg.randomness = dict(seed=None)
     small_runs.train(cfg)
     before = small_runs.weights(tmp_path / "run")
-    names = dict(epochs="epoch_{}.pth", iterations="iter_{}.pth")[kind]
-    last = (3, 2) if kind == "epochs" else (9, 6)
+    names = dict(epochs="epoch_{}.pth", iterations="iter_{}.pth")[loop]
+    last = (3, 2) if loop == "epochs" else (9, 6)
     forget(tmp_path / "run", *map(names.format, last))
-    cfg = small(kind, options=keep)
+    cfg = small(loop, options=keep)
     cfg.randomness = dict(seed=None)
     small_runs.train(cfg, resume=True)
     after = small_runs.weights(tmp_path / "run")
@@ -124,16 +124,16 @@ def test_in_another_thread_signals_are_left_alone():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize("kind", ["epochs", "iterations"])
-def test_a_checkpoint_of_mmengine_alone(small, tmp_path, kind):
+@pytest.mark.parametrize("loop", ["epochs", "iterations"])
+def test_a_checkpoint_of_mmengine_alone(small, tmp_path, loop):
     """Without the hook's state the run continues, and warns that it is not exact."""
-    end = "train_cfg.max_epochs=" if kind == "epochs" else "train_cfg.max_iters="
-    small_runs.train(small(kind, options=[end + ("1" if kind == "epochs" else "3")]))
+    end = "train_cfg.max_epochs=" if loop == "epochs" else "train_cfg.max_iters="
+    small_runs.train(small(loop, options=[end + ("1" if loop == "epochs" else "3")]))
     file = next((tmp_path / "run").glob("[ei]*.pth"))
     content = torch.load(file, weights_only=False)
     del content["exact_resume"]
     torch.save(content, file)
-    runner = small_runs.train(small(kind), resume=True)
+    runner = small_runs.train(small(loop), resume=True)
     assert runner.iter == 9
     log = small_runs.log(tmp_path / "run")
     assert "was written without ExactResumeHook" in log

@@ -173,14 +173,14 @@ def test_two_processes_have_the_gradients_of_one(runs, tool, shapes_root, task):
     assert load("two.1.images") == images[1::2]
     assert len(set(images)) == 4
 
-    one, two, other = load("one"), load("two"), load("two.1")
-    assert list(one) == list(two) == list(other)
+    alone, first, second = load("one"), load("two"), load("two.1")
+    assert list(alone) == list(first) == list(second)
     differences = {}
-    for name, gradient in one.items():
-        assert torch.equal(two[name], other[name])
+    for name, gradient in alone.items():
+        assert torch.equal(first[name], second[name])
         size = gradient.norm()
         assert size > 0, name
-        differences[name] = float((two[name] - gradient).norm() / size)
+        differences[name] = float((first[name] - gradient).norm() / size)
     worst = max(differences, key=differences.get)
     print(f"{task}: {differences[worst]:.1e} at most, {worst}")
     assert differences[worst] < LARGEST, worst
@@ -208,18 +208,18 @@ def test_two_processes_measure_what_one_does(
     assert done.code == 0
     by_two = said.split("train is over")[2].split("test is over")[task == "det"]
     for name in names:
-        (one,), (two,) = (
+        (alone,), (together,) = (
             re.findall(rf" {name}: (\S+)", text) for text in (done.out, by_two)
         )
-        assert one == two
-        assert 0 < float(one) < (1 if task == "det" else 100)
+        assert alone == together
+        assert 0 < float(alone) < (1 if task == "det" else 100)
     if task == "det":
-        one, two = (
+        alone, together = (
             pickle.loads((folder / f"det.{name}.pkl").read_bytes())
             for name in ("one", "two")
         )
-        assert len(one) == len(two) == 3
-        assert [p["img_id"] for p in one] == [p["img_id"] for p in two]
+        assert len(alone) == len(together) == 3
+        assert [p["img_id"] for p in alone] == [p["img_id"] for p in together]
 
 
 def test_the_page_of_a_run_of_two_processes(runs, tool, shapes_root):

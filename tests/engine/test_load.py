@@ -14,16 +14,16 @@ from ..programs import load
 
 def memory(notes, window):
     """MB in the first and in the last notes."""
-    parts = notes[:window], notes[-window:]
-    return [median(note.memory for note in part) for part in parts]
+    periods = notes[:window], notes[-window:]
+    return [median(note.memory for note in period) for period in periods]
 
 
 def grown(notes, window):
-    """Of which kinds the last notes have always more than the first ever had."""
-    parts = notes[:window], notes[-window:]
-    first, last = (load.Taken(*zip(*part, strict=True)) for part in parts)
-    kinds = zip(load.Taken._fields, first, last, strict=True)
-    return [kind for kind, a, b in kinds if kind != "memory" and min(b) > max(a)]
+    """The fields, except memory, whose last values all exceed all first values."""
+    periods = notes[:window], notes[-window:]
+    first, last = (load.Taken(*zip(*period, strict=True)) for period in periods)
+    fields = zip(load.Taken._fields, first, last, strict=True)
+    return [field for field, a, b in fields if field != "memory" and min(b) > max(a)]
 
 
 def few_epochs(task, persistent, data, work_dir, *hooks):

@@ -45,7 +45,7 @@ class AskOne(Hook):
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory, shapes_root):
+def reference(tmp_path_factory, shapes_root):
     """The folder of a run of one process with four images a step."""
     folder = tmp_path_factory.mktemp("one")
     cfg = load_config(str(written(folder, shapes_root, 4)))
@@ -53,7 +53,7 @@ def one(tmp_path_factory, shapes_root):
     return folder
 
 
-def test_two_one_two(tmp_path, shapes_root, one, tool):
+def test_two_one_two(tmp_path, shapes_root, reference, tool):
     """Two processes stop, one continues, then two: the weights are those of one."""
     two = written(tmp_path, shapes_root, 2)
     stopped = written(tmp_path, shapes_root, 2, ["AskOne"])
@@ -72,7 +72,7 @@ def test_two_one_two(tmp_path, shapes_root, one, tool):
     assert "resumed epoch: 0, iter: 6" in said[0]
 
     weights = small_runs.weights(tmp_path / "run")
-    expected = small_runs.weights(one / "run")
+    expected = small_runs.weights(reference / "run")
     assert weights.keys() == expected.keys()
     for name in expected:
         if not name[0].isdigit():

@@ -75,7 +75,7 @@ def test_a_run_on_custom_data(calls, config, tool, tmp_path):
     assert calls == ONCE
 
 
-def test_a_replay(calls, config, tmp_path, shapes_root):
+def test_a_replay(calls, config, tmp_path):
     cfg = small_runs.load_config(str(config))
     with pytest.raises(runner.InputError, match="no checkpoint"):
         runner.replay(cfg, str(tmp_path / "no.pth"))

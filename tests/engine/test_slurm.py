@@ -38,7 +38,7 @@ SCONTROL = """#!/usr/bin/env bash
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
+def slurm(tmp_path):
     """Starts a script as if Slurm were installed; START says whether its tasks run."""
 
     def run(script, *arguments, start=1, **environment):

@@ -58,9 +58,9 @@ def copied(runner):
     return {name: value.clone() for name, value in state.items()}
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(
-        torch.equal(one[name], other[name]) for name in one
+def same(first, second):
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
     )
 
 
@@ -147,16 +147,16 @@ def test_the_batch_is_run_again(cfg, tmp_path, capsys):
     assert capsys.readouterr().out.endswith("everything is finite this time\n")
 
 
-@pytest.mark.parametrize("kind", ["epochs", "iterations"])
-def test_a_replay_is_the_step_itself(tmp_path, shapes_root, kind, capsys):
+@pytest.mark.parametrize("loop", ["epochs", "iterations"])
+def test_a_replay_is_the_step_itself(tmp_path, shapes_root, loop, capsys):
     """Images, drop path and sampled boxes are the same, and so are the losses."""
     cfg = small_runs.small(
-        *(kind, tmp_path / "run", shapes_root),
+        *(loop, tmp_path / "run", shapes_root),
         options=[
-            "train_cfg.max_epochs=1" if kind == "epochs" else "train_cfg.max_iters=2"
+            "train_cfg.max_epochs=1" if loop == "epochs" else "train_cfg.max_iters=2"
         ],
     )
-    parameter = GRADIENT if kind == "iterations" else "neck.fpn_convs.0.conv.weight"
+    parameter = GRADIENT if loop == "iterations" else "neck.fpn_convs.0.conv.weight"
     losses = Losses()
     small_runs.train(cfg, hooks=[Poison({2}, parameter), losses])
     capsys.readouterr()
@@ -258,7 +258,7 @@ def test_a_backbone_that_the_config_does_not_freeze(cfg):
     refused(cfg, "no parameter of the backbone would learn", hooks=[Freeze()])
 
 
-def test_a_backbone_that_is_frozen_and_random(cfg, tmp_path):
+def test_a_backbone_that_is_frozen_and_random(cfg):
     cfg.model.backbone.frozen_stages = 4
     cfg.model.backbone.out_indices = (0, 1, 2, 3)
     refused(cfg, "the backbone is frozen and has random weights")
@@ -286,11 +286,11 @@ def test_a_backbone_that_is_not_used(cfg):
     refused(cfg, "the backbone is not used", hooks=[Unused()])
 
 
-@pytest.mark.parametrize("kind", ["epochs", "iterations"])
-def test_heads_of_other_classes(tmp_path, shapes_root, kind):
-    head = dict(epochs="roi_head.mask_head", iterations="auxiliary_head")[kind]
+@pytest.mark.parametrize("loop", ["epochs", "iterations"])
+def test_heads_of_other_classes(tmp_path, shapes_root, loop):
+    head = dict(epochs="roi_head.mask_head", iterations="auxiliary_head")[loop]
     cfg = small_runs.small(
-        *(kind, tmp_path / "run", shapes_root),
+        *(loop, tmp_path / "run", shapes_root),
         options=[f"model.{head}.num_classes=9"],
     )
     refused(cfg, rf"{head}(\.0)? has 9 classes and the training data . \(\w+, ")

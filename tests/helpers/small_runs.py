@@ -15,11 +15,11 @@ CHANNELS = [8, 16, 24, 32]
 EMA = dict(type="EMAHook", momentum=0.1)
 
 
-def small(kind, work_dir, data, workers=0, options=(), ema=False, launcher="none"):
+def small(loop, work_dir, data, workers=0, options=(), ema=False, launcher="none"):
     """The config of a small run with flips, drop path, checkpoints and validations.
 
     Args:
-        kind: 'epochs' (detection) or 'iterations' (segmentation).
+        loop: 'epochs' (detection) or 'iterations' (segmentation).
         data: folder of the built-in data set.
         workers: of each data loader.
         options: ``--cfg-options``.
@@ -35,8 +35,8 @@ def small(kind, work_dir, data, workers=0, options=(), ema=False, launcher="none
         *(f"{s}_dataloader.num_workers={workers}" for s in ("train", "val")),
         *(f"{s}_dataloader.persistent_workers={workers > 0}" for s in ("train", "val")),
     ]
-    if kind == "epochs":
-        by_kind = [
+    if loop == "epochs":
+        by_loop = [
             "train_cfg.max_epochs=3",
             "train_cfg.val_interval=1",
             "model.rpn_head.anchor_generator.scales=[2]",
@@ -44,15 +44,15 @@ def small(kind, work_dir, data, workers=0, options=(), ema=False, launcher="none
             "model.test_cfg.rpn.max_per_img=5",
         ]
     else:
-        by_kind = [
+        by_loop = [
             "train_cfg.max_iters=9",
             "train_cfg.val_interval=3",
             "default_hooks.checkpoint.interval=3",
             f"model.data_preprocessor.size=({SIDE},{SIDE})",
         ]
     cfg = load_config(
-        str(DET if kind == "epochs" else SEG),
-        [*common, *by_kind, *options],
+        str(DET if loop == "epochs" else SEG),
+        [*common, *by_loop, *options],
         str(work_dir),
         launcher,
     )
@@ -119,15 +119,15 @@ def logged(work_dir):
     return values
 
 
-def differences(one, other):
+def differences(first, second):
     """The names of tensors and logged steps that differ between two runs, if by a bit.
 
     Args:
-        one, other: the work dirs.
+        first, second: the work dirs of the runs.
     """
-    a, b = weights(one), weights(other)
+    a, b = weights(first), weights(second)
     different = [k for k in a.keys() | b.keys() if not same(a.get(k), b.get(k))]
-    a, b = logged(one), logged(other)
+    a, b = logged(first), logged(second)
     return different + [k for k in a.keys() | b.keys() if a.get(k) != b.get(k)]
 
 

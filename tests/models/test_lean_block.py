@@ -120,7 +120,7 @@ def test_memory_layouts_and_strides(variant):
 
 
 def stage_maps(model, x):
-    maps, x = [], x
+    maps = []
     for downsample, stage in zip(model.downsample_layers, model.stages, strict=True):
         x = stage(downsample(x))
         maps.append(x)

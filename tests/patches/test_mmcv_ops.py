@@ -57,11 +57,11 @@ def test_nms_options_and_edges():
 
 def reference_soft_nms(boxes, scores, threshold, sigma, min_score, method, offset):
     boxes, scores = boxes.astype(np.float64), scores.astype(np.float64)
-    left, found = list(range(len(boxes))), []
+    left, kept = list(range(len(boxes))), []
     while left:
         best = max(left, key=lambda i: scores[i])
         left.remove(best)
-        found.append((best, scores[best]))
+        kept.append((best, scores[best]))
         for i in list(left):
             overlap = iou(boxes[best], boxes[i], offset)
             if method == "gaussian":
@@ -70,7 +70,7 @@ def reference_soft_nms(boxes, scores, threshold, sigma, min_score, method, offse
                 scores[i] *= 0 if method == "naive" else 1 - overlap
             if scores[i] < min_score:
                 left.remove(i)
-    return found
+    return kept
 
 
 @pytest.mark.parametrize("offset", [0, 1])
@@ -148,39 +148,39 @@ def test_roi_align_forward_and_backward(sampling_ratio, aligned, channels_last):
     maps = torch.rand(2, 3, 12, 16, dtype=torch.float64, requires_grad=True)
     expected = reference_roi_align(maps, ROIS, (7, 5), 0.25, sampling_ratio, aligned)
     probe = torch.randn_like(expected)
-    (wanted,) = torch.autograd.grad((expected * probe).sum(), maps)
+    (expected_grad,) = torch.autograd.grad((expected * probe).sum(), maps)
 
-    given = maps.detach()
+    inputs = maps.detach()
     if channels_last:
-        given = given.contiguous(memory_format=torch.channels_last)
-    given.requires_grad_()
-    found = roi_align(
-        given, ROIS.double(), (7, 5), 0.25, sampling_ratio, "avg", aligned
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    inputs.requires_grad_()
+    actual = roi_align(
+        inputs, ROIS.double(), (7, 5), 0.25, sampling_ratio, "avg", aligned
     )
-    (grad,) = torch.autograd.grad((found * probe).sum(), given)
-    assert torch.allclose(found, expected, atol=1e-12)
-    assert torch.allclose(grad, wanted, atol=1e-12)
+    (grad,) = torch.autograd.grad((actual * probe).sum(), inputs)
+    assert torch.allclose(actual, expected, atol=1e-12)
+    assert torch.allclose(grad, expected_grad, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_roi_align_in_training_dtypes(dtype):
     maps = torch.rand(2, 3, 12, 16).to(dtype).requires_grad_()
     exact = maps.detach().double().requires_grad_()
-    found = RoIAlign((7, 7), 0.25, 2)(maps, ROIS.to(dtype))
+    actual = RoIAlign((7, 7), 0.25, 2)(maps, ROIS.to(dtype))
     expected = reference_roi_align(exact, ROIS.to(dtype), (7, 7), 0.25, 2, True)
-    assert found.dtype == dtype
+    assert actual.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 8e-3
-    assert torch.allclose(found.double(), expected, atol=tolerance)
-    found.float().sum().backward()
+    assert torch.allclose(actual.double(), expected, atol=tolerance)
+    actual.float().sum().backward()
     expected.sum().backward()
     assert torch.allclose(maps.grad.double(), exact.grad, rtol=1e-2, atol=1e-4)
 
 
 def test_roi_align_of_no_rois():
     maps = torch.rand(1, 3, 8, 8, requires_grad=True)
-    found = roi_align(maps, torch.zeros(0, 5), (7, 7), 0.25, 0, "avg", True)
-    assert found.shape == (0, 3, 7, 7)
-    found.sum().backward()
+    actual = roi_align(maps, torch.zeros(0, 5), (7, 7), 0.25, 0, "avg", True)
+    assert actual.shape == (0, 3, 7, 7)
+    actual.sum().backward()
     assert not maps.grad.any()
 
 
@@ -197,11 +197,11 @@ def test_focal_loss():
     pt = p * truth + (1 - p) * (1 - truth)
     alpha = 0.25 * truth + 0.75 * (1 - truth)
     expected = (-alpha * (1 - pt) ** 2 * pt.log()).sum() / 20
-    found = sigmoid_focal_loss(logits, target, 2.0, 0.25, None, "mean")
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-    (wanted,) = torch.autograd.grad(expected, logits, retain_graph=True)
-    (grad,) = torch.autograd.grad(found, logits)
-    assert torch.allclose(grad, wanted, atol=1e-6)
+    actual = sigmoid_focal_loss(logits, target, 2.0, 0.25, None, "mean")
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-5)
+    (expected_grad,) = torch.autograd.grad(expected, logits, retain_graph=True)
+    (grad,) = torch.autograd.grad(actual, logits)
+    assert torch.allclose(grad, expected_grad, atol=1e-6)
 
 
 def test_op_without_stand_in_names_itself_and_the_remedy():

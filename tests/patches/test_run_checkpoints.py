@@ -68,8 +68,8 @@ def test_the_last_good_one(folder, damage):
 
 
 def latest(folder):
-    found = find_latest_checkpoint(str(folder))
-    return found and os.path.basename(found)
+    path = find_latest_checkpoint(str(folder))
+    return path and os.path.basename(path)
 
 
 def test_which_is_the_last(folder):
@@ -149,8 +149,8 @@ def test_a_full_disk(tmp_path, shapes_root):
     said = str(error.value)
     assert said.startswith(f"{run / 'iter_6.pth'} could not be written: ")
     assert " GB are free there" in said
-    found = sorted(file.name for file in run.glob("*.pth"))  # hidden ones, too
-    assert found == ["best_aAcc_iter_3.pth", "iter_3.pth"]
+    names = sorted(file.name for file in run.glob("*.pth"))  # hidden ones, too
+    assert names == ["best_aAcc_iter_3.pth", "iter_3.pth"]
     assert latest(run) == "iter_3.pth"
     forget_instances(ManagerMixin)
     runner = small_runs.train(cfg, resume=True)

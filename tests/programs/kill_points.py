@@ -34,7 +34,7 @@ from convnext_dense.utils import files
 from ..helpers import small_runs
 from ..helpers.mmengine_state import dump_configs_without_yapf
 
-# Kind, data-loader workers, iterations whose gradients a step accumulates.
+# Training loop, data-loader workers, iterations whose gradients a step accumulates.
 PATHS = [
     *(("epochs", 0, 1), ("epochs", 2, 1), ("epochs", 0, 2)),
     *(("iterations", 0, 1), ("iterations", 2, 1)),
@@ -43,14 +43,18 @@ ITERATIONS = {"epochs": 9, "iterations": 9}
 SAVES = 3  # by interval; the best ones come in between
 
 
-def moments(kind):
+def moments(loop):
     """The moments to kill at: arguments of ``_die_at``."""
-    steps = range(1, ITERATIONS[kind] + 1)
+    steps = range(1, ITERATIONS[loop] + 1)
     return [
         *(("SIGKILL", "in step", n) for n in steps),
         *(("SIGKILL", "after step", n) for n in steps),
         *(("SIGKILL", "in validation", n) for n in (1, 2, 3)),
-        *(("SIGKILL", f"{part} of a file", n) for part in PARTS for n in (1, 2, 3, 5)),
+        *(
+            ("SIGKILL", f"{place} of a file", n)
+            for place in FILE_PLACES
+            for n in (1, 2, 3, 5)
+        ),
         *(("torn", "after step", n) for n in (7, 8)),
         *(("SIGTERM", "in step", n) for n in steps),
         *(("SIGTERM", "in validation", n) for n in (1, 2, 3)),
@@ -60,7 +64,7 @@ def moments(kind):
     ]
 
 
-PARTS = ("half", "end", "after the end")
+FILE_PLACES = ("half", "end", "after the end")
 
 
 class _Die(Hook):
@@ -132,8 +136,8 @@ def _die_at(what, place, number):
 
         files._to_disk = to_disk_and_die
         return []
-    kind = _DieAfter if place == "after step" else _Die
-    return [kind(place, number, send)]
+    hook_class = _DieAfter if place == "after step" else _Die
+    return [hook_class(place, number, send)]
 
 
 def run(path, data, work_dir, moment=None, seconds=None):
@@ -148,8 +152,8 @@ def run(path, data, work_dir, moment=None, seconds=None):
             os.dup2(log, 2)
             warnings.simplefilter("ignore")
             RunReportHook.after_train = lambda *_: None  # the page: it takes a while
-            kind, workers, accumulated = path
-            cfg = small_runs.small(kind, work_dir, data, workers, ema=True)
+            loop, workers, accumulated = path
+            cfg = small_runs.small(loop, work_dir, data, workers, ema=True)
             cfg.optim_wrapper.accumulative_counts = accumulated
             hooks = _die_at(*moment) if moment else []
             small_runs.train(cfg, resume=True, hooks=hooks)
@@ -189,9 +193,9 @@ def attempt(path, data, reference, work_dir, moment):
         return [f"exit code {code} when it went on"]
     left = [path.name for path in Path(work_dir).glob(".*")]
     left += [path.name for path in Path(work_dir).glob("interrupted.pth")]
-    found = small_runs.differences(reference, work_dir) + left
+    different = small_runs.differences(reference, work_dir) + left
     shutil.rmtree(work_dir)
-    return found
+    return different
 
 
 def main():
@@ -212,13 +216,13 @@ def main():
     failed = False
     with ProcessPoolExecutor(args.jobs, get_context("fork")) as pool:
         for number, path in enumerate(PATHS):
-            kind, workers, accumulated = path
+            loop, workers, accumulated = path
             reference = folder / "_".join(map(str, path))
             began = time.time()
             if pool.submit(run, path, data, reference).result():
                 sys.exit(Path(f"{reference}.log").read_text())
             seconds = time.time() - began
-            chosen = moments(kind)
+            chosen = moments(loop)
             chosen = chosen[number % args.every :: args.every] + [
                 draw.uniform(0, seconds) for _ in range(args.random)
             ]
@@ -231,13 +235,13 @@ def main():
             ]
             same = 0
             for turn, (moment, result) in enumerate(zip(chosen, results, strict=True)):
-                found = result.result()
-                same += not found
-                if found:
+                different = result.result()
+                same += not different
+                if different:
                     failed = True
-                    print(f"{moment}: {found[:5]}; log: {reference}_{turn}.log")
+                    print(f"{moment}: {different[:5]}; log: {reference}_{turn}.log")
             print(
-                f"by {kind}, {workers} workers, {accumulated} iterations a step: "
+                f"by {loop}, {workers} workers, {accumulated} iterations a step: "
                 f"{len(chosen)} kill points, "
                 f"{same} ended identical",
                 flush=True,

@@ -80,7 +80,7 @@ def test_each_domain_is_scored_alone_and_averaged(root):
     for index in range(len(dataset)):
         image, shift = dataset.get_data_info(index), index // 2
         boxes = [[BOX[0] + 5 * shift, *BOX[1:]]]
-        found = {
+        detections = {
             "sketch": boxes,
             "weather": boxes,
             "cartoon": boxes,
@@ -88,12 +88,12 @@ def test_each_domain_is_scored_alone_and_averaged(root):
             "tattoo": [BOX],  # correct in the first domain, wrong in this one
             "handmake": [],
         }[DOMAINS[shift]]
-        evaluator.process([prediction(image, found)])
+        evaluator.process([prediction(image, detections)])
     metrics = evaluator.evaluate(len(dataset))
-    wanted = dict.fromkeys(DOMAINS, 1.0) | dict(painting=0.252, tattoo=0, handmake=0)
-    for domain, value in wanted.items():
-        found = metrics.get(f"{domain}/coco/bbox_mAP", 0)
-        assert found == pytest.approx(value, abs=0.002), domain
+    expected = dict.fromkeys(DOMAINS, 1.0) | dict(painting=0.252, tattoo=0, handmake=0)
+    for domain, value in expected.items():
+        score = metrics.get(f"{domain}/coco/bbox_mAP", 0)
+        assert score == pytest.approx(value, abs=0.002), domain
     average = sum(metrics.get(f"{d}/coco/bbox_mAP", 0) for d in DOMAINS) / 6
     assert average == pytest.approx(0.54, abs=0.01)
     assert metrics["coco_o/average_mAP"] == pytest.approx(average)

@@ -74,8 +74,8 @@ def test_reads_ids_above_255(root):
         height, width = sample["data_samples"].ori_shape
         assert (height, width) in SIZES
         assert min(sample["inputs"].shape[-2:]) == 256
-        wanted, _ = label_of(height, width)
-        assert (sample["data_samples"].gt_sem_seg.data[0].numpy() == wanted).all()
+        label, _ = label_of(height, width)
+        assert (sample["data_samples"].gt_sem_seg.data[0].numpy() == label).all()
 
 
 def test_training_moves_image_and_labels_alike(root):
@@ -110,8 +110,8 @@ def test_colours_leave_labels_alone(root):
     del cfg.train_dataloader.dataset.pipeline[2].transforms[:2]
     for index in range(3):
         sample = dataset(cfg, root, "train")[index]["data_samples"]
-        wanted, _ = label_of(*sample.gt_sem_seg.shape)
-        assert (sample.gt_sem_seg.data[0].numpy() == wanted).all()
+        label, _ = label_of(*sample.gt_sem_seg.shape)
+        assert (sample.gt_sem_seg.data[0].numpy() == label).all()
 
 
 @pytest.mark.parametrize(
@@ -234,29 +234,29 @@ def test_learning_rate_is_the_baselines():
     for iteration in range(100 * length):
         epoch, lr = iteration / length, optimizer.param_groups[0]["lr"]
         if epoch < 5:
-            wanted = 2.5e-4 * iteration / (5 * length - 1)  # mmengine's last is 1
+            expected = 2.5e-4 * iteration / (5 * length - 1)  # mmengine's last is 1
         else:
             cosine = 0.5 * (1 + np.cos(np.pi * (epoch - 5) / 95))
-            wanted = 1e-6 + (2.5e-4 - 1e-6) * cosine
-        assert lr == pytest.approx(wanted, rel=2e-3, abs=1e-8), iteration
+            expected = 1e-6 + (2.5e-4 - 1e-6) * cosine
+        assert lr == pytest.approx(expected, rel=2e-3, abs=1e-8), iteration
         optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
 
 
 def test_trains_and_tests_on_small_data(tool, root, tmp_path):
-    here = options(
+    cfg_options = options(
         f"data_root={root}",
         *("model.backbone.init_cfg=None", "model.backbone.arch=atto"),
         "model.decode_head.in_channels=320",
         *("train_cfg.max_epochs=1", "train_cfg.val_interval=1"),
         *("train_dataloader.batch_size=2", "default_hooks.checkpoint.interval=1"),
     )
-    done = tool("train", CONFIG, "--work-dir", tmp_path / "run", *here)
+    done = tool("train", CONFIG, "--work-dir", tmp_path / "run", *cfg_options)
     assert done.code == 0
     done = tool(
         *("test", CONFIG, tmp_path / "run/epoch_1.pth", "--work-dir", tmp_path / "run"),
-        *("--out", "labels", *here),
+        *("--out", "labels", *cfg_options),
     )
     assert done.code == 0
     assert 0 <= metric(done.out, "mIoU") < 1
@@ -276,10 +276,10 @@ def test_metric_counts_and_writes_all_ids(tmp_path):
     metric = ImageNetSMetric(output_dir=str(tmp_path))
     metric.dataset_meta = dict(classes=["other", *CATEGORIES])
     label = torch.tensor([[0, 300, 919, 1000], [0, 300, 919, 1000]])
-    found = torch.tensor([[0, 300, 300, 5], [0, 300, 919, 5]])
+    prediction = torch.tensor([[0, 300, 300, 5], [0, 300, 919, 5]])
     sample = dict(
         img_path="validation/n01440764/a.JPEG",
-        pred_sem_seg=dict(data=found[None]),
+        pred_sem_seg=dict(data=prediction[None]),
         gt_sem_seg=dict(data=label[None]),
     )
     metric.process({}, [sample])
@@ -287,7 +287,7 @@ def test_metric_counts_and_writes_all_ids(tmp_path):
     # IoU: 1 for id 0, 2/3 for 300, 1/2 for 919, 0 for the 917 others.
     assert result["mIoU"] == pytest.approx(100 * (1 + 2 / 3 + 1 / 2) / 920, abs=0.01)
     rgb = cv2.imread(str(tmp_path / "n01440764/a.png"))[..., ::-1].astype(int)
-    assert (rgb[..., 0] + 256 * rgb[..., 1] == found.numpy()).all()
+    assert (rgb[..., 0] + 256 * rgb[..., 1] == prediction.numpy()).all()
     assert not rgb[..., 2].any()
 
 

@@ -85,11 +85,11 @@ def test_ends_as_convnext_t():
     ours = randomised(lambda: ModernizedResNet("separate_downsampling"))
     convnext = ConvNeXt("tiny", layer_scale_init_value=0)
     state = convnext.state_dict()
-    given = ours.state_dict().values()
+    values = ours.state_dict().values()
     convnext.load_state_dict(
         {
             name: value.reshape(state[name].shape)
-            for name, value in zip(state, given, strict=True)
+            for name, value in zip(state, values, strict=True)
         }
     )
     x = torch.rand(1, 3, 64, 96)

@@ -345,7 +345,7 @@ def test_masks_of_every_notation():
         assert np.array_equal(to_bitmap(mask, 20, 30), square.astype(bool))
 
 
-def test_masks_that_cocometric_encoded_are_taken_over(monkeypatch):
+def test_masks_that_cocometric_encoded_are_taken_over():
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
     masks[0, 2:5, 2:5] = True
     instances = InstanceData(

@@ -138,7 +138,7 @@ def test_copies_and_pickles_have_no_cache():
         assert_same(twin(image()), model(image()))
 
 
-def test_layer_scale_folded_after_a_step(monkeypatch):
+def test_layer_scale_folded_after_a_step():
     model, x = model_of(), image()
     before = model(x)
     with torch.no_grad():
@@ -185,7 +185,7 @@ def dilate(convolution):
     convolution.dilation, convolution.padding = (2, 2), (6, 6)
 
 
-def test_a_block_alone_and_the_newer_tf32_setting(monkeypatch):
+def test_a_block_alone_and_the_newer_tf32_setting():
     block, x = Block(8, layer_scale_init_value=1.0), torch.randn(2, 8, 5, 6)
     assert_same([block(x)], [block.reference(x)])
     assert TAKEN == ["none"]

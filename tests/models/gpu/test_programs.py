@@ -130,8 +130,8 @@ def kept_by_us(n: int, side: int) -> int:
     with native.skipped_launches():
         arguments = [input_of(stage, n, side)[1] for stage in stages]
         with Kept([p for g in arguments for p in g.parameters]) as kept:
-            for stage, own in zip(stages, arguments, strict=True):
-                x, _ = apply_stage(stage, stage.shape_of(x, True, f32), x, own)
+            for stage, argument in zip(stages, arguments, strict=True):
+                x, _ = apply_stage(stage, stage.shape_of(x, True, f32), x, argument)
     return kept.bytes
 
 
