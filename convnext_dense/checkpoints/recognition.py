@@ -57,8 +57,12 @@ def _places(weights: Mapping[str, Tensor], origin: Origin) -> Iterator[tuple[str
 def _to_native(
     weights: Mapping[str, Tensor], origin: Origin, prefix: str
 ) -> RecognisedConvNeXt:
-    numbers = (int(n) for name in weights for n in re.findall(r"\b\d{1,3}\b", name))
-    max_depth = 1 + max(numbers)
+    numbers = [
+        int(number)
+        for name in weights
+        for number in re.findall(r"(?<!\d)\d{1,3}(?!\d)", name)
+    ]
+    max_depth = 1 + max(numbers, default=0)
     table = names(origin, max_depth, prefix)
     native = {theirs: name for name, theirs in table.items()}
     backbone, rest = {}, {}

@@ -26,8 +26,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
         default="none",
-        help="what started the processes of a distributed run: pytorch for torchrun, "
-        "slurm for srun, mpi for mpirun (none: a single process)",
+        help="how the processes of a distributed run were started: pytorch (torchrun), "
+        "slurm (srun), mpi (mpirun), or none (a single process)",
     )
     add_trust_argument(parser)
     # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
@@ -101,7 +101,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
     group.add_argument(
         "--reduce-zero-label",
         action="store_true",
-        help="ignore label 0, as 255 is ignored; label 1 becomes the first class",
+        help="ignore the pixels of label 0, like those of 255; label 1 becomes the "
+        "first class",
     )
     group.add_argument(
         "--boxes-only",

@@ -4,7 +4,7 @@ The names in IN are recognised, whichever library wrote it:
   tools/convert_checkpoint.py IN OUT --to timm
 
 A detector's or segmentor's heads are kept where the library has a place for them. The
-output names the model that takes the weights, and the tensors that were left out.
+tool prints which model takes the weights, and which tensors were left out.
 """
 
 import argparse

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
-        help="multiply the learning rate by this run's total batch size / the "
-        "config's auto_scale_lr.base_batch_size",
+        help="scale the learning rate by (total batch size) / (the config's "
+        "auto_scale_lr.base_batch_size)",
     )
     parser.add_argument(
         "--resume",
@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replay",
         metavar="FILE",
-        help="do not train, but compute again one batch whose loss or gradient was "
-        "not finite; FILE is WORK_DIR/not_finite/iter_N.pth",
+        help="do not train: run one saved batch again whose loss or gradient was not "
+        "finite; FILE is WORK_DIR/not_finite/iter_N.pth",
     )
     add_common_arguments(parser)
     add_data_arguments(parser).add_argument(

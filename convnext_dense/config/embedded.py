@@ -63,8 +63,8 @@ def embedded_config(checkpoint: Mapping, source: str) -> Config:
     text = meta.get("cfg") if isinstance(meta, Mapping) else None
     if not isinstance(text, str) or not text:
         raise InputError(
-            f"{source} contains no config; only checkpoints of mmengine's runs do. "
-            "Name the config before the checkpoint"
+            f"{source} contains no config; only checkpoints that a training run wrote "
+            "do. Name the config before the checkpoint"
         )
     try:
         cfg = Config(_settings(text), text, filename=f"the config in {source}")
@@ -96,7 +96,9 @@ def _settings(text: str) -> dict:
     try:
         for statement in ast.parse(text).body:
             if not isinstance(statement, ast.Assign):
-                raise _Refused(f"it is not only settings: {_excerpt(statement)}")
+                raise _Refused(
+                    f"it contains code, not only settings: {_excerpt(statement)}"
+                )
             (target,) = statement.targets
             if isinstance(target, ast.Name) and target.id in _NEEDED:
                 settings[target.id] = _value(statement.value)
@@ -136,7 +138,7 @@ def _value(node: ast.expr | None) -> Any:
         case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as only], keywords=[]):
             return _value(only)
     assert node is not None  # only a key of ast.Dict can be None
-    raise _Refused(f"it is not only settings: {_excerpt(node)}")
+    raise _Refused(f"it contains code, not only settings: {_excerpt(node)}")
 
 
 def _excerpt(node: ast.AST) -> str:

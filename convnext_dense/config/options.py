@@ -57,6 +57,8 @@ def load_config(
     if not Path(file).is_file():
         folder = ": it is a folder" if Path(file).is_dir() else ""
         raise InputError(f"no config at {file}{folder}")
+    if Path(file).suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        raise InputError(f"{file} is a checkpoint: give the config before it")
     try:
         cfg = Config.fromfile(file)
     except InputError:

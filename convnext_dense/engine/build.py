@@ -87,7 +87,7 @@ def _require_layer_decay(cfg: Config) -> None:
     constructor = cfg.get("optim_wrapper", {}).get("constructor")
     if constructor != LayerDecayOptimWrapperConstructor.__name__:
         raise InputError(
-            f"{cfg.filename} has no layer decay: every parameter has the optimizer's "
-            "own learning rate. To use layer decay, set optim_wrapper.constructor="
+            f"{cfg.filename} has no layer decay: all parameters have the same "
+            "learning rate. To use layer decay, set optim_wrapper.constructor="
             "'LayerDecayOptimWrapperConstructor' and .paramwise_cfg.decay_rate"
         )

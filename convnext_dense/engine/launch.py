@@ -164,9 +164,9 @@ def _lost_process(error: RuntimeError) -> str | None:
     resume = "Training continues from the last checkpoint with --resume"
     if _LOADER_ENDED.search(str(error)):
         return (
-            f"{prefix}the system killed a data-loader worker, most likely because "
-            f"memory ran out ({_first_sentence(error)}). Fewer num_workers need less "
-            f"memory. {resume}"
+            f"{prefix}a data-loader worker was ended from outside "
+            f"({_first_sentence(error)}). If nobody sent it a signal, memory ran out, "
+            f"most likely: fewer num_workers need less. {resume}"
         )
     if size > 1 and _PEER_ENDED.search(str(error)):
         return (

@@ -113,8 +113,8 @@ PATCHES = (
     Patch(
         names=("mmseg.models.utils.resize",),
         library="mmseg",
-        why="Its warning about sizes is off, because the comparison of sizes would fix "
-        "them in the exported program.",
+        why="Its warning about sizes is off, because comparing sizes while tracing "
+        "makes them constants in the exported program.",
         versions="all versions",
         install=mmseg_resize.without_size_warning,
         when=DURING_EXPORT,

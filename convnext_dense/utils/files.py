@@ -24,7 +24,7 @@ def check_folder(folder: str | os.PathLike, name: str) -> None:
     existing = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
     if not existing.is_dir():
         raise InputError(
-            f"{name} {folder}: {existing} is no folder; name another place"
+            f"{name} {folder}: {existing} is a file, not a folder: choose another place"
         )
     try:
         with tempfile.TemporaryFile(dir=existing):

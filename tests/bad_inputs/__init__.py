@@ -34,12 +34,12 @@ for names and numbers of the case.
 
 | exit code | meaning |
 |---|---|
-| 0 | the tool works on and prints a warning |
+| 0 | success, perhaps with warnings |
 | 1 | the data has errors, some files could not be predicted, or a check failed |
 | 2 | a mistake in the input: a config, a file, an argument |
 | 3 | training stopped: losses or gradients were not finite several times |
 | 5 | training stopped: another process of the run has ended |
-| 75 | training was stopped by a signal and has saved a checkpoint; `--resume` goes on |
+| 75 | a signal stopped training, which saved a checkpoint; continue with `--resume` |
 | 130 | interrupted by Ctrl-C |
 
 `CONVNEXT_DENSE_DEBUG=1` shows the Python stack of an error.

@@ -299,8 +299,8 @@ CASES = [
     predict(
         "weights without a config",
         lambda c: c["state_dict"],
-        "x.pth contains no config; only checkpoints of mmengine's runs do. Name the "
-        "config before the checkpoint",
+        "x.pth contains no config; only checkpoints that a training run wrote do. Name "
+        "the config before the checkpoint",
     ),
     predict(
         "a config in it that is cut short",
@@ -310,7 +310,8 @@ CASES = [
     predict(
         "a config in it that would run code",
         with_meta(cfg="import os\nos.mkdir('mark')"),
-        "the config in .../x.pth was not used: it is not only settings: import os",
+        "the config in .../x.pth was not used: it contains code, not only settings: "
+        "import os",
     ),
     predict(
         "no classes in it",

@@ -94,7 +94,7 @@ CASES = [
     Case(
         *("train", "a --cfg-options key beyond the end of a list"),
         with_options("model.train_cfg.rcnn.7.mask_size=1"),
-        "model.train_cfg.rcnn has the entries 0 to 2, and no 7",
+        "model.train_cfg.rcnn has the entries 0 to 2: there is no entry 7",
     ),
     Case(
         *("train", "--cfg-options data_root for a config without data_root"),
@@ -122,12 +122,12 @@ CASES = [
     Case(
         *("test", "--out inside a file instead of a folder"),
         below_a_file("--out", SEG, "x.pth"),
-        "--out .../file/x: .../file is no folder; name another place",
+        "--out .../file/x: .../file is a file, not a folder: choose another place",
     ),
     Case(
         *("test", "--show-dir inside a file instead of a folder"),
         below_a_file("--show-dir", SEG, "x.pth"),
-        "--show-dir .../file/x: .../file is no folder; name another place",
+        "--show-dir .../file/x: .../file is a file, not a folder: choose another place",
     ),
     Case(
         *("predict", "a checkpoint without inputs"),
@@ -137,7 +137,7 @@ CASES = [
     Case(
         *("predict", "a pattern that matches nothing"),
         lambda t: ["x.pth", "photos/*.jpg", "--out", "out"],
-        "no file or folder is called photos/*.jpg, and no file matches it",
+        "no file, folder or pattern matches photos/*.jpg",
     ),
     Case(
         *("predict", "a folder without images"),
@@ -147,7 +147,7 @@ CASES = [
     Case(
         *("predict", "a file as --out"),
         lambda t: ["x.pth", t, "--out", write(t / "file", "mine")],
-        "--out .../file: .../file is no folder; name another place",
+        "--out .../file: .../file is a file, not a folder: choose another place",
     ),
     Case(
         *("predict", "--out in which results would replace the images"),
@@ -228,7 +228,7 @@ CASES = [
     Case(
         *("inspect_data", "--classes for a COCO file"),
         shapes("--classes", "a", "b"),
-        "--classes does not go with a COCO file",
+        "--classes cannot be used with a COCO file",
     ),
     Case(
         *("inspect_data", "--fix into a folder that exists"),
@@ -238,7 +238,7 @@ CASES = [
     Case(
         *("inspect_data", "--fix inside a file instead of a folder"),
         lambda t: below_a_file("--fix", "--data", t / "data/shapes")(t),
-        "--fix .../file/x: .../file is no folder; name another place",
+        "--fix .../file/x: .../file is a file, not a folder: choose another place",
     ),
     Case(
         *("inspect_data", "a folder as --html"),
@@ -263,7 +263,7 @@ CASES = [
     Case(
         *("show_layer_decay", "a config without layer decay"),
         lambda t: [DET],
-        "has no layer decay: every parameter has the optimizer's own learning rate",
+        "has no layer decay: all parameters have the same learning rate",
     ),
     Case(
         *("show_layer_decay", "--plot in an unknown format"),

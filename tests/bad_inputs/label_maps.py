@@ -213,7 +213,7 @@ CASES = [
     inspect(
         "--boxes-only",
         as_is,
-        "--boxes-only does not go with label maps: it is for a COCO file",
+        "--boxes-only cannot be used with label maps: it is for a COCO file",
         2,
         "--boxes-only",
     ),

@@ -18,12 +18,13 @@ CASES = [
     Case(
         *("train", "a work dir that is a file"),
         into(lambda t: write(t / "run", "mine")),
-        "the work dir .../run: .../run is no folder; name another place",
+        "the work dir .../run: .../run is a file, not a folder: choose another place",
     ),
     Case(
         *("train", "a work dir below a file"),
         into(lambda t: write(t / "run", "mine") / "a/b"),
-        "the work dir .../run/a/b: .../run is no folder; name another place",
+        "the work dir .../run/a/b: .../run is a file, not a folder: choose another "
+        "place",
     ),
     Case(
         *("train", "a work dir that cannot be created"),

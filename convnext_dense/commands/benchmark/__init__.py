@@ -7,9 +7,9 @@ With CONFIG, whole training steps of its model, with this package's backbone and
 timm's, and the backbone's share of the step:
   tools/benchmark.py CONFIG [CONFIG ...] --size 800x1216
 
-All rows of a table are measured in turn, so that they share the machine's fast and slow
-moments. Ratios are to the best of the other libraries, however it is run; below 1,
-this package is better.
+All rows of a table are measured alternately, so that a slow moment of the machine
+affects all of them. Ratios are to the fastest of the other libraries, in whichever way
+it was run; below 1, this package is better.
 """
 
 import argparse
@@ -19,6 +19,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from convnext_dense.models.archs import ARCHS
 
 from ..arguments import CONFIG, output_file, positive
 
@@ -44,8 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--arch",
         default="tiny",
-        help="architecture of the backbones: atto, femto, pico, nano, tiny, small, "
-        "base, large, xlarge, huge or xxlarge (tiny)",
+        help=f"architecture of the backbones: {', '.join(ARCHS)} (tiny)",
     )
     add("--v2", action="store_true", help="measure ConvNeXt V2, which has GRN")
     add(
@@ -115,7 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=LAYOUTS,
         default=LAYOUTS,
-        help="memory formats to try; a row shows the fastest. A single one saves "
+        help="memory formats to try; a row shows the fastest. Give one to save "
         "compile time (both)",
     )
     add(

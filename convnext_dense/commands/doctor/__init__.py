@@ -1,4 +1,4 @@
-"""Check whether this machine can train, and say how to repair what is broken.
+"""Check whether this machine can train, and say how to fix each problem.
 
 Checks Python, torch, the GPU, the toolboxes, the disk and more, and trains one step of
 a detector and of a segmentor:

@@ -1,4 +1,6 @@
-"""Show what a data set contains and which problems it has: tools/inspect_data.py.
+"""Show what a data set contains and which problems it has.
+
+  tools/inspect_data.py --data DIR
 
 Exit code 1 if the data has errors, which stop training; 0 if it has warnings only.
 """
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=int,
         default=0,
-        help="draws the validation split of data that has none",
+        help="random seed for drawing a validation split if the data has none (0)",
     )
 
 

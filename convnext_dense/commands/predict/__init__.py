@@ -9,7 +9,7 @@ DIR gets
   pictures/          the images and videos with the predictions drawn
   predictions.json   detection: the predictions as COCO results
   images.json        detection: the ids of the images and categories
-  labels/            segmentation: label maps (PNG), numbered like the training data's
+  labels/            segmentation: label maps (PNG), classes as in the training data
 """
 
 import argparse

@@ -76,7 +76,7 @@ def find(inputs: Sequence[str], out: Path) -> list[Source]:
                 f"the folder {name} has no images or videos. To take those of its "
                 f"subfolders, write '{name.rstrip('/')}/**/*'"
                 if os.path.isdir(name)
-                else f"no file or folder is called {name}, and no file matches it"
+                else f"no file, folder or pattern matches {name}"
             )
         paths.update((Path(os.path.abspath(path)), None) for path in matches)
     sources = list(_named(paths))

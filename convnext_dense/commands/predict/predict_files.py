@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -82,8 +81,8 @@ def predict_files(
     if batch < 1:
         raise InputError(f"--batch {batch}: give a number of images, at least 1")
     out = Path(os.path.abspath(out))
-    if math.isnan(score_thr):
-        raise InputError("--score-thr nan: give a number from 0 to 1")
+    if not 0 <= score_thr <= 1:  # nor is nan
+        raise InputError(f"--score-thr {score_thr}: give a number from 0 to 1")
     files.check_folder(out, "--out")
     sources = find(inputs, out)
     predictor = Predictor(config, checkpoint, device, options)

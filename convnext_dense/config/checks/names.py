@@ -5,6 +5,7 @@ mmengine accepts a misspelt key without a message and trains with the old value.
 
 import difflib
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from string import digits
 from typing import Any
@@ -67,7 +68,7 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
                 if not key.isdecimal() or int(key) >= len(node):
                     raise InputError(
                         f"--cfg-options: {option}: {path} has the entries 0 to "
-                        f"{len(node) - 1}, and no {key}"
+                        f"{len(node) - 1}: there is no entry {key}"
                     )
                 node = node[int(key)]
             elif isinstance(node, Mapping) and key in node:
@@ -87,10 +88,11 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
             _check_value_type(option, node, value)
             if option.split(".")[0] not in _TOP:
                 print_log(
-                    f"--cfg-options {option}: only the config file itself reads this "
-                    "variable, before it is changed; set the settings that the file "
-                    "computes from it",
+                    f"--cfg-options {option} changes nothing: the config file has "
+                    "already computed other settings from this variable. Change those "
+                    "settings",
                     "current",
+                    logging.WARNING,
                 )
 
 

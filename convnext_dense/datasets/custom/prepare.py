@@ -85,7 +85,7 @@ def examine(options: Options, scope: str | None = None, seed: int = 0) -> list[S
     for name in _ONLY_FOR[other]:
         if getattr(options, name):
             raise InputError(
-                f"--{name.replace('_', '-')} does not go with {_DATA_NAMES[scope]}: "
+                f"--{name.replace('_', '-')} cannot be used with {_DATA_NAMES[scope]}: "
                 f"it is for {_DATA_NAMES[other]}"
             )
     splits: list[Split] = []

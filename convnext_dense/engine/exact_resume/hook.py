@@ -3,6 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from convnext_dense.utils.distributed import bare
 from . import random_states
 from .other_batch import adapt
 from .signals import StopRequest
-from .stream import Endless, seeded
+from .stream import Endless, seeded, start_worker
 
 FILE = "interrupted.pth"  # the checkpoint that a signal causes
 _KEY = "exact_resume"  # of this hook's state in a checkpoint
@@ -85,6 +86,10 @@ class ExactResumeHook(Hook):
         seed = [runner.seed]
         broadcast_object_list(seed)
         loop.dataloader = seeded(loop.dataloader, seed[0])
+        if runner.val_loop is not None:
+            # Signals to a whole job must not end the workers of the validation either.
+            loader = runner.val_loop.dataloader
+            loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
         runner.save_checkpoint = self._with_states(runner, runner.save_checkpoint)
 
     # Saving

@@ -126,7 +126,7 @@ class Seeded(Dataset):
         setattr(self.inner, name, value)
 
 
-def _start_worker(init_fn: Callable | None, number: int) -> None:
+def start_worker(init_fn: Callable | None, number: int) -> None:
     """Initialize a data-loader worker so that only the run itself can end it.
 
     Slurm and Ctrl-C signal all processes of a run at once, but the run still needs the
@@ -164,7 +164,7 @@ def seeded(loader: DataLoader, seed: int) -> DataLoader:
         workers = dict(
             num_workers=loader.num_workers,
             timeout=loader.timeout,
-            worker_init_fn=partial(_start_worker, loader.worker_init_fn),
+            worker_init_fn=partial(start_worker, loader.worker_init_fn),
             multiprocessing_context=loader.multiprocessing_context,
             prefetch_factor=loader.prefetch_factor,
             persistent_workers=loader.persistent_workers,
