@@ -2,9 +2,11 @@
 
 # ruff: noqa: NPY002 (NumPy's global generator is what is tested)
 
+import multiprocessing
 import pickle
 import random
 import signal
+import subprocess
 import threading
 from itertools import chain
 
@@ -40,9 +42,10 @@ def test_kill_points():
 def small(tmp_path, shapes_root):
     """Makes configs, and forgets mmengine's instances as a new process would."""
 
-    def make(loop, name="run", options=()):
+    def make(loop, name="run", options=(), workers=0):
         forget_instances(ManagerMixin)
-        return small_runs.small(loop, tmp_path / name, shapes_root, options=options)
+        run = tmp_path / name
+        return small_runs.small(loop, run, shapes_root, workers, options)
 
     return make
 
@@ -92,6 +95,36 @@ def test_a_stop(small, tmp_path):
     file = tmp_path / "run/interrupted.pth"
     assert f"stopped by SIGTERM after iteration 5, which is saved in {file}. The" in log
     assert torch.load(file, weights_only=False)["meta"]["iter"] == 5
+
+
+class SignalWorkers(Hook):
+    """Sends SIGTERM to the workers of both loaders before iteration 5, then here.
+
+    Slurm and ``timeout`` signal all processes of a job so. The validation's workers
+    exist since the first validation, after iteration 3.
+    """
+
+    def __init__(self):
+        self.signalled = 0
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 == 5:
+            workers = [str(p.pid) for p in multiprocessing.active_children()]
+            self.signalled = len(workers)
+            # By another process: from its parent a worker takes SIGTERM as its end.
+            subprocess.run(["kill", "-TERM", *workers], check=True)
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_stop_of_all_processes_of_the_job(small, tmp_path):
+    """PyTorch ends a process one of whose workers has ended, at any moment."""
+    hook = SignalWorkers()
+    with pytest.raises(SystemExit) as stop:
+        small_runs.train(small("iterations", workers=1), hooks=[hook])
+    assert hook.signalled == 2
+    assert stop.value.code == STOPPED
+    content = torch.load(tmp_path / "run/interrupted.pth", weights_only=False)
+    assert content["meta"]["iter"] == 5
 
 
 def test_a_second_ctrl_c():
