@@ -109,7 +109,7 @@ def named_paths(page: Path) -> list[str]:
         for path in paths
         if not re.search(r"[A-Z]{3}", path)
         and (path.split("/")[0] in folders or path.endswith((".py", ".md", ".sh")))
-        and not path.startswith("data/")
+        and not path.startswith(("data/", "work_dirs/"))  # of those who run commands
     ]
 
 

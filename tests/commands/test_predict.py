@@ -352,7 +352,7 @@ def test_sources(tmp_path, monkeypatch):
         listed("out/pictures")
     with pytest.raises(InputError, match=r"folder in has no images.*'in/\*\*/\*'"):
         listed("in")
-    with pytest.raises(InputError, match="no file or folder is called in/z"):
+    with pytest.raises(InputError, match="no file, folder or pattern matches in/z"):
         listed("in/a", "in/z*.jpg")
 
 
