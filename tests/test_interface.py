@@ -126,7 +126,7 @@ def test_a_checkpoint_of_before_predicts_by_the_config_in_it(tool, tmp_path):
     assert "backbone" not in done.err
 
 
-def test_a_config_of_before_is_tested_and_resumed(tool, tmp_path):
+def test_a_config_of_before_tests_and_trains(tool, tmp_path):
     """As mmengine dumped it beside the run; its custom_imports has an old path."""
     write_label_maps(tmp_path / "data")
     config = tmp_path / "config.py"

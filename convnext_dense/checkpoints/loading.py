@@ -9,6 +9,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from convnext_dense.errors import InputError
+from convnext_dense.utils.text import few
 
 from .layout import layout
 from .origins import Origin
@@ -134,7 +135,7 @@ def fit(
         raise InputError(
             f"{source} has no tensor of this {type(module).__name__}, whose weights "
             f"would be random. The checkpoint's {len(names)} tensors begin with "
-            f"{_few(names)}"
+            f"{few(names)}"
         )
     _check_layout(expected, recognised, source)
     check_shapes(used, expected, source)
@@ -148,7 +149,7 @@ def fit(
     if lacking:
         raise InputError(
             f"{source} lacks {len(lacking)} of the {len(expected)} tensors of this "
-            f"{type(module).__name__}, such as {_few(lacking)}: it is not whole, or of "
+            f"{type(module).__name__}, such as {few(lacking)}: it is not whole, or of "
             "another architecture"
         )
     return FittedTensors(
@@ -253,17 +254,12 @@ def tensors(content: Any, source: str) -> dict[str, Tensor]:
         raise InputError(f"{source} holds a {type(content).__name__}, not weights")
     weights = {str(n): w for n, w in content.items() if isinstance(w, Tensor)}
     if not weights:
-        raise InputError(
-            f"{source} holds no weights, only {_few(map(str, content)) or 'nothing'}"
-        )
+        others = f", only {few(content)}" if content else ": it is empty"
+        raise InputError(f"{source} holds no weights{others}")
     for wrapper in _WRAPPERS:
         if all(name.startswith(wrapper) for name in weights):
             weights = {n.removeprefix(wrapper): w for n, w in weights.items()}
     return weights
-
-
-def _few(names: Iterable[str]) -> str:
-    return ", ".join(list(names)[:3])
 
 
 def groups(names: Iterable[str]) -> str:

@@ -133,6 +133,11 @@ CASES = [
         "no checkpoint at nowhere.pth",
     ),
     Case(
+        *("test", "the checkpoint before the config"),
+        lambda t: [save(t), DET],
+        "x.pth is a checkpoint: give the config before it",
+    ),
+    Case(
         *("test", "a folder"),
         lambda t: [DET, t / "data"],
         "no checkpoint at .../data (a folder, without model.safetensors)",
@@ -181,7 +186,7 @@ CASES = [
     ),
     test("a list", lambda c: [1, 2], "x.pth holds a list, not weights"),
     init_cfg("a list", lambda c: [1, 2], "x.pth holds a list, not weights"),
-    test("an empty dict", lambda c: {}, "x.pth holds no weights, only nothing"),
+    test("an empty dict", lambda c: {}, "x.pth holds no weights: it is empty"),
     load_from("no weights", lambda c: dict(a=3), "x.pth holds no weights, only a"),
     test("a backbone alone", backbone, f"x.pth {NOTHING}"),
     resume(

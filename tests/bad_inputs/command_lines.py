@@ -165,6 +165,11 @@ CASES = [
         "--score-thr nan: give a number from 0 to 1",
     ),
     Case(
+        *("predict", "--score-thr 5"),
+        predict("--out", "out", "--score-thr", 5),
+        "--score-thr 5.0: give a number from 0 to 1",
+    ),
+    Case(
         *("predict", "--device gpu"),
         predict("--out", "out", "--device", "gpu"),
         "--device gpu cannot be used: ... Use --device ",

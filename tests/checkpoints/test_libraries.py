@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from convnext_dense import ConvNeXt, checkpoints
-from convnext_dense.checkpoints import origins
+from convnext_dense.checkpoints import origins, recognition
 from convnext_dense.checkpoints.recognition import recognise
 from convnext_dense.errors import InputError
 
@@ -36,6 +36,16 @@ def test_each_origin_is_recognised(origin, outer):
     assert match.origin == origin
     assert match.prefix == prefix
     assert len(match.backbone) > 40
+    assert not match.rest
+
+
+def test_numbers_behind_an_underscore_are_counted(monkeypatch):
+    origin = origins.ORIGINS[-1]._replace(
+        name="underscores", block="layer_{s}.block_{j}", prefix="", twin=None
+    )
+    monkeypatch.setattr(recognition, "ORIGINS", (origin,))
+    (match,) = recognise(weights_of(origin))
+    assert "stages.2.1.dwconv.weight" in match.backbone
     assert not match.rest
 
 

@@ -78,7 +78,7 @@ MISFITS = {
         lambda w: {"conv1.weight": torch.rand(1)},
         r"would be random\. The checkpoint's 1 tensors begin with conv1\.weight",
     ),
-    "no weights": (lambda w: {}, r"holds no weights, only nothing"),
+    "no weights": (lambda w: {}, r"holds no weights: it is empty"),
     "no weights, but a log": (lambda w: dict(loss=[1.0]), r"no weights, only loss"),
     "a list": (lambda w: [w], r"holds a list, not weights"),
     "another depth": (

@@ -6,6 +6,8 @@ NVRTC comes with PyTorch, so no compiler has to be installed. Compiling needs no
 import hashlib
 import json
 
+from convnext_dense.utils.text import reason
+
 from . import disk_cache
 
 
@@ -58,7 +60,7 @@ def _nvrtc():
     except Exception as error:
         raise Unavailable(
             "CUDA kernels cannot be compiled: NVRTC or its Python bindings are missing "
-            f"({type(error).__name__}: {error}). Install cuda-bindings in the version "
+            f"({reason(error)}). Install cuda-bindings in the version "
             "of PyTorch's CUDA."
         ) from error
     if result:
