@@ -40,12 +40,17 @@ def test_each_origin_is_recognised(origin, outer):
 
 
 def test_numbers_behind_an_underscore_are_counted(monkeypatch):
+    """The deepest block's number says how many names to expect."""
     origin = origins.ORIGINS[-1]._replace(
         name="underscores", block="layer_{s}.block_{j}", prefix="", twin=None
     )
     monkeypatch.setattr(recognition, "ORIGINS", (origin,))
-    (match,) = recognise(weights_of(origin))
-    assert "stages.2.1.dwconv.weight" in match.backbone
+    deep = dict(SMALL, depths=(1, 1, 9, 1))
+    native = ConvNeXt(deep, layer_scale_init_value=1.0).state_dict()
+    table = origins.names(origin, 9)
+    weights = {table[name]: w for name, w in native.items() if name in table}
+    (match,) = recognise(weights)
+    assert "stages.2.8.dwconv.weight" in match.backbone
     assert not match.rest
 
 

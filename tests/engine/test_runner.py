@@ -3,10 +3,13 @@
 import pytest
 
 from convnext_dense.config import checks
+from convnext_dense.config.options import load_config
 from convnext_dense.engine import build, runner
+from convnext_dense.errors import InputError
 
 from ..helpers import small_runs
 from ..helpers.custom_data import write_label_maps
+from ..helpers.runs import SEG
 
 
 @pytest.fixture
@@ -80,3 +83,18 @@ def test_a_replay(calls, config, tmp_path):
     with pytest.raises(runner.InputError, match="no checkpoint"):
         runner.replay(cfg, str(tmp_path / "no.pth"))
     assert calls == ONCE
+
+
+def test_custom_data_may_replace_a_type_that_is_not_registered(tmp_path):
+    """Types are checked after custom data has replaced the config's data sets."""
+    cfg = load_config(str(SEG), work_dir=str(tmp_path / "run"))
+    cfg.train_dataloader.dataset.type = "MyDataset"
+    with pytest.raises(InputError, match=r"MyDataset.* is not known"):
+        runner.build_runner(cfg, "train", prepare=lambda: None)
+
+    def replace():
+        cfg.train_dataloader.dataset.type = "ShapesSegmentation"
+        raise InterruptedError  # far enough
+
+    with pytest.raises(InterruptedError):
+        runner.build_runner(cfg, "train", prepare=replace)
