@@ -7,17 +7,54 @@
     continues it
 """
 
+import unicodedata
+
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
+LONGEST_LINE = 2000  # characters of a message's line
+
+
+def printable(text: str, most: int = LONGEST_LINE) -> str:
+    """Text that a terminal shows and does not obey, on one line.
+
+    A file can name a tensor or a class so that printing the name moves the cursor,
+    hides the next line or fills the screen.
+
+    Args:
+        most: characters; of longer text the middle is left out.
+
+    >>> printable("red \\x1b[31m")
+    'red \\\\x1b[31m'
+    >>> printable("0123456789", 6)
+    '012...789'
+    """
+    if len(text) > most:
+        text = f"{text[: most // 2]}...{text[-(most // 2) :]}"
+    if text.isascii() and text.isprintable():
+        return text
+    # C: control and format characters, lone surrogates; Zl and Zp: line separators.
+    return "".join(
+        ascii(character)[1:-1]
+        if unicodedata.category(character) in _NOT_SHOWN
+        else character
+        for character in text
+    )
+
+
+_NOT_SHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 class InputError(ValueError):
     """The user's input is wrong: a config, a path, a file or an argument.
 
     The message says what is wrong, where, and what to do next. Tools print the message
-    without a stack and exit with code 2. In Python it is a ``ValueError``.
+    without a stack and exit with code 2. In Python it is a ``ValueError``. Each line of
+    the message is ``printable``.
     """
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
 
 
 class MissingStackError(InputError, ImportError):

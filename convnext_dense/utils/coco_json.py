@@ -1,9 +1,10 @@
 """Read a COCO annotation file."""
 
-import json
 from pathlib import Path
 
 from convnext_dense.errors import InputError
+
+from .json_files import read_json
 
 
 def read_coco(path: Path) -> dict:
@@ -16,12 +17,7 @@ def read_coco(path: Path) -> dict:
     Raises:
         InputError: the file cannot be read, is not a COCO file, or has no images.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(
             f"{path} is not a COCO annotation file: it holds a {type(content).__name__}"

@@ -1,14 +1,96 @@
-"""Writes files so that each is complete or absent, whatever interrupts the writing."""
+"""Opens regular files only, and writes files that are complete or absent.
+
+Whatever interrupts the writing of a file, its name never means a part of it.
+"""
 
 import errno
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from convnext_dense.errors import InputError
+
+_NOT_REGULAR = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def require_regular(path: str | os.PathLike) -> os.stat_result:
+    """Check that a path is a regular file, or a link to one, without opening it.
+
+    Opening a pipe waits until somebody writes to it, reading ``/dev/zero`` never ends,
+    and opening some devices changes them.
+
+    Returns:
+        the file's ``os.stat``.
+
+    Raises:
+        InputError: it does not exist, cannot be looked up, or is a pipe, a device, a
+            socket or a folder.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{os.fspath(path)} cannot be read: {why}") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = _NOT_REGULAR.get(stat.S_IFMT(status.st_mode), "not a regular file")
+        raise InputError(
+            f"{os.fspath(path)} is {kind}: copy its content to a file, and name that"
+            if kind != "a folder"
+            else f"{os.fspath(path)} is a folder: name a file"
+        )
+    return status
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Open a regular file for reading bytes.
+
+    Raises:
+        InputError: as ``require_regular``, or the file may not be read.
+    """
+    require_regular(path)
+    # Where a pipe has taken the file's place since: do not wait for its writer.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        return open(path, "rb", opener=lambda name, _: os.open(name, flags))
+    except OSError as error:
+        raise InputError(
+            f"{os.fspath(path)} cannot be read: {error.strerror}"
+        ) from error
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        InputError: as ``open_regular``.
+    """
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The content of a regular file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: as ``open_regular``, or the content is not UTF-8.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{os.fspath(path)} is not text in UTF-8: {error}; save it as UTF-8"
+        ) from error
 
 
 def check_folder(folder: str | os.PathLike, name: str) -> None:

@@ -2,16 +2,21 @@
 
 from collections.abc import Iterable
 
+from convnext_dense.errors import printable
+
+LONGEST_NAME = 200  # characters of a name in a message
+
 
 def few(names: Iterable[object], number: int = 3) -> str:
-    """The first ``number`` names, and how many more there are.
+    """The first ``number`` names, each ``printable``, and how many more there are.
 
     >>> few(["a", "b", "c", "d"], 2)
     'a, b and 2 more'
     """
-    texts = list(map(str, names))
-    more = len(texts) - number
-    return ", ".join(texts[:number]) + (f" and {more} more" if more > 0 else "")
+    names = list(names)
+    more = len(names) - number
+    texts = (printable(str(name), LONGEST_NAME) for name in names[:number])
+    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
 
 
 def reason(error: BaseException) -> str:

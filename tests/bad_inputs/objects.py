@@ -79,7 +79,7 @@ CASES = [
     Case(
         *("inspect_data", "a folder as the file"),
         lambda t: ["--train-json", t, "--train-images", t],
-        "cannot be read: Is a directory",
+        "is a folder: name a file",
     ),
     Case(
         *("inspect_data", "images in a folder that is not there"),
