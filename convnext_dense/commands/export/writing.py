@@ -81,6 +81,12 @@ def export(
     print_log(f"{out}: image -> {names}; at {sizes} {checked}", "current")
 
 
+def written(out: Path) -> list[Path]:
+    """The files that ``export`` may write: ``out``, and an ONNX file's weights."""
+    weights = [out.with_name(f"{out.name}.data")] if out.suffix == ".onnx" else []
+    return [out, *weights]
+
+
 def _check_request(out: Path, height: int, width: int) -> None:
     """Raise an InputError if this file or size cannot be exported."""
     if out.suffix not in SUFFIXES:

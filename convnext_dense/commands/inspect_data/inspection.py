@@ -1,5 +1,6 @@
 """Prints, draws and cleans custom data for tools/inspect_data.py."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -10,10 +11,17 @@ from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.prepare import Options, examine
 from convnext_dense.datasets.custom.splits import Split
 from convnext_dense.errors import InputError
-from convnext_dense.utils import files
+from convnext_dense.utils import files, outputs
+from convnext_dense.utils.outputs import Folder
 
 
-def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> bool:
+def inspect(
+    options: Options,
+    html: str | None,
+    fix: str | None,
+    seed: int,
+    overwrite: bool = False,
+) -> bool:
     """Print what the data contains and which problems it has.
 
     Args:
@@ -21,17 +29,24 @@ def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> b
         html: the file of a page about it.
         fix: a new folder for a cleaned copy of the annotations.
         seed: draws the validation split of data that has none.
+        overwrite: whether ``html`` may replace a file that is not of the data.
 
     Returns:
         whether training can start on the data.
 
     Raises:
-        InputError: the data is missing, or a file cannot be written.
+        InputError: the data is missing, or a file cannot be written, exists or is of
+            the data.
     """
-    if fix and Path(fix).exists():
+    if fix and os.path.lexists(fix):
         raise InputError(f"--fix {fix} exists already: name a new folder")
+    written = [outputs.Output("--html", html)]
     if fix:
         files.check_folder(fix, "--fix")
+        # A COCO file, or label maps.
+        suffixes = (".json",) if options.train_json else (".json", ".png")
+        written.append(outputs.Output("--fix", Folder(Path(fix), suffixes)))
+    outputs.check(written, options.inputs(), overwrite)
     splits = examine(options, seed=seed)
     for split in splits:
         print("\n".join(summary.lines(split)))
