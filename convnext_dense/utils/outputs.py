@@ -162,6 +162,8 @@ def _exists(flag: str, file: str | os.PathLike) -> bool:
             ) from None
         return False
     except (OSError, ValueError) as error:
+        if isinstance(error, NotADirectoryError):
+            files.check_folder(Path(file).parent, "the output's folder")  # says where
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{called} cannot be written: {why}") from error
     if stat.S_ISDIR(mode):

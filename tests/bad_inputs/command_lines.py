@@ -152,7 +152,7 @@ CASES = [
     Case(
         *("predict", "--out in which results would replace the images"),
         images_beside,
-        "would replace the input ... Choose another folder",
+        "--out .../pictures/... is a file that this command reads: choose another place",
     ),
     Case(
         *("predict", "--batch 0"),
@@ -293,12 +293,12 @@ CASES = [
     Case(
         *("convert_checkpoint", "the input file as the output file"),
         lambda t: [save(t), t / "x.pth", "--to", "timm"],
-        "x.pth is the file to read: name another one to write",
+        "x.pth is a file that this command reads: choose another place for the output",
     ),
     Case(
         *("convert_checkpoint", "a folder as the output file"),
         onto_folder,
-        "y.pth could not be written: ",
+        "y.pth is a folder: name a file",
     ),
     Case(
         *("benchmark", "an unknown library"),

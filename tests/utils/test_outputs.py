@@ -129,7 +129,7 @@ def test_links_and_what_is_no_file(place):
         "/dev/full": "is a pipe, a device or a socket",
         "in": "is a folder: name a file",
         "circle": "cannot be written: ",
-        "in/a.json/x": "cannot be written: Not a directory",
+        "in/a.json/x": "in/a.json is a file, not a folder: choose another",
         "n" * 300: "cannot be written: File name too long",
         "nul\0l": "cannot be written: embedded null",
     }
