@@ -152,7 +152,7 @@ CASES = [
     Case(
         *("predict", "--out in which results would replace the images"),
         images_beside,
-        "--out .../pictures/... is a file that this command reads: choose another place",
+        "--out .../pictures/... is a file that this command reads: choose another",
     ),
     Case(
         *("predict", "--batch 0"),

@@ -103,7 +103,7 @@ def test_a_folder_to_write_into(place):
 
 def test_an_existing_file_is_kept_without_overwrite(place):
     Path("a.html").write_text("mine")
-    with pytest.raises(InputError, match="^--html a.html exists already: .*--overwrit"):
+    with pytest.raises(InputError, match=r"^--html a\.html exists already: .*--over"):
         check([Output("--html", "a.html")], [], False)
     check([Output("--html", "a.html")], ["link"], True)
     names = ["a.html", "hard", "in/a.json", "a.html"]

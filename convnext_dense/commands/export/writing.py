@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from convnext_dense.errors import InputError
-from convnext_dense.utils import files
+from convnext_dense.utils import files, torch_files
 from convnext_dense.utils.text import reason
 
 from . import networks
@@ -126,7 +126,7 @@ def _convert(
                 for node in module.graph.nodes:
                     node.meta.pop("stack_trace", None)
         metadata = {"metadata.json": json.dumps(network.metadata)}
-        return partial(torch.export.save, program, extra_files=metadata)
+        return partial(_save, program, metadata)
     written = torch.onnx.export(
         program,
         input_names=["image"],
@@ -141,6 +141,14 @@ def _convert(
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
     model.metadata_props.update(network.metadata)
     return written.save
+
+
+def _save(
+    program: torch.export.ExportedProgram, metadata: dict[str, str], file: Path
+) -> None:
+    """Write a torch.export file."""
+    with torch_files.open_to_write(file) as stream:
+        torch.export.save(program, stream, extra_files=metadata)
 
 
 def _run(file: Path, images: list[Tensor]) -> Iterator[Sequence[Tensor]] | None:

@@ -2,6 +2,9 @@
 
 import os
 import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -82,14 +85,34 @@ def _print_table(splits: list[Split]) -> None:
 def _fix(splits: list[Split], folder: Path) -> None:
     """Write cleaned annotations, and print the command that trains on them."""
     flag = "json" if splits[0].scope == "mmdet" else "labels"
-    folder.mkdir(parents=True, exist_ok=True)
     command = []
-    for split in splits:
-        command += [f"--{split.name}-{flag}", str(split.fixed(folder))]
-        command += [f"--{split.name}-images", str(split.folder)]
+    with _new_folder(folder):
+        for split in splits:
+            command += [f"--{split.name}-{flag}", str(split.fixed(folder))]
+            command += [f"--{split.name}-images", str(split.folder)]
     if flag == "labels":
         command += ["--classes", *splits[0].classes]
     print(
         f"the cleaned annotations are in {folder}; to train on them:\n"
         f"  tools/train.py CONFIG {shlex.join(command)}"
     )
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and remove it if it could not be filled.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True)
+        yield
+    except BaseException as error:
+        shutil.rmtree(absent[-1], ignore_errors=True)
+        if isinstance(error, OSError):
+            raise InputError(
+                f"--fix {folder} could not be written: {error.strerror or error}"
+            ) from error
+        raise
