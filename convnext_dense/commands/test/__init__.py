@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import (
+from ..arguments import (
     CHECKPOINT,
     CONFIG,
     add_common_arguments,
@@ -68,6 +68,8 @@ def main(args: argparse.Namespace) -> None:
     from convnext_dense.config import options
     from convnext_dense.engine.runner import run
 
+    from .whole_files import WholeFilesHook
+
     cfg = options.load_config(
         args.config, args.cfg_options, args.work_dir, args.launcher
     )
@@ -79,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
         options.use_tta(cfg)
     if args.out:
         options.use_out(cfg, args.out)
-    run(cfg, "test")
+    run(cfg, "test", hooks=[WholeFilesHook()])
 
 
 def _check_outputs(
