@@ -111,10 +111,14 @@ def _check_outputs(cfg: "Config", data: "Options") -> None:
     checkpoints under the same names.
     """
     from convnext_dense.config.inputs import config_inputs
+    from convnext_dense.utils import files
     from convnext_dense.utils.outputs import Output, check
 
     folder = Path(cfg.work_dir)
+    files.check_folder(folder, "the work dir")
     written = [folder / "data" / name for name in DATA_FILES]
-    written += [f for f in folder.glob("*.pth") if CHECKPOINTS.fullmatch(f.name)]
+    written += [
+        file for file in folder.glob("*.pth") if CHECKPOINTS.fullmatch(file.name)
+    ]
     outputs = [Output("--work-dir:", file) for file in written]
     check(outputs, [*config_inputs(cfg), *data.inputs()], overwrite=True)
