@@ -58,11 +58,14 @@ def run(name: str) -> None:
         sys.exit(INTERRUPTED)
     except Exception as error:
         exit_code = getattr(error, "exit_code", None)  # InputError has one
+        advice = ""
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             exit_code = InputError.exit_code
+            advice = ". Free some space, or write to another disk"
         if exit_code is None or os.environ.get("CONVNEXT_DENSE_DEBUG") == "1":
             raise
-        print(f"error: {_wait_for_rank_0(exit_code)}{error}", file=sys.stderr)
+        rank = _wait_for_rank_0(exit_code)
+        print(f"error: {rank}{error}{advice}", file=sys.stderr)
         sys.exit(exit_code)
 
 

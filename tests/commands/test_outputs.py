@@ -16,6 +16,7 @@ import safetensors.torch
 from mmengine.visualization import vis_backend
 
 from convnext_dense import ConvNeXt
+from convnext_dense.commands.test import whole_files
 
 from ..bad_inputs.weights import save, small_config
 from ..helpers.custom_data import write_label_maps
@@ -264,10 +265,6 @@ FULL = {
     "safetensors": (("convert_checkpoint", "x.pth"), "new.safetensors", 99_000),
     "inspect_data": ((*OBJECTS, "--html"), "new.html", 9000),
     "show_layer_decay": (("show_layer_decay", COCO, "--plot"), "new.png", 9000),
-    "test": (
-        ("test", "c.py", "x.pth", *BIG, "model.test_cfg.rcnn.score_thr=0.", "--out"),
-        *("new.pkl", 40_000),
-    ),
 }
 
 
@@ -300,8 +297,8 @@ def test_a_full_disk_while_folders_are_filled(tool, inputs):
     assert not list((inputs / "new").rglob(".*"))
 
 
-def half_saved(image, file, *args, **kwargs):
-    """Stands for Pillow's ``save`` on a full disk."""
+def half_saved(content, file, *args, **kwargs):
+    """Stands for a function that writes a file, on a full disk."""
     Path(file).write_bytes(b"half")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -325,6 +322,31 @@ def test_a_full_disk_while_a_test_writes(tool, inputs, monkeypatch, task, flag):
     assert "files could not be written: " in done.err
     assert not [name for name in contents(inputs / "new") if name.endswith("g")]
     assert not list((inputs / "new").rglob(".*"))
+
+
+def test_a_full_disk_while_predictions_are_written(tool, inputs, monkeypatch):
+    (inputs / "new.pkl").write_text("old")
+    monkeypatch.setattr(whole_files.mmengine, "dump", half_saved)
+    test = ("test", "c.py", "x.pth", *BIG, "--work-dir", "w", "--overwrite", "--out")
+    done = tool(*test, "new.pkl")
+    assert done.code == 2, done.out + done.err
+    assert "new.pkl could not be written: " in done.err
+    assert (inputs / "new.pkl").read_text() == "old"
+
+
+def test_an_error_of_the_disk_is_a_message(tool, monkeypatch):
+    """Wherever it is raised; with where it was raised, if it says so."""
+
+    def fails(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b.json")
+
+    monkeypatch.setattr("convnext_dense.config.options.load_config", fails)
+    done = tool("train", DET)
+    assert done.code == 2
+    assert "No space left on device: 'a/b.json'. Free some space" in done.err
+    monkeypatch.setenv("CONVNEXT_DENSE_DEBUG", "1")
+    with pytest.raises(OSError, match="No space"):
+        tool("train", DET)
 
 
 def test_torch_does_not_abort_where_writing_fails(tmp_path):
