@@ -10,6 +10,7 @@ import resource
 import shutil
 from pathlib import Path
 
+import cv2
 import PIL.Image
 import pytest
 import safetensors.torch
@@ -282,12 +283,26 @@ def test_a_full_disk(tool, inputs, command):
     assert contents(inputs) == before
 
 
-def test_a_full_disk_while_folders_are_filled(tool, inputs):
+def half_saved(content, file, *args, **kwargs):
+    """Stands for a function that writes a file, on a full disk."""
+    with open(file, "w") as stream:
+        stream.write("half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_while_folders_are_filled(tool, inputs, monkeypatch):
     before = contents(inputs)
     with disk_of(4000):
         done = tool(*OBJECTS, "--fix", "new/folder")
     assert done.code == 2, done.out + done.err
     assert "new/folder/train.json could not be written: " in done.err
+    assert contents(inputs) == before
+    with monkeypatch.context() as full:
+        full.setattr(cv2, "imwrite", lambda *_: False)
+        full.setattr(Path, "write_bytes", lambda file, data: half_saved(data, file))
+        done = tool(*LABELLED, "--fix", "new")
+    assert done.code == 2, done.out + done.err
+    assert ".png could not be written: " in done.err
     assert contents(inputs) == before
     with disk_of(20_000):  # the pictures are larger
         done = tool("predict", "x.pth", IMAGES, "--out", "new")
@@ -295,12 +310,6 @@ def test_a_full_disk_while_folders_are_filled(tool, inputs):
     assert "could not be written: " in done.err
     assert not list((inputs / "new").rglob("*.jpg"))
     assert not list((inputs / "new").rglob(".*"))
-
-
-def half_saved(content, file, *args, **kwargs):
-    """Stands for a function that writes a file, on a full disk."""
-    Path(file).write_bytes(b"half")
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(
