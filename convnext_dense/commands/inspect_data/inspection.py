@@ -2,9 +2,9 @@
 
 import os
 import shlex
-import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -86,9 +86,10 @@ def _fix(splits: list[Split], folder: Path) -> None:
     """Write cleaned annotations, and print the command that trains on them."""
     flag = "json" if splits[0].scope == "mmdet" else "labels"
     command = []
-    with _new_folder(folder):
+    with _new_folder(folder) as filled:
         for split in splits:
-            command += [f"--{split.name}-{flag}", str(split.fixed(folder))]
+            annotations = folder / split.fixed(filled).relative_to(filled)
+            command += [f"--{split.name}-{flag}", str(annotations)]
             command += [f"--{split.name}-images", str(split.folder)]
     if flag == "labels":
         command += ["--classes", *splits[0].classes]
@@ -99,20 +100,30 @@ def _fix(splits: list[Split], folder: Path) -> None:
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, and remove it if it could not be filled.
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, which becomes ``folder`` when it is filled.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be made or filled; nothing is left of it.
     """
-    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    absent = [path for path in folder.parents if not path.exists()]
     try:
-        folder.mkdir(parents=True)
-        yield
-    except BaseException as error:
-        shutil.rmtree(absent[-1], ignore_errors=True)
-        if isinstance(error, OSError):
-            raise InputError(
-                f"--fix {folder} could not be written: {error.strerror or error}"
-            ) from error
-        raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
+            filled = Path(temporary, folder.name)
+            filled.mkdir()
+            try:
+                yield filled
+            except InputError as error:  # its message has the temporary name
+                raise InputError(
+                    str(error).replace(str(filled), str(folder))
+                ) from error
+            filled.rename(folder)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"--fix {folder} could not be written: {why}") from error
+    finally:
+        if not folder.exists():
+            with suppress(OSError):  # others may write into them
+                for path in absent:
+                    path.rmdir()
