@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .machine import Limits, Unbuilt
+from .limits import Limits
 from .refused import Refused
+from .table import Unbuilt
 
 # Truth values, numbers, and text of a fixed length. Others have pointers or fields.
 _PLAIN = re.compile(r"[|<>=]?([biufc]\d{1,2}|[SU]\d{1,4}|\?)")
