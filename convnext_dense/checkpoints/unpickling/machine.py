@@ -7,7 +7,7 @@ for buffers outside the file.
 """
 
 import struct
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +22,7 @@ from .table import Named, Table, Unbuilt
 MOST_INSTRUCTIONS = 10_000_000
 # Characters of a name, or of a number in text: int() takes quadratic time.
 LONGEST_WORD = 1000
+LONGEST_NUMBER = 255  # bytes; Python refuses to write numbers of over 4300 digits
 
 
 class Machine:
@@ -106,6 +107,13 @@ class Machine:
         """A number of ``size`` bytes."""
         return int.from_bytes(self.take(size), "little", signed=signed)
 
+    def long_number(self, size: int) -> int:
+        """A number whose size is in ``size`` bytes."""
+        length = self.number(size)
+        if length > LONGEST_NUMBER:
+            raise TooMuch(f"a number in its pickle has {length:,} bytes")
+        return self.number(length, signed=True)
+
     def line(self) -> bytes:
         """The bytes up to the end of the line, which are skipped with it."""
         end = self._data.find(b"\n", self.position)
@@ -159,14 +167,12 @@ class Machine:
     def set_items(self, items: list) -> None:
         """Set entries, given as key, value, key, ..., of the dict that is last."""
         target = self._stack[-1]
-        if not isinstance(target, dict):
+        if type(target) not in (dict, OrderedDict, defaultdict):
             raise Refused(f"setting an entry of a {type(target).__name__}")
         keys, values = items[::2], items[1::2]
         self._limits.check_keys(keys)
-        # Not target[key] = value: ConfigDict's method goes through the whole value.
-        set_item = _SET_ITEM.get(type(target), dict.__setitem__)
         for key, value in zip(keys, values, strict=True):
-            set_item(target, key, value)
+            target[key] = value
 
     def dict_of(self, items: list) -> None:
         """Make a dict of key, value, key, ..."""
@@ -256,9 +262,6 @@ class Machine:
         self.push(self._persistent(reference))
 
 
-_SET_ITEM: dict[type, Callable[[Any, Any, Any], None]] = {
-    OrderedDict: OrderedDict.__setitem__
-}
 _BOOLS = {"00": False, "01": True}  # as protocols 0 and 1 write them
 
 
@@ -310,8 +313,8 @@ _INSTRUCTIONS: dict[int, Callable[[Machine], Any]] = {
         b"J": lambda m: m.push(m.number(4, signed=True)),
         b"K": lambda m: m.push(m.number(1)),
         b"M": lambda m: m.push(m.number(2)),
-        b"\x8a": lambda m: m.push(m.number(m.number(1), signed=True)),
-        b"\x8b": lambda m: m.push(m.number(m.number(4), signed=True)),
+        b"\x8a": lambda m: m.push(m.long_number(1)),
+        b"\x8b": lambda m: m.push(m.long_number(4)),
         b"F": lambda m: m.push(float(m.word())),
         b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
         # UNICODE, SHORT_BINUNICODE, BINUNICODE, BINUNICODE8
