@@ -76,6 +76,7 @@ def main(args: argparse.Namespace) -> None:
     apply_common_arguments(args)
 
     from convnext_dense.config import options
+    from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.datasets.custom.prepare import prepare
     from convnext_dense.engine import runner
     from convnext_dense.errors import InputError
@@ -99,6 +100,7 @@ def main(args: argparse.Namespace) -> None:
             "--train-labels). For the config's data set, use --cfg-options "
             "train_cfg.max_epochs=N or train_cfg.max_iters=N"
         )
+    check_config_file(cfg)
     if not args.resume:
         _check_outputs(cfg, data)
     runner.run(cfg, "train", partial(prepare, cfg, data, args.epochs) if data else None)

@@ -18,6 +18,8 @@ from mmengine.visualization import vis_backend
 
 from convnext_dense import ConvNeXt
 from convnext_dense.commands.test import whole_files
+from convnext_dense.config.options import load_config
+from convnext_dense.config.work_dir import check_config_file
 
 from ..bad_inputs.weights import save, small_config
 from ..helpers.custom_data import write_label_maps
@@ -172,6 +174,22 @@ def test_a_new_run_does_not_replace_what_it_reads(tool, inputs):
     assert f"run/data/train.json {READ}" in done.err
     shutil.rmtree("run/data")
     assert contents(inputs) == before
+
+
+@pytest.mark.parametrize("command", [("train",), ("test", "x.pth")])
+def test_a_config_in_the_work_dir_is_kept(tool, inputs, command):
+    """mmengine writes the run's config under the same name."""
+    before = contents(inputs)
+    name, *checkpoint = command
+    for config in ("heir.py", inputs / "heir.py"):
+        done = tool(name, config, *checkpoint, "--work-dir", ".", *BIG)
+        assert done.code == 2
+        assert "would replace heir.py, which no run wrote: choose another" in done.err
+    assert contents(inputs) == before
+    # What a run wrote is replaced, as before.
+    cfg = load_config("heir.py", work_dir="run")
+    cfg.dump("run/heir.py")
+    check_config_file(cfg)
 
 
 # Command lines that write the output which is added to them.

@@ -66,6 +66,7 @@ def main(args: argparse.Namespace) -> None:
     apply_common_arguments(args)
 
     from convnext_dense.config import options
+    from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.engine.runner import run
 
     from .whole_files import WholeFilesHook
@@ -74,6 +75,7 @@ def main(args: argparse.Namespace) -> None:
         args.config, args.cfg_options, args.work_dir, args.launcher
     )
     cfg.load_from = args.checkpoint
+    check_config_file(cfg)
     _check_outputs(cfg, args.out, args.show_dir, args.overwrite)
     if args.show or args.show_dir:
         options.use_show(cfg, args.show, args.show_dir, args.wait_time)
