@@ -29,6 +29,8 @@ def check_config_file(cfg: Config) -> None:
         InputError: the work dir has a config of this name that no run wrote.
     """
     copy = Path(cfg.work_dir, Path(cfg.filename).name)
+    if copy.suffix != ".py":  # JSON and YAML have the same form, whoever writes them
+        return
     if copy.is_file() and not is_dumped(files.read_text(copy)):
         raise InputError(
             f"--work-dir {cfg.work_dir}: the run writes its config there and would "

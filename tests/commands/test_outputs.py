@@ -19,7 +19,7 @@ from mmengine.visualization import vis_backend
 from convnext_dense import ConvNeXt
 from convnext_dense.commands.test import whole_files
 from convnext_dense.config.options import load_config
-from convnext_dense.config.work_dir import check_config_file
+from convnext_dense.config.work_dir import check_config_file, is_dumped
 
 from ..bad_inputs.weights import save, small_config
 from ..helpers.custom_data import write_label_maps
@@ -190,6 +190,8 @@ def test_a_config_in_the_work_dir_is_kept(tool, inputs, command):
     cfg = load_config("heir.py", work_dir="run")
     cfg.dump("run/heir.py")
     check_config_file(cfg)
+    for config in (COCO, DET):
+        assert is_dumped(load_config(str(config)).pretty_text)
 
 
 # Command lines that write the output which is added to them.
