@@ -6,7 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from convnext_dense.checkpoints import TRUST
-from convnext_dense.config.embedded import _settings, embedded_config
+from convnext_dense.checkpoints.run_config import parse
+from convnext_dense.config.embedded import embedded_config
 from convnext_dense.config.options import image_pipeline, load_config
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
@@ -57,11 +58,11 @@ def test_values_are_what_mmengine_reads():
         **{"sets": {1, 2}},
     )
     text = text_of(Config(dict(model=values, default_scope="mmdet")))
-    assert _settings(text)["model"] == values
+    assert parse(text, dict(model=dict))["model"] == values
     assert Config.fromstring(text, ".py").model == values  # the reference
     # mmengine writes infinity as a name that it cannot read.
     text = text_of(Config(dict(model=dict(least=-float("inf"), most=float("inf")))))
-    assert _settings(text)["model"] == dict(least=-float("inf"), most=float("inf"))
+    assert parse(text, dict(model=dict))["model"] == dict(least=-float("inf"), most=float("inf"))
 
 
 def test_yapf_changes_nothing():
