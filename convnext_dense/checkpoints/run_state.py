@@ -5,6 +5,7 @@ is. What is checked here are types, ranges and sizes: a checkpoint of a run pass
 one that was damaged or made by hand ends in a message that names the value.
 """
 
+import inspect
 import itertools
 import math
 import numbers
@@ -63,11 +64,8 @@ def checked(checkpoint: Any, source: str) -> dict:
         checkpoint["message_hub"] = _message_hub(checkpoint.get("message_hub"))
         _check_optimizer(checkpoint["optimizer"], "optimizer")
         _check_schedulers(checkpoint.get("param_schedulers", []))
-        average = checkpoint.get("ema_state_dict", {})
-        for name, value in _items(average, "ema_state_dict"):
-            _require(
-                isinstance(value, Tensor), f"ema_state_dict.{name}", value, "a tensor"
-            )
+        _check_tensors(checkpoint.get("ema_state_dict", {}), "ema_state_dict")
+        _check_exact(checkpoint.get("exact_resume"))
     except _Wrong as wrong:
         raise InputError(
             f"--resume: {source} is damaged or was not written by a run: {wrong}. "
@@ -138,7 +136,7 @@ def _check_meta(meta: object) -> None:
             _is_whole(value),
             f"meta.{name}",
             value,
-            "a whole number that is not negative",
+            "a whole number, 0 or more",
         )
     seed = fields.get("seed")
     _require(
@@ -374,8 +372,8 @@ def scheduler_state(current: Mapping, saved: Mapping, name: str) -> dict:
 
 def _is_like(value: object, current: object) -> bool:
     """Whether ``value`` can take the place of ``current``."""
-    if current is None or value is None:
-        return _is_plain(value) and _is_plain(current)
+    if current is None:
+        return _is_plain(value)
     if isinstance(current, bool | str):
         return type(value) is type(current)
     if _is_number(current) or (isinstance(current, Tensor) and current.numel() == 1):
@@ -443,7 +441,8 @@ def _example(optimizer: Optimizer) -> dict:
         return {}
     parameter = torch.nn.Parameter(torch.zeros(2, 3))
     parameter.grad = torch.zeros(2, 3)
-    settings = {k: v for k, v in optimizer.defaults.items() if k != "fused"}
+    known = set(inspect.signature(type(optimizer)).parameters) - {"fused"}
+    settings = {k: v for k, v in optimizer.defaults.items() if k in known}
     try:
         twin = type(optimizer)([parameter], **settings)
         twin.step()
