@@ -8,7 +8,6 @@ import functools
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,7 +19,7 @@ from mmengine.runner import Runner, _flexible_runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
-from convnext_dense.checkpoints.unpickling import unpickle
+from convnext_dense.checkpoints.reading import read
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
 from convnext_dense.utils.distributed import on_main
@@ -192,19 +191,11 @@ def _iteration(file: Path) -> int | None:
     Raises:
         InputError: the file is damaged.
     """
-    try:
-        archive = zipfile.is_zipfile(file)
-        if archive:
-            with zipfile.ZipFile(file) as members:
-                bad = members.testzip()  # torch ignores the checksums
-            if bad:
-                raise EOFError(f"{bad} in it has changed since it was written")
-        content = unpickle(str(file), mmap=archive)
-        if not isinstance(content, dict) or not {"optimizer", "meta"} <= content.keys():
-            return None
-        iteration = content["meta"]["iter"]
-        if not isinstance(iteration, int):
-            raise TypeError(f"its iteration is a {type(iteration).__name__}")
-    except Exception as error:  # a damaged file can raise anything
-        raise InputError(f"{file} is damaged: {str(error) or repr(error)}") from error
+    content = read(file, "meta")
+    if not isinstance(content, dict) or not {"optimizer", "meta"} <= content.keys():
+        return None
+    meta = content["meta"]
+    iteration = meta.get("iter") if isinstance(meta, dict) else None
+    if not isinstance(iteration, int):
+        raise InputError(f"{file} is damaged: it does not say how far the run was")
     return iteration

@@ -62,7 +62,9 @@ def test_values_are_what_mmengine_reads():
     assert Config.fromstring(text, ".py").model == values  # the reference
     # mmengine writes infinity as a name that it cannot read.
     text = text_of(Config(dict(model=dict(least=-float("inf"), most=float("inf")))))
-    assert parse(text, dict(model=dict))["model"] == dict(least=-float("inf"), most=float("inf"))
+    assert parse(text, dict(model=dict))["model"] == dict(
+        least=-float("inf"), most=float("inf")
+    )
 
 
 def test_yapf_changes_nothing():
