@@ -6,15 +6,12 @@ one that was damaged or made by hand ends in a message that names the value.
 """
 
 import inspect
-import itertools
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 from torch.optim import Optimizer
@@ -27,7 +24,6 @@ MOST_SEED = 2**32 - 1  # of NumPy's generator
 MOST_CLASSES = 100_000
 MOST_KEPT = 100_000  # checkpoints that a run has not removed
 LONGEST_NAME = 10_000  # characters of a class name or a path
-DEEPEST = 50  # levels of lists and dicts; a run's state has 6
 _NEEDED = {"meta", "optimizer"}
 
 
@@ -35,15 +31,12 @@ class _Wrong(Exception):
     """A value of the state is wrong; the message says which, and how."""
 
 
-def checked(checkpoint: Any, source: str) -> dict:
-    """A run's checkpoint, after a check of all that mmengine resumes from.
+def checked(checkpoint: Any, source: str) -> Mapping:
+    """The checkpoint of a run, after a check of all that mmengine resumes from.
 
     Args:
         checkpoint: the content of the file.
         source: the checkpoint's name, for messages.
-
-    Returns:
-        The checkpoint; scalars that are no history are left out of its message hub.
 
     Raises:
         InputError: it is not the checkpoint of a run, or a value of its state is wrong.
@@ -55,13 +48,9 @@ def checked(checkpoint: Any, source: str) -> dict:
             f"--resume: {source} is not a checkpoint of a run: it has weights but no "
             "optimizer state. To start from its weights: --cfg-options load_from=FILE"
         )
-    checkpoint = dict(checkpoint)
     try:
-        for name, value in checkpoint.items():
-            if name not in ("state_dict", "meta"):  # texts and tensors, not nested
-                _check_depth(value, str(name))
         _check_meta(checkpoint["meta"])
-        checkpoint["message_hub"] = _message_hub(checkpoint.get("message_hub"))
+        _check_message_hub(checkpoint.get("message_hub"))
         _check_optimizer(checkpoint["optimizer"], "optimizer")
         _check_schedulers(checkpoint.get("param_schedulers", []))
         _check_tensors(checkpoint.get("ema_state_dict", {}), "ema_state_dict")
@@ -100,25 +89,6 @@ def _items(value: object, name: str) -> Iterable[tuple[str, Any]]:
     return value.items()
 
 
-def _check_depth(value: object, name: str) -> None:
-    """Check that lists and dicts are not nested so deeply that Python cannot copy them.
-
-    Each is visited once, however often it is referred to.
-    """
-    level, seen = [value], set()
-    for depth in itertools.count():
-        below: list = []
-        for item in level:
-            if isinstance(item, Mapping | list | tuple | set) and id(item) not in seen:
-                seen.add(id(item))
-                below.extend(item.values() if isinstance(item, Mapping) else item)
-        if not below:
-            return
-        if depth > DEEPEST:
-            raise _Wrong(f"{name} is nested more than {DEEPEST} levels deep")
-        level = below
-
-
 def _is_whole(value: object, most: int = MOST_ITERATIONS) -> bool:
     return type(value) is int and 0 <= value <= most
 
@@ -152,7 +122,6 @@ def _check_dataset_meta(dataset_meta: object, name: str) -> None:
     """Check class names and colours, which mmengine compares and stores."""
     if dataset_meta is None:
         return
-    _check_depth(dataset_meta, name)
     for key, value in _items(dataset_meta, name):
         if key.lower() == "classes" and value is not None:
             check_classes(value, f"{name}.{key}")
@@ -194,23 +163,11 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_NAME and "\0" not in value
 
 
-def _message_hub(hub: object) -> dict:
-    """The message hub's state, with histories of plain numbers only."""
+def _check_message_hub(hub: object) -> None:
+    """Check the message hub; the unpickler has checked its histories."""
     fields = dict(_items(hub, "message_hub"))
     for name in ("log_scalars", "runtime_info", "resumed_keys"):
         _items(fields.get(name), f"message_hub.{name}")
-    scalars = {
-        name: value
-        for name, value in fields["log_scalars"].items()
-        if isinstance(value, HistoryBuffer)
-    }
-    for name, history in scalars.items():
-        _require(
-            _is_history(history),
-            f"message_hub.log_scalars.{name}",
-            history,
-            "a history of numbers",
-        )
     for name, value in fields["runtime_info"].items():
         setting = f"message_hub.runtime_info.{name}"
         if name == "dataset_meta":
@@ -219,22 +176,6 @@ def _message_hub(hub: object) -> dict:
             # best_score_METRIC, with several metrics
             if name == beginning or name.startswith(f"{beginning}_"):
                 _require(is_right(value), setting, value, expected)
-    return {**fields, "log_scalars": scalars}
-
-
-def _is_history(history: HistoryBuffer) -> bool:
-    """Whether a buffer has the same number of values and counts, and its methods."""
-    fields = vars(history)
-    arrays = [fields.get(name) for name in ("_log_history", "_count_history")]
-    methods = fields.get("_statistics_methods", HistoryBuffer._statistics_methods)
-    return (
-        all(isinstance(a, np.ndarray) and a.ndim == 1 for a in arrays)
-        and all(a.dtype.kind in "iufb" for a in arrays)
-        and len(arrays[0]) == len(arrays[1])
-        and _is_whole(fields.get("max_length", fields.get("_max_length", 0)))
-        and isinstance(methods, Mapping)
-        and all(map(callable, methods.values()))
-    )
 
 
 def _is_plain(value: object) -> bool:
