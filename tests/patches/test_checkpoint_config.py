@@ -101,8 +101,8 @@ def test_other_settings_have_no_effect(task, tmp_path, monkeypatch):
 def test_trusted_configs_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(TRUST, "1")
-    weights = save(tmp_path, "seg", with_config(HOSTILE["an import"][0]))
-    inferencer("seg", weights)
+    code = "x = __import__('os').mkdir('MARK')"
+    inferencer("seg", save(tmp_path, "seg", with_config(lambda t: f"{code}\n{t}")))
     assert os.path.exists("MARK")
 
 
