@@ -319,6 +319,12 @@ def _is_like(value: object, current: object) -> bool:
         return type(value) is type(current)
     if _is_number(current) or (isinstance(current, Tensor) and current.numel() == 1):
         return (_is_number(value) or isinstance(value, Tensor)) and _is_plain(value)
+    if isinstance(current, Mapping):
+        return (
+            isinstance(value, Mapping)
+            and value.keys() == current.keys()
+            and all(_is_like(value[key], current[key]) for key in current)
+        )
     if isinstance(current, list | tuple):
         if not isinstance(value, list | tuple):
             return False
@@ -347,6 +353,8 @@ def check_optimizers(wrapper: Any, source: str) -> None:
         return
     for group in optimizer.param_groups:
         for name, default in optimizer.defaults.items():
+            if name not in group and not _is_torchs(optimizer):
+                continue
             if name not in group or not _is_like(group[name], default):
                 raise InputError(
                     f"--resume: {source} is damaged or was not written by a run: "
@@ -373,12 +381,16 @@ def check_optimizers(wrapper: Any, source: str) -> None:
                 )
 
 
+def _is_torchs(optimizer: Optimizer) -> bool:
+    return type(optimizer).__module__.startswith("torch.optim")
+
+
 def _example(optimizer: Optimizer) -> dict:
     """The state of one parameter (2, 3) after a step of one of torch's optimizers.
 
     It is empty for an optimizer of another library.
     """
-    if not type(optimizer).__module__.startswith("torch.optim"):
+    if not _is_torchs(optimizer):
         return {}
     parameter = torch.nn.Parameter(torch.zeros(2, 3))
     parameter.grad = torch.zeros(2, 3)

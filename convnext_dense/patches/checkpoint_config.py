@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
 from torch import distributed, nn
 
@@ -78,6 +78,13 @@ def _resuming(plain: Callable) -> Callable:
                 plain(self, filename, *args, **kwargs)
             wrapper = getattr(self, "strategy", self).optim_wrapper
             run_state.check_optimizers(wrapper, filename)
+            loop = self.train_loop
+            if isinstance(loop, IterBasedTrainLoop) and loop.iter > loop.max_iters:
+                # mmengine would go through all data of the iterations before.
+                raise InputError(
+                    f"--resume: {filename} is of iteration {loop.iter}, and this run "
+                    f"ends at iteration {loop.max_iters}: raise train_cfg.max_iters"
+                )
         except _NOT_ITS_FAULT:
             raise
         except Exception as error:  # other state can make mmengine raise anything

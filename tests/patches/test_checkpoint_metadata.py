@@ -108,6 +108,15 @@ def test_a_scheduler_keeps_its_methods(run):
     assert isinstance(scheduler.optimizer, OptimWrapper)
 
 
+def test_an_iteration_after_the_end(run):
+    """mmengine would go through the data of all iterations before."""
+    altered(run, ("meta/iter", 2**50))
+    with pytest.raises(
+        InputError, match=r"ends at iteration 3: raise train_cfg\.max_it"
+    ):
+        resume(run, epochs=3, by_epoch=False)
+
+
 def hub(name, value):
     return f"message_hub/runtime_info/{name}", value
 
