@@ -80,10 +80,9 @@ def _is_short(value: object) -> bool:
     return value is None or isinstance(value, float)
 
 
-def _items(value: object, name: str) -> Iterable[tuple[str, Any]]:
+def _items(value: Any, name: str) -> Iterable[tuple[str, Any]]:
     """The items of a dict with texts as keys."""
     _require(isinstance(value, Mapping), name, value, "a dict")
-    assert isinstance(value, Mapping)
     for key in value:
         _require(isinstance(key, str), f"a key of {name}", key, "text")
     return value.items()
@@ -198,7 +197,7 @@ def _check_optimizer(state: object, name: str) -> None:
                 raise _Wrong(f"{name} has no param_groups")
             _check_optimizer(value, f"{name}.{key}")
         return
-    groups, states = fields["param_groups"], fields.get("state")
+    groups, states = fields["param_groups"], fields.get("state", {})
     _require(isinstance(groups, list | tuple), f"{name}.param_groups", groups, "a list")
     for group in groups:
         settings = dict(_items(group, f"an entry of {name}.param_groups"))
@@ -244,7 +243,7 @@ def _check_exact(state: object) -> None:
         return
     fields = dict(_items(state, "exact_resume"))
     for name, least in (("samples", 0), ("batch", 1), ("seed", 0), ("sampler_seed", 0)):
-        value = fields.get(name)
+        value: Any = fields.get(name)
         right = _is_whole(value) and value >= least
         if name == "sampler_seed":
             right = right or value is None
@@ -254,7 +253,7 @@ def _check_exact(state: object) -> None:
     value = fields.get("validated")
     _require(isinstance(value, bool), "exact_resume.validated", value, "True or False")
     _check_tensors(fields.get("gradients"), "exact_resume.gradients")
-    states = fields.get("random_states")
+    states: Any = fields.get("random_states")
     _require(isinstance(states, list), "exact_resume.random_states", states, "a list")
     for generators in states:
         names = dict(_items(generators, "an entry of exact_resume.random_states"))
@@ -268,7 +267,7 @@ def _check_exact(state: object) -> None:
         _require(right, "exact_resume.random_states", states, "states of generators")
 
 
-def _check_schedulers(schedulers: object) -> None:
+def _check_schedulers(schedulers: Any) -> None:
     """Check the schedulers' states: one list, or a list for each optimizer."""
     lists = (
         dict(_items(schedulers, "param_schedulers"))

@@ -8,17 +8,21 @@ from typing import Any, TextIO
 import yaml
 from mmengine.fileio.handlers.yaml_handler import YamlHandler
 
-_Safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the former is written in C
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # PyYAML without its C library
+    from yaml import SafeLoader  # type: ignore[assignment]
 
 
-class _Loader(_Safe):
+class _Loader(SafeLoader):
     """Reads plain values, and the tuples that mmengine writes."""
 
 
-_Loader.add_constructor(
-    "tag:yaml.org,2002:python/tuple",
-    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
-)
+def _tuple(loader: _Loader, node: Any) -> tuple:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def read_as_data() -> None:

@@ -111,9 +111,7 @@ def test_a_scheduler_keeps_its_methods(run):
 def test_an_iteration_after_the_end(run):
     """mmengine would go through the data of all iterations before."""
     altered(run, ("meta/iter", 2**50))
-    with pytest.raises(
-        InputError, match=r"ends at iteration 3: raise train_cfg\.max_it"
-    ):
+    with pytest.raises(InputError, match=r"ends at iteration 3: raise train_cfg"):
         resume(run, epochs=3, by_epoch=False)
 
 
