@@ -50,7 +50,7 @@ class Rising(BaseMetric):
         return dict(acc=Rising.score)
 
 
-def toy_runner(work_dir, epochs=1, by_epoch=True, hooks=(), **more):
+def toy_runner(work_dir, epochs=1, by_epoch=True, hooks=(), runner_type=Runner, **more):
     """A runner of ``Line``, with a checkpoint and a validation after each epoch."""
     loader = dict(
         batch_size=2,
@@ -82,7 +82,7 @@ def toy_runner(work_dir, epochs=1, by_epoch=True, hooks=(), **more):
         experiment_name=f"toy_{toy_runner.number}",
     )
     toy_runner.number += 1
-    return Runner(**{**settings, **more})
+    return runner_type(**{**settings, **more})
 
 
 toy_runner.number = 0
@@ -131,7 +131,7 @@ WRONG_STATE = [
     ("meta/epoch", 1.5, "meta.epoch is 1.5"),
     ("meta/epoch", True, "meta.epoch is True"),
     ("meta/iter", -3, "meta.iter is -3"),
-    ("meta/iter", 10**4000, "meta.iter is a int"),
+    ("meta/iter", 2**60, "meta.iter is 1152921504606846976, not a whole"),
     ("meta/iter", float("nan"), "meta.iter is nan"),
     ("meta/iter", torch.tensor(3), "meta.iter is a Tensor"),
     ("meta/seed", 2**40, "meta.seed is 1099511627776, not a whole number from 0"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper
+from mmengine.runner._flexible_runner import FlexibleRunner
 from mmengine.utils import ManagerMixin
 
 import convnext_dense  # noqa: F401 (makes the changes)
@@ -75,6 +76,16 @@ def test_the_config_in_it_is_not_run(run, text):
     altered(run, ("meta/config", text))
     assert resume(run)[0].epoch == 2
     assert not os.path.exists("MARK")
+
+
+def test_mmengines_other_runner_does_not_run_it_either(run):
+    altered(run, ("meta/config", CODE))
+    assert resume(run, runner_type=FlexibleRunner)[0].epoch == 2
+    assert not os.path.exists("MARK")
+    forget_instances(ManagerMixin)
+    file = altered(run, ("meta/iter", "x"))
+    with pytest.raises(InputError, match="iter is 'x', not a whole number"):
+        resume(run, file, runner_type=FlexibleRunner)
 
 
 def test_the_number_of_gpus_is_still_compared(run):
