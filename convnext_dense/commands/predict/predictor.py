@@ -23,9 +23,10 @@ from convnext_dense.config.options import image_pipeline, load_config, use_optio
 from convnext_dense.config.sections import dataset_configs
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
+from convnext_dense.utils.image_content import TOO_LITTLE_MEMORY
 from convnext_dense.utils.images import too_long
 
-from .decoding import check_image
+from .decoding import check_file
 
 
 class OutOfMemory(InputError):
@@ -102,11 +103,13 @@ class Predictor:
             InputError: the file is damaged or not an image.
             Exception: any, from the config's pipeline.
         """
-        check_image(path)
+        check_file(path)
         inputs = dict(img_path=str(path), img_id=number)
         try:
             inputs = self._loader(inputs)
         except (AssertionError, cv2.error) as error:
+            if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+                raise InputError(TOO_LITTLE_MEMORY) from error
             raise InputError("it cannot be decoded as an image") from error
         return self._prepare(inputs)
 
