@@ -15,6 +15,7 @@ from . import (
     checkpoint_saving,
     mmcv_ops,
     mmseg_resize,
+    regular_files,
 )
 
 AT_IMPORT = "always"
@@ -109,6 +110,17 @@ PATCHES = (
         why="--resume takes the newest checkpoint that is complete.",
         versions="all versions",
         install=checkpoint_finding.resume_from_newest_complete,
+    ),
+    Patch(
+        names=(
+            "mmengine.fileio.backends.local_backend.LocalBackend.get",
+            "mmengine.fileio.backends.local_backend.LocalBackend.get_text",
+        ),
+        library="mmengine",
+        why="A pipe or a device among the images is an error. mmengine waits for it "
+        "for ever.",
+        versions="all versions",
+        install=regular_files.read_regular_files_only,
     ),
     Patch(
         names=("mmseg.models.utils.resize",),

@@ -37,6 +37,7 @@ JPEG_FORMATS = ("JPEG", "MPO")  # Pillow calls a JPEG with several images MPO
 MOST_PIXELS = 178_956_970
 DECODING = 8  # bytes of memory for each pixel: RGBA, and the pixels as OpenCV has them
 
+ALWAYS_FREE = 64_000_000  # bytes
 LARGE = 32_000_000  # pixels
 _turn = threading.Lock()
 TOO_LITTLE_MEMORY = "the memory is too small for it: cut it into tiles"
@@ -118,7 +119,8 @@ def check_size(width: int, height: int, bytes_per_pixel: int = DECODING) -> None
     """
     if width * height > MOST_PIXELS:
         raise InputError(_too_many(f"{width} x {height} pixels"))
-    needed, free = width * height * bytes_per_pixel, free_memory()
+    needed = width * height * bytes_per_pixel
+    free = free_memory() if needed > ALWAYS_FREE else None
     if free is not None and needed > free:
         raise InputError(
             f"{width} x {height} pixels need {needed / GB:.1f} GB of memory, and "

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from convnext_dense.errors import InputError
+from convnext_dense.reports.drawing import DRAWING
 from convnext_dense.utils import files
 from convnext_dense.utils.image_content import (
     UnknownFormatError,
@@ -22,9 +23,6 @@ from convnext_dense.utils.memory import at_most
 FRAMES_PER_SECOND = 25.0  # for videos whose file does not state it
 # The share of the stated frames that may be missing: some files only estimate them.
 MISSING = 0.1
-# Bytes of memory for each pixel of an image: decoded, as a tensor, and drawn, which
-# takes 135 to 145 (measured, 5000 x 5000 pixels).
-PREDICTING = 150
 LONGEST_SIDE = 65_500  # pixels of a JPEG; the drawing is one
 
 # A playlist, a list of files or the description of a network stream may have any
@@ -70,7 +68,7 @@ def check_file(path: Path) -> None:
 
 def _check_prediction(width: int, height: int) -> None:
     """Check that an image can be predicted and drawn; an InputError if not."""
-    check_size(width, height, PREDICTING)
+    check_size(width, height, DRAWING)
     if max(width, height) > LONGEST_SIDE:
         raise InputError(
             f"{width} x {height} pixels, and a JPEG has at most {LONGEST_SIDE:,} on "
@@ -94,7 +92,7 @@ class Video:
         with unnamed(path):
             files.require_regular(path)
         check_name(path)
-        self._capture = _capture(path)
+        self._capture = open_video(path)
         if not self._capture.isOpened():
             raise InputError("it cannot be decoded as a video")
         width = self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)
@@ -141,7 +139,7 @@ def check_name(path: Path) -> None:
         ) from error
 
 
-def _capture(path: Path) -> cv2.VideoCapture:
+def open_video(path: Path) -> cv2.VideoCapture:
     """Open a local video with FFmpeg, and nothing that it names.
 
     Other backends of OpenCV take names such as 'clip%02d.mp4' for those of images.
