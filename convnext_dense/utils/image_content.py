@@ -101,10 +101,20 @@ def open_image(content: bytes) -> PIL.Image.Image:
         pixels = f"{int(number[0]):,} pixels" if number else str(error)
         raise InputError(_too_many(pixels)) from error
     check_size(*image.size)
-    for name in ("exif", "mp"):
-        if isinstance(tags := image.info.get(name), bytes):
-            check_tags(tags.removeprefix(b"Exif\0\0"))
+    check_exif(image)
     return image
+
+
+def check_exif(image: PIL.Image.Image) -> None:
+    """Check the tags in the EXIF data of an opened image.
+
+    A PNG must be loaded first, whose EXIF data may follow the pixels.
+
+    Raises:
+        InputError: as ``check_tags``.
+    """
+    if isinstance(tags := image.info.get("exif"), bytes):
+        check_tags(tags.removeprefix(b"Exif\0\0"))
 
 
 def check_size(width: int, height: int, bytes_per_pixel: int = DECODING) -> None:

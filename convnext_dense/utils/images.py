@@ -20,6 +20,7 @@ from . import files
 from .image_content import (
     JPEG_FORMATS,
     TOO_LITTLE_MEMORY,
+    check_exif,
     check_image,
     decode,
     in_turn,
@@ -156,9 +157,12 @@ def _read_image(path: Path) -> ImageFile:
             return ImageFile("empty file")
         digest = hashlib.blake2b(content, digest_size=16).digest()
         with open_image(content) as image:
-            orientation = image.getexif().get(ORIENTATION, 1)
             stored = image.size
             with in_turn(*stored):
+                if image.format == "PNG":
+                    image.load()
+                    check_exif(image)
+                orientation = image.getexif().get(ORIENTATION, 1)
                 if image.format in JPEG_FORMATS:
                     check_jpeg(image, content)
                 else:

@@ -9,15 +9,16 @@ import numpy as np
 import PIL.Image
 
 
-def png(width, height, *chunks, pixels=b"", bits=8, colors=2):
+def png(width, height, *chunks, pixels=b"", bits=8, colors=2, after=()):
     """A PNG of any size in its header.
 
     Args:
         chunks: more chunks before the pixels, pairs of a name and a body.
         pixels: the rows, uncompressed.
+        after: chunks behind the pixels.
     """
     header = struct.pack(">IIBBBBB", width, height, bits, colors, 0, 0, 0)
-    body = (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")
+    body = (b"IDAT", zlib.compress(pixels)), *after, (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body))
         + name

@@ -134,6 +134,13 @@ def test_good_images_are_read(name, tmp_path):
     assert read_rgb(file).shape == (48, 64, 3)
 
 
+def test_tags_behind_the_pixels(tmp_path):
+    file = tmp_path / "x.png"
+    file.write_bytes(png(64, 48, pixels=ROWS, after=[(b"eXIf", tiff_tags(20_000))]))
+    (read,) = read_images([file], "").values()
+    assert "its tags refer to" in str(read.error)
+
+
 def test_floats_in_colour(tmp_path):
     """OpenCV reads this TIFF, and Pillow does not."""
     done, content = cv2.imencode(".tiff", np.ones((48, 64, 3), np.float32))
