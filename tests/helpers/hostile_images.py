@@ -99,7 +99,8 @@ def with_segments(*bodies, marker=0xE1):
 
 def video(file, frames=12, codec="mp4v", side=64):
     """Write a video of grey frames, and return the file."""
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), 5, (side, side))
+    codec_number = cv2.VideoWriter.fourcc(*codec)
+    writer = cv2.VideoWriter(str(file), codec_number, 25, (side, side))
     for number in range(frames):
         writer.write(np.full((side, side, 3), 10 * number, np.uint8))
     writer.release()
