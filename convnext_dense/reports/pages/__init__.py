@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def _shown(value: object) -> object:
-    """A value of a template; of a text the characters that do not show, escaped.
+    """A value of a template; in text and paths, what does not show is escaped.
 
     Names may have lone surrogates, which no file can hold, and characters that turn
     the direction of the text around them.
     """
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if isinstance(value, Markup) or not isinstance(value, str | os.PathLike):
         return value
-    return "\n".join(printable(line, len(line)) for line in value.split("\n"))
+    return "\n".join(printable(line, len(line)) for line in str(value).split("\n"))
 
 
 _templates = jinja2.Environment(
