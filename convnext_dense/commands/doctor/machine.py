@@ -10,8 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from convnext_dense.utils.memory import free_memory
-
+from ...utils.memory import free_memory
 from . import remedies
 from .finding import ERROR, INFO, OK, WARNING, Finding
 
