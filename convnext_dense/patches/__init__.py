@@ -13,6 +13,7 @@ from . import (
     checkpoint_finding,
     checkpoint_loading,
     checkpoint_saving,
+    log_lines,
     mmcv_ops,
     mmseg_resize,
     regular_files,
@@ -121,6 +122,14 @@ PATCHES = (
         "for ever.",
         versions="all versions",
         install=regular_files.read_regular_files_only,
+    ),
+    Patch(
+        names=("mmengine.logging.logger.MMFormatter.format",),
+        library="mmengine",
+        why="Control characters in log lines are written out, since names of tensors "
+        "and classes are from files.",
+        versions="all versions",
+        install=log_lines.write_out_control_characters,
     ),
     Patch(
         names=("mmseg.models.utils.resize",),

@@ -113,7 +113,7 @@ def predict_files(
             f"{len(work.failures)} of {len(sources)} files could not be predicted:"
             f"{failures}\nThe results of the others are in {out}"
         )
-    print_log(f"files predicted: {work.done}, in {printable(str(out))}", "current")
+    print_log(f"files predicted: {work.done}, in {out}", "current")
 
 
 class _Work:
