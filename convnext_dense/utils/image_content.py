@@ -42,6 +42,11 @@ LARGE = 32_000_000  # pixels
 _turn = threading.Lock()
 TOO_LITTLE_MEMORY = "the memory is too small for it: cut it into tiles"
 
+# OpenCV 4.12 crashes the process at a damaged animated PNG. OpenCV 5.0 does not, and
+# before 4.11 it read the first image only.
+ANIMATED_PNG_CRASHES = (4, 11) <= tuple(map(int, cv2.__version__.split(".")[:2])) < (5,)
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 MOST_SCANS = 100  # of a progressive JPEG; encoders write about ten
 # Bytes that the tags of a file refer to together, in multiples of the file's size.
 # Valid tags refer to different bytes.
@@ -86,6 +91,8 @@ def open_image(content: bytes) -> PIL.Image.Image:
     """
     if content.startswith(b"\xff\xd8"):
         _check_jpeg_markers(content)
+    if ANIMATED_PNG_CRASHES and content.startswith(_PNG) and _is_animated(content):
+        raise InputError("it is an animated PNG: save one of its images as a PNG")
     check_tags(content)
     PIL.Image.init()  # else Pillow fails at a format that this build does not have
     formats = [name for name in FORMATS if name in PIL.Image.OPEN]
@@ -212,6 +219,16 @@ def opencv_reads(image_format: str) -> bool:
     sample = io.BytesIO()
     PIL.Image.new("RGB", (16, 16)).save(sample, image_format)
     return decode(sample.getvalue(), cv2.IMREAD_COLOR) is not None
+
+
+def _is_animated(content: bytes) -> bool:
+    """Whether a PNG has one of the chunks of an animation, at any place."""
+    place = len(_PNG)
+    while place + 8 <= len(content):
+        if content[place + 4 : place + 8] in (b"acTL", b"fcTL", b"fdAT"):
+            return True
+        place += 12 + int.from_bytes(content[place : place + 4], "big")
+    return False
 
 
 def _check_jpeg_markers(content: bytes) -> None:

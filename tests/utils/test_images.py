@@ -141,6 +141,34 @@ def test_tags_behind_the_pixels(tmp_path):
     assert "its tags refer to" in str(read.error)
 
 
+def animated(damage=False):
+    """A PNG of three frames; if damaged, with rows of an unknown filter."""
+    frames = [PIL.Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
+    file = io.BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames, default_image=True)
+    content = file.getvalue()
+    if not damage:
+        return content
+    at = content.index(b"fdAT")
+    rows = b"\0\0\0\1" + zlib.compress((b"\x09" + bytes(192)) * 48)
+    size = struct.unpack(">I", content[at - 4 : at])[0]
+    crc = struct.pack(">I", zlib.crc32(b"fdAT" + rows))
+    chunk = struct.pack(">I", len(rows)) + b"fdAT" + rows + crc
+    return content[: at - 4] + chunk + content[at + size + 8 :]
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_animated_png(tmp_path, damage):
+    """OpenCV 4.12 crashes the process at the damaged one."""
+    file = tmp_path / "x.png"
+    file.write_bytes(animated(damage))
+    if image_content.ANIMATED_PNG_CRASHES:
+        with pytest.raises(InputError, match="it is an animated PNG: save one"):
+            read_rgb(file)
+    elif not damage:
+        assert read_rgb(file).shape == (48, 64, 3)
+
+
 def test_floats_in_colour(tmp_path):
     """OpenCV reads this TIFF, and Pillow does not."""
     done, content = cv2.imencode(".tiff", np.ones((48, 64, 3), np.float32))
