@@ -42,9 +42,9 @@ LARGE = 32_000_000  # pixels
 _turn = threading.Lock()
 TOO_LITTLE_MEMORY = "the memory is too small for it: cut it into tiles"
 
-# OpenCV 4.12 crashes the process at a damaged animated PNG. OpenCV 5.0 does not, and
-# before 4.11 it read the first image only.
-ANIMATED_PNG_CRASHES = (4, 11) <= tuple(map(int, cv2.__version__.split(".")[:2])) < (5,)
+# OpenCV 4.12 and 5.0 crash the process at a damaged animated PNG. Before 4.11 OpenCV
+# read the first image only.
+ANIMATED_PNG_CRASHES = tuple(map(int, cv2.__version__.split(".")[:2])) >= (4, 11)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 MOST_SCANS = 100  # of a progressive JPEG; encoders write about ten

@@ -84,6 +84,13 @@ def huge(side):
     return content(png(side, side))
 
 
+def animation(file):
+    """Write a PNG of two frames."""
+    frame = Image.new("RGB", (WIDTH, HEIGHT))
+    other = Image.new("RGB", (WIDTH, HEIGHT), "red")
+    frame.save(file, "PNG", save_all=True, append_images=[other])
+
+
 def floats(file):
     """Write a TIFF of floats."""
     pixels = np.ones((HEIGHT, WIDTH), np.float32)
@@ -185,6 +192,7 @@ CASES = [
         "it is damaged: its end is missing",
     ),
     predict("a PNG cut short", "x.png", then(photograph, cut), "it cannot be decoded"),
+    predict("an animated PNG", "x.png", animation, "it is an animated PNG: save one"),
     predict("an empty file", "x.jpg", content(""), "it is empty"),
     predict("text named .jpg", "x.jpg", TEXT, "it cannot be decoded as an image"),
     predict(

@@ -159,7 +159,7 @@ def animated(damage=False):
 
 @pytest.mark.parametrize("damage", [False, True])
 def test_animated_png(tmp_path, damage):
-    """OpenCV 4.12 crashes the process at the damaged one."""
+    """OpenCV 4.12 and 5.0 crash the process at the damaged one."""
     file = tmp_path / "x.png"
     file.write_bytes(animated(damage))
     if image_content.ANIMATED_PNG_CRASHES:
