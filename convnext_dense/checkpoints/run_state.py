@@ -291,14 +291,14 @@ def scheduler_state(current: Mapping, saved: Mapping, name: str) -> dict:
         name: of the scheduler, for messages.
 
     Returns:
-        Values for attributes that the scheduler has, except its optimizer.
+        Values for attributes that the scheduler has, except its optimizer and methods.
 
     Raises:
         InputError: a value is of another type than the scheduler's.
     """
     state = {}
     for key, value in saved.items():
-        if key not in current or key == "optimizer":
+        if key not in current or key == "optimizer" or callable(current[key]):
             continue
         if not _is_like(value, current[key]):
             raise InputError(

@@ -151,7 +151,9 @@ def last_saved(folder: Path, out_dirs: tuple[Path, ...] = ()) -> Path | None:
     if not name or name in (".", "..") or "\0" in recorded:
         return None
     paths = [parent / name for parent in (folder, *out_dirs)]
-    own = [path for path in paths if path.exists() and _is_own(path, path.parent)]
+    own = [
+        path for path in paths if os.path.lexists(path) and _is_own(path, path.parent)
+    ]
     outside = Path(recorded)
     if os.path.lexists(outside) and not any(
         outside.parent.resolve() == path.parent.resolve() for path in paths

@@ -17,7 +17,7 @@ from convnext_dense.errors import printable
 def write_out_control_characters() -> None:
     """Make mmengine's loggers write control characters as ``\\x1b`` and the like."""
     if not hasattr(MMFormatter.format, "__wrapped__"):  # not installed yet
-        MMFormatter.format = _printing(MMFormatter.format)  # type: ignore[method-assign]
+        MMFormatter.format = _printing(MMFormatter.format)
 
 
 def _printing(plain: Callable[[MMFormatter, LogRecord], str]) -> Callable:

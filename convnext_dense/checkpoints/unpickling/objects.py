@@ -135,19 +135,12 @@ def _bytearray(limits: Limits, *arguments: Any) -> bytearray:
     raise Refused("builtins.bytearray of a number")
 
 
-def _method_name(owner: Any, name: Any) -> Named:
-    # HistoryBuffer pickles its statistics as getattr(HistoryBuffer, 'mean').
-    owner_name = owner.name if isinstance(owner, Named) else type(owner).__name__
-    if not owner_name.endswith(".HistoryBuffer") or name not in _STATISTICS:
-        raise Refused(f"builtins.getattr({owner_name}, {name!r:.40})")
-    return Named(f"{owner_name}.{name}")
-
-
-_STATISTICS = frozenset(
-    name
-    for name, value in vars(HistoryBuffer).items()
-    if callable(value) and not name.startswith("_")
-)
+def _method_name(owner: Any, name: Any) -> str:
+    """``getattr`` of a class and a method, by which protocol 2 writes a method."""
+    full = f"{getattr(owner, 'name', type(owner).__name__)}.{name!s:.80}"
+    if full not in _METHODS:
+        raise Refused(f"builtins.getattr of {full}")
+    return full
 
 
 def _plain(name: str, factory: Callable) -> Callable:
@@ -241,12 +234,21 @@ _CALLS: dict[str, Callable[..., Any]] = {
         *arguments
     ),
 }
-# Named as arguments of the calls above, or as a HistoryBuffer's statistics.
-_NAMED = {
-    "numpy.ndarray",
-    *_FACTORIES,
-    *(f"mmengine.logging.history_buffer.HistoryBuffer.{name}" for name in _STATISTICS),
+_HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
+_ONE_CYCLE = "mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler"
+# Methods that objects of mmengine have as attributes. The result has their names: it is
+# the object in the running program that has the methods.
+_METHODS = {
+    *(
+        f"{_HISTORY}.{name}"
+        for name, value in vars(HistoryBuffer).items()
+        if callable(value) and not name.startswith("_")
+    ),
+    f"{_ONE_CYCLE}._annealing_cos",
+    f"{_ONE_CYCLE}._annealing_linear",
 }
+# Named as arguments of the calls above.
+_NAMED = {"numpy.ndarray", _ONE_CYCLE, *filter(None, _FACTORIES)}
 
 # Classes of batches: objects with attributes.
 _SAMPLES = (
@@ -283,6 +285,8 @@ class CheckpointTable:
                 name = new + name.removeprefix(old)
         if name in tensors.DTYPES:
             return tensors.DTYPES[name]
+        if name in _METHODS:
+            return name
         if name in self._calls or name in _NAMED or tensors.storage_dtype(name):
             return Named(name)
         raise Refused(printable(name, 200))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
 
 from convnext_dense.errors import InputError
+from convnext_dense.utils.files import read_bytes
+from convnext_dense.utils.image_content import in_turn, open_image
 from convnext_dense.utils.text import few
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # formats that keep every value
@@ -133,8 +134,9 @@ def read_label_map(
 
     Raises:
         NotALabelMap: the file has colours, and there are no ``colors``.
+        InputError: it is not a regular file, not an image, or too large.
     """
-    with PIL.Image.open(file) as image:
+    with open_image(read_bytes(file)) as image, in_turn(*image.size):
         image.load()
         if colors is not None:
             labels = _by_color(np.asarray(image.convert("RGB"), np.int32), colors)
@@ -167,7 +169,7 @@ def _by_color(rgb: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
 
 def unknown_colors(file: Path, colors: Sequence[Sequence[int]]) -> str:
     """The first colours of a label map that are not in the colour map, as text."""
-    with PIL.Image.open(file) as image:
+    with open_image(read_bytes(file)) as image:
         counted = image.convert("RGB").getcolors(2**24)
     known = {tuple(row[:3]) for row in colors}
     # Pillow returns None beyond so many colours; 2^24 is all there are.

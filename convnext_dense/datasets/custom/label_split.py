@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from mmengine.structures import PixelData
 
 from convnext_dense.utils import files
-from convnext_dense.utils.images import read_rgb
+from convnext_dense.utils.images import read_rgb, write_image
 
 from .exif import turn_map
 from .label_maps import IGNORED, read_label_map
@@ -98,10 +97,7 @@ class LabelSplit:
         for i, (image, _) in enumerate(self.pairs):
             file = (folder / image).with_suffix(".png")
             file.parent.mkdir(parents=True, exist_ok=True)
-            with files.whole(file) as partial:
-                # Not cv2.imwrite: it does not say whether it failed.
-                _, content = cv2.imencode(".png", self._label_map(i))
-                partial.write_bytes(content.tobytes())
+            write_image(file, self._label_map(i))
         return folder
 
     def _label_map(self, index: int) -> np.ndarray:
