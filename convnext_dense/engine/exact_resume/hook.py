@@ -25,7 +25,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
 from convnext_dense.errors import STOPPED
-from convnext_dense.utils import files
+from convnext_dense.utils import files, partials
 from convnext_dense.utils.distributed import bare
 
 from . import random_states
@@ -152,7 +152,7 @@ class ExactResumeHook(Hook):
         state = None
         if self._exact:
             if is_main_process():
-                files.remove_partials(Path(runner.work_dir))
+                partials.remove_left(Path(runner.work_dir))
             state, self._resumed = self._resumed, None
             self._restore(runner, state)
         self._request.listen()
