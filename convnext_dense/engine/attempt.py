@@ -106,7 +106,8 @@ def _written(cfg: Config, mode: str, log_folders: set[Path]) -> set[Path]:
     if cfg.filename and not training_now:  # it may have written the same file
         written.add(work_dir / Path(cfg.filename).name)
     if mode == "train":
-        written.add(work_dir / "data")  # splits of custom data
+        # Splits of custom data; the checkpoint from which to resume.
+        written |= {work_dir / "data", work_dir / "last_checkpoint"}
     return written - {work_dir}
 
 
