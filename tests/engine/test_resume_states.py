@@ -128,6 +128,8 @@ def test_a_bad_position(name, value):
         checked.position(dict(meta=meta))
     with pytest.raises(InputError, match=r"meta\.epoch"):
         checked.position(dict(meta=[1]))
+    with pytest.raises(InputError, match=r"meta\.seed"):
+        checked.position(dict(meta=dict(epoch=1, iter=3, seed="x")))
 
 
 # The optimizer
@@ -223,6 +225,23 @@ def test_a_damaged_optimizer_state(change):
     with pytest.raises(InputError, match="--resume"):
         check(damaged(change))
     check(damaged(lambda *_: None))
+
+
+class Schedule:
+    def state_dict(self):
+        return dict(last_step=3, end=None, name="x")
+
+
+@pytest.mark.parametrize(
+    "saved", ["xyz", {}, [1], [dict(last_step="x")], [dict(name=1)], [dict(), 1]]
+)
+def test_bad_schedules(saved):
+    runner = Runner(torch.optim.AdamW(MODEL.parameters()))
+    runner.param_schedulers = [Schedule()]
+    with pytest.raises(InputError, match="is no state of schedules"):
+        checked.schedules(saved, runner)
+    for good in (None, [], [dict(last_step=2.0, end=5)], [{}, {}]):
+        checked.schedules(good, runner)
 
 
 # The config

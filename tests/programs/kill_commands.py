@@ -69,18 +69,21 @@ class Command(NamedTuple):
         arguments: of the command, in a folder that ``inputs`` has filled.
         varying: names of outputs, or parts of them, whose content differs between any
             two runs, such as logs.
+        asks_for_new: folders that must not exist, as the command's message says; they
+            are removed before it runs again.
         slow: whether to leave it out unless it is named.
     """
 
     arguments: list
     varying: tuple[str, ...] = ()
+    asks_for_new: tuple[str, ...] = ()
     slow: bool = False
 
 
 COMMANDS = {
     "convert_checkpoint": Command(["x.pth", "y.safetensors", "--to", "timm"]),
     "inspect_data": Command(
-        [*_SPLITS, "--fix", "clean", "--html", "page.html"], ("page.html",)
+        [*_SPLITS, "--fix", "clean", "--html", "page.html"], ("page.html",), ("clean",)
     ),
     "predict": Command(["x.pth", _IMAGES.format("val"), "--out", "out"]),
     "test": Command(
@@ -90,7 +93,9 @@ COMMANDS = {
         ["old", "--checkpoint", "x.pth", "--out", "report.html"], ("report.html",)
     ),
     "train": Command(["c.py", *_SPLITS, "--work-dir", "run", *_QUICK], ("run/",)),
-    "export": Command(["c.py", "--backbone", "--out", "net.pt2"], ("net.pt2",), True),
+    "export": Command(
+        ["c.py", "--backbone", "--out", "net.pt2"], ("net.pt2",), slow=True
+    ),
 }
 
 
@@ -217,6 +222,8 @@ def attempt(name, start, folder, whole, **kill):
     code, _ = run(name, folder, **kill)
     wrong = [] if code in (-9, 0) else [f"exit code {code}"]
     wrong += problems(name, folder, before, whole, killed=True)
+    for path in COMMANDS[name].asks_for_new:
+        shutil.rmtree(folder / path, ignore_errors=True)
     code, _ = run(name, folder)
     if code:
         log = folder.with_suffix(".log").read_text()
@@ -246,7 +253,8 @@ def main():
     gc.freeze()
     chosen = args.commands or [n for n, c in COMMANDS.items() if not c.slow]
     for number, name in enumerate(chosen):
-        reference = top / name
+        # Every run is in the folder of the same name, which some outputs contain.
+        reference = top / "work"
         shutil.copytree(start, reference)
         began = time.time()
         code, changes = run(name, reference)
@@ -254,14 +262,15 @@ def main():
         if code:
             sys.exit(reference.with_suffix(".log").read_text())
         whole = look(reference)
+        shutil.rmtree(reference)
         kills = [
             dict(kill_before=n)
             for n in range(1 + number % args.every, changes + 1, args.every)
         ]
         kills += [dict(seconds=draw.uniform(0, seconds)) for _ in range(args.random)]
         good = 0
-        for turn, kill in enumerate(kills):
-            wrong = attempt(name, start, top / f"{name}_{turn}", whole, **kill)
+        for kill in kills:
+            wrong = attempt(name, start, reference, whole, **kill)
             good += not wrong
             if wrong:
                 failed = True

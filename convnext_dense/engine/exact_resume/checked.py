@@ -36,7 +36,7 @@ _ANOTHER_RUN = (
 
 
 def position(checkpoint: Mapping) -> None:
-    """Check the epoch and the iteration of a checkpoint.
+    """Check the epoch, the iteration and the seed of a checkpoint.
 
     Raises:
         InputError: they are not whole numbers from 0 on.
@@ -49,6 +49,11 @@ def position(checkpoint: Mapping) -> None:
                 f"--resume: meta.{name} of the checkpoint is {_shown(value)}, not a "
                 f"number from 0 on. {_START_AGAIN}"
             )
+    seed = checkpoint["meta"].get("seed")
+    if seed is not None and not _is_whole(seed, 0, 2**32 - 1):
+        raise InputError(
+            f"--resume: meta.seed of the checkpoint is {_shown(seed)}. {_START_AGAIN}"
+        )
 
 
 def state(content: object, iteration: int, model: torch.nn.Module) -> dict:
@@ -121,6 +126,29 @@ def _gradient_problem(gradients: Any, model: torch.nn.Module) -> str | None:
                 + _START_AGAIN
             )
     return None
+
+
+def schedules(saved: Any, runner: Runner) -> None:
+    """Check the state of the schedules in a checkpoint before it is loaded.
+
+    Raises:
+        InputError: a value has another type than the schedule's.
+    """
+    if saved is None or not isinstance(runner.param_schedulers, list):
+        return
+    wrong = not _all_dicts(saved)
+    for state, schedule in zip(
+        () if wrong else saved, runner.param_schedulers, strict=False
+    ):
+        for key, value in schedule.state_dict().items():
+            numbers = isinstance(value, int | float)
+            type_: Any = int | float if numbers else type(value)
+            if value is not None and key in state:
+                wrong |= not isinstance(state[key], type_)
+    if wrong:
+        raise InputError(
+            f"--resume: param_schedulers in the checkpoint is no state of schedules. {_START_AGAIN}"
+        )
 
 
 def optimizer(saved: Any, runner: Runner) -> None:

@@ -148,6 +148,7 @@ class ExactResumeHook(Hook):
             return
         checked.position(checkpoint)
         checked.optimizer(checkpoint.get("optimizer"), runner)
+        checked.schedules(checkpoint.get("param_schedulers"), runner)
         self._name_differences(runner, checkpoint["meta"].get("cfg"))
         if _KEY in checkpoint:
             iteration = checkpoint["meta"]["iter"]
