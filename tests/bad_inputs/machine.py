@@ -13,9 +13,14 @@ def into(folder: Callable[[Path], object]) -> Maker:
     return lambda t: [DET, "--work-dir", folder(t)]
 
 
+_LOCKS: list = []
+
+
 def use(work_dir: Path) -> Path:
     """Lock a work dir as a training does, until the test's process ends."""
-    work_dir_lock.locked(work_dir).__enter__()
+    lock = work_dir_lock.locked(work_dir)
+    lock.__enter__()
+    _LOCKS.append(lock)  # without a reference it would end
     return work_dir
 
 

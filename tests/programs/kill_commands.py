@@ -87,7 +87,8 @@ COMMANDS = {
     ),
     "predict": Command(["x.pth", _IMAGES.format("val"), "--out", "out"]),
     "test": Command(
-        ["c.py", "x.pth", "--work-dir", "run", "--out", "results.pkl"], ("run/",)
+        ["c.py", "x.pth", "--work-dir", "run", "--out", "results.pkl"],
+        ("run/", "results.pkl"),
     ),
     "report": Command(
         ["old", "--checkpoint", "x.pth", "--out", "report.html"], ("report.html",)

@@ -147,7 +147,8 @@ def schedules(saved: Any, runner: Runner) -> None:
                 wrong |= not isinstance(state[key], type_)
     if wrong:
         raise InputError(
-            f"--resume: param_schedulers in the checkpoint is no state of schedules. {_START_AGAIN}"
+            "--resume: param_schedulers in the checkpoint is no state of schedules. "
+            + _START_AGAIN
         )
 
 
