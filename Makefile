@@ -68,6 +68,7 @@ test-isa: .venv/.dev
 
 test-long: .venv/.dev
 	.venv/bin/python -W ignore -m tests.programs.kill_points --random 10
+	.venv/bin/python -W ignore -m tests.programs.kill_commands --random 5
 	CONVNEXT_DENSE_LOAD=1 .venv/bin/python -m pytest -rP -o faulthandler_timeout=0 \
 		tests/engine tests/commands/test_bad_inputs.py \
 		tests/patches/test_run_checkpoints.py

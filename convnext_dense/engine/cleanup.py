@@ -1,7 +1,9 @@
 """Closes what mmengine leaves open after a run, for processes that continue."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -11,24 +13,30 @@ from mmengine.visualization import Visualizer
 
 
 @contextmanager
-def let_go() -> Iterator[None]:
+def let_go() -> Iterator[set[Path]]:
     """Close and forget the loggers, visualizers, ... that are created inside.
 
     mmengine keeps them by name until the process ends: log files stay open, and the
     next run with a visualizer of the same name would write into the folder of this
     run. As everywhere in mmengine, only one run at a time is possible.
+
+    Yields:
+        the folders of the log files that were open; empty until the end.
     """
+    log_folders: set[Path] = set()
     before = {
         manager: set(manager._instance_dict) for manager in _subclasses(ManagerMixin)
     }
     failed = True
     try:
-        yield
+        yield log_folders
         failed = False
     finally:
         for manager in _subclasses(ManagerMixin):
             for name in set(manager._instance_dict) - before.get(manager, set()):
-                _close(manager._instance_dict.pop(name), failed)
+                instance = manager._instance_dict.pop(name)
+                log_folders |= _log_folders(instance)
+                _close(instance, failed)
         if failed:
             _unlock()
 
@@ -49,6 +57,15 @@ def _unlock() -> None:
     with suppress(RuntimeError):  # raised when this thread does not hold the lock
         while True:
             _release_lock()
+
+
+def _log_folders(instance: ManagerMixin) -> set[Path]:
+    """The folders of a logger's files."""
+    return {
+        Path(handler.baseFilename).parent
+        for handler in getattr(instance, "handlers", ())
+        if isinstance(handler, logging.FileHandler)
+    }
 
 
 def _close(instance: ManagerMixin, failed: bool) -> None:

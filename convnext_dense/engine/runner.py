@@ -4,9 +4,7 @@ The way of a config: a command loads it, ``build_runner`` checks it once, fits i
 machine once and builds a Runner, and ``run`` runs that Runner.
 """
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -22,9 +20,9 @@ from convnext_dense.config.checks.data_errors import empty_dataset, explain_data
 from convnext_dense.config.checks.names import check_names
 from convnext_dense.errors import InputError, NotFiniteError
 from convnext_dense.reports.run.hook import RunReportHook
-from convnext_dense.utils import files
 
 from . import cleanup, launch
+from .attempt import attempt, wait_for_free_name
 from .build import build_model
 from .exact_resume.hook import ExactResumeHook
 from .machine import fit_to_machine
@@ -43,7 +41,8 @@ def run(
     """Check a config, build a Runner and run it.
 
     Log files and data-loader workers are closed at the end, also after an error. A run
-    that fails before its work begins leaves no new files in the work dir.
+    that fails before its work begins leaves no new files in the work dir. While it
+    trains, no other training can use the work dir (``work_dir_lock``).
 
     Args:
         cfg: as ``load_config`` returns it; it is changed to fit the machine.
@@ -69,11 +68,7 @@ def run(
         runner = run(cfg, "train")
     """
     start = _Start(whole=mode != "train" or cfg.get("resume", False))
-    with (
-        launch.joined(cfg),
-        _nothing_left_on_failure(Path(cfg.work_dir), start),
-        cleanup.let_go(),
-    ):
+    with launch.joined(cfg), attempt(cfg, mode, lambda: start.over):
         runner = build_runner(cfg, mode, prepare)
         runner.register_hook(start, priority="HIGHEST")
         if mode == "train":
@@ -170,6 +165,7 @@ def build_runner(
         prepare()
         check_names(cfg, splits)
     try:
+        wait_for_free_name(Path(cfg.work_dir))
         build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
         runner = build(cfg)
         check_channels(runner.model)
@@ -201,34 +197,3 @@ def _save_no_best(runner: Runner) -> None:
 def _splits(mode: str) -> tuple[str, ...]:
     """The splits whose data a run in this mode uses."""
     return ("train", "val") if mode == "train" else (mode,)
-
-
-@contextmanager
-def _nothing_left_on_failure(work_dir: Path, start: _Start) -> Iterator[None]:
-    """Remove what a run wrote if it fails before its work begins.
-
-    Args:
-        work_dir: removed with the folders above it, as far as the run created them.
-        start: the hook that notes when the work begins.
-
-    Raises:
-        InputError: ``work_dir`` cannot be written to, or a library raised another
-            error while the run was being built.
-    """
-    files.check_folder(work_dir, "the work dir")
-    before = set(work_dir.iterdir()) if work_dir.is_dir() else set()
-    absent = [path for path in (work_dir, *work_dir.parents) if not path.exists()]
-    try:
-        yield
-    except Exception as error:
-        if start.over:
-            raise
-        created = absent[-1:] or set(work_dir.iterdir()) - before
-        for path in created:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-        if not hasattr(error, "exit_code"):  # raised by a library while building
-            raise InputError(explain_build(error)) from error
-        raise

@@ -5,7 +5,6 @@ Whatever interrupts the writing of a file, its name never means a part of it.
 
 import errno
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,10 @@ from typing import BinaryIO
 
 from convnext_dense.errors import InputError
 
+from . import partials
+
+# What fsync raises where a file system, or a folder in it, has no fsync.
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
 _NOT_REGULAR = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe (FIFO)",
@@ -132,43 +135,19 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
     'text'
     """
     path = Path(path)
-    # In the same folder, so that renaming does not copy, and with the same suffix,
-    # by which libraries choose a format.
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with _explained(path), partials.file(path.parent, path.suffix) as partial:
         yield partial
+        if not partial.stat().st_size:  # some libraries do not raise an error
+            raise OSError("nothing was written")
+        inode = partials.inode(partial)
         _to_disk(partial)  # before renaming: the final name must mean a whole file
-        partial.replace(path)
+        try:
+            partial.replace(path)
+        except FileNotFoundError:
+            # NFS repeats a rename whose answer was lost, and finds it done already.
+            if partials.inode(path) != inode:
+                raise
         _to_disk(path.parent)
-    except InputError:
-        raise
-    except Exception as error:  # OSError, or what torch and others raise for it
-        raise InputError(f"{path} could not be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def remove_partials(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed within ``whole``."""
-    for path in folder.glob(".*"):
-        writer = re.match(r"\.(\d+)\.", path.name)
-        if writer and not Path("/proc", writer[1]).exists() and path.is_file():
-            path.unlink(missing_ok=True)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, would survive a power failure."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:  # not every platform and file system can open a folder
-        return
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
-            raise
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -182,16 +161,41 @@ def whole_with_others(path: str | os.PathLike) -> Iterator[Path]:
         InputError: the files cannot be written.
     """
     path = Path(path)
+    with _explained(path), partials.folder(path.parent) as folder:
+        partial = folder / path.name
+        yield partial
+        others = [file for file in folder.iterdir() if file != partial]
+        for file in (*others, partial):
+            _to_disk(file)
+        if others:
+            path.unlink(missing_ok=True)  # the old file would name new ones
+        for file in (*others, partial):
+            file.replace(path.parent / file.name)
+        _to_disk(path.parent)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what is raised while ``path`` is written into an InputError."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-            partial = Path(folder) / path.name
-            yield partial
-            others = [file for file in Path(folder).iterdir() if file != partial]
-            if others:
-                path.unlink(missing_ok=True)  # the old file would name new ones
-            for file in (*others, partial):
-                file.replace(path.parent / file.name)
+        yield
     except InputError:
         raise
-    except Exception as error:
-        raise InputError(f"{path} could not be written: {error}") from error
+    except Exception as error:  # OSError, or what torch and others raise for it
+        why = getattr(error, "strerror", None) or error  # not the partial file's name
+        raise InputError(f"{path} could not be written: {why}") from error
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power failure."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # not every platform and file system can open a folder
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
+    finally:
+        os.close(handle)

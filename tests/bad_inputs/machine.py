@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from convnext_dense.engine import work_dir_lock
+
 from .case import DET, Case, Maker, with_options, write
 
 
@@ -11,10 +13,33 @@ def into(folder: Callable[[Path], object]) -> Maker:
     return lambda t: [DET, "--work-dir", folder(t)]
 
 
+_LOCKS: list = []
+
+
+def use(work_dir: Path) -> Path:
+    """Lock a work dir as a training does, until the test's process ends."""
+    lock = work_dir_lock.locked(work_dir)
+    lock.__enter__()
+    _LOCKS.append(lock)  # without a reference it would end
+    return work_dir
+
+
 # The path of a socket in a folder of this name is too long.
 NAME = "a" * 70
 
 CASES = [
+    Case(
+        *("train", "a work dir that another training uses"),
+        into(lambda t: use(t / "run")),
+        "another training uses the work dir .../run: process ... on ... since ... Wait "
+        "for it, stop it, or name another --work-dir",
+    ),
+    Case(
+        *("train", "a user's own file with the name of the work dir's lock"),
+        into(lambda t: write(t / "run" / work_dir_lock.FILE, "mine").parent),
+        ".../run/.convnext_dense.lock is not the file with which a training keeps "
+        "others out of its work dir: rename it, or name another --work-dir",
+    ),
     Case(
         *("train", "a work dir that is a file"),
         into(lambda t: write(t / "run", "mine")),

@@ -156,16 +156,3 @@ def test_a_full_disk(tmp_path, shapes_root):
     assert runner.iter == 9
     assert latest(run) == "iter_9.pth"
     assert not (run / "iter_3.pth").exists()
-
-
-def test_other_processes_partial_files(tmp_path):
-    from convnext_dense.utils import files
-
-    mine = tmp_path / f".{os.getpid()}.epoch_1.pth"
-    dead = tmp_path / ".999999999.epoch_1.pth"
-    others = [tmp_path / ".hidden", tmp_path / ".12.folder", mine]
-    others[1].mkdir()
-    for file in (mine, dead, others[0]):
-        file.write_text("")
-    files.remove_partials(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted(others)

@@ -24,11 +24,13 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
-from convnext_dense.errors import STOPPED
-from convnext_dense.utils import files
+from convnext_dense.errors import STOPPED, InputError
+from convnext_dense.utils import files, partials
 from convnext_dense.utils.distributed import bare
+from convnext_dense.utils.text import few
 
-from . import random_states
+from . import checked, random_states
+from .differences import differences
 from .other_batch import adapt
 from .signals import StopRequest
 from .stream import Endless, seeded, start_worker
@@ -137,14 +139,40 @@ class ExactResumeHook(Hook):
     # Resuming
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the hook's state of the checkpoint until training begins."""
-        if runner._resume:
-            self._resumed = checkpoint.get(_KEY)
-            if self._resumed is None:
+        """Keep the hook's state of the checkpoint until training begins.
+
+        Raises:
+            InputError: a value of it is not what the hook writes.
+        """
+        if not runner._resume:
+            return
+        checked.position(checkpoint)
+        checked.optimizer(checkpoint.get("optimizer"), runner)
+        checked.schedules(checkpoint.get("param_schedulers"), runner)
+        self._name_differences(runner, checkpoint["meta"].get("cfg"))
+        if _KEY in checkpoint:
+            iteration = checkpoint["meta"]["iter"]
+            self._resumed = checked.state(checkpoint[_KEY], iteration, runner.model)
+        else:
+            runner.logger.warning(
+                "the checkpoint was written without ExactResumeHook: the order of the "
+                "images and the random numbers differ from those of a run without a "
+                "stop"
+            )
+
+    def _name_differences(self, runner: Runner, before: object) -> None:
+        """Log the settings that differ from those in the checkpoint.
+
+        Args:
+            before: the text of the config in the checkpoint.
+        """
+        if isinstance(before, str):
+            different = differences(before, runner.cfg.pretty_text)
+            if different:
                 runner.logger.warning(
-                    "the checkpoint was written without ExactResumeHook: the order of "
-                    "the images and the random numbers differ from those of a run "
-                    "without a stop"
+                    "the run continues with another config than the checkpoint's: "
+                    f"{few(different, 10)}. What the checkpoint has of the optimizer "
+                    "and the schedules, such as the learning rate, stays as it was"
                 )
 
     def before_train(self, runner: Runner) -> None:
@@ -152,8 +180,10 @@ class ExactResumeHook(Hook):
         state = None
         if self._exact:
             if is_main_process():
-                files.remove_partials(Path(runner.work_dir))
+                partials.remove_left(Path(runner.work_dir))
             state, self._resumed = self._resumed, None
+            if runner._resume:
+                checked.optimizer_state(runner)
             self._restore(runner, state)
         self._request.listen()
         if state and not state["validated"] and self._is_due(runner):
@@ -180,6 +210,13 @@ class ExactResumeHook(Hook):
         elif not self._by_epoch:
             self._samples = loop.iter * batch
         batches = self._samples // batch
+        if self._by_epoch and batches > len(loader):
+            raise InputError(
+                f"--resume: the checkpoint was written after {self._samples} images of "
+                f"an epoch, and an epoch of this run has {len(loader)} steps of "
+                f"{batch}: the data is not the same. Use the data with which the run "
+                "began"
+            )
         if not self._by_epoch:
             loop.fast_forward_on_resume = False
             eager = getattr(loop.dataloader_iterator, "_iterator", None)

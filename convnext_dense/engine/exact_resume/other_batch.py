@@ -35,7 +35,7 @@ def adapt(runner: Runner, before: int, now: int, batches: int) -> None:
                 hook.before_train(runner)
         _restart(runner.optim_wrapper.param_groups, scale)
         if runner.param_schedulers:
-            _step(runner, loop.iter, length)
+            _step(runner, min(loop.iter, loop.max_iters), length)
         runner.optim_wrapper.initialize_count_status(
             runner.model, loop.iter, loop.max_iters
         )

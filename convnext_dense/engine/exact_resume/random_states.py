@@ -9,6 +9,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from convnext_dense.utils.text import reason
+
+_WORDS = 624  # of the generators of Python and NumPy
+_DRAWS = 2 * _WORDS
+
 
 def capture() -> dict:
     """The states of the generators of Python, NumPy, torch and, if in use, the GPU.
@@ -27,6 +32,61 @@ def capture() -> dict:
     if torch.cuda.is_initialized():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
+
+
+def problem(states: object) -> str | None:
+    """Why ``restore`` could not restore ``states``; None if it can.
+
+    The states are tried on other generators. NumPy would read outside of its memory
+    with a wrong position. With some states, such as zeros, a generator returns the
+    same number for ever, and a loop that waits for another one does not end.
+
+    >>> problem(capture())
+    >>> problem(dict(python=1))
+    'that are not states of generators'
+    """
+    match states:
+        case {
+            "python": (int() as version, [*numbers], float() | None as gauss),
+            "numpy": ("MT19937", np.ndarray() as keys, int() as position, _, _) as ours,
+            "torch": torch.Tensor() as torch_state,
+            **others,
+        } if (
+            len(numbers) == _WORDS + 1
+            and keys.shape == (_WORDS,)
+            and keys.dtype == np.uint32
+            and 0 <= position <= _WORDS
+            and torch_state.numel() == torch.get_rng_state().numel()
+            and _is_bytes(others.get("cuda", torch_state))
+        ):
+            pass
+        case _:
+            return "that are not states of generators"
+    alone, of_numpy = random.Random(), np.random.RandomState()
+    of_torch = torch.Generator()
+    try:
+        alone.setstate((version, tuple(numbers), gauss))
+        of_numpy.set_state(ours)
+        of_torch.set_state(torch_state.cpu())
+        draws = (
+            {alone.getrandbits(32) for _ in range(_DRAWS)},
+            set(of_numpy.randint(2**31, size=_DRAWS).tolist()),
+            set(torch.randint(2**31, (_DRAWS,), generator=of_torch).tolist()),
+        )
+    except Exception as error:  # each library raises its own
+        return f"that cannot be restored ({reason(error)})"
+    if min(map(len, draws)) < _DRAWS // 2:
+        return "that return the same number again and again"
+    return None
+
+
+def _is_bytes(value: object) -> bool:
+    """Whether a value is a tensor of bytes that a generator's state may be."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dtype == torch.uint8
+        and value.numel() <= torch.get_rng_state().numel()
+    )
 
 
 def restore(states: dict) -> None:
