@@ -13,22 +13,15 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 LONGEST_LINE = 2000  # characters of a message's line
 
 
-def printable(text: str, most: int = LONGEST_LINE) -> str:
+def written_out(text: str) -> str:
     """Text that a terminal shows and does not obey, on one line.
 
     A file can name a tensor or a class so that printing the name moves the cursor,
-    hides the next line or fills the screen.
+    hides the next line or turns the direction of the text.
 
-    Args:
-        most: characters; of longer text the middle is left out.
-
-    >>> printable("red \\x1b[31m")
+    >>> written_out("red \\x1b[31m")
     'red \\\\x1b[31m'
-    >>> printable("0123456789", 6)
-    '012...789'
     """
-    if len(text) > most:
-        text = f"{text[: most // 2]}...{text[-(most // 2) :]}"
     if text.isascii() and text.isprintable():
         return text
     # C: control and format characters, lone surrogates; Zl and Zp: line separators.
@@ -38,6 +31,21 @@ def printable(text: str, most: int = LONGEST_LINE) -> str:
         else character
         for character in text
     )
+
+
+def printable(text: str, most: int = LONGEST_LINE) -> str:
+    """``written_out`` text of at most ``most`` characters, without its middle if longer.
+
+    >>> printable("0123456789", 6)
+    '012...789'
+    """
+    return _shortened(written_out(_shortened(text, most)), most)
+
+
+def _shortened(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}...{text[-(most // 2) :]}"
 
 
 _NOT_SHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}

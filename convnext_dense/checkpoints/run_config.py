@@ -21,6 +21,8 @@ from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, DefaultScope, Regi
 from mmengine.utils import import_modules_from_strings
 from torch.nn.modules import module as torch_module
 
+from .unpickling.structure import ADDRESSES
+
 MOST_TEXT = 2_000_000  # characters; the toolboxes' longest config has 0.1 million
 MOST_COUNT = 10_000_000  # of anything that a setting counts
 MOST_MODULES = 100_000  # of a model; ConvNeXt-XL with Cascade Mask R-CNN has 500
@@ -28,6 +30,9 @@ MOST_BYTES = 2_000_000_000  # of a model, beside twice the weights in its checkp
 _KNOWN_MODULE = re.compile(r"(convnext_dense|mmdet|mmseg)(\.\w+)*")
 # Without mmpretrain: its wrappers of transformers run code of other repositories.
 _SCOPES = ("mmengine", "mmdet", "mmseg")
+# Settings whose type is looked up among mmcv's operators. Elsewhere mmengine would
+# import a module of the operator's name.
+_OPERATORS = ("roi_layer", "nms", "nms_cfg", "dqs_cfg")
 _WORD = re.compile(r"[\w -]*")
 # These settings load weights from other files; prediction uses the checkpoint's alone.
 _WEIGHTS = ("init_cfg", "pretrained")
@@ -114,15 +119,25 @@ def _value(node: ast.expr | None) -> Any:
         case ast.Set(elts=items):
             return {_value(item) for item in items}
         case ast.Dict(keys=keys, values=values) if None not in keys:
-            return dict(zip(map(_value, keys), map(_value, values), strict=True))
+            return _dict(map(_value, keys), values)
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=items) if all(
             item.arg for item in items
         ):
-            return {item.arg: _value(item.value) for item in items}
+            return _dict((item.arg for item in items), [item.value for item in items])
         case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as only], keywords=[]):
             return _value(only)
     assert node is not None  # only a key of ast.Dict can be None
     raise NotData(f"it contains code, not only settings: {_excerpt(node)}")
+
+
+def _dict(keys: Iterable, values: list[ast.expr]) -> dict:
+    result = dict(zip(keys, map(_value, values), strict=True))
+    for key in result:
+        if isinstance(key, str) and key.startswith(ADDRESSES):
+            raise NotData(
+                f"it has a setting {key:.40}, which numpy takes for an address"
+            )
+    return result
 
 
 def _excerpt(node: ast.AST) -> str:
@@ -190,7 +205,8 @@ def _check(
         for name, value in node.items():
             setting = f"{path}.{name}"
             if name == "type":
-                if not _is_registered(value, registries, scope):
+                operator = key in _OPERATORS and _is_operator(value)
+                if not operator and not _is_registered(value, registries, scope):
                     raise NotData(f"{setting} is {value!r}, which no toolbox registers")
                 if "Load" in value and value != "LoadImageFromFile":
                     raise NotData(f"{setting} is {value!r}, which reads more files")
@@ -226,9 +242,12 @@ def _is_registered(name: object, registries: Iterable[Registry], scope: str) -> 
             names = set(registry.module_dict)
         if plain in names or (not prefix and plain in root.module_dict):
             return True
+    return False
+
+
+def _is_operator(name: object) -> bool:
     from mmcv import ops
 
-    # RoI extractors and NMS look up their operators here.
     return name in ops.__all__
 
 

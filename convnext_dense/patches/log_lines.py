@@ -11,7 +11,7 @@ from logging import LogRecord
 
 from mmengine.logging.logger import MMFormatter
 
-from convnext_dense.errors import printable
+from convnext_dense.errors import written_out
 
 
 def write_out_control_characters() -> None:
@@ -26,8 +26,7 @@ def _printing(plain: Callable[[MMFormatter, LogRecord], str]) -> Callable:
         message = record.getMessage()
         lines = message.split("\n")
         shown = "\n".join(
-            "\t".join(printable(cell, len(cell)) for cell in line.split("\t"))
-            for line in lines
+            "\t".join(written_out(cell) for cell in line.split("\t")) for line in lines
         )
         if shown != message:
             record = copy.copy(record)  # other handlers have formats of their own

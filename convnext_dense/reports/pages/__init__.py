@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from convnext_dense.errors import InputError, printable
+from convnext_dense.errors import InputError, written_out
 from convnext_dense.utils import files
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _shown(value: object) -> object:
     """
     if isinstance(value, Markup) or not isinstance(value, str | os.PathLike):
         return value
-    return "\n".join(printable(line, len(line)) for line in str(value).split("\n"))
+    return "\n".join(written_out(line) for line in str(value).split("\n"))
 
 
 _templates = jinja2.Environment(
