@@ -34,7 +34,7 @@ def written_out(text: str) -> str:
 
 
 def printable(text: str, most: int = LONGEST_LINE) -> str:
-    """``written_out`` text of at most ``most`` characters, without its middle if longer.
+    """``written_out`` text of at most ``most`` characters; the middle is left out.
 
     >>> printable("0123456789", 6)
     '012...789'
