@@ -9,7 +9,7 @@ from rich.table import Table
 from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.prepare import Options, examine
 from convnext_dense.datasets.custom.splits import Split
-from convnext_dense.errors import InputError
+from convnext_dense.errors import InputError, printable
 from convnext_dense.utils import files
 
 
@@ -40,7 +40,7 @@ def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> b
         from . import page  # importing matplotlib is slow
 
         page.write(html, splits)
-        print(f"the page is {html}")
+        print(f"the page is {printable(html)}")
     if fix:
         _fix(splits, Path(fix))
     return not any(split.problems.stop for split in splits)
@@ -60,7 +60,7 @@ def _print_table(splits: list[Split]) -> None:
         for numbers in row["splits"]:
             cells += [str(numbers[column]) for column in columns]
             cells.append(f"{100 * numbers['pixels']:.2f}")
-        table.add_row(row["name"], *cells)
+        table.add_row(printable(row["name"]), *cells)
     Console(markup=False).print(table)
 
 
@@ -74,7 +74,8 @@ def _fix(splits: list[Split], folder: Path) -> None:
         command += [f"--{split.name}-images", str(split.folder)]
     if flag == "labels":
         command += ["--classes", *splits[0].classes]
+    options = shlex.join(command)
     print(
-        f"the cleaned annotations are in {folder}; to train on them:\n"
-        f"  tools/train.py CONFIG {shlex.join(command)}"
+        f"the cleaned annotations are in {printable(str(folder))}; to train on them:\n"
+        f"  tools/train.py CONFIG {printable(options, len(options))}"
     )
