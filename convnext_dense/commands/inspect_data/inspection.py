@@ -12,6 +12,8 @@ from convnext_dense.datasets.custom.splits import Split
 from convnext_dense.errors import InputError, printable
 from convnext_dense.utils import files
 
+ROWS_SHOWN = 1500  # of the table of classes; rich takes milliseconds for each
+
 
 def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> bool:
     """Print what the data contains and which problems it has.
@@ -55,13 +57,16 @@ def _print_table(splits: list[Split]) -> None:
         for column in columns:
             table.add_column(f"{split.name} {column}", justify="right")
         table.add_column("pixels, %", justify="right")
-    for row in summary.table(splits):
+    rows = summary.table(splits)
+    for row in rows[:ROWS_SHOWN]:
         cells = []
         for numbers in row["splits"]:
             cells += [str(numbers[column]) for column in columns]
             cells.append(f"{100 * numbers['pixels']:.2f}")
         table.add_row(printable(row["name"]), *cells)
     Console(markup=False).print(table)
+    if len(rows) > ROWS_SHOWN:
+        print(f"and {len(rows) - ROWS_SHOWN} more classes, which --html FILE shows")
 
 
 def _fix(splits: list[Split], folder: Path) -> None:

@@ -97,7 +97,8 @@ def _draw_classes(splits: list[Split]) -> Figure:
 
     The most frequent class of the training split comes first.
     """
-    number = len(splits[0].classes)
+    classes = splits[0].classes
+    number = len(classes)
     counts = [totals(split.objects or split.pixels, number) for split in splits]
     label = "objects"
     if splits[0].objects is None:
@@ -110,7 +111,7 @@ def _draw_classes(splits: list[Split]) -> Figure:
     for i, (split, count) in enumerate(zip(splits, counts, strict=True)):
         color = ("#3182bd", "#fdae6b")[i]
         axes.bar(place + i * width, count[order], width, label=split.name, color=color)
-    names = [_short(splits[0].classes[i]) for i in order]
+    names = [_short(classes[i]) for i in order]
     axes.set_xticks(place + 0.4 - width / 2, names, rotation=90, fontsize=8)
     most = max(count.max(initial=0) for count in counts)
     if number and most > 50 * max(1, np.median(counts[0])):

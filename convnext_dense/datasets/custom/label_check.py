@@ -211,8 +211,8 @@ def _check_values(split: LabelSplit, problems: Problems) -> None:
     Labels that no class has are removed from ``split.pixels``.
     """
     for (_, label_map), pixels in zip(split.pairs, split.pixels, strict=True):
-        if pixels.pop(UNKNOWN, 0):
-            colors = unknown_colors(split.labels / label_map, split.colors or [])
+        if split.colors is not None and pixels.pop(UNKNOWN, 0):
+            colors = unknown_colors(split.labels / label_map, split.colors)
             problems.add(NO_SUCH_COLOR, f"{label_map}: {colors}")
         strange = [label for label in pixels if not 0 <= label < len(split.classes)]
         if strange:

@@ -74,7 +74,7 @@ def read_color_map(file: str) -> ColorMap:
         )
     if len(pairs) > MOST_COLORS:
         raise InputError(
-            f"--color-map {file} has {len(pairs)} colours: give at most {MOST_COLORS}"
+            f"--color-map {file} has more than {MOST_COLORS} colours: leave some out"
         )
     classes: dict[str, int] = {}
     names: dict[Color, str] = {}
@@ -125,6 +125,8 @@ def _line_pairs(text: str) -> list[tuple[str, Color]]:
             continue
         red, green, blue = match.groups()[:3]
         pairs.append((name.strip(), (int(red), int(green), int(blue))))
+        if len(pairs) > MOST_COLORS:
+            break
     return pairs
 
 
