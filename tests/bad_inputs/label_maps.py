@@ -1,5 +1,6 @@
 """Mistakes in label maps and their options."""
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -49,6 +50,16 @@ def every(array) -> Callable:
     def change(t):
         for i in range(4):
             save_labels(np.asarray(array, np.uint8), t / f"labels/{i}.png")
+
+    return change
+
+
+def in_32_bits(array) -> Callable:
+    """Write ``array`` as the first label map, with 32 bits a pixel."""
+
+    def change(t):
+        (t / "labels/0.png").unlink()
+        save_labels(array, t / "labels/0.tif", "32 bits")
 
     return change
 
@@ -170,7 +181,28 @@ CASES = [
     inspect(
         "a colour map that is no text",
         beside(b"\xff\xfe\x00"),
-        "--color-map m.txt cannot be read: ",
+        "--color-map m.txt is not text in UTF-8: ...; save it as UTF-8",
+        2,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "a colour map of 300 classes",
+        beside("\n".join(f"{i % 256} {i // 256} 0 class {i}" for i in range(300))),
+        "--color-map m.txt has 300 classes: label maps have at most 255, as 255 is",
+        2,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "a colour map with a million spaces",
+        beside("road" + " " * 10**6),
+        "--color-map m.txt has no colours: give a line for each class",
+        2,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "a colour map nested 100 000 deep",
+        beside('{"road":' * 100_000),
+        "--color-map m.txt is nested too deeply",
         2,
         *COLOR_MAP,
     ),
@@ -206,9 +238,42 @@ CASES = [
     inspect(
         "--classes with a file that is no text",
         beside(b"\xff\xfe\x00"),
-        "--classes m.txt cannot be read: ",
+        "--classes m.txt is not text in UTF-8: ...; save it as UTF-8",
         2,
         *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--classes with a pipe",
+        lambda t: os.mkfifo(t / "pipe"),
+        "--classes pipe is a pipe (FIFO): copy its content to a file, and name that",
+        2,
+        *("--classes", "pipe"),
+    ),
+    inspect(
+        "--classes with a name of 100 000 characters",
+        as_is,
+        "cannot be the name of a class: it has 100000 characters, more than 200",
+        2,
+        *("--classes", "a", "x" * 100_000),
+    ),
+    inspect(
+        "--classes with a file of a million names",
+        beside("\n".join(map(str, range(10**6)))),
+        "--classes m.txt has 1000000 classes: label maps have at most 255",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "a label map of 3072 different values",
+        in_32_bits(np.arange(3072).reshape(48, 64)),
+        "it has 3072 different values: give each class one value",
+        1,
+    ),
+    inspect(
+        "a label map with values of 10^9",
+        in_32_bits(LABELS + np.int64(10**9)),
+        "error: label maps with values that no class has: 1 (0.tif: 1000000000, ",
+        1,
     ),
     inspect(
         "--boxes-only",
