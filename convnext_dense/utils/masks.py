@@ -62,9 +62,6 @@ def _read_runs(mask: dict, width: int, height: int) -> tuple[dict, dict] | None:
             return None
         compressed = dict(size=[height, width], counts=counts)
         return compressed, compressed
-    # Where runs of zeros and ones take turns, pixels + 1 runs are all there can be.
-    if not isinstance(counts, list) or len(counts) > pixels + 1:
-        return None
     numbers = finite(counts)
     if not numbers or any(number % 1 for number in numbers):
         return None
@@ -79,6 +76,7 @@ def _adds_up(runs: np.ndarray | None, pixels: int) -> bool:
 
     pycocotools reads and writes past the end of memory where they are not.
     """
+    # Where runs of zeros and ones take turns, pixels + 1 runs are all there can be.
     if runs is None or not 0 < len(runs) <= pixels + 1:
         return False
     # The bound of each run keeps the sum from wrapping.

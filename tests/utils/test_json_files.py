@@ -67,6 +67,12 @@ def test_the_same_word_in_other_places_is_no_second_list(content):
     assert parse_json(json.dumps(content), "", once=("images",)) == content
 
 
+def test_an_object_in_a_list_may_have_a_key_twice():
+    """As Python reads it: only the outermost object is checked."""
+    text = '[{"images": 1, "images": 2}]'
+    assert parse_json(text, "", once=("images",)) == [{"images": 2}]
+
+
 @pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be", "utf-32-le"])
 def test_other_codes_are_named(tmp_path, code):
     file = tmp_path / "a.json"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_api
 
-from convnext_dense.utils.masks import finite, read_mask, to_rle
+from convnext_dense.utils.masks import MERGED, finite, read_mask, to_rle
 
 WIDTH, HEIGHT = 64, 48
 PIXELS = WIDTH * HEIGHT
@@ -27,6 +27,18 @@ def runs(counts, size=(HEIGHT, WIDTH)):
     return dict(size=list(size), counts=counts)
 
 
+def letters(number, padding=0):
+    """A number of compressed run lengths, with more groups than it needs."""
+    text = ""
+    while True:
+        group, number = number & 31, number >> 5
+        whole = number == (-1 if group & 16 else 0)
+        if whole and not padding:
+            return text + chr(48 + group)
+        padding -= whole
+        text += chr(48 + group + 32)
+
+
 ZIGZAG = [x for i in range(100_000) for x in ((0, 0) if i % 2 else (WIDTH, HEIGHT))]
 REFUSED = {
     "a number of 10^6 groups": runs("P" * 10**6),
@@ -34,7 +46,8 @@ REFUSED = {
     "10^7 empty runs": runs("0" * 10**7),
     "10^6 empty runs in a list": runs([0] * 10**6),
     "more runs than pixels": runs([0] * PIXELS + [PIXELS, 0]),
-    "a number of seven groups": runs("PPPPPP0" + "0" * 3),
+    "more compressed runs than pixels": runs(letters(PIXELS) + "0" * (PIXELS + 1)),
+    "a number of seven groups": runs(letters(PIXELS, 4)),
     "a null character": runs("\0"),
     "half a character": runs("\udcff"),
     "letters that are not ASCII": runs("é"),
@@ -70,20 +83,31 @@ def test_what_is_refused(case, monkeypatch):
         assert read_mask(REFUSED[case], WIDTH, HEIGHT) is None
 
 
+def test_a_number_of_six_groups_is_the_longest():
+    """pycocotools would shift the seventh out of its 32 bits."""
+    assert read_mask(runs(letters(PIXELS, 3)), WIDTH, HEIGHT)
+
+
 def test_a_polygon_of_two_points_is_not_taken_for_a_box():
     for mask in ([1, 2, 30, 20], [[1, 2, 30, 20]] * 5):
         written, rle = read_mask(mask, WIDTH, HEIGHT)
         assert (written, mask_api.area(rle)) == ([], 0)
 
 
-def test_many_polygons_are_merged_in_little_time():
-    """As one after another, which takes minutes for these."""
+def test_many_polygons_are_merged_a_few_at_a_time(monkeypatch):
+    """All at once would take quadratic time."""
     corners = np.random.default_rng(0).uniform(0, 0.98, (50_000, 2)) * (640, 480)
     polygons = [[x, y, x + 3, y, x, y + 3] for x, y in corners.tolist()]
     few = polygons[:100]
     assert to_rle(few, 480, 640) == mask_api.merge(mask_api.frPyObjects(few, 480, 640))
+    merge, merged = mask_api.merge, []
+    monkeypatch.setattr(
+        mask_api, "merge", lambda masks: merged.append(len(masks)) or merge(masks)
+    )
     with seconds(20):
         written, rle = read_mask(polygons[:40_000], 640, 480)
+    assert max(merged) == MERGED
+    assert len(merged) < 40_000 / MERGED * 1.1
     # mmdet would merge them one after another.
     assert written == dict(size=[480, 640], counts=rle["counts"].decode())
     assert read_mask(few, 640, 480)[0] == few
@@ -94,18 +118,6 @@ def test_the_longest_outline():
     comb = [number for row in range(HEIGHT) for number in (0, row, WIDTH, row)]
     assert read_mask([comb], WIDTH, HEIGHT)
     assert read_mask([comb] * 5, WIDTH, HEIGHT) is None
-
-
-def letters(number, padding=0):
-    """A number of compressed run lengths, with more groups than it needs."""
-    text = ""
-    while True:
-        group, number = number & 31, number >> 5
-        whole = number == (-1 if group & 16 else 0)
-        if whole and not padding:
-            return text + chr(48 + group)
-        padding -= whole
-        text += chr(48 + group + 32)
 
 
 def test_what_is_accepted_decodes_to_what_was_checked():
