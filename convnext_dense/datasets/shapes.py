@@ -24,6 +24,7 @@ from mmengine.registry import DATASETS
 from rich.progress import track
 
 from convnext_dense.utils import files
+from convnext_dense.utils.images import encode
 
 CLASSES = ("disc", "square", "triangle", "star", "cross")
 PALETTE = [(220, 60, 50), (60, 130, 230), (50, 190, 90), (240, 190, 30), (170, 80, 210)]
@@ -111,8 +112,8 @@ def draw(root: Path, seed: int, counts: dict[str, int] = COUNTS) -> None:
         for number in track(range(1, count + 1), f"drawing shapes, {split}"):
             name = f"{number:06d}"
             picture, label, objects = draw_picture(rng)
-            cv2.imwrite(str(images / f"{name}.jpg"), picture)
-            cv2.imwrite(str(labels / f"{name}.png"), label)
+            (images / f"{name}.jpg").write_bytes(encode(".jpg", picture))
+            (labels / f"{name}.png").write_bytes(encode(".png", label))
             coco["images"].append(
                 {
                     "id": number,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from convnext_dense.errors import InputError
+from convnext_dense.utils.text import label
 
 from .layer_decay import BACKBONE_PARAMETER
 
@@ -36,8 +37,8 @@ def draw(groups: list[dict], file: str | Path, title: str) -> None:
                 point = f"{stage}.{block}", STAGES[stage], group["lr_scale"]
                 points[stage, 1, block] = point
             else:
-                label = f"downsample {stage}" if stage else "stem"
-                points[stage, 0, 0] = label, DOWNSAMPLE, group["lr_scale"]
+                name_of_layer = f"downsample {stage}" if stage else "stem"
+                points[stage, 0, 0] = name_of_layer, DOWNSAMPLE, group["lr_scale"]
     labels, colors, scales = zip(*(points[key] for key in sorted(points)), strict=True)
 
     depth = range(len(points))
@@ -57,7 +58,7 @@ def draw(groups: list[dict], file: str | Path, title: str) -> None:
     axes.set_xlabel("stage.block, from the input")
     axes.set_ylabel("learning-rate scale")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(label(title), fontsize=10)
     axes.grid(axis="y", which="both", color="#eeeeee")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -16,6 +16,7 @@ from . import (
     log_lines,
     mmcv_ops,
     mmseg_resize,
+    regular_files,
 )
 
 AT_IMPORT = "always"
@@ -110,6 +111,17 @@ PATCHES = (
         why="--resume takes the newest checkpoint that is complete.",
         versions="all versions",
         install=checkpoint_finding.resume_from_newest_complete,
+    ),
+    Patch(
+        names=(
+            "mmengine.fileio.backends.local_backend.LocalBackend.get",
+            "mmengine.fileio.backends.local_backend.LocalBackend.get_text",
+        ),
+        library="mmengine",
+        why="A pipe or a device among the images is an error. mmengine waits for it "
+        "for ever.",
+        versions="all versions",
+        install=regular_files.read_regular_files_only,
     ),
     Patch(
         names=("mmengine.logging.logger.MMFormatter.format",),

@@ -2,22 +2,29 @@
 
 import colorsys
 import warnings
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from mmengine.structures import BaseDataElement, PixelData
 
+from convnext_dense.utils.image_content import check_size
+from convnext_dense.utils.text import label
+
 # Its first multiples, modulo 1, are far from each other.
 GOLDEN_RATIO = 0.618034
+# Bytes of memory for each pixel of an image that is drawn by matplotlib: 135 to 145
+# (measured with 5000 x 5000 pixels), and the image itself.
+DRAWING = 150
 MIN_RADIUS = 6  # pixels; a class whose area is narrower gets no name
 BACKGROUND = ("background", "ground", "unlabelled", "unlabeled", "void")
 
 
-def palette(classes: tuple[str, ...]) -> list[tuple[int, int, int]]:
+def palette(classes: Sequence[str]) -> list[tuple[int, int, int]]:
     """An RGB colour for each class, far from the others; grey for the background."""
     colors: list[tuple[int, int, int]] = []
     for index, name in enumerate(classes):
-        if name.lower() in BACKGROUND:
+        if str(name).lower() in BACKGROUND:
             colors.append((90, 90, 90))
             continue
         hue = (0.02 + index * GOLDEN_RATIO) % 1
@@ -36,10 +43,12 @@ class Drawer:
     Args:
         scope: 'mmdet' or 'mmseg'.
         dataset_meta: the data set's ``classes`` and, if it has colours, ``palette``.
+
+    Its methods raise an InputError if an image is too large for the memory.
     """
 
     def __init__(self, scope: str, dataset_meta: dict):
-        classes = tuple(dataset_meta["classes"])
+        classes = tuple(map(label, dataset_meta["classes"]))
         # The registry is not used: it would make this the visualizer of the run.
         if scope == "mmdet":
             from mmdet.visualization import DetLocalVisualizer as Visualizer
@@ -47,7 +56,8 @@ class Drawer:
             from mmseg.visualization import SegLocalVisualizer as Visualizer
         self._visualizer = Visualizer(name="drawer", alpha=0.5)
         self._visualizer.dataset_meta = dict(
-            classes=classes, palette=dataset_meta.get("palette") or palette(classes)
+            classes=classes,
+            palette=dataset_meta.get("palette") or palette(dataset_meta["classes"]),
         )
         self._scope = scope
 
@@ -72,6 +82,7 @@ class Drawer:
 
     def _add(self, image: np.ndarray, sample: BaseDataElement, **drawn) -> np.ndarray:
         """Let the visualizer draw a sample; ``drawn`` are its options."""
+        check_size(image.shape[1], image.shape[0], DRAWING)
         with warnings.catch_warnings():
             # mmdet warns of every box that touches an edge of the image.
             warnings.simplefilter("ignore", UserWarning)
@@ -91,15 +102,15 @@ class Drawer:
         self._add(image, sample, draw_gt=False, with_labels=False)
         labels = np.asarray(label_map.data.cpu()).squeeze(0)
         meta = self._visualizer.dataset_meta
-        for label in np.unique(labels[labels < len(meta["classes"])]):
+        for index in np.unique(labels[labels < len(meta["classes"])]):
             # The distance of each pixel to the class's edge; the padding is outside.
-            mask = np.pad((labels == label).astype(np.uint8), 1)
+            mask = np.pad((labels == index).astype(np.uint8), 1)
             inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
             _, radius, _, (x, y) = cv2.minMaxLoc(inside)
             if radius < MIN_RADIUS:
                 continue
             self._visualizer.draw_texts(
-                meta["classes"][label],
+                meta["classes"][index],
                 np.array([x - 1, y - 1]),
                 font_sizes=9,
                 colors="w",

@@ -3,8 +3,9 @@
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -13,12 +14,23 @@ import numpy as np
 import PIL.Image
 from rich.progress import track
 
-from convnext_dense.errors import InputError
+from convnext_dense.errors import InputError, printable
+
+from . import files
+from .image_content import (
+    JPEG_FORMATS,
+    TOO_LITTLE_MEMORY,
+    check_exif,
+    check_image,
+    decode,
+    in_turn,
+    open_image,
+    opencv_reads,
+)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".ppm")
 # The EXIF tag that says how the camera was held: 1 is upright, 5 to 8 swap the sides.
 ORIENTATION = 0x0112
-JPEG_FORMATS = ("JPEG", "MPO")  # Pillow's names
 
 # The longest side of an image, in multiples of the shorter one. Resized to a longer
 # side of 1333 pixels, as COCO's images are, such an image has 13 pixels on the other.
@@ -84,29 +96,83 @@ def read_rgb(path: Path) -> np.ndarray:
     """Decode an image file, (H, W, 3) RGB uint8, turned by EXIF.
 
     Raises:
-        InputError: OpenCV cannot decode it.
+        InputError: it is not a regular file, OpenCV cannot decode it, or it is too
+            large.
     """
-    # Not imread: on Windows it cannot open every name.
-    bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    content = files.read_bytes(path)
+    try:
+        check_image(content)
+        bgr = decode(content, cv2.IMREAD_COLOR)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     if bgr is None:
         raise InputError(f"{path} cannot be decoded as an image")
     return bgr[..., ::-1]
 
 
+def encode(suffix: str, image: np.ndarray) -> bytes:
+    """The content of an image file.
+
+    Writing it is better than cv2.imwrite, which does not say why it failed, and
+    crashes at a name that is not UTF-8.
+
+    Args:
+        suffix: of the format, such as '.png'.
+        image: (H, W, 3) BGR or (H, W), as OpenCV has it.
+    """
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image in the format of the path's suffix; a whole file or none.
+
+    Args:
+        image: as ``encode``.
+
+    Raises:
+        InputError: the file cannot be written, or the format cannot hold the image.
+    """
+    with files.whole(path) as partial:
+        partial.write_bytes(encode(path.suffix, image))
+
+
+@contextmanager
+def unnamed(path: Path) -> Iterator[None]:
+    """Write 'it' for the path at the beginning of an InputError's message.
+
+    For lists of files with what is wrong with each.
+    """
+    try:
+        yield
+    except InputError as error:
+        message = str(error).removeprefix(printable(str(path)))
+        raise InputError(f"it{message}") from error
+
+
 def _read_image(path: Path) -> ImageFile:
     try:
-        content = path.read_bytes()
+        with unnamed(path):
+            content = files.read_bytes(path)
+        if not content:
+            return ImageFile("empty file")
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        with PIL.Image.open(path) as image:
-            orientation = image.getexif().get(ORIENTATION, 1)
+        with open_image(content) as image:
             stored = image.size
-            if image.format in JPEG_FORMATS:
-                check_jpeg(image, content)
-            else:
-                image.load()  # Pillow opens files that are cut short, too
+            with in_turn(*stored):
+                if image.format == "PNG":
+                    image.load()
+                    check_exif(image)
+                orientation = image.getexif().get(ORIENTATION, 1)
+                if image.format in JPEG_FORMATS:
+                    check_jpeg(image, content)
+                else:
+                    image.load()  # Pillow opens files that are cut short, too
+            readable = opencv_reads(str(image.format))
+    except MemoryError:
+        return ImageFile(TOO_LITTLE_MEMORY)
     except Exception as error:  # Pillow's readers raise errors of many types
-        return ImageFile(_reason(path, error))
-    if not cv2.haveImageReader(str(path)):
+        return ImageFile(str(error) or type(error).__name__)
+    if not readable:
         return ImageFile("OpenCV cannot read this format; save it as JPEG or PNG")
     if error := too_long(*stored):
         return ImageFile(error)
@@ -143,11 +209,3 @@ def check_jpeg(image: PIL.Image.Image, content: bytes) -> None:
     if not any(content[-16:]) and not content.rstrip(b"\0").endswith(end_of_image):
         raise OSError("its end is missing: the file has zeros there")
     image.load()
-
-
-def _reason(path: Path, error: Exception) -> str:
-    """Why an image could not be read, in few words."""
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return "not an image" if path.stat().st_size else "empty file"
-    reason = error.strerror if isinstance(error, OSError) else None
-    return str(reason or error or type(error).__name__)

@@ -19,6 +19,17 @@ def few(names: Iterable[object], number: int = 3) -> str:
     return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
 
 
+def label(name: object, most: int = 60) -> str:
+    """A name as matplotlib draws it: short, on one line, and never a formula.
+
+    Matplotlib takes what is between two ``$`` for a formula, and fails at a wrong one.
+
+    >>> label("a $5 b")
+    'a \\\\$5 b'
+    """
+    return printable(str(name), most).replace("$", r"\$")
+
+
 def reason(error: BaseException) -> str:
     """An exception's type and message, for errors that other libraries raise.
 

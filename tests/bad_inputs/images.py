@@ -1,13 +1,13 @@
 """Image files and videos that cannot be read, and unusual ones that can."""
 
-import struct
-import zlib
+import os
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 from ..helpers.custom_data import HEIGHT, WIDTH, coco, photograph, save
+from ..helpers.hostile_images import many_scans, png, tiff_tags
 from .case import Case, write
 from .weights import save as checkpoint
 
@@ -81,18 +81,7 @@ def noise(mode, ending):
 
 def huge(side):
     """Write a PNG whose header says that it has ``side`` rows and columns."""
-
-    def chunk(name, body):
-        return (
-            struct.pack(">I", len(body))
-            + name
-            + body
-            + struct.pack(">I", zlib.crc32(name + body))
-        )
-
-    size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    chunks = chunk(b"IHDR", size), chunk(b"IDAT", b""), chunk(b"IEND", b"")
-    return content(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return content(png(side, side))
 
 
 def floats(file):
@@ -108,6 +97,7 @@ def one_pixel(t):
 
 BAD = f"error: images that cannot be read or resized: 1 ({FIRST}: "
 WELL = "train: images: 5, classes: 2"
+EPS = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
 TEXT = content("<html>404 Not Found</html>")
 
 
@@ -141,14 +131,34 @@ CASES = [
     inspect(
         "an image that may not be read",
         lambda f: f.chmod(0),
-        BAD + "Permission denied",
+        BAD + "it cannot be read: Permission denied",
         not_root=True,
     ),
     inspect(
         "an image of 20000 x 20000 pixels",
         huge(20000),
-        BAD + "Image size (400000000 pixels) exceeds limit",
+        BAD + "400,000,000 pixels, and the most are 178,956,970: cut it into tiles",
         size=(20000, 20000),
+    ),
+    inspect(
+        "a pipe (FIFO)",
+        then(lambda f: f.unlink(), os.mkfifo),
+        f"error: images that are not in the folder: 1 ({FIRST})",
+    ),
+    inspect(
+        "an EPS named .jpg",
+        content(EPS),
+        BAD + "not an image, or not in a format that training reads",
+    ),
+    inspect(
+        "a JPEG of thousands of scans",
+        content(many_scans(5000)),
+        BAD + "it has more than 100 scans or segments of EXIF data",
+    ),
+    inspect(
+        "a TIFF whose tags all refer to the same bytes",
+        content(tiff_tags(20_000)),
+        BAD + "its tags refer to 2,000,000,000 bytes, and the file has 340,014",
     ),
     inspect(
         "an image of 20000 x 1 pixels",
@@ -181,7 +191,7 @@ CASES = [
         "an image of 200000 x 200000 pixels",
         "x.png",
         huge(200000),
-        "it cannot be decoded as an image",
+        "40,000,000,000 pixels, and the most are 178,956,970: cut it into tiles",
     ),
     Case(
         *("predict", "an image of 1 pixel"),
@@ -194,6 +204,20 @@ CASES = [
         "x.png",
         blank(size=(20000, 1)),
         "20000 x 1 pixels: one side is more than 100 times the other",
+    ),
+    predict("a pipe (FIFO)", "x.png", os.mkfifo, "it is a pipe (FIFO)"),
+    predict(
+        "a link to a device",
+        "x.png",
+        lambda file: file.symlink_to("/dev/zero"),
+        "it is a device",
+    ),
+    predict("a pipe named .mp4", "x.mp4", os.mkfifo, "it is a pipe (FIFO)"),
+    predict(
+        "a playlist named .mp4",
+        "x.mp4",
+        content("#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"),
+        "it cannot be decoded as a video",
     ),
     predict(
         "a damaged video",

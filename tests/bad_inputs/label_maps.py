@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..helpers.custom_data import label_array, photograph, save_labels
+from ..helpers.hostile_images import png
 from .case import DET, SEG, Case, Maker, write
 
 
@@ -50,6 +51,16 @@ def every(array) -> Callable:
     def change(t):
         for i in range(4):
             save_labels(np.asarray(array, np.uint8), t / f"labels/{i}.png")
+
+    return change
+
+
+def instead(make: Callable) -> Callable:
+    """Let ``make`` write the first label map."""
+
+    def change(t):
+        (t / "labels/0.png").unlink()
+        make(t / "labels/0.png")
 
     return change
 
@@ -262,6 +273,24 @@ CASES = [
         "--classes m.txt has 1000000 classes: label maps have at most 255",
         2,
         *("--classes", "m.txt"),
+    ),
+    inspect(
+        "a pipe as a label map",
+        instead(lambda file: os.mkfifo(file)),
+        "error: label maps that cannot be read: 1 (0.png: ...0.png is a pipe (FIFO)",
+        1,
+    ),
+    inspect(
+        "a label map of 10^10 pixels",
+        instead(lambda file: write(file, png(100_000, 100_000))),
+        "error: label maps that cannot be read: 1 (0.png: ",
+        1,
+    ),
+    inspect(
+        "PostScript named .png",
+        instead(lambda file: write(file, "%!PS-Adobe-3.0 EPSF-3.0\n")),
+        "error: label maps that cannot be read: 1 (0.png: not an image",
+        1,
     ),
     inspect(
         "a label map of 3072 different values",

@@ -14,7 +14,12 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from convnext_dense.commands.predict import predict_files, predictor, results
+from convnext_dense.commands.predict import (
+    dataset_meta,
+    predict_files,
+    predictor,
+    results,
+)
 from convnext_dense.commands.predict.inputs import _named, find
 from convnext_dense.config.options import load_config
 from convnext_dense.datasets import shapes
@@ -235,7 +240,7 @@ def test_odd_files_do_not_stop_the_rest(tool, segmentor, photo, tmp_path):
         "phone.heic": "it cannot be decoded as an image",
         "thin.png": "320 x 1 pixels: one side is more than 100 times the other, and "
         "resizing leaves nothing of it",
-        "gone.jpg": "it cannot be opened: No such file",
+        "gone.jpg": "it cannot be read: No such file",
         "notes.txt": "it cannot be decoded as an image",
         "cut.avi": "it is cut short: ",
     }
@@ -484,10 +489,10 @@ def test_a_folder_that_cannot_be_made(tool, segmentor, folder, tmp_path):
 
 def test_what_test_data_says_of_itself():
     """For mmseg's data sets this includes ``reduce_zero_label``."""
-    ade = predictor._test_data(load_config(str(ADE)))
+    ade = dataset_meta._test_data(load_config(str(ADE)))
     assert (ade["classes"][:2], len(ade["classes"])) == (("wall", "building"), 150)
     assert ade["reduce_zero_label"] is True
-    data = predictor._test_data(load_config(str(SEG)))
+    data = dataset_meta._test_data(load_config(str(SEG)))
     assert data["classes"] == ("ground", *shapes.CLASSES)
     assert not data["reduce_zero_label"]
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...utils.memory import free_memory
 from . import remedies
 from .finding import ERROR, INFO, OK, WARNING, Finding
 
@@ -64,7 +65,7 @@ def platform() -> Iterator[Finding]:
 
 def memory() -> Iterator[Finding]:
     """Check that enough memory is free."""
-    free = _free_memory()
+    free = free_memory()
     if free is None:
         yield Finding(INFO, "memory", "this system does not report its free memory")
         return
@@ -73,22 +74,6 @@ def memory() -> Iterator[Finding]:
         yield Finding(WARNING, "memory", message, remedies.MEMORY)
     else:
         yield Finding(OK, "memory", message)
-
-
-def _free_memory() -> int | None:
-    """Bytes that a new program can use, within a container's limit; None if unknown."""
-    free = []
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(1024 * int(line.split()[1]))
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            free.append(int(limit) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # not Linux, or no container with cgroup v2
-    return min(free) if free else None
 
 
 def disk() -> Iterator[Finding]:

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.layouts import IMAGES
 from convnext_dense.datasets.custom.splits import Split, totals
-from convnext_dense.errors import printable
+from convnext_dense.errors import InputError, printable
 from convnext_dense.reports import pages
 from convnext_dense.reports.drawing import Drawer
+from convnext_dense.utils.text import label
 
 SAMPLES = 12  # images drawn of each split
 NAMES_SHOWN = 40  # of each problem
@@ -86,10 +87,14 @@ def _samples(split: Split) -> Iterator[tuple[str, Markup]]:
         best = order.pop(int(np.argmax(new)))
         chosen.append(best)
         seen |= set(pixels[best])
-    drawer = Drawer(split.scope, dict(classes=tuple(map(_drawn, split.classes))))
+    drawer = Drawer(split.scope, dict(classes=split.classes))
     files = split.files
     for i in chosen:
-        yield printable(files[i]), pages.picture(drawer.truth(*split.sample(i)))
+        name = printable(files[i])
+        try:
+            yield name, pages.picture(drawer.truth(*split.sample(i)))
+        except InputError as error:  # too large to draw, or gone since
+            yield name, escape(str(error))
 
 
 def _draw_classes(splits: list[Split]) -> Figure:
@@ -100,10 +105,10 @@ def _draw_classes(splits: list[Split]) -> Figure:
     classes = splits[0].classes
     number = len(classes)
     counts = [totals(split.objects or split.pixels, number) for split in splits]
-    label = "objects"
+    unit = "objects"
     if splits[0].objects is None:
         counts = [100 * count / max(1, count.sum()) for count in counts]
-        label = "share of the pixels, %"
+        unit = "share of the pixels, %"
     order = np.argsort(-counts[0], kind="stable")[:MAX_CLASSES]
     figure = Figure(figsize=(max(5, 0.22 * len(order) + 1), 4), layout="constrained")
     axes = figure.subplots()
@@ -116,7 +121,7 @@ def _draw_classes(splits: list[Split]) -> Figure:
     most = max(count.max(initial=0) for count in counts)
     if number and most > 50 * max(1, np.median(counts[0])):
         axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylabel(label)
+    axes.set_ylabel(unit)
     axes.margins(x=0.01)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -127,12 +132,7 @@ def _short(name: str) -> str:
     """A class's name, cut to ``NAME_LENGTH``, as text for matplotlib."""
     if len(name) > NAME_LENGTH:
         name = name[: NAME_LENGTH - 1] + "…"
-    return _drawn(name)
-
-
-def _drawn(name: str) -> str:
-    """A class's name as text for matplotlib, to which '$...$' is a formula."""
-    return printable(name).replace("$", r"\$")
+    return label(name)
 
 
 def _draw_sizes(splits: list[Split]) -> Figure:

@@ -1,45 +1,79 @@
 """Read image files and videos, and refuse those that are damaged or cut short."""
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from convnext_dense.errors import InputError
-from convnext_dense.utils.images import JPEG_FORMATS, check_jpeg
+from convnext_dense.reports.drawing import DRAWING
+from convnext_dense.utils import files
+from convnext_dense.utils.image_content import (
+    UnknownFormatError,
+    check_image,
+    check_size,
+    open_image,
+)
+from convnext_dense.utils.images import check_jpeg, unnamed
+from convnext_dense.utils.memory import at_most
 
 FRAMES_PER_SECOND = 25.0  # for videos whose file does not state it
 # The share of the stated frames that may be missing: some files only estimate them.
 MISSING = 0.1
+LONGEST_SIDE = 65_500  # pixels of a JPEG; the drawing is one
+
+# A playlist, a list of files or the description of a network stream may have any
+# suffix, and FFmpeg opens what it names. With these options FFmpeg opens this file
+# only, as one of these containers.
+_OPTIONS = (
+    "protocol_whitelist;file|"
+    "format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,"
+    "flv,asf,ogg"
+)
+_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # by which OpenCV takes FFmpeg's options
+# A header of some bytes can state 10^9 frames, for which FFmpeg makes a list. An hour
+# at 30 frames a second takes 3 MB; the rest is for the decoder's threads.
+OPENING = 4 * 1024**3  # bytes
 
 
-def check_image(path: Path) -> None:
-    """Check that an image file can be opened and that a JPEG is complete.
+def check_file(path: Path) -> None:
+    """Check that an image can be opened, is not too large, and if a JPEG, is complete.
 
     OpenCV, which decodes the images later, fills the missing end of a JPEG with grey.
     It refuses other damaged images itself.
 
     Raises:
-        InputError: the file cannot be opened, is empty, or is an incomplete JPEG. The
-            message does not name the file.
+        InputError: it is not a regular file or cannot be opened, it is empty, not an
+            image or too large, or an incomplete JPEG. The message does not name the
+            file.
     """
+    with unnamed(path):
+        content = files.read_bytes(path)
+    if not content:
+        raise InputError("it is empty")
     try:
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise InputError("it is empty")
-    except OSError as error:
-        raise InputError(f"it cannot be opened: {error.strerror}") from error
-    try:
-        with Image.open(path) as image:
-            if image.format in JPEG_FORMATS:
-                check_jpeg(image, path.read_bytes())
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        return  # OpenCV may know the format
+        width, height = check_image(content)
+        _check_prediction(width, height)
+        if content.startswith(b"\xff\xd8"):
+            with open_image(content) as image:
+                check_jpeg(image, content)
+    except UnknownFormatError as error:
+        raise InputError("it cannot be decoded as an image") from error
     except OSError as error:
         raise InputError(f"it is damaged: {error}") from error
+
+
+def _check_prediction(width: int, height: int) -> None:
+    """Check that an image can be predicted and drawn; an InputError if not."""
+    check_size(width, height, DRAWING)
+    if max(width, height) > LONGEST_SIDE:
+        raise InputError(
+            f"{width} x {height} pixels, and a JPEG has at most {LONGEST_SIDE:,} on "
+            "each side: cut it into tiles"
+        )
 
 
 class Video:
@@ -50,13 +84,20 @@ class Video:
         count: the number of frames that the file states; None if it states none.
 
     Raises:
-        InputError: the file cannot be decoded as a video.
+        InputError: it is not a regular file, its name is not UTF-8, it cannot be
+            decoded as a video, or its frames are too large.
     """
 
     def __init__(self, path: Path):
-        self._capture = cv2.VideoCapture(str(path))
+        with unnamed(path):
+            files.require_regular(path)
+        check_name(path)
+        self._capture = open_video(path)
         if not self._capture.isOpened():
             raise InputError("it cannot be decoded as a video")
+        width = self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)
+        height = self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        _check_prediction(int(width), int(height))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate < math.inf else FRAMES_PER_SECOND
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -81,3 +122,34 @@ class Video:
             raise InputError(
                 f"it is cut short: {number} of {self.count or 1} frames can be read"
             )
+
+
+def check_name(path: Path) -> None:
+    """Check that OpenCV can open or write a video of this name; it crashes at others.
+
+    Raises:
+        InputError: the path is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "its path is not UTF-8, and OpenCV cannot open it: rename the file, or the "
+            "folder"
+        ) from error
+
+
+def open_video(path: Path) -> cv2.VideoCapture:
+    """Open a local video with FFmpeg, and nothing that it names.
+
+    Other backends of OpenCV take names such as 'clip%02d.mp4' for those of images.
+    """
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = f"{before}|{_OPTIONS}" if before else _OPTIONS
+    try:
+        with at_most(OPENING):
+            return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    finally:
+        del os.environ[_VARIABLE]
+        if before is not None:
+            os.environ[_VARIABLE] = before

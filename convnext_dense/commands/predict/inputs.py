@@ -97,7 +97,7 @@ def _matches(name: str, out: Path) -> list[str]:
     if os.path.isdir(name):
         paths = [os.path.join(name, file) for file in os.listdir(name)]
     else:
-        paths = glob.glob(name, recursive=True)
+        paths = list(_expand(name))
         paths = [p for p in paths if out not in Path(os.path.abspath(p)).parents]
     # Names that start with a dot are skipped: macOS writes ._photo.jpg for photo.jpg.
     return sorted(
@@ -107,6 +107,49 @@ def _matches(name: str, out: Path) -> list[str]:
         and not os.path.basename(path).startswith(".")
         and not os.path.isdir(path)
     )
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    """The paths that match a pattern, as ``glob.glob(recursive=True)`` finds them.
+
+    But '**' takes each folder once. Links lead glob to a folder again and again, by
+    2^40 ways if two of them lead to their own folder.
+    """
+    names = pattern.replace(os.sep, "/").split("/")
+    if "**" not in names:
+        yield from glob.glob(pattern)
+        return
+    place = names.index("**")
+    tail = "/".join(names[place + 1 :] or ["*"]).lstrip("/")
+    bases = glob.glob("/".join([*names[:place], ""])) if place else [""]
+    for base in bases:
+        for folder in _folders(base):
+            yield from _expand(os.path.join(glob.escape(folder), tail))
+
+
+def _folders(base: str) -> Iterator[str]:
+    """A folder and all below it, each once, also through links; hidden ones not."""
+    real, linked = [base], list[str]()
+    seen: set[tuple[int, int]] = set()
+    while real or linked:
+        # Links last: a folder's own path is better than that of a link.
+        folder = real.pop() if real else linked.pop()
+        try:
+            status = os.stat(folder or ".")
+            entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+        except OSError:  # not a folder, not readable, or a loop of links
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield folder
+        for entry in entries:
+            if not entry.name.startswith("."):
+                path = os.path.join(folder, entry.name)
+                if entry.is_symlink():
+                    linked.append(path)
+                elif entry.is_dir():
+                    real.append(path)
 
 
 def _named(paths: Iterable[Path]) -> Iterator[Source]:

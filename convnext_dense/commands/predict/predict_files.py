@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.logging import print_log
+from rich.markup import escape
 from rich.progress import track
 
-from convnext_dense.errors import InputError
+from convnext_dense.errors import InputError, printable
 from convnext_dense.utils import files
+from convnext_dense.utils.image_content import TOO_LITTLE_MEMORY
 from convnext_dense.utils.text import reason
 
 from .. import INTERRUPTED
@@ -134,14 +136,21 @@ class _Work:
         """Predict image files, in batches."""
         for item, sample in self._predicted(self._read(sources), self._fail):
             image = item.prepared.image
-            self._results.image(item.source, item.number, image, sample)
-            self.done += 1
+            try:
+                self._results.image(item.source, item.number, image, sample)
+            except InputError:
+                raise
+            except Exception as error:  # of drawing, such as too little memory
+                self._fail(item, error)
+            else:
+                self.done += 1
 
     def video(self, source: Source) -> None:
         """Predict a video frame by frame: memory does not grow with its length."""
         try:
             video = Video(source.path)
-            frames = track(video, source.file_name, video.count)
+            title = escape(printable(source.file_name))
+            frames = track(video, title, video.count)
             items = self._frames(source, frames)
             with self._results.video(source, video.rate) as add:
                 for item, sample in self._predicted(items, _stop):
@@ -212,4 +221,6 @@ def _reason(error: Exception) -> str:
     """Why a file could not be predicted, in one line."""
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, MemoryError):
+        return TOO_LITTLE_MEMORY
     return reason(error).partition("\n")[0]

@@ -1,6 +1,5 @@
 """A trained model and its test pipeline: images to predictions."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,11 +7,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.dataset import BaseDataset, Compose
+from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.structures import BaseDataElement
@@ -20,12 +18,13 @@ from mmengine.structures import BaseDataElement
 from convnext_dense import checkpoints
 from convnext_dense.config.embedded import embedded_config
 from convnext_dense.config.options import image_pipeline, load_config, use_options
-from convnext_dense.config.sections import dataset_configs
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
+from convnext_dense.utils.image_content import TOO_LITTLE_MEMORY
 from convnext_dense.utils.images import too_long
 
-from .decoding import check_image
+from . import dataset_meta
+from .decoding import check_file
 
 
 class OutOfMemory(InputError):
@@ -55,7 +54,7 @@ class Predictor:
 
     Attributes:
         scope: 'mmdet' or 'mmseg'.
-        dataset_meta: ``classes`` and the other ``METAINFO`` of the data set.
+        dataset_meta: as ``dataset_meta.read``.
 
     Raises:
         InputError: the config, the checkpoint or the device does not exist, the model
@@ -81,8 +80,9 @@ class Predictor:
             use_options(cfg, options)
         self.scope = cfg.get("default_scope")
         model = build_model(cfg, "cpu")
-        meta = _trained_on(content) or (_test_data(cfg) if config_file else {})
-        self.dataset_meta = _checked(meta, checkpoint)
+        self.dataset_meta = dataset_meta.read(
+            content, cfg if config_file else None, checkpoint
+        )
         checkpoints.require_whole(model, content.get("state_dict", content))
         _load_checkpoint_to_model(model, content)
         self._model = revert_sync_batchnorm(model).to(device).eval()
@@ -102,11 +102,13 @@ class Predictor:
             InputError: the file is damaged or not an image.
             Exception: any, from the config's pipeline.
         """
-        check_image(path)
+        check_file(path)
         inputs = dict(img_path=str(path), img_id=number)
         try:
             inputs = self._loader(inputs)
         except (AssertionError, cv2.error) as error:
+            if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+                raise InputError(TOO_LITTLE_MEMORY) from error
             raise InputError("it cannot be decoded as an image") from error
         return self._prepare(inputs)
 
@@ -164,48 +166,6 @@ def _device(name: str | None) -> torch.device:
             f"--device {name} cannot be used: {first_line}. Use --device {get_device()}"
         ) from error
     return device
-
-
-def _trained_on(content: Mapping) -> dict:
-    """The ``dataset_meta`` that a training run writes into its checkpoints, or {}."""
-    meta = content.get("meta")
-    dataset_meta = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
-    return {k.lower(): v for k, v in dataset_meta.items()} if dataset_meta else {}
-
-
-def _test_data(cfg: Config) -> dict:
-    """The ``dataset_meta`` of a config's test data set, whose files are not read."""
-    for dataset in dataset_configs(cfg.get("test_dataloader")):
-        with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-            dataset_class = registry.get(dataset["type"])
-        metainfo = {
-            **getattr(dataset_class, "METAINFO", {}),
-            **BaseDataset._load_metainfo(dataset.get("metainfo")),
-        }
-        if metainfo.get("classes"):
-            parameters = inspect.signature(dataset_class).parameters
-            default = parameters.get("reduce_zero_label")
-            reduced = dataset.get("reduce_zero_label", default and default.default)
-            return {"reduce_zero_label": reduced, **metainfo}
-    return {}
-
-
-def _checked(dataset_meta: dict, checkpoint: str) -> dict:
-    """``dataset_meta`` with a tuple of classes, and a palette of colours or None.
-
-    Raises:
-        InputError: there are no class names.
-    """
-    classes = dataset_meta.get("classes")
-    if not isinstance(classes, list | tuple) or not classes:
-        raise InputError(
-            f"{checkpoint} has no class names: put a config before it whose "
-            "test_dataloader.dataset.metainfo.classes lists them"
-        )
-    palette = dataset_meta.get("palette")
-    if not isinstance(palette, list | tuple) or len(palette) < len(classes):
-        palette = None  # mmdet's 'random', or too short
-    return {**dataset_meta, "classes": tuple(map(str, classes)), "palette": palette}
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

@@ -23,7 +23,9 @@ from mmengine.structures import BaseDataElement
 from convnext_dense.errors import InputError
 from convnext_dense.reports.drawing import Drawer
 from convnext_dense.utils import files
+from convnext_dense.utils.images import write_image
 
+from .decoding import check_name, open_video
 from .inputs import Source
 
 # COCO numbers its 80 categories 1 to 90.
@@ -81,6 +83,8 @@ class Results:
         if "pred_sem_seg" in sample:
             labels = sample.pred_sem_seg.data.squeeze(0).numpy()
             self._check(labels)
+            # Drawn first: if the memory is too small, no result is written.
+            picture = self._drawer.prediction(image, sample, self._score_thr)
             # IoUMetric of mmseg writes 8 bits, even for more than 256 classes.
             last = self._first + len(self._classes) - 1
             dtype = np.uint8 if last < 256 else np.uint16
@@ -89,6 +93,8 @@ class Results:
         else:
             instances = sample.pred_instances
             self._check(instances.labels.numpy())
+            _check_finite(instances)
+            picture = self._drawer.prediction(image, sample, self._score_thr)
             height, width = image.shape[:2]
             record = dict(
                 id=number, file_name=source.file_name, width=width, height=height
@@ -96,7 +102,7 @@ class Results:
             if frame is not None:
                 record["frame"] = frame
             self._coco.add(record, instances)
-        return self._drawer.prediction(image, sample, self._score_thr)
+        return picture
 
     def _check(self, labels: np.ndarray) -> None:
         """Raise an InputError if a label is not one of the classes."""
@@ -104,6 +110,19 @@ class Results:
             raise InputError(
                 f"the model predicts class {labels.max()} (counted from 0), but the "
                 f"data has {len(self._classes)} classes: the config is for other data"
+            )
+
+
+def _check_finite(instances: BaseDataElement) -> None:
+    """Raise an InputError if a score or the side of a box is not a finite number.
+
+    JSON has no such numbers, and the toolbox does not draw them.
+    """
+    for values in (instances.bboxes, instances.scores):
+        if not values.isfinite().all():
+            raise InputError(
+                "the model predicts boxes or scores that are not finite numbers: the "
+                "weights in the checkpoint are damaged, or training has diverged"
             )
 
 
@@ -204,9 +223,16 @@ class _VideoFile:
     Args:
         path: the file.
         rate: frames per second.
+
+    Raises:
+        InputError: the path is not UTF-8.
     """
 
     def __init__(self, path: Path, rate: float):
+        try:
+            check_name(path)
+        except InputError as error:
+            raise InputError(f"{path} could not be written: {error}") from error
         self._path = path
         self._rate = rate
         self._open = contextlib.ExitStack()
@@ -226,7 +252,9 @@ class _VideoFile:
         _make_folder(self._path.parent)
         partial = self._open.enter_context(files.whole(self._path))
         codec = cv2.VideoWriter.fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(partial), codec, self._rate, size)
+        # Other backends would write images, if the name is like 'clip%02d.mp4'.
+        backend = cv2.CAP_FFMPEG
+        writer = cv2.VideoWriter(str(partial), backend, codec, self._rate, size)
         self._open.callback(self._finish, writer, partial)
         return writer
 
@@ -234,7 +262,7 @@ class _VideoFile:
         """Close the video and check that it has all frames."""
         writer.release()
         # The writer reports neither a full disk nor a missing codec.
-        written = cv2.VideoCapture(str(partial)).get(cv2.CAP_PROP_FRAME_COUNT)
+        written = open_video(partial).get(cv2.CAP_PROP_FRAME_COUNT)
         if written != self._count:
             raise InputError(
                 f"{self._path} could not be written: {max(0, int(written))} of "
@@ -252,10 +280,7 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     if image.ndim == 3:
         image = np.ascontiguousarray(image[..., ::-1])
     _make_folder(path.parent)
-    with files.whole(path) as partial:
-        # Not cv2.imwrite: it does not say why it failed.
-        _, content = cv2.imencode(path.suffix, image)
-        partial.write_bytes(content.tobytes())
+    write_image(path, image)
 
 
 def _make_folder(path: Path) -> None:

@@ -133,7 +133,7 @@ def _size_and_pixels(
     """
     try:
         label_map = read_label_map(file, colors, zero)
-    except NotALabelMap as error:
+    except (NotALabelMap, InputError) as error:
         return str(error)
     except Exception as error:  # Pillow's readers raise errors of many types
         return reason(error)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
 
 from convnext_dense.errors import InputError, printable
-from convnext_dense.utils.files import read_text
+from convnext_dense.utils.files import read_bytes, read_text
+from convnext_dense.utils.image_content import in_turn, open_image
 from convnext_dense.utils.json_files import parse_json
 from convnext_dense.utils.text import few
 
@@ -174,8 +174,9 @@ def read_label_map(
 
     Raises:
         NotALabelMap: the file has colours, and there are no ``colors``.
+        InputError: it is not a regular file, not an image, or too large.
     """
-    with PIL.Image.open(file) as image:
+    with open_image(read_bytes(file)) as image, in_turn(*image.size):
         image.load()
         if colors is not None:
             labels = _by_color(np.asarray(image.convert("RGB"), np.int32), colors)
@@ -210,7 +211,7 @@ def _codes(colors: np.ndarray) -> np.ndarray:
 
 def unknown_colors(file: Path, colors: Sequence[Sequence[int]]) -> str:
     """Colours of a label map that are not in the colour map, the most frequent ones."""
-    with PIL.Image.open(file) as image:
+    with open_image(read_bytes(file)) as image, in_turn(*image.size):
         codes = _codes(np.asarray(image.convert("RGB"), np.int32))
     known = _codes(np.array(colors, np.int32).reshape(-1, 4))
     codes, numbers = np.unique(codes[~np.isin(codes, known)], return_counts=True)

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from mmengine.structures import PixelData
 
 from convnext_dense.utils import files
-from convnext_dense.utils.images import read_rgb
+from convnext_dense.utils.images import read_rgb, write_image
 
 from .exif import turn_map
 from .label_maps import IGNORED, read_label_map
@@ -98,8 +97,7 @@ class LabelSplit:
         for i, (image, _) in enumerate(self.pairs):
             file = (folder / image).with_suffix(".png")
             file.parent.mkdir(parents=True, exist_ok=True)
-            with files.whole(file) as partial:
-                cv2.imwrite(str(partial), self._label_map(i))
+            write_image(file, self._label_map(i))
         return folder
 
     def _label_map(self, index: int) -> np.ndarray:

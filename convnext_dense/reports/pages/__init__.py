@@ -14,14 +14,28 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from convnext_dense.errors import printable
 from convnext_dense.utils import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
+def _shown(value: object) -> object:
+    """A value of a template; in text and paths, what does not show is escaped.
+
+    Names may have lone surrogates, which no file can hold, and characters that turn
+    the direction of the text around them.
+    """
+    if isinstance(value, Markup) or not isinstance(value, str | os.PathLike):
+        return value
+    return "\n".join(printable(line, len(line)) for line in str(value).split("\n"))
+
+
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
+    finalize=_shown,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -1,10 +1,14 @@
 """Reads what a run has logged: mmengine's scalars, from all its starts."""
 
-import json
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from convnext_dense.errors import InputError
+from convnext_dense.utils.files import open_regular
+from convnext_dense.utils.json_files import parse_json
 
 _NOT_METRICS = {"step", "time", "data_time", "memory"}
 
@@ -52,6 +56,9 @@ def read(work_dir: str | os.PathLike) -> Curves:
 
     A later start replaces what earlier ones logged from its first iteration on:
     after a resume, or a new start, those iterations did not lead to the result.
+
+    Raises:
+        InputError: such a file is a pipe or a device, or cannot be read.
     """
     train: list[dict] = []
     validations: list[Validation] = []
@@ -74,14 +81,21 @@ def read(work_dir: str | os.PathLike) -> Curves:
 
 def _rows(file: Path) -> Iterator[dict | None]:
     """The lines of a log; None for a line that mmengine cannot have written."""
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
+    with open_regular(file) as content:
+        for line in io.TextIOWrapper(content, encoding="utf-8", errors="replace"):
             try:
-                row = json.loads(line)
-            except ValueError:
+                row = parse_json(line, str(file))
+            except InputError:
                 row = None
-            valid = isinstance(row, dict) and isinstance(row.get("step"), int)
-            yield row if valid else None
+            yield _numbers(row) if isinstance(row, dict) else None
+
+
+def _numbers(row: dict) -> dict[str, Any] | None:
+    """The numbers in a line; None if a step, iteration or epoch is none."""
+    counts = [row.get(name, 0) for name in ("step", "iter", "epoch")]
+    if "step" not in row or not all(type(count) is int for count in counts):
+        return None
+    return {name: v for name, v in row.items() if isinstance(v, int | float)}
 
 
 def _split(rows: list[dict]) -> tuple[list[dict], list[Validation]]:
@@ -93,9 +107,7 @@ def _split(rows: list[dict]) -> tuple[list[dict], list[Validation]]:
             train.append(row)
             continue
         metrics = {
-            name: value
-            for name, value in row.items()
-            if name not in _NOT_METRICS and isinstance(value, int | float)
+            name: value for name, value in row.items() if name not in _NOT_METRICS
         }
         if not metrics or not train:
             continue

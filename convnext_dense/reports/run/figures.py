@@ -12,12 +12,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from numpy.lib.stride_tricks import sliding_window_view
 
+from convnext_dense.errors import printable
 from convnext_dense.optim.layer_decay import Layer
 
 from .curves import Validation
 
 MANY = 30  # With more classes, the confusion matrix has no numbers.
 LEGEND = 10  # With more classes, precision over recall has no legend of classes.
+MOST_LINES = 60  # in a panel, and panels of metrics; a run logs fewer
+LONGEST_NAME = 60  # characters
 STEP_COLOR = "#3182bd"
 
 
@@ -41,6 +44,11 @@ def style() -> AbstractContextManager:
             "axes.titlesize": 10,
         }
     )
+
+
+def _shown(name: str) -> str:
+    """A name that fits into a figure; an SVG file cannot hold control characters."""
+    return printable(str(name), LONGEST_NAME)
 
 
 def _axes(
@@ -69,7 +77,9 @@ def training(train: Sequence[dict]) -> Figure:
     """
     names = dict.fromkeys(name for row in train for name in row)
     terms = [name for name in names if "loss" in name and name != "loss"]
+    terms = terms[:MOST_LINES]
     accuracies = [name for name in names if name.split(".")[-1].startswith("acc")]
+    accuracies = accuracies[:MOST_LINES]
     norms = [name for name in names if name == "grad_norm"]
     panels = {
         "loss": [name for name in names if name == "loss"],
@@ -83,7 +93,12 @@ def training(train: Sequence[dict]) -> Figure:
         for index, name in enumerate(lines):
             points = [(row["iter"], row[name]) for row in train if name in row]
             color = matplotlib.colormaps["tab20"](index % 20)
-            _line(axes, *_numbers(points), name, color if len(lines) > 1 else "#08519c")
+            _line(
+                axes,
+                *_numbers(points),
+                _shown(name),
+                color if len(lines) > 1 else "#08519c",
+            )
         axes.set_title(title, loc="left")
         _count(axes, "iteration")
         if len(lines) > 1:
@@ -127,7 +142,9 @@ def _line(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, color) -> None:
 
 def metrics(validations: Sequence[Validation], main: str) -> Figure:
     """A panel for each group of metrics, with a star at the best value of ``main``."""
-    names = dict.fromkeys(name for v in validations for name in v.metrics)
+    names = list(dict.fromkeys(name for v in validations for name in v.metrics))
+    # The main metric, and of the others those that a run logs first.
+    names = [name for name in names if name == main or name in names[:MOST_LINES]]
     panels: dict[str, list[str]] = {}
     for name in names:
         panels.setdefault(name.split("_")[0] if "AP" in name else "", []).append(name)
@@ -147,7 +164,7 @@ def metrics(validations: Sequence[Validation], main: str) -> Figure:
             x, y = _numbers(points)
             width = 2.2 if name == bold else 1.2
             short = name.removeprefix(f"{title}_")
-            axes.plot(x, y, marker=".", label=short, linewidth=width)
+            axes.plot(x, y, marker=".", label=_shown(short), linewidth=width)
             if name == main and np.isfinite(y).any():
                 best = int(np.nanargmax(y))
                 axes.plot(x[best], y[best], "*", color="#d95f02", markersize=13)
@@ -161,7 +178,7 @@ def metrics(validations: Sequence[Validation], main: str) -> Figure:
                     fontweight="bold",
                 )
         axes.margins(y=0.15)
-        axes.set_title(title, loc="left")
+        axes.set_title(_shown(title), loc="left")
         _count(axes, "epoch" if by_epoch else "iteration")
         axes.legend(ncols=1 + len(lines) // 5)
     return figure
@@ -247,6 +264,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
                 fontsize=8,
                 color="white" if shares[row, column] > 55 else "#333333",
             )
+    names = [_shown(name) for name in names]
     size = 9 if not many else max(2.5, min(7, 480 / count))
     if count <= 200:
         axes.set_xticks(range(count), names, rotation=90, fontsize=size)
@@ -275,7 +293,7 @@ def precision_recall(precision: np.ndarray, names: Sequence[str]) -> Figure:
         if known[index]:
             color = f"C{index % 10}" if with_legend else "#9ecae1"
             axes.plot(recall, line, color=color, linewidth=1.2 if with_legend else 0.6)
-            axes.lines[-1].set_label(name if with_legend else f"_{name}")
+            axes.lines[-1].set_label(_shown(name) if with_legend else "_")
     if known.any():
         mean = precision[known].mean(0)
         axes.plot(recall, mean, color="black", linewidth=2.5, label="mean")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .results import ValidationResults
 
 PAGE = "report.html"
+MOST_CLASSES = 5000  # the confusion matrix has their square
 
 
 @HOOKS.register_module()
@@ -75,6 +76,8 @@ class RunReportHook(Hook):
             return f"The predictions could not be read: {self._error}"
         if not records:
             return "The run ended before its first validation."
+        if len(dataset.metainfo["classes"]) > MOST_CLASSES:
+            return f"The data has more than {MOST_CLASSES} classes."
         try:
             return _task_module(runner).summarize(records, dataset)
         except Exception as error:

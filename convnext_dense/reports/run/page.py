@@ -19,6 +19,7 @@ from .results import Picture, ValidationResults
 
 CONFUSED = 15  # pairs of classes in the table for many classes
 PICTURE_SIDE = 480  # pixels
+LONGEST_STEP = 1e6  # seconds; more, or NaN, is no time
 FIGURES = (
     *("training", "metrics", "learning_rate", "timing"),
     *("confusion", "precision"),
@@ -131,12 +132,13 @@ def _timing(logged: curves.Curves) -> dict[str, str]:
 
     mmengine logs the mean seconds of a step over the steps since the last line.
     """
-    rows = [row for row in logged.train if "time" in row]
+    rows = [row for row in logged.train if 0 <= row.get("time", -1) < LONGEST_STEP]
     if not rows:
         return {}
     steps = np.diff([0, *(row["iter"] for row in rows)])
     total = float(steps @ [row["time"] for row in rows])
-    waiting = float(steps @ [row.get("data_time", 0) for row in rows])
+    waits = np.array([row.get("data_time", 0) for row in rows])
+    waiting = float(steps @ np.where(np.isfinite(waits), waits, 0))
     timing = {
         "in training steps": str(timedelta(seconds=round(total))),
         "a step": f"{total / steps.sum():.3g} s",

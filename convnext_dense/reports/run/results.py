@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import cv2
-import mmcv
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
+
+from convnext_dense.errors import InputError
+from convnext_dense.utils.images import read_rgb
 
 from ..drawing import Drawer
 
@@ -92,13 +93,14 @@ def draw_picture(
         sample: truth and prediction, at the size of the image.
 
     Returns:
-        None if the file cannot be read.
+        None if the file cannot be read, or is too large to draw.
     """
     try:
-        image = mmcv.imread(path, channel_order="rgb")
-    except (OSError, cv2.error):
+        image = read_rgb(Path(path))
+        truth = drawer.truth(image, sample)
+        prediction = drawer.prediction(image, sample)
+    except InputError:
         return None
-    truth, prediction = drawer.truth(image, sample), drawer.prediction(image, sample)
     return Picture(Path(path).name, caption, truth, prediction)
 
 
