@@ -1,10 +1,12 @@
 """Mistakes in label maps and their options."""
 
+import os
 from collections.abc import Callable
 
 import numpy as np
 
 from ..helpers.custom_data import label_array, photograph, save_labels
+from ..helpers.hostile_images import png
 from .case import DET, SEG, Case, Maker, write
 
 
@@ -49,6 +51,26 @@ def every(array) -> Callable:
     def change(t):
         for i in range(4):
             save_labels(np.asarray(array, np.uint8), t / f"labels/{i}.png")
+
+    return change
+
+
+def instead(make: Callable) -> Callable:
+    """Let ``make`` write the first label map."""
+
+    def change(t):
+        (t / "labels/0.png").unlink()
+        make(t / "labels/0.png")
+
+    return change
+
+
+def in_32_bits(array) -> Callable:
+    """Write ``array`` as the first label map, with 32 bits a pixel."""
+
+    def change(t):
+        (t / "labels/0.png").unlink()
+        save_labels(array, t / "labels/0.tif", "32 bits")
 
     return change
 
@@ -170,7 +192,28 @@ CASES = [
     inspect(
         "a colour map that is no text",
         beside(b"\xff\xfe\x00"),
-        "--color-map m.txt cannot be read: ",
+        "--color-map m.txt is not text in UTF-8: ...; save it as UTF-8",
+        2,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "a colour map of 300 classes",
+        beside("\n".join(f"{i % 256} {i // 256} 0 class {i}" for i in range(300))),
+        "--color-map m.txt has 300 classes: label maps have at most 255, as 255 is",
+        2,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "a colour map with a million spaces",
+        beside("road" + " " * 10**6),
+        "--color-map m.txt has no colours: give a line for each class",
+        2,
+        *COLOR_MAP,
+    ),
+    inspect(
+        "a colour map nested 100 000 deep",
+        beside('{"road":' * 100_000),
+        "--color-map m.txt is nested too deeply",
         2,
         *COLOR_MAP,
     ),
@@ -206,9 +249,60 @@ CASES = [
     inspect(
         "--classes with a file that is no text",
         beside(b"\xff\xfe\x00"),
-        "--classes m.txt cannot be read: ",
+        "--classes m.txt is not text in UTF-8: ...; save it as UTF-8",
         2,
         *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--classes with a pipe",
+        lambda t: os.mkfifo(t / "pipe"),
+        "--classes pipe is a pipe (FIFO): copy its content to a file, and name that",
+        2,
+        *("--classes", "pipe"),
+    ),
+    inspect(
+        "--classes with a name of 100 000 characters",
+        as_is,
+        "cannot be the name of a class: it has 100000 characters, more than 200",
+        2,
+        *("--classes", "a", "x" * 100_000),
+    ),
+    inspect(
+        "--classes with a file of a million names",
+        beside("\n".join(map(str, range(10**6)))),
+        "--classes m.txt has 1000000 classes: label maps have at most 255",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "a pipe as a label map",
+        instead(lambda file: os.mkfifo(file)),
+        "error: label maps that cannot be read: 1 (0.png: ...0.png is a pipe (FIFO)",
+        1,
+    ),
+    inspect(
+        "a label map of 10^10 pixels",
+        instead(lambda file: write(file, png(100_000, 100_000))),
+        "error: label maps that cannot be read: 1 (0.png: ",
+        1,
+    ),
+    inspect(
+        "PostScript named .png",
+        instead(lambda file: write(file, "%!PS-Adobe-3.0 EPSF-3.0\n")),
+        "error: label maps that cannot be read: 1 (0.png: not an image",
+        1,
+    ),
+    inspect(
+        "a label map of 3072 different values",
+        in_32_bits(np.arange(3072).reshape(48, 64)),
+        "it has 3072 different values: give each class one value",
+        1,
+    ),
+    inspect(
+        "a label map with values of 10^9",
+        in_32_bits(LABELS + np.int64(10**9)),
+        "error: label maps with values that no class has: 1 (0.tif: 1000000000, ",
+        1,
     ),
     inspect(
         "--boxes-only",

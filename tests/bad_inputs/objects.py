@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 from collections.abc import Callable
 
 from ..helpers.custom_data import coco, rle
@@ -22,7 +23,7 @@ def file(change: Callable, *more) -> Maker:
     def arguments(t):
         content = copy.deepcopy(coco(t / "images"))  # its categories are shared
         text = change(content)
-        text = text if isinstance(text, str) else json.dumps(content)
+        text = text if isinstance(text, str | bytes) else json.dumps(content)
         where = ["--train-json", write(t / "o.json", text)]
         return [*more, *where, "--train-images", t / "images"]
 
@@ -43,6 +44,19 @@ def first(mistake: str, says: str, code: int = 1, **more) -> Case:
 def image(i: int, **more) -> Callable:
     """Change keys of image ``i``."""
     return lambda c: c["images"][i].update(more)
+
+
+def category(**more) -> Callable:
+    """Change keys of the first category; the lists of all cases share the others."""
+    return lambda c: c.update(
+        categories=[dict(c["categories"][0], **more), *c["categories"][1:]]
+    )
+
+
+def piped(t):
+    """The options for six images, and a pipe in place of their COCO file."""
+    os.mkfifo(t / "pipe")
+    return ["--train-json", t / "pipe", *file(lambda c: None)(t)[2:]]
 
 
 def other_classes(t):
@@ -82,6 +96,16 @@ CASES = [
         "is a folder: name a file",
     ),
     Case(
+        *("inspect_data", "a pipe as the file"),
+        piped,
+        "pipe is a pipe (FIFO): copy its content to a file, and name that",
+    ),
+    Case(
+        *("train", "a device as the file"),
+        lambda t: [DET, "--train-json", "/dev/zero", "--train-images", t],
+        "/dev/zero is a device: copy its content to a file, and name that",
+    ),
+    Case(
         *("inspect_data", "images in a folder that is not there"),
         lambda t: [*file(lambda c: None)(t)[:2], "--train-images", "gone"],
         "the train images: there is no folder .../gone",
@@ -107,7 +131,77 @@ CASES = [
         "--data: found no data set in",
     ),
     inspect("a file that is not JSON", lambda c: "{", "o.json is not JSON: "),
-    inspect("100 000 brackets", lambda c: "[" * 100_000, "o.json is not JSON: "),
+    inspect("100 000 brackets", lambda c: "[" * 100_000, "is nested too deeply: "),
+    inspect(
+        "a number of 4000 digits",
+        lambda c: '{"images": [{"id": ' + "9" * 4000,
+        "o.json is not JSON: a number has 4000 digits: 9999",
+    ),
+    inspect(
+        "text in UTF-16",
+        lambda c: json.dumps(c).encode("utf-16"),
+        "o.json is not text in UTF-8: ...; save it as UTF-8",
+    ),
+    inspect(
+        "two lists of images",
+        lambda c: json.dumps(c)[:-1] + ', "images": []}',
+        "o.json has 2 lists of images: join them into one",
+    ),
+    inspect(
+        "20 001 classes",
+        lambda c: c.update(
+            categories=[dict(id=i, name=f"class {i}") for i in range(20_001)]
+        ),
+        "the train annotations have 20001 categories; at most 20000 can be trained on",
+    ),
+    inspect(
+        "a class name that moves the cursor",
+        category(name="\x1b[2J"),
+        r"error: class names with control characters or more than 200 characters: 1 "
+        r"(\x1b[2J: it has the control character '\x1b'); --fix shortens them",
+        1,
+    ),
+    inspect(
+        "a class name of 100 000 characters",
+        category(name="x" * 100_000),
+        "it has 100000 characters, more than 200); --fix shortens them",
+        1,
+    ),
+    inspect(
+        "a device as an image",
+        image(0, file_name="/dev/zero"),
+        "error: images that are not in the folder: 1 (/dev/zero)",
+        1,
+    ),
+    inspect(
+        "a name of an image with half a character",
+        image(0, file_name="\udcff.png"),
+        r"error: images that are not in the folder: 1 (\udcff.png)",
+        1,
+    ),
+    inspect(
+        "an image of 10^9 pixels a side",
+        image(0, width=10**9, height=10**9),
+        "1000000000 x 1000000000, is 64 x 48)",
+        1,
+    ),
+    first(
+        "an area of 1e308",
+        "warning: objects whose area is larger than their image: 1 (object 1 in ...; "
+        "their areas are computed from their masks or boxes",
+        0,
+        area=1e308,
+    ),
+    first(
+        "run lengths of a million letters",
+        BAD_MASK,
+        segmentation=dict(size=[48, 64], counts="P" * 10**6),
+    ),
+    first(
+        "a polygon that crosses the image 10 000 times",
+        BAD_MASK,
+        segmentation=[[0, 0, 64, 48] * 10_000],
+    ),
     inspect("a list", lambda c: "[]", "is not a COCO annotation file: it holds a list"),
     inspect(
         "no annotations",
@@ -234,6 +328,14 @@ CASES = [
         *("train", "a config's file without images"),
         of_the_config(EMPTY.replace('s": []}', 's": [{"id": 1, "name": "disc"}]}')),
         "the annotations for train: .../instances_train.json has no images",
+    ),
+    Case(
+        *("train", "a config's file that is a device"),
+        with_options(
+            "train_dataloader.dataset.type=CocoDataset",
+            "train_dataloader.dataset.ann_file=/dev/zero",
+        ),
+        "/dev/zero is a device: copy its content to a file, and name that",
     ),
     Case(
         *("train", "a config's file of other classes"),

@@ -144,6 +144,33 @@ CASES = [
         "train_dataloader.batch_size=0: give a whole number from 1 on",
     ),
     option(
+        "a batch size of 10^9",
+        "train_dataloader.batch_size=1000000000",
+        "train_dataloader.batch_size=1000000000: give a whole number from 1 to 100000",
+    ),
+    option(
+        "a million workers",
+        "train_dataloader.num_workers=1000000",
+        "train_dataloader.num_workers=1000000: give a whole number from 0 to 1000",
+    ),
+    option(
+        "10^12 classes",
+        "model.roi_head.mask_head.num_classes=1000000000000",
+        "model.roi_head.mask_head.num_classes=1000000000000: give a whole number from "
+        "1 to 100000",
+    ),
+    in_config(
+        "images of 10^9 pixels a side",
+        "train_pipeline = [dict(type='Resize', scale=(10**9, 10**9))]\n"
+        "train_dataloader = dict(dataset=dict(pipeline=train_pipeline))",
+        "images of more than 65535 pixels a side cannot be trained on",
+    ),
+    option(
+        "a seed of 33 bits",
+        "randomness.seed=4294967296",
+        "randomness.seed=4294967296: give a whole number from 0 to 4294967295",
+    ),
+    option(
         "a batch size of 1.5",
         "train_dataloader.batch_size=1.5",
         "train_dataloader.batch_size=1.5: give a whole number from 1 on",

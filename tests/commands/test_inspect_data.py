@@ -4,11 +4,14 @@ import copy
 import json
 import re
 import shlex
+import time
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from convnext_dense.commands.inspect_data.inspection import inspect
+from convnext_dense.datasets.custom.prepare import Options
 from convnext_dense.errors import InputError
 from convnext_dense.reports import drawing, pages
 from convnext_dense.utils import files
@@ -111,6 +114,67 @@ def test_label_maps_are_fixed(tool, tmp_path):
     done = tool("inspect_data", *command)
     assert done.code == 0
     assert "label maps whose pixels are all ignored: 1" in done.out
+
+
+NAMES = {
+    True: [
+        r"$\frac{1}{$",
+        r"\$\frac{1}{$$",
+        "<script>alert(1)</script>",
+        "[red]red[/red]",
+        "\N{RIGHT-TO-LEFT OVERRIDE}txt",
+    ],
+    False: ["\x1b[2J\x1b[31m", "\ud800", "two\nlines", "x" * 10**5, "null \0"],
+}
+
+
+@pytest.mark.parametrize("usable", NAMES)
+def test_names_that_are_formulas_or_control_a_terminal(tool, healthy, tmp_path, usable):
+    root, content = healthy
+    content = copy.deepcopy(content)
+    names = NAMES[usable]
+    content["categories"] = [dict(id=i, name=name) for i, name in enumerate(names)]
+    for i, annotation in enumerate(content["annotations"]):
+        annotation["category_id"] = i % len(names)
+    save(content, root / "names.json")
+    done = tool(
+        *("inspect_data", *data(root, "names.json")),
+        *("--val-json", root / "names.json", "--val-images", root / "images"),
+        *("--html", "page.html", "--fix", "clean"),
+    )
+    assert done.code == (0 if usable else 1)
+    page = (tmp_path / "page.html").read_text("utf-8")
+    for text in (page, done.out):
+        assert [c for c in text if not c.isprintable() and c != "\n"] == []
+    assert len(max(done.out.split("\n"), key=len)) < 3000
+    assert "<script" not in page
+    clean = tmp_path / "clean/train.json"
+    done = tool("inspect_data", "--train-json", clean, *data(root, "")[2:])
+    assert done.code == 0
+
+
+def test_a_page_without_a_class(healthy, tmp_path):
+    root, content = healthy
+    save(dict(content, categories=[]), root / "none.json")
+    options = Options(
+        train_json=str(root / "none.json"), train_images=str(root / "images")
+    )
+    assert not inspect(options, str(tmp_path / "page.html"), None, 0)
+    assert "error" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_a_table_of_very_many_classes(healthy, capsys):
+    """Each has its row, up to a number; the time grows with the classes."""
+    root, content = healthy
+    more = [dict(id=1000 + i, name=f"class {i}") for i in range(3000)]
+    save(dict(content, categories=content["categories"] + more), root / "many.json")
+    options = Options(
+        train_json=str(root / "many.json"), train_images=str(root / "images")
+    )
+    start = time.process_time()
+    assert inspect(options, None, None, 0)
+    assert time.process_time() - start < 60  # a bound, not a measurement: 4
+    assert "and 1502 more classes, which --html FILE shows" in capsys.readouterr().out
 
 
 def test_nothing_to_inspect(tool):

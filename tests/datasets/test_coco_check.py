@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import time
 
 import numpy as np
 import PIL.Image
@@ -10,10 +11,13 @@ import pytest
 from pycocotools import mask as mask_api
 
 from convnext_dense import errors
+from convnext_dense.datasets.custom.coco import DRAWN_OBJECTS
 from convnext_dense.datasets.custom.coco_check import (
     AS_STORED,
+    BAD_NAME,
     LISTED_TWICE,
     MISSING,
+    MOST_CLASSES,
     NAMELESS,
     NOT_LISTED,
     NOTHING,
@@ -28,6 +32,7 @@ from convnext_dense.datasets.custom.coco_objects import (
     CLIPPED,
     EMPTY,
     FLAT_MASK,
+    LARGE_AREA,
     MASK_BOX,
     NEGATIVE,
     NO_BOX,
@@ -91,6 +96,21 @@ def objects(content, i, **change):
     content["annotations"][i].update(change)
 
 
+def category(content, **change):
+    """Change the first category; its objects stay those of the class."""
+    first, *others = content["categories"]
+    content["categories"] = [dict(first, **change), *others]
+
+
+def nested(depth):
+    """A list as deep as Python reads JSON, and deeper than it writes a list."""
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+DEEP = nested(5000)
 NAN = math.nan
 # What is changed in a file without problems; its problem; the number of objects left.
 DAMAGE = {
@@ -221,6 +241,43 @@ DAMAGE = {
         7,
     ),
     "no objects": (lambda c: c["annotations"].clear(), NOTHING, 0),
+    "a deep image": (lambda c: c["images"].append(dict(file_name=DEEP)), NAMELESS, 7),
+    "a deep class": (lambda c: c["categories"].append(dict(id=DEEP)), NAMELESS, 7),
+    "a deep image id": (lambda c: objects(c, 0, image_id=DEEP), NO_SUCH_IMAGE, 6),
+    "a deep class id": (lambda c: objects(c, 0, category_id=DEEP), NO_SUCH_CLASS, 6),
+    "a deep width": (lambda c: images(c, 0, width=DEEP), OTHER_SIZE, 5),
+    "a deep object id": (lambda c: objects(c, 0, id=DEEP, bbox=DEEP), NO_BOX, 6),
+    "a deep mask": (lambda c: objects(c, 0, segmentation=DEEP), BAD_MASK, 6),
+    "a class that is a list": (
+        lambda c: c["categories"].append(dict(id=9, name=["a"])),
+        NAMELESS,
+        7,
+    ),
+    "an image of 10^9 pixels a side": (
+        lambda c: images(c, 0, width=10**9, height=10**9),
+        OTHER_SIZE,
+        5,
+    ),
+    "a device": (lambda c: images(c, 5, file_name="/dev/zero"), MISSING, 7),
+    "a null character": (lambda c: images(c, 5, file_name="\0"), MISSING, 7),
+    "half a character": (lambda c: images(c, 5, file_name="\udcff.png"), MISSING, 7),
+    "a folder": (
+        lambda c: images(c, 5, file_name="sub folder"),
+        MISSING,
+        7,
+    ),
+    "a name of 10^5 letters": (lambda c: category(c, name="a" * 10**5), BAD_NAME, 7),
+    "a name that moves the cursor": (lambda c: category(c, name="\x1b[A"), BAD_NAME, 7),
+    "a name of two lines": (lambda c: category(c, name="a\nb"), BAD_NAME, 7),
+    "a name of half a character": (lambda c: category(c, name="\ud800"), BAD_NAME, 7),
+    "an area of 1e308": (lambda c: objects(c, 0, area=1e308), LARGE_AREA, 7),
+    "a box of 1e308": (lambda c: objects(c, 0, bbox=[0, 1e308, 1e308, 9]), OUTSIDE, 6),
+    "a huge box": (
+        lambda c: objects(c, 0, bbox=[1, 2, 10**400, 4]),
+        NO_BOX,
+        6,
+    ),
+    "a box in a word": (lambda c: objects(c, 0, bbox="1234"), NO_BOX, 6),
 }
 ALSO = {  # the problems that come with another
     NOTHING: {UNUSED},
@@ -250,6 +307,71 @@ def test_damage(healthy, case):
     again = examine(as_content(split), root, "train")
     unsolved = {NOTHING, UNUSED, NOT_LISTED}
     assert set(problems(again)) <= unsolved | {STRAY_MASK}
+
+
+@pytest.mark.parametrize("area", [NAN, math.inf, 0, -5, "wide", None, 10**400])
+def test_areas_that_are_not_said(healthy, area):
+    root, content = healthy
+    content = copy.deepcopy(content)
+    objects(content, 0, area=area)
+    split = examine(content, root, "train")
+    assert problems(split) == {}
+    assert split.annotations[0][0]["area"] == 600
+
+
+@pytest.mark.parametrize(
+    ("crowd", "expected"), [(0, 0), ("0", 0), (None, 0), ([], 0), (1, 1), (True, 1)]
+)
+def test_crowds(healthy, crowd, expected):
+    root, content = healthy
+    content = copy.deepcopy(content)
+    objects(content, 0, iscrowd=crowd)
+    assert examine(content, root, "train").annotations[0][0]["iscrowd"] == expected
+
+
+@pytest.mark.parametrize("large", [2**53, 2**63, -(2**64), 10**90])
+def test_ids_that_other_libraries_cannot_hold_are_renumbered(healthy, large):
+    root, content = healthy
+    content = copy.deepcopy(content)
+    for annotation in content["annotations"]:
+        annotation["image_id"] += large
+        annotation["category_id"] += large
+    for image in content["images"]:
+        image["id"] += large
+    content["categories"] = [dict(c, id=c["id"] + large) for c in CATEGORIES]
+    split = examine(content, root, "train")
+    assert problems(split) == {}
+    assert [c["id"] for c in split.categories] == [1, 2]
+    assert [i["id"] for i in split.images] == [1, 2, 3, 4, 5, 6]
+    assert sum(map(len, split.annotations)) == 7
+
+
+def test_too_many_classes(healthy):
+    root, content = healthy
+    many = [dict(id=i, name=f"class {i}") for i in range(MOST_CLASSES + 1)]
+    with pytest.raises(errors.InputError, match="have 20001 categories; at most 20000"):
+        examine(dict(content, categories=many), root, "train")
+
+
+def test_names_of_problems_are_short_and_harmless(healthy):
+    root, content = healthy
+    content = copy.deepcopy(content)
+    images(content, 0, file_name="\x1b[2J" + "a" * 10**6)
+    split = examine(content, root, "train")
+    (name,) = problems(split)[MISSING]
+    assert len(name) < 300
+    assert name.isprintable()
+
+
+def test_many_objects_are_read_in_time_that_grows_with_them(healthy):
+    root, content = healthy
+    repeated = content["annotations"] * 1000
+    start = time.process_time()
+    split = examine(dict(content, annotations=repeated), root, "train")
+    assert time.process_time() - start < 60  # a bound, not a measurement: it takes 0.6
+    assert sum(map(len, split.annotations)) == 7000
+    _, sample = split.sample(0)
+    assert len(sample.gt_instances) == DRAWN_OBJECTS
 
 
 def as_content(split):

@@ -1,12 +1,13 @@
 """Label maps of every format are read alike, and their problems are found."""
 
 import json
+import time
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from convnext_dense.datasets.custom import label_check, label_maps
+from convnext_dense.datasets.custom import label_check, label_maps, summary
 from convnext_dense.datasets.custom.label_check import examine
 from convnext_dense.datasets.custom.label_maps import read_color_map, read_label_map
 from convnext_dense.errors import InputError
@@ -113,6 +114,38 @@ def test_color_maps_that_are_none(tmp_path, text, says):
         read_color_map(str(tmp_path / "map"))
     with pytest.raises(InputError, match="cannot be read"):
         read_color_map(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x" + "," * 10**6 + "1", "has no colours"),
+        ("x" + " " * 10**6 + "1 2", "has no colours"),
+        ("x 1 2" + " " * 10**6 + "y", "has no colours"),
+        ("1 2 3 " + "x" * 10**5, "cannot be the name of a class: it has 100000 char"),
+        ("1 2 3 a\x1b[2J", "cannot be the name of a class: it has the control char"),
+        ('{"\\ud800": [1, 2, 3]}', "cannot be the name of a class"),
+        ('{"a": [Infinity, 2, 3]}', "cannot be read as"),
+        ('{"a":' * 10**5, "nested too deeply"),
+        ("\n".join(f"{i} 0 0 c{i}" for i in range(256)), "has 256 classes: label maps"),
+        (
+            "\n".join(f"{i & 255} {i >> 8 & 255} 0 c" for i in range(10**5)),
+            "has more than 4096 colours",
+        ),
+    ],
+)
+def test_color_maps_that_would_take_long_or_break_a_page(tmp_path, text, says):
+    (tmp_path / "map").write_text(text)
+    start = time.process_time()
+    with pytest.raises(InputError, match=says):
+        read_color_map(str(tmp_path / "map"))
+    assert time.process_time() - start < 10  # a bound, not a measurement: 0.05
+
+
+def test_long_lines_of_a_color_map_are_read(tmp_path):
+    (tmp_path / "map").write_text("road" + " " * 10**5 + "1 2 3\nsky: 4,5,6:: 7")
+    colors = [[1, 2, 3, 0], [4, 5, 6, 1]]
+    assert read_color_map(str(tmp_path / "map")) == (("road", "sky"), colors)
 
 
 @pytest.mark.parametrize("label_format", FORMATS)
@@ -239,6 +272,63 @@ def test_names_with_an_ending_and_folders_below(tmp_path):
     split = examine(tmp_path / "images", tmp_path / "labels", "train")
     assert problems(split) == {label_check.NO_LABELS: ["a.jpg"]}
     assert split.pairs[2] == ("city 2/a_2.JPG", "city 2/a_2_mask.png")
+
+
+def save_numbers(numbers, root):
+    """Write a label map of 32 bits, integers or floats, in place of the first one."""
+    (root / "labels/Bild 0 ü.png").unlink()
+    PIL.Image.fromarray(numbers).save(root / "labels/Bild 0 ü.tif")
+
+
+LARGE = label_array().astype(np.int32)
+
+
+@pytest.mark.parametrize("zero", [True, False])
+@pytest.mark.parametrize("names", [("ground", "Käfer", "ant"), None])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        LARGE + 10**9,
+        LARGE - 5,
+        LARGE - 1,
+        np.full_like(LARGE, -(2**31)),
+        np.full(LARGE.shape, np.nan, np.float32),
+    ],
+    ids=["10^9", "-5", "-1", "-2^31", "NaN"],
+)
+def test_numbers_that_are_no_labels(tmp_path, numbers, names, zero):
+    """They are neither counted as classes nor as the last classes."""
+    write_label_maps(tmp_path)
+    save_numbers(numbers, tmp_path)
+    folders = tmp_path / "images", tmp_path / "labels"
+    split = examine(*folders, "train", names, zero=zero)
+    assert label_check.NO_SUCH_LABEL in problems(split)
+    assert len(split.classes) <= 255
+    assert len(summary.table([split])) == len(split.classes)
+    cleaned = split._label_map(0)
+    assert set(np.unique(cleaned)) <= {*range(len(split.classes)), 255}
+
+
+def test_label_maps_of_very_many_values(tmp_path):
+    write_label_maps(tmp_path)
+    save_numbers(np.arange(WIDTH * HEIGHT, dtype=np.int32).reshape(48, 64), tmp_path)
+    split = examine(tmp_path / "images", tmp_path / "labels", "train")
+    (name,) = problems(split)[label_check.UNREADABLE_LABELS]
+    assert name.endswith("it has 3072 different values: give each class one value")
+
+
+def test_unknown_colors_stay_unknown_without_a_class_0(tmp_path):
+    file = save_labels(np.array([[0, 9], [7, 1]], np.uint8), tmp_path / "a.png")
+    colors = [[0, 0, 0, 0], [9, 9, 9, 1]]
+    assert read_label_map(file, colors, zero=False).tolist() == [[255, 0], [-1, -1]]
+
+
+def test_a_photograph_as_a_label_map_in_colours(tmp_path):
+    """Thousands of colours are counted, and three are named."""
+    noise = photograph(tmp_path / "a.png")
+    names = label_maps.unknown_colors(noise, [[0, 0, 0, 0]])
+    assert names.endswith(" more")
+    assert names.count("(") == 3
 
 
 def test_nothing_in_common(tmp_path):

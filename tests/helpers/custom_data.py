@@ -110,8 +110,8 @@ def save_labels(labels, file, label_format="grey"):
     """Write a label map.
 
     Args:
-        label_format: 'grey', '16 bits', 'palette', 'three channels' (grey) or
-            'colors', those of ``COLORS``.
+        label_format: 'grey', '16 bits', '32 bits', 'palette', 'three channels' (grey)
+            or 'colors', those of ``COLORS``.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     if label_format == "colors":
@@ -123,6 +123,8 @@ def save_labels(labels, file, label_format="grey"):
         image = PIL.Image.fromarray(np.stack([labels] * 3, -1))
     elif label_format == "16 bits":
         image = PIL.Image.fromarray(labels.astype(np.uint16))
+    elif label_format == "32 bits":
+        image = PIL.Image.fromarray(labels.astype(np.int32))
     else:
         image = PIL.Image.fromarray(labels)
         if label_format == "palette":

@@ -13,9 +13,11 @@ from rich.table import Table
 from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.prepare import Options, examine
 from convnext_dense.datasets.custom.splits import Split
-from convnext_dense.errors import InputError
+from convnext_dense.errors import InputError, printable
 from convnext_dense.utils import files, outputs
 from convnext_dense.utils.outputs import Folder
+
+ROWS_SHOWN = 1500  # of the table of classes; rich takes milliseconds for each
 
 
 def inspect(
@@ -58,7 +60,7 @@ def inspect(
         from . import page  # importing matplotlib is slow
 
         page.write(html, splits)
-        print(f"the page is {html}")
+        print(f"the page is {printable(html)}")
     if fix:
         _fix(splits, Path(fix))
     return not any(split.problems.stop for split in splits)
@@ -73,13 +75,16 @@ def _print_table(splits: list[Split]) -> None:
         for column in columns:
             table.add_column(f"{split.name} {column}", justify="right")
         table.add_column("pixels, %", justify="right")
-    for row in summary.table(splits):
+    rows = summary.table(splits)
+    for row in rows[:ROWS_SHOWN]:
         cells = []
         for numbers in row["splits"]:
             cells += [str(numbers[column]) for column in columns]
             cells.append(f"{100 * numbers['pixels']:.2f}")
-        table.add_row(row["name"], *cells)
+        table.add_row(printable(row["name"]), *cells)
     Console(markup=False).print(table)
+    if len(rows) > ROWS_SHOWN:
+        print(f"and {len(rows) - ROWS_SHOWN} more classes, which --html FILE shows")
 
 
 def _fix(splits: list[Split], folder: Path) -> None:
@@ -93,9 +98,10 @@ def _fix(splits: list[Split], folder: Path) -> None:
             command += [f"--{split.name}-images", str(split.folder)]
     if flag == "labels":
         command += ["--classes", *splits[0].classes]
+    options = shlex.join(command)
     print(
-        f"the cleaned annotations are in {folder}; to train on them:\n"
-        f"  tools/train.py CONFIG {shlex.join(command)}"
+        f"the cleaned annotations are in {printable(str(folder))}; to train on them:\n"
+        f"  tools/train.py CONFIG {printable(options, len(options))}"
     )
 
 

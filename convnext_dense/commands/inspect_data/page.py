@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.layouts import IMAGES
 from convnext_dense.datasets.custom.splits import Split, totals
-from convnext_dense.errors import InputError
+from convnext_dense.errors import InputError, printable
 from convnext_dense.reports import pages
 from convnext_dense.reports.drawing import Drawer
 from convnext_dense.utils.text import label
@@ -20,6 +20,7 @@ from convnext_dense.utils.text import label
 SAMPLES = 12  # images drawn of each split
 NAMES_SHOWN = 40  # of each problem
 MAX_CLASSES = 60  # in the figure of counts
+MOST_BINS = 200  # in the figure of the objects in an image
 NAME_LENGTH = 20  # characters of a class in the figure of counts
 
 
@@ -32,8 +33,8 @@ def write(file: str, splits: list[Split]) -> None:
     pages.write(
         file,
         "data_report.html",
-        title=f"Data: {_name([split.folder for split in splits])}",
-        folders=[(split.name, split.folder) for split in splits],
+        title=f"Data: {printable(_name([split.folder for split in splits]))}",
+        folders=[(split.name, printable(str(split.folder))) for split in splits],
         with_objects=splits[0].objects is not None,
         splits=[
             dict(
@@ -45,7 +46,7 @@ def write(file: str, splits: list[Split]) -> None:
             for split in splits
         ],
         names_shown=NAMES_SHOWN,
-        rows=summary.table(splits),
+        rows=[dict(row, name=printable(row["name"])) for row in summary.table(splits)],
         classes=pages.figure(_draw_classes(splits)),
         sizes=pages.figure(_draw_sizes(splits)),
     )
@@ -89,10 +90,11 @@ def _samples(split: Split) -> Iterator[tuple[str, Markup]]:
     drawer = Drawer(split.scope, dict(classes=split.classes))
     files = split.files
     for i in chosen:
+        name = printable(files[i])
         try:
-            yield files[i], pages.picture(drawer.truth(*split.sample(i)))
+            yield name, pages.picture(drawer.truth(*split.sample(i)))
         except InputError as error:  # too large to draw, or gone since
-            yield files[i], escape(str(error))
+            yield name, escape(str(error))
 
 
 def _draw_classes(splits: list[Split]) -> Figure:
@@ -100,7 +102,8 @@ def _draw_classes(splits: list[Split]) -> Figure:
 
     The most frequent class of the training split comes first.
     """
-    number = len(splits[0].classes)
+    classes = splits[0].classes
+    number = len(classes)
     counts = [totals(split.objects or split.pixels, number) for split in splits]
     unit = "objects"
     if splits[0].objects is None:
@@ -113,9 +116,10 @@ def _draw_classes(splits: list[Split]) -> Figure:
     for i, (split, count) in enumerate(zip(splits, counts, strict=True)):
         color = ("#3182bd", "#fdae6b")[i]
         axes.bar(place + i * width, count[order], width, label=split.name, color=color)
-    names = [_short(splits[0].classes[i]) for i in order]
+    names = [_short(classes[i]) for i in order]
     axes.set_xticks(place + 0.4 - width / 2, names, rotation=90, fontsize=8)
-    if max(count.max() for count in counts) > 50 * max(1, np.median(counts[0])):
+    most = max(count.max(initial=0) for count in counts)
+    if number and most > 50 * max(1, np.median(counts[0])):
         axes.set_yscale("symlog", linthresh=1)
     axes.set_ylabel(unit)
     axes.margins(x=0.01)
@@ -141,7 +145,8 @@ def _draw_sizes(splits: list[Split]) -> Figure:
         panels[0].scatter(*sizes.T, s=14, alpha=0.5, label=split.name, color=color)
         if split.objects is not None:
             numbers = [counter.total() for counter in split.objects]
-            bins = np.arange(max(numbers, default=0) + 2) - 0.5
+            most = max(numbers, default=0)
+            bins = np.linspace(-0.5, most + 0.5, min(most + 1, MOST_BINS) + 1)
             style = dict(bins=bins, histtype="step", density=True, color=color)
             panels[1].hist(numbers, label=split.name, **style)
     panels[0].set(xlabel="width, pixels", ylabel="height, pixels", title="images")

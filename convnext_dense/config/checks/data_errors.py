@@ -58,11 +58,14 @@ def _coco_problem(path: Path, classes: tuple[str, ...]) -> str | None:
         content = read_coco(path)
     except InputError as error:
         return str(error)
-    categories = [category.get("name") for category in content["categories"]]
+    entries = [entry for entry in content["categories"] if isinstance(entry, dict)]
+    names = [entry.get("name") for entry in entries]
+    categories = [name for name in names if isinstance(name, str)]
     if classes and not set(classes) & set(categories):
+        present = few(categories, 5) or "none"
         return (
             f"{path} has none of the config's classes ({few(classes, 5)}); its own "
-            f"are {few(categories, 5)}: name the file as --train-json, or set "
+            f"are {present}: name the file as --train-json, or set "
             "metainfo.classes of each data set and num_classes of each head"
         )
     return None

@@ -1,5 +1,6 @@
 """Checks that the files a config names exist."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from mmengine.config import Config
 
 from convnext_dense import checkpoints
 from convnext_dense.errors import InputError
+from convnext_dense.utils.files import require_regular
 
 from ..sections import dataset_configs
 
@@ -29,13 +31,17 @@ def check_weights(cfg: Config, splits: Sequence[str]) -> None:
 
 
 def check_data(loader: Mapping | None, split: str) -> None:
-    """Raise an InputError that lists the files of a split's data that do not exist."""
+    """Check that the files and folders of a split's data exist.
+
+    Raises:
+        InputError: some do not, or one is a pipe, a device or a socket.
+    """
     missing = [
         f"{dataset['type']} expects {path}"
         for dataset in dataset_configs(loader)
         if dataset["type"] not in DRAWN
         for path in data_paths(dataset)
-        if not path.exists()
+        if not os.path.exists(path)
     ]
     if missing:
         raise InputError(
@@ -45,6 +51,11 @@ def check_data(loader: Mapping | None, split: str) -> None:
             f"or the files of this split: {split}_dataloader.dataset.data_root=FOLDER, "
             ".ann_file=FILE, .data_prefix"
         )
+    for dataset in dataset_configs(loader):
+        if dataset["type"] not in DRAWN:
+            for path in data_paths(dataset):
+                if not path.is_dir():
+                    require_regular(path)
 
 
 def data_paths(dataset: Mapping) -> Iterator[Path]:

@@ -5,7 +5,7 @@ message with others: it trains no epoch of -1, and accepts an infinite learning 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any, TypeGuard
 
@@ -20,14 +20,21 @@ SECTIONS = {
     "test": ("test_dataloader", "test_cfg", "test_evaluator"),
 }
 _VERBS = dict(train="train", val="validate", test="test")
-_WHOLE = {  # setting, a whole number -> its least value
-    "batch_size": 1,
-    "num_workers": 0,
-    "max_epochs": 1,
-    "max_iters": 1,
-    "val_interval": 1,
-    "accumulative_counts": 1,
+# Setting, a whole number -> its least and its largest value. Larger numbers are slips:
+# they would fill the memory, or start more processes than a machine can have.
+_WHOLE = {
+    "batch_size": (1, 100_000),
+    "num_workers": (0, 1000),
+    "max_epochs": (1, 10**9),
+    "max_iters": (1, 10**9),
+    "val_interval": (1, 10**9),
+    "accumulative_counts": (1, 10**9),
 }
+MOST_CLASSES = 100_000
+MOST_SIDE = 65_535  # pixels; the longest side of a JPEG
+# An image is resized to fit into a scale, so that its smaller number counts. To a size
+# it is padded.
+_SIDES = {"scale": min, "img_scale": min, "size": max, "crop_size": max}
 _FROM_ZERO = ("optimizer.lr", "optimizer.weight_decay")  # finite and not negative
 
 
@@ -58,18 +65,25 @@ def check(cfg: Config, splits: Sequence[str]) -> None:
             _check_numbers(name, section)
         if not isinstance(cfg[f"{split}_dataloader"].get("dataset"), Mapping):
             raise InputError(f"{cfg.filename} has no {split}_dataloader.dataset")
+        _check_sides(f"{split}_dataloader", cfg[f"{split}_dataloader"])
+    _check_sides("model", cfg.model)
+    for path, key, number in _leaves("model", cfg.model):
+        if key == "num_classes" and _is_number(number) and number > MOST_CLASSES:
+            raise InputError(
+                f"{path}={number!r}: give a whole number from 1 to {MOST_CLASSES}"
+            )
     seed = (cfg.get("randomness") or {}).get("seed")
     if seed is not None:
-        _check_whole("randomness.seed", seed, 0)
+        _check_whole("randomness.seed", seed, 0, 2**32 - 1)
 
 
 def _check_numbers(name: str, section: Any) -> None:
     """Raise an InputError if a number of ``section`` is out of range."""
     if not isinstance(section, Mapping):
         return
-    for key, least in _WHOLE.items():
+    for key, bounds in _WHOLE.items():
         if key in section:
-            _check_whole(f"{name}.{key}", section[key], least)
+            _check_whole(f"{name}.{key}", section[key], *bounds)
     for path in _FROM_ZERO:
         value = _inner(section, path)
         if value is not None and not (_is_number(value) and 0 <= value < math.inf):
@@ -89,10 +103,38 @@ def _inner(section: Mapping, path: str) -> Any:
     return inner.get(key) if isinstance(inner, Mapping) else None
 
 
-def _check_whole(name: str, value: object, least: int) -> None:
-    """Raise an InputError unless ``value`` is a whole number from ``least`` on."""
+def _check_whole(name: str, value: object, least: int, most: int) -> None:
+    """Raise an InputError unless ``value`` is a whole number in these bounds."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{name}={value!r}: give a whole number from {least} on")
+    if value > most:
+        raise InputError(f"{name}={value}: give a whole number from {least} to {most}")
+
+
+def _check_sides(name: str, section: Mapping) -> None:
+    """Raise an InputError if images would be resized or padded to absurd sizes."""
+    for path, key, value in _leaves(name, section):
+        if key in _SIDES:
+            sides = value if isinstance(value, list | tuple) else [value]
+            numbers = [side for side in sides if _is_number(side)]
+            if numbers and _SIDES[key](numbers) > MOST_SIDE:
+                raise InputError(
+                    f"{path}={value!r}: images of more than {MOST_SIDE} pixels a side "
+                    "cannot be trained on; give a smaller size"
+                )
+
+
+def _leaves(path: str, node: object) -> Iterator[tuple[str, str, object]]:
+    """Path, key and value of each setting below ``node`` that is not a section."""
+    if isinstance(node, Mapping):
+        entries = list(node.items())
+    elif isinstance(node, list | tuple):
+        entries = [(str(i), entry) for i, entry in enumerate(node)]
+    else:
+        return
+    for key, value in entries:
+        yield f"{path}.{key}", key, value
+        yield from _leaves(f"{path}.{key}", value)
 
 
 def _is_number(value: object) -> TypeGuard[float]:

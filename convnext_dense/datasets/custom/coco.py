@@ -18,6 +18,11 @@ from convnext_dense.utils.masks import to_bitmap
 
 from .problems import Problems
 
+# A sample to draw has as many objects, and their masks as many pixels, as fit into
+# 2 GB and are drawn within seconds.
+DRAWN_OBJECTS = 1000
+DRAWN_PIXELS = 2**31
+
 if TYPE_CHECKING:
     from mmdet.structures import DetDataSample
 
@@ -138,11 +143,17 @@ class CocoSplit:
         return file
 
     def sample(self, index: int) -> tuple[np.ndarray, "DetDataSample"]:
-        """An image (H, W, 3) RGB uint8, and its boxes, labels and masks to draw."""
+        """An image (H, W, 3) RGB uint8, and its boxes, labels and masks to draw.
+
+        Of very many objects, the first ones are drawn.
+        """
         from mmdet.structures import DetDataSample
 
         image, labels = self.images[index], self._labels()
-        annotations = self.annotations[index]
+        drawn = DRAWN_OBJECTS
+        if self.has_masks:
+            drawn = min(drawn, DRAWN_PIXELS // (image["width"] * image["height"]) + 1)
+        annotations = self.annotations[index][:drawn]
         corners = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         truth = InstanceData(

@@ -8,17 +8,35 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from convnext_dense.errors import InputError
+from convnext_dense.errors import InputError, printable
 from convnext_dense.utils.images import SMALLEST, list_images, read_images
+from convnext_dense.utils.text import LONGEST_NAME
 
 from .coco import CocoSplit
 from .coco_objects import UsableImage, clean_objects, has_mask, is_id, list_objects
-from .problems import TINY, UNREADABLE, Problems, error, warning
+from .problems import (
+    TINY,
+    UNREADABLE,
+    Problems,
+    class_name_problem,
+    error,
+    shown,
+    warning,
+)
+
+# The largest public data sets have 13 000. A head for more takes gigabytes.
+MOST_CLASSES = 20_000
+# Other libraries hold ids as floats, or as integers of 64 bits.
+LARGEST_ID = 2**53
 
 NAMELESS = error("entries without an id or a name")
 SAME_CLASS = error(
     "classes of the same name or id",
     "--fix keeps the first, with the objects of the others",
+)
+BAD_NAME = error(
+    f"class names with control characters or more than {LONGEST_NAME} characters",
+    "--fix shortens them and writes control characters out",
 )
 SAME_ID = error("images of different files under one id")
 MISSING = error(
@@ -58,12 +76,17 @@ def examine(
         boxes_only: leave masks out, unread.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or too many classes.
     """
     if not folder.is_dir():
         raise InputError(
             f"the {name} images: there is no folder {folder}; name it as "
             f"--{name}-images"
+        )
+    if len(content["categories"]) > MOST_CLASSES:
+        raise InputError(
+            f"the {name} annotations have {len(content['categories'])} categories; at "
+            f"most {MOST_CLASSES} can be trained on: leave the others out"
         )
     problems = Problems()
     category_of, categories = _categories(content["categories"], trained, problems)
@@ -115,9 +138,9 @@ def _categories(
     category_of: dict[int | str, dict | None] = {}
     by_name: dict[str, dict] = {}
     for entry in listed:
-        name = str(entry.get("name") or "").strip() if isinstance(entry, dict) else ""
+        name = _class_name(entry, problems) if isinstance(entry, dict) else ""
         if not name or not is_id(entry.get("id")):
-            problems.add(NAMELESS, f"category {entry}")
+            problems.add(NAMELESS, f"category {shown(entry)}")
         elif name in by_name or entry["id"] in category_of:
             problems.add(SAME_CLASS, f"{entry['id']}: {name}")
             category_of.setdefault(entry["id"], by_name.get(name))
@@ -136,10 +159,23 @@ def _categories(
     return trained_of, trained
 
 
+def _class_name(entry: Mapping, problems: Problems) -> str:
+    """The name of a category, which may be a number in the file; empty without one."""
+    name = entry.get("name")
+    if not isinstance(name, str | int | float) or isinstance(name, bool):
+        return ""
+    name = str(name or "").strip()
+    if why := class_name_problem(name):
+        problems.add(BAD_NAME, f"{printable(name, 40)}: {why}")
+        return printable(printable(name), LONGEST_NAME - len("..."))
+    return name
+
+
 def _whole_ids(ids: Iterable[int | str]) -> list[int]:
-    """The ids if all are whole numbers, which COCO's results need; else 1, 2, ..."""
+    """The ids if all are whole numbers, which COCO's results need, and not too large
+    for other libraries; else 1, 2, ..."""
     listed = list(ids)
-    numbers = [key for key in listed if isinstance(key, int)]
+    numbers = [key for key in listed if isinstance(key, int) and abs(key) < LARGEST_ID]
     return numbers if len(numbers) == len(listed) else [*range(1, len(listed) + 1)]
 
 
@@ -186,7 +222,7 @@ def _listed_images(
     for entry in listed:
         file = entry.get("file_name") if isinstance(entry, dict) else None
         if not isinstance(file, str) or not file or not is_id(entry.get("id")):
-            problems.add(NAMELESS, f"image {entry}")
+            problems.add(NAMELESS, f"image {shown(entry)}")
             continue
         key, path = entry["id"], _locate(folder, file)
         if path is None:
@@ -210,7 +246,7 @@ def _listed_images(
 
 
 def _size(size: tuple) -> str:
-    return f"{size[0]} x {size[1]}"
+    return f"{shown(size[0])} x {shown(size[1])}"
 
 
 def _locate(folder: Path, file: str) -> Path | None:

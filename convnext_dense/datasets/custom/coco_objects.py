@@ -14,7 +14,7 @@ from convnext_dense.utils.images import ImageFile
 from convnext_dense.utils.masks import finite, read_mask
 
 from .exif import turn_annotation
-from .problems import LEFT_OUT, Problems, ProblemType, error, warning
+from .problems import LEFT_OUT, Problems, ProblemType, error, shown, warning
 
 NO_SUCH_IMAGE = error("objects whose image_id is not in the file")
 NO_SUCH_CLASS = error("objects whose category_id is not in the file")
@@ -41,6 +41,10 @@ EMPTY = warning(
     "left out; write bbox in pixels, not as fractions from 0 to 1",
 )
 CLIPPED = warning("boxes that reach over the image's edge", "clipped")
+LARGE_AREA = warning(
+    "objects whose area is larger than their image",
+    "their areas are computed from their masks or boxes",
+)
 FLAT_MASK = warning("masks without an area", "these objects are left out")
 STRAY_MASK = warning("masks far from their box", "look at them in the page of --html")
 
@@ -103,13 +107,13 @@ def list_objects(
     object_ids = set()
     for number, entry in enumerate(content["annotations"]):
         entry = entry if isinstance(entry, dict) else {}
-        name = f"object {entry.get('id', f'number {number}')}"
+        name = f"object {shown(entry.get('id', f'number {number}'))}"
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
         if not is_id(image_id) or image_id not in image_ids:
-            problems.add(NO_SUCH_IMAGE, f"{name}: image {image_id}")
+            problems.add(NO_SUCH_IMAGE, f"{name}: image {shown(image_id)}")
             continue
         if not is_id(category_id) or category_id not in categories:
-            problems.add(NO_SUCH_CLASS, f"{name}: class {category_id}")
+            problems.add(NO_SUCH_CLASS, f"{name}: class {shown(category_id)}")
             continue
         category = categories[category_id]
         if category is None:
@@ -167,12 +171,17 @@ def clean_objects(
         large = bounds and box[2] * box[3] > SMALL_BOX
         if large and mask_api.iou([box], [bounds], [0])[0, 0] < STRAY_IOU:
             problems.add(STRAY_MASK, name)
+        area = _listed_area(entry)
+        if area > width * height:
+            problems.add(LARGE_AREA, name)
+        if not 0 < area <= width * height:
+            area = float(mask_api.area(rle)) if rle else box[2] * box[3]
         annotation = dict(
             image_id=image.id,
             category_id=category_id,
             bbox=box,
-            area=_area(entry, box, rle),
-            iscrowd=int(bool(entry.get("iscrowd"))),
+            area=area,
+            iscrowd=int(_is_crowd(entry)),
         )
         if mask is not None:
             annotation["segmentation"] = mask
@@ -203,12 +212,16 @@ def _check_box(
     return (CLIPPED if over > EDGE_TOLERANCE else None), clipped
 
 
-def _area(entry: Mapping, box: list[float], rle: dict | None) -> float:
-    """The area that the file says; else that of the mask; else that of the box."""
+def _listed_area(entry: Mapping) -> float:
+    """The area that the file says, in pixels; 0 if it says none."""
     area = finite([entry.get("area")])
-    if area and area[0] > 0:
-        return area[0]
-    return float(mask_api.area(rle)) if rle else box[2] * box[3]
+    return area[0] if area else 0
+
+
+def _is_crowd(entry: Mapping) -> bool:
+    """Whether an object is a region of many; some tools write '0' for no."""
+    crowd = entry.get("iscrowd")
+    return bool(crowd) and crowd != "0"
 
 
 def has_mask(annotation: dict, image: UsableImage, problems: Problems) -> bool:

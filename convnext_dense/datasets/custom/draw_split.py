@@ -24,9 +24,12 @@ def draw_split(split: Split, seed: int) -> tuple[Split, Split]:
     val, train = order[:number], order[number:]
     classes = [set(counter) for counter in split.objects or split.pixels]
     trained = set().union(*(classes[i] for i in train))
-    for i in list(val):
-        if classes[i] - trained and len(val) > 1:
-            val.remove(i)
+    kept, left = [], len(val)
+    for i in val:
+        if classes[i] - trained and left > 1:
+            left -= 1
             train.append(i)
             trained |= classes[i]
-    return split.select(sorted(train), "train"), split.select(sorted(val), "val")
+        else:
+            kept.append(i)
+    return split.select(sorted(train), "train"), split.select(sorted(kept), "val")

@@ -7,7 +7,7 @@ import numpy as np
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils.images import SMALLEST, for_all, list_images, read_images
-from convnext_dense.utils.text import reason
+from convnext_dense.utils.text import few, reason
 
 from .label_maps import (
     IGNORED,
@@ -54,6 +54,8 @@ ALL_IGNORED = warning("label maps whose pixels are all ignored", "look at them")
 # Classes are counted in the label maps only if their values have no larger gaps: the
 # largest value is below this many times the number of different values.
 SPARSE = 4
+# A label map with more different values is an image, or numbers each object.
+MOST_VALUES = 1024
 PROBED = 20  # images by which the ending of the label maps' names is found
 
 
@@ -136,6 +138,8 @@ def _size_and_pixels(
     except Exception as error:  # Pillow's readers raise errors of many types
         return reason(error)
     labels, numbers = np.unique(label_map, return_counts=True)
+    if len(labels) > MOST_VALUES:
+        return f"it has {len(labels)} different values: give each class one value"
     pixels = Counter(dict(zip(labels.tolist(), numbers.tolist(), strict=True)))
     del pixels[IGNORED]
     height, width = label_map.shape
@@ -207,12 +211,12 @@ def _check_values(split: LabelSplit, problems: Problems) -> None:
     Labels that no class has are removed from ``split.pixels``.
     """
     for (_, label_map), pixels in zip(split.pairs, split.pixels, strict=True):
-        if pixels.pop(UNKNOWN, 0):
-            colors = unknown_colors(split.labels / label_map, split.colors or [])
+        if split.colors is not None and pixels.pop(UNKNOWN, 0):
+            colors = unknown_colors(split.labels / label_map, split.colors)
             problems.add(NO_SUCH_COLOR, f"{label_map}: {colors}")
-        strange = [label for label in pixels if label >= len(split.classes)]
+        strange = [label for label in pixels if not 0 <= label < len(split.classes)]
         if strange:
-            problems.add(NO_SUCH_LABEL, f"{label_map}: {', '.join(map(str, strange))}")
+            problems.add(NO_SUCH_LABEL, f"{label_map}: {few(strange, 8)}")
         for label in strange:
             del pixels[label]
         if not pixels:

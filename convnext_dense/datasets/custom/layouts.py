@@ -1,12 +1,16 @@
 """Finds the annotations and images of each split in a data set's folder."""
 
-import json
-from collections.abc import Iterator
+import functools
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils.images import list_images
+from convnext_dense.utils.json_files import read_json
+from convnext_dense.utils.text import few
 
 from .label_maps import SUFFIXES
 
@@ -99,7 +103,7 @@ def _coco(root: Path) -> DatasetPaths | None:
     for split in SPLITS:
         candidates = files.get(split, [])
         if len(candidates) > 1:
-            names = ", ".join(str(file.relative_to(root)) for file in candidates)
+            names = few((file.relative_to(root) for file in candidates), 8)
             raise InputError(
                 f"--data: {root} has {len(candidates)} files for {split}: {names}; "
                 f"name one as --{split}-json"
@@ -112,18 +116,18 @@ def _coco(root: Path) -> DatasetPaths | None:
 def _images_of(file: Path, root: Path, split: str) -> Path:
     """The folder that has most of the first images that a COCO file names."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-        names = [str(image["file_name"]) for image in content["images"][:PROBED]]
-    except (ValueError, LookupError, TypeError):
+        images = read_json(file)["images"][:PROBED]
+        names = [image["file_name"] for image in images]
+    except (InputError, LookupError, TypeError):
         return file.parent  # reading the file reports what is wrong with it
+    names = [name for name in names if isinstance(name, str)]
     folders = [file.parent, root]
     for parent in dict.fromkeys([file.parent, root]):
-        for path in sorted(p for p in parent.iterdir() if p.is_dir()):
-            within = sorted(p for p in path.iterdir() if p.is_dir())
-            folders += [path, *within]
+        for path in _folders_in(parent):
+            folders += [path, *_folders_in(path)]
 
     def fit(folder: Path) -> tuple[int, bool]:
-        images = sum((folder / name).is_file() for name in names)
+        images = sum(os.path.isfile(folder / name) for name in names)
         return images, _split_of(folder.relative_to(root).as_posix()) == split
 
     best = max(folders, key=fit)
@@ -152,13 +156,20 @@ def _folder_pairs(root: Path) -> Iterator[tuple[Path, Path]]:
     folders = [path for path in sorted(root.rglob("*")) if path.is_dir()]
     labels = [path for path in folders if _has_label_word(path, root)]
     labels = [path for path in labels if _has_label_maps(path)]
+
+    def others(path: Path, left_out: Sequence[str]) -> tuple[str, ...]:
+        names = path.relative_to(root).parts
+        return tuple(name for name in names if name not in left_out)
+
+    # Looked up, not compared: a folder may have thousands below it.
+    alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for path in folders:
+        alike[others(path, IMAGES)].append(path)
+    apart = set(folders) - set(labels)
+    has_images = functools.cache(lambda path: bool(list_images(path)))
     for path in sorted(labels, key=lambda p: _split_of(p.name) is None):
-        others = [name for name in path.relative_to(root).parts if name not in LABELS]
-        for images in folders:
-            names = images.relative_to(root).parts
-            alike = [name for name in names if name not in IMAGES] == others
-            apart = images not in labels and images not in path.parents
-            if alike and apart and list_images(images):
+        for images in alike[others(path, LABELS)]:
+            if images in apart and images not in path.parents and has_images(images):
                 yield images, path
                 break
 
@@ -169,4 +180,16 @@ def _has_label_word(path: Path, root: Path) -> bool:
 
 
 def _has_label_maps(folder: Path) -> bool:
-    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    return any(path.suffix.lower() in SUFFIXES for path in _entries(folder))
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in _entries(folder) if path.is_dir())
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder contains; nothing if it may not be read."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []

@@ -3,13 +3,14 @@
 This module needs MMSegmentation, so only configs with such data import it.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmseg.datasets import BaseSegDataset
+
+from convnext_dense.utils.json_files import read_json
 
 from .label_maps import IGNORED, UNKNOWN, read_label_map
 
@@ -35,7 +36,7 @@ class LabelMapDataset(BaseSegDataset):
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[],
             )
-            for image, label_map in json.loads(Path(self.ann_file).read_text("utf-8"))
+            for image, label_map in read_json(self.ann_file)
         ]
 
 

@@ -14,13 +14,15 @@ from convnext_dense.errors import InputError
 from convnext_dense.utils import files, images
 from convnext_dense.utils.coco_json import read_coco
 from convnext_dense.utils.distributed import on_main
+from convnext_dense.utils.files import read_text
+from convnext_dense.utils.json_files import read_json
 from convnext_dense.utils.outputs import Folder
 
 from . import coco_check, label_check, summary
 from .coco import CocoSplit
 from .draw_split import draw_split
 from .into_config import use_data
-from .label_maps import read_color_map
+from .label_maps import check_classes, read_color_map
 from .label_split import LabelSplit
 from .layouts import DatasetPaths, SplitPaths, find_dataset
 from .problems import warning
@@ -202,18 +204,19 @@ def _class_names(values: list[str] | None) -> tuple[str, ...] | None:
     if not values:
         return None
     names = values
-    if len(values) == 1 and Path(values[0]).is_file():
+    source = "--classes"
+    # Not a file alone: reading a pipe, a device or a folder says what is wrong.
+    if len(values) == 1 and os.path.exists(values[0]):
         file = values[0]
         try:
-            lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--classes {file} cannot be read: {error}") from error
+            lines = read_text(file).splitlines()
+        except InputError as error:
+            raise InputError(f"--classes {error}") from error
+        source = f"--classes {file}"
         names = [line.strip() for line in lines if line.strip()]
         if not names:
             raise InputError(f"--classes {file} has no names: write one on each line")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"--classes: {twice} is given twice: give each class one name")
+    check_classes(source, names)
     return tuple(names)
 
 
@@ -239,7 +242,7 @@ def _prepare_files(cfg: Config, options: Options) -> dict:
         print_log(
             f"the run keeps the splits with which it began, in {folder}", "current"
         )
-        return json.loads(data_file.read_text(encoding="utf-8"))
+        return _read_settings(data_file)
     seed = (cfg.get("randomness") or {}).get("seed") or 0
     splits = examine(options, cfg.default_scope, seed)
     lines = [line for split in splits for line in summary.lines(split)]
@@ -265,6 +268,21 @@ def _prepare_files(cfg: Config, options: Options) -> dict:
     with files.whole(data_file) as partial_file:
         partial_file.write_text(json.dumps(data), encoding="utf-8")
     print_log(f"the splits are in {folder}", "current")
+    return data
+
+
+def _read_settings(file: Path) -> dict:
+    """The ``data.json`` of a run that is resumed.
+
+    Raises:
+        InputError: it cannot be read, or was not written by this module.
+    """
+    data = read_json(file)
+    expected = {"classes", "images", *("train", "val")}
+    if not isinstance(data, dict) or not expected <= data.keys():
+        raise InputError(
+            f"{file} is damaged: remove its folder, and the run divides the data again"
+        )
     return data
 
 

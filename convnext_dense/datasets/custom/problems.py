@@ -4,10 +4,13 @@ A new check needs a ``ProblemType``, made with ``error`` or ``warning`` beside t
 check, and a call of ``Problems.add`` where the check finds the problem.
 """
 
+import reprlib
+import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from convnext_dense.utils.text import few
+from convnext_dense.errors import printable
+from convnext_dense.utils.text import LONGEST_NAME, few
 
 LEFT_OUT = "--fix leaves them out"
 
@@ -50,6 +53,27 @@ TINY = warning(
 )
 
 
+def shown(value: object) -> str:
+    """A value from a file, of any type, as text.
+
+    A list of a file may be long, and as deep as Python can read but not write.
+    """
+    return value if isinstance(value, str) else reprlib.repr(value)
+
+
+def class_name_problem(name: str) -> str | None:
+    """Why text cannot be the name of a class, in few words; None if it can.
+
+    Names are drawn into images, written into tables and printed in each validation.
+    """
+    if len(name) > LONGEST_NAME:
+        return f"it has {len(name)} characters, more than {LONGEST_NAME}"
+    for character in name:
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            return f"it has the control character {character!a}"
+    return None
+
+
 class Problems:
     """The problems of one split: for each type, the names that have it."""
 
@@ -58,7 +82,8 @@ class Problems:
 
     def add(self, problem_type: ProblemType, name: object) -> None:
         """Note that ``name``, such as a file or an object, has a problem."""
-        self._names.setdefault(problem_type, []).append(str(name))
+        names = self._names.setdefault(problem_type, [])
+        names.append(printable(shown(name), LONGEST_NAME))
 
     def __iter__(self) -> Iterator[tuple[ProblemType, list[str]]]:
         """(type, names) pairs: errors first, then in the order of adding."""

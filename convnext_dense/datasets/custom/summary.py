@@ -26,13 +26,14 @@ def size_range(sizes: list[tuple[int, int]]) -> str:
 
 def _classes(split: Split) -> str:
     """The classes with most objects, or most pixels, and how many they have."""
-    counts = totals(split.objects or split.pixels, len(split.classes))
+    classes = split.classes  # computed at each access
+    counts = totals(split.objects or split.pixels, len(classes))
     order = counts.argsort(kind="stable")[::-1]
     if split.objects is None:
         shares = 100 * counts / max(1, counts.sum())
-        texts = [f"{split.classes[i]} {shares[i]:.1f} %" for i in order]
+        texts = [f"{classes[i]} {shares[i]:.1f} %" for i in order]
     else:
-        texts = [f"{split.classes[i]} {counts[i]}" for i in order]
+        texts = [f"{classes[i]} {counts[i]}" for i in order]
     return few(texts, CLASSES_SHOWN)
 
 
