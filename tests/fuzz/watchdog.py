@@ -74,7 +74,7 @@ _CLASSES = re.compile(
 )
 # Modules that well-behaved code imports late.
 _LATE = re.compile(
-    r"(encodings|PIL|numpy|convnext_dense|mmdet|mmseg|mmengine|mmcv|matplotlib"
+    r"(encodings|PIL|numpy|convnext_dense|mmdet|mmseg|mmengine|mmcv|matplotlib|rich"
     r"|torchvision)(\..*)?"
 )
 # Files whose code calls exec on text that it has composed itself.
@@ -82,6 +82,7 @@ _COMPOSERS = re.compile(
     r".*/(collections/__init__|dataclasses|typing|enum|functools|ast|inspect|six|doctest"
     r"|attr/_make|torch/jit/\w+|torch/fx/\w+|torch/_jit_internal"
     r"|jinja2/environment|numpy/_core/\w+|mmengine/config/config"
+    r"|mmseg/utils/class_names|mmdet/evaluation/functional/class_names"
     r"|<frozen importlib._bootstrap(_external)?>)(\.py)?"
 )
 _OURS = tuple(
