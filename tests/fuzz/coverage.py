@@ -3,7 +3,7 @@
     python -m tests.fuzz.coverage pickle|runs [--minutes M] [--corpus FOLDER]
 
 ``make fuzz-coverage`` installs atheris beside the development environment and runs
-both. What is found is in ``work_dirs/fuzz/crash-...``; atheris says how to run it again.
+both. What is found is in ``work_dirs/fuzz/crash-*``; atheris says how to run it again.
 """
 
 import argparse
