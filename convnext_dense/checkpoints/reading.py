@@ -1,23 +1,34 @@
 """Read a checkpoint file of any format, without running code from it."""
 
 import io
+import mmap
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import safetensors.torch
 import torch
 from mmengine import fileio
 from mmengine.logging import print_log
 from torch import Tensor
 
 from convnext_dense.errors import InputError
+from convnext_dense.utils import files
+from convnext_dense.utils.text import few, reason
 
+from . import safetensors_file, torch_legacy, torch_zip
 from .sources import SCHEMES, locate, shards
-from .unpickling import BATCH, CHECKPOINT, TRUST, Refused, trusted, unpickle
+from .unpickling import TRUST, BatchTable, CheckpointTable, Refused, trusted
+
+# First bytes of files that people name by mistake, or that a failed download leaves.
+_MISTAKES = {
+    b"version https://git-lfs": "it is a pointer of Git LFS: run `git lfs pull`",
+    b"\x1f\x8b": "it is compressed: unpack it with gunzip",
+    b"<": "it is a page of the web: the download failed",
+    b"{": "it is JSON",
+    b"\x89HDF": "it holds the weights of another framework (HDF5)",
+}
+_TAR = b"ustar"  # at byte 257
 
 
 def read(source: str | os.PathLike, map_location: Any = "cpu") -> Any:
@@ -30,11 +41,12 @@ def read(source: str | os.PathLike, map_location: Any = "cpu") -> Any:
     Args:
         source: whatever ``locate`` takes, or a path that one of mmengine's file
             backends opens, such as ``s3://BUCKET/FILE``.
-        map_location: the device of the tensors, as in ``torch.load``.
+        map_location: the device of the tensors, as in ``torch.load``. With 'meta' they
+            have no content; that of zip archives is compared with its checksums.
 
     Raises:
-        InputError: there is no such file, it is damaged, or its pickle names a
-            function that no checkpoint needs.
+        InputError: there is no such file, it is damaged, or it asks for something that
+            no checkpoint needs.
     """
     source = os.fspath(source)
     scheme, separator, _ = source.partition("://")
@@ -52,8 +64,7 @@ def read(source: str | os.PathLike, map_location: Any = "cpu") -> Any:
     path = locate(source)
     if path.suffix == ".json":
         return _read_shards(path, map_location)
-    with path.open("rb") as file:
-        return _read_file(file, path, map_location)
+    return _read_path(path, map_location)
 
 
 def read_batch(file: str) -> dict:
@@ -62,9 +73,7 @@ def read_batch(file: str) -> dict:
     Raises:
         InputError: there is no such file, or it holds no batch.
     """
-    path = locate(file)
-    with path.open("rb") as stream:
-        content = _read_file(stream, path, "cpu", BATCH)
+    content = _read_path(locate(file), "cpu", BatchTable)
     if not isinstance(content, Mapping) or "batch" not in content:
         raise InputError(
             f"--replay: {file} holds no batch; not_finite/iter_N.pth in a work dir does"
@@ -74,60 +83,67 @@ def read_batch(file: str) -> dict:
 
 def _read_shards(index: Path, map_location: Any) -> dict[str, Tensor]:
     names = shards(index)
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    missing = [name for name in names if not os.path.isfile(index.parent / name)]
     if missing:
         raise InputError(
             f"{index} names {len(names)} files and {len(missing)} of them "
-            f"{'is' if len(missing) == 1 else 'are'} missing: {', '.join(missing)}"
+            f"{'is' if len(missing) == 1 else 'are'} missing: {few(missing)}"
         )
     weights: dict[str, Tensor] = {}
     for name in names:
         path = index.parent / name
-        with path.open("rb") as file:
-            shard = _read_file(file, path, map_location)
+        shard = _read_path(path, map_location)
         if not isinstance(shard, Mapping):
             raise InputError(f"{path} holds a {type(shard).__name__}, not weights")
         weights.update(shard)
     return weights
 
 
+def _read_path(
+    path: Path, map_location: Any, table: type[CheckpointTable] = CheckpointTable
+) -> Any:
+    with files.open_regular(path) as file:
+        return _read_file(file, path, map_location, table)
+
+
 def _read_file(
     file: BinaryIO,
     name: str | Path,
     map_location: Any,
-    pickle_module: Any = CHECKPOINT,
+    table: type[CheckpointTable] = CheckpointTable,
 ) -> Any:
     """The content of an open file.
 
     Args:
-        name: of the file; a ``Path`` if it is on this disk.
-        pickle_module: what the file may hold, ``CHECKPOINT`` or ``BATCH``.
+        name: of the file, for messages.
+        table: what the file may hold, ``CheckpointTable`` or ``BatchTable``.
     """
-    if trusted():
-        print_log(f"{name} is trusted and may run code ({TRUST}=1)", "current")
     try:
-        start = file.read(9)
+        start = file.read(262)
         file.seek(0)
         if not start:
             raise EOFError("it is empty")
-        if start[:2] == b"PK" and not zipfile.is_zipfile(file):
-            raise EOFError("it is cut short")
-        if start[8:] == b"{":  # JSON after a length of eight bytes: safetensors
-            weights = (
-                safetensors.torch.load_file(name)
-                if isinstance(name, Path)
-                else safetensors.torch.load(file.read())
+        if safetensors_file.is_safetensors(start):
+            return safetensors_file.read(file, map_location)
+        if trusted():
+            print_log(f"{name} is trusted and may run code ({TRUST}=1)", "current")
+            if start[:2] == b"PK":
+                torch_zip.check(file)
+                file.seek(0)
+            return torch.load(file, map_location=map_location, weights_only=False)
+        if start[:2] == b"PK":
+            return torch_zip.read(file, map_location, table)
+        if start[257:] == _TAR:
+            raise Refused(
+                "the format of PyTorch before 0.1.12 (a tar archive). To convert it, "
+                "torch.load it where you trust it, and torch.save the result"
             )
-            if isinstance(map_location, str | torch.device):
-                weights = {n: tensor.to(map_location) for n, tensor in weights.items()}
-            return weights
-        if start[:2] == b"PK" and not trusted() and _is_torchscript(file):
-            raise Refused("torch.jit (it is a TorchScript program)")
-        damaged = _damaged_member(file) if start[:2] == b"PK" else None
-        if damaged:
-            raise EOFError(f"{damaged} in it has changed since it was written")
-        file.seek(0)
-        return unpickle(file, map_location, pickle_module)
+        for beginning, mistake in _MISTAKES.items():
+            if start.startswith(beginning):
+                raise ValueError(mistake)
+        if start[:1] != torch_legacy.FIRST:
+            raise ValueError("neither torch.save nor safetensors has written it")
+        return torch_legacy.read(_mapped(file), map_location, table)
     except Refused as refused:
         raise InputError(
             f"{name} was not read: it asks for {refused}, which no checkpoint needs. "
@@ -136,29 +152,13 @@ def _read_file(
         ) from refused
     except Exception as error:  # a damaged file can raise anything
         raise InputError(
-            f"{name} is damaged or not a checkpoint: {str(error) or repr(error)}"
+            f"{name} is damaged or not a checkpoint: {str(error) or reason(error)}"
         ) from error
 
 
-def _is_torchscript(file: BinaryIO) -> bool:
-    """Whether the archive is a program that torch.jit would run."""
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _damaged_member(file: BinaryIO) -> str | None:
-    """The first member of a zip archive whose content does not match its checksum.
-
-    torch.load ignores the checksums, and would load damaged weights.
-    """
-    with zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
-            if not member.CRC:  # written with set_crc32_options(False)
-                continue
-            try:
-                with archive.open(member) as stream:
-                    while stream.read(2**20):
-                        pass
-            except (zipfile.BadZipFile, zlib.error):
-                return member.filename
-    return None
+def _mapped(file: BinaryIO) -> Any:
+    """The bytes of a file, from the disk when they are used."""
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # in memory, or on a file system that cannot map
+        return file.read()

@@ -13,7 +13,6 @@ A user names a checkpoint by one of these:
 ======================================  =========================================
 """
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -26,6 +25,9 @@ from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from convnext_dense.errors import InputError
+from convnext_dense.utils import files
+from convnext_dense.utils.json_files import read_json
+from convnext_dense.utils.text import few
 
 URL = re.compile(r"https?://")
 _HUB = re.compile(
@@ -75,14 +77,16 @@ def locate(source: str | os.PathLike) -> Path:
 
 
 def _on_disk(path: Path) -> Path:
-    if path.is_file():
+    if os.path.isfile(path):
         return path
-    files = [path / name for name in _WEIGHTS if (path / name).is_file()]
-    if files:
-        return files[0]
+    if os.path.exists(path) and not os.path.isdir(path):
+        files.require_regular(path)  # says what it is
+    weights = [path / name for name in _WEIGHTS if os.path.isfile(path / name)]
+    if weights:
+        return weights[0]
     raise InputError(
         f"no checkpoint at {path}"
-        + (f" (a folder, without {_WEIGHTS[0]})" if path.is_dir() else "")
+        + (f" (a folder, without {_WEIGHTS[0]})" if os.path.isdir(path) else "")
     )
 
 
@@ -144,9 +148,9 @@ def _from_hub(source: str, shown: str = "") -> Path:
     if not match:
         raise InputError(f"{source}: give hf://OWNER/NAME, with /FILE for one file")
     repo, revision = match["repo"], match["revision"]
-    files = [match["file"]] if match["file"] else _WEIGHTS
+    names = [match["file"]] if match["file"] else _WEIGHTS
     try:
-        path = _first_of(files, repo, revision)
+        path = _first_of(names, repo, revision)
         if path and path.name.endswith(".index.json"):
             for shard in shards(path):
                 _first_of([shard], repo, revision)
@@ -159,24 +163,24 @@ def _from_hub(source: str, shown: str = "") -> Path:
         ) from error
     if not path:
         raise InputError(
-            f"{shown or source} has none of {', '.join(files)}; name one of its files: "
+            f"{shown or source} has none of {', '.join(names)}; name one of its files: "
             f"hf://{repo}/FILE"
         )
     return path
 
 
-def _first_of(files: Sequence[str], repo: str, revision: str | None) -> Path | None:
-    """The first of ``files`` in a repository, or in its cache without a network."""
+def _first_of(names: Sequence[str], repo: str, revision: str | None) -> Path | None:
+    """The first of ``names`` in a repository, or in its cache without a network."""
     from huggingface_hub import hf_hub_download  # its import takes half a second
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     unreachable: LocalEntryNotFoundError | None = None
-    for file in files:
+    for name in names:
         try:
             # The hub's library locks its cache, so all ranks may call it at once.
             return Path(
                 hf_hub_download(
-                    repo, file, revision=revision, local_files_only=bool(unreachable)
+                    repo, name, revision=revision, local_files_only=bool(unreachable)
                 )
             )
         except LocalEntryNotFoundError as error:  # no network, and not in the cache
@@ -194,15 +198,21 @@ def shards(index: Path) -> list[str]:
     Raises:
         InputError: the file is not such an index, or lists files outside its folder.
     """
-    try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    content = read_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict):
         raise InputError(
             f"{index} is not the index of a sharded checkpoint: it has no weight_map"
-        ) from error
-    outside = [name for name in names if Path(str(name)).name != name]
+        )
+    names = weight_map.values()
+    outside = [
+        name
+        for name in names
+        if not isinstance(name, str) or Path(name).name != name or "\0" in name
+    ]
     if outside or not names:
         raise InputError(
-            f"{index} names shards that are not files beside it: {outside or 'none'}"
+            f"{index} names shards that are not files beside it: "
+            f"{few(outside) or 'none'}"
         )
-    return sorted(names)
+    return sorted(set(names))

@@ -5,7 +5,6 @@ or one that is older than the last one written.
 """
 
 import logging
-import zipfile
 from pathlib import Path
 
 from mmengine import runner as mmengine_runners
@@ -14,7 +13,7 @@ from mmengine.runner import _flexible_runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
-from convnext_dense.checkpoints.unpickling import unpickle
+from convnext_dense.checkpoints.reading import read
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
 from convnext_dense.utils.distributed import on_main
@@ -112,16 +111,7 @@ def _iteration(file: Path) -> int | None:
     Raises:
         InputError: the file is damaged.
     """
-    try:
-        archive = zipfile.is_zipfile(file)
-        if archive:
-            with zipfile.ZipFile(file) as members:
-                bad = members.testzip()  # torch ignores the checksums
-            if bad:
-                raise EOFError(f"{bad} in it has changed since it was written")
-        content = unpickle(str(file), mmap=archive)
-    except Exception as error:  # a damaged file can raise anything
-        raise InputError(f"{file} is damaged: {str(error) or repr(error)}") from error
+    content = read(file, "meta")
     if not isinstance(content, dict) or not {"optimizer", "meta"} <= content.keys():
         return None
     return content["meta"]["iter"]

@@ -220,6 +220,7 @@ BROKEN = {
     "its end is missing": lambda data: data[:-100],
     "text": lambda data: b"<html>not found</html>",
     "another pickle": lambda data: pickle.dumps([1, 2, 3]),
+    "a Git LFS pointer": lambda data: b"version https://git-lfs.github.com/spec/v1\n",
     "a pickle's opcodes at random": lambda data: b"\x80\x02" + bytes(range(40, 120)),
 }
 
@@ -315,12 +316,16 @@ def test_shards_that_are_none(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "it has no weight_map"),
+        ("", "is not JSON"),
+        ("[" * 100_000, "is nested too deeply"),
         ("[]", "it has no weight_map"),
         ('{"weight_map": ["a"]}', "it has no weight_map"),
         ('{"weight_map": {}}', "names shards that are not files beside it: none"),
-        ('{"weight_map": {"a": "../b"}}', r"not files beside it: \['\.\./b'\]"),
-        ('{"weight_map": {"a": 3}}', r"not files beside it: \[3\]"),
+        ('{"weight_map": {"a": "../b"}}', r"not files beside it: \.\./b$"),
+        ('{"weight_map": {"a": 3}}', "not files beside it: 3$"),
+        ('{"weight_map": {"a": [3]}}', r"not files beside it: \[3\]$"),
+        ('{"weight_map": {"a": "\\u0000"}}', "not files beside it: "),
+        (f'{{"weight_map": {{"a": "{"b" * 5000}"}}}}', "1 of them is missing: bbb"),
     ],
 )
 def test_an_index_that_is_none(tmp_path, content, says):

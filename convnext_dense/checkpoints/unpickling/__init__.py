@@ -1,0 +1,77 @@
+"""Reads pickles as data: nothing in one is imported, called or changed.
+
+A ``.pth`` file holds a pickle, a program for a small machine with a stack. Python's own
+machine imports and calls whatever the program names. This one has the same
+instructions, without those that only code needs, and what a program names is looked up
+in a table of ours:
+
+machine    the instructions, with a bound for each length, depth and count
+objects    the table of what a pickle may ask for, and how it is built
+arrays     NumPy's arrays and numbers
+tensors    tensors, checked against the bytes that the file has for them
+structure  a last look at the result: its types, depth and size
+
+torch's ``weights_only=True`` has the same aim. It is not used, because the package
+takes any torch: before 2.6 a crafted file gets around it (CVE-2025-32434); no version
+bounds time and memory, or compares a tensor's claimed size with the bytes in the file;
+and mmengine's checkpoints hold types that it has to be taught, whose states it then
+copies into the objects unchecked.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .machine import Machine
+from .objects import BatchTable, CheckpointTable
+from .refused import Refused, TooMuch
+from .structure import check
+from .tensors import Storage, storage_dtype
+
+__all__ = [
+    "TRUST",
+    "BatchTable",
+    "CheckpointTable",
+    "Refused",
+    "Storage",
+    "TooMuch",
+    "storage_dtype",
+    "trusted",
+    "unpickle",
+]
+
+TRUST = "CONVNEXT_DENSE_TRUST_CHECKPOINT"
+
+
+def trusted() -> bool:
+    """Whether the user has asked for unrestricted unpickling."""
+    return os.environ.get(TRUST) == "1"
+
+
+def unpickle(
+    data: Any,
+    persistent: Callable[[Any], Any] | None = None,
+    table: type[CheckpointTable] = CheckpointTable,
+    start: int = 0,
+) -> tuple[Any, int]:
+    """Read one pickle.
+
+    Args:
+        data: ``bytes`` or an ``mmap``.
+        persistent: returns the ``Storage`` that a reference of the pickle means.
+        table: ``CheckpointTable``, or ``BatchTable`` for images and their ground truth.
+        start: where the pickle begins in ``data``.
+
+    Returns:
+        its content, and where it ends in ``data``.
+
+    Raises:
+        Refused: it asks for something that is not data.
+        TooMuch: it asks for more time or memory than its size explains.
+        ValueError: it is damaged.
+    """
+    filled = table()
+    machine = Machine(data, filled, persistent, start)
+    content = machine.run()
+    check(content, filled.records)
+    return content, machine.position

@@ -1,0 +1,326 @@
+"""The table of what a checkpoint's pickle may ask for, and how each is built.
+
+Names are those in the file; nothing is imported by name.
+"""
+
+import argparse
+import importlib
+import pathlib
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer
+
+from convnext_dense.errors import printable
+
+from . import arrays, tensors
+from .machine import Limits, Named, Unbuilt
+from .refused import Refused
+
+_DATA = (type(None), bool, int, float, str)
+# What Python 2, NumPy before 2.0 and Python 3.13 call the same.
+_RENAMED = (
+    ("__builtin__.", "builtins."),
+    ("numpy.core.", "numpy._core."),
+    ("pathlib._local.", "pathlib."),
+)
+_FACTORIES: dict[str | None, Callable | None] = {
+    None: None,
+    "builtins.bool": bool,
+    "builtins.dict": dict,
+    "builtins.float": float,
+    "builtins.int": int,
+    "builtins.list": list,
+    "builtins.set": set,
+    "builtins.str": str,
+    "builtins.tuple": tuple,
+    "collections.OrderedDict": OrderedDict,
+}
+
+
+class _UnbuiltHistory(Unbuilt):
+    """A ``HistoryBuffer`` without its numbers."""
+
+    def build(self, state: Any) -> HistoryBuffer:
+        """``state``: its attributes. Only the numbers are used.
+
+        The names of statistics that it has, too, belong to the class and not to the
+        numbers.
+        """
+        if type(state) is not dict:
+            raise Refused("a HistoryBuffer without a dict as its state")
+        length = state.get("max_length", 1_000_000)
+        values: Any = state.get("_log_history")
+        counts: Any = state.get("_count_history")
+        for numbers in (values, counts):
+            if (
+                type(numbers) is not np.ndarray
+                or numbers.dtype.kind not in "biuf"
+                or numbers.ndim != 1
+            ):
+                raise Refused("a HistoryBuffer of something else than numbers")
+        if type(length) is not int or length < 1 or len(values) != len(counts):
+            raise ValueError("a HistoryBuffer in it has more values than counts")
+        return HistoryBuffer(values[-length:], counts[-length:], length)
+
+
+class _UnbuiltRecord(Unbuilt):
+    """An object of a listed class without its attributes."""
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+
+    def build(self, state: Any) -> object:
+        """``state``: its attributes, a dict."""
+        result: object = object.__new__(self._cls)
+        _set_attributes(result, state)
+        return result
+
+
+def _set_attributes(value: object, state: Any) -> None:
+    name = type(value).__name__
+    if type(state) is not dict:
+        raise Refused(f"a {name} without a dict as its state")
+    for attribute in state:
+        # __class__, __dict__ and others are more than data.
+        if not isinstance(attribute, str) or attribute.startswith("__"):
+            raise Refused(f"a {name} with the attribute {attribute!r:.40}")
+    vars(value).update(state)
+
+
+def _config_dict(content: Any, limits: Limits) -> ConfigDict:
+    limits.spend(len(content))
+    result = ConfigDict()
+    # Not ConfigDict(content): it would copy all dicts below, which are ConfigDicts
+    # already, once for each level.
+    dict.update(result, content)
+    return result
+
+
+def _filled(factory: Callable, content: Any, limits: Limits) -> Any:
+    """A set or a dict with content that the file lists."""
+    if not isinstance(content, list | tuple | dict | set):
+        raise Refused(f"{factory.__name__} of a {type(content).__name__}")
+    limits.spend(len(content))
+    if factory is OrderedDict and not isinstance(content, dict):
+        content = [(key, value) for key, value in content]
+        limits.check_keys(key for key, _ in content)
+    else:
+        limits.check_keys(content)
+    return factory(content)
+
+
+def _bytes(text: Any, encoding: Any, limits: Limits) -> bytes:
+    """``_codecs.encode``, by which protocol 2 writes bytes."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise Refused(f"_codecs.encode to {encoding!r:.40}")
+    limits.spend(len(text))
+    return text.encode("latin-1")
+
+
+def _bytearray(limits: Limits, *arguments: Any) -> bytearray:
+    match arguments:
+        case ():
+            return bytearray()
+        case (bytes() | bytearray() as content,):
+            limits.spend(len(content))
+            return bytearray(content)
+        case (str() as text, encoding):
+            return bytearray(_bytes(text, encoding, limits))
+    raise Refused("builtins.bytearray of a number")
+
+
+def _method_name(owner: Any, name: Any) -> Named:
+    # HistoryBuffer pickles its statistics as getattr(HistoryBuffer, 'mean').
+    owner_name = owner.name if isinstance(owner, Named) else type(owner).__name__
+    if not owner_name.endswith(".HistoryBuffer") or name not in _STATISTICS:
+        raise Refused(f"builtins.getattr({owner_name}, {name!r:.40})")
+    return Named(f"{owner_name}.{name}")
+
+
+_STATISTICS = frozenset(
+    name
+    for name, value in vars(HistoryBuffer).items()
+    if callable(value) and not name.startswith("_")
+)
+
+
+def _plain(name: str, factory: Callable) -> Callable:
+    """``factory``, for arguments that are numbers and text."""
+
+    def make(limits: Limits, *arguments: Any) -> Any:
+        for argument in arguments:
+            if type(argument) not in _DATA:
+                raise Refused(f"{name} of a {type(argument).__name__}")
+        return factory(*arguments)
+
+    return make
+
+
+def _size(limits: Limits, *arguments: Any) -> torch.Size:
+    (sizes,) = arguments
+    if type(sizes) not in (tuple, list) or any(type(n) is not int for n in sizes):
+        raise Refused("torch.Size of something else than numbers")
+    limits.spend(len(sizes))
+    return torch.Size(sizes)
+
+
+def _path(limits: Limits, *arguments: Any) -> pathlib.PurePath:
+    if not all(type(argument) is str for argument in arguments):
+        raise Refused("pathlib.Path of something else than text")
+    return pathlib.Path(*arguments)
+
+
+def _windows_path(limits: Limits, *arguments: Any) -> pathlib.PurePath:
+    return pathlib.PureWindowsPath(_path(limits, *arguments))
+
+
+def _slice(limits: Limits, *arguments: Any) -> slice:
+    if not all(argument is None or type(argument) is int for argument in arguments):
+        raise Refused("builtins.slice of something else than numbers")
+    return slice(*arguments)
+
+
+def _layout(name: Any) -> torch.layout:
+    if name not in ("torch.strided", "torch.sparse_coo"):
+        raise Refused(f"torch.serialization._get_layout({name!r:.40})")
+    return torch.strided if name == "torch.strided" else torch.sparse_coo
+
+
+def _array_to_fill(limits: Limits, cls: Any, shape: Any, code: Any) -> Unbuilt:
+    if not isinstance(cls, Named) or cls.name != "numpy.ndarray":
+        raise Refused("numpy.core.multiarray._reconstruct of another class")
+    return arrays.UnbuiltArray(limits)
+
+
+def _default_dict(limits: Limits, factory: Any = None, *content: Any) -> defaultdict:
+    name = getattr(factory, "name", None)
+    if name not in _FACTORIES or (name is None and factory is not None):
+        raise Refused(f"collections.defaultdict of {factory!r:.40}")
+    return defaultdict(_FACTORIES[name], *(_filled(dict, c, limits) for c in content))
+
+
+# By name: a function of the limits and of the call's arguments.
+_CALLS: dict[str, Callable[..., Any]] = {
+    "_codecs.encode": lambda limits, text, encoding: _bytes(text, encoding, limits),
+    "argparse.Namespace": lambda limits: argparse.Namespace(),
+    "builtins.bytearray": _bytearray,
+    "builtins.bytes": lambda limits: b"",  # protocol 2 writes empty bytes so
+    "builtins.complex": _plain("builtins.complex", complex),
+    "builtins.frozenset": lambda limits, c=(): _filled(frozenset, c, limits),
+    "builtins.getattr": lambda limits, owner, name: _method_name(owner, name),
+    "builtins.set": lambda limits, content=(): _filled(set, content, limits),
+    "builtins.slice": _slice,
+    "collections.Counter": lambda limits, c=(): _filled(Counter, c, limits),
+    "collections.OrderedDict": lambda limits, c=(): _filled(OrderedDict, c, limits),
+    "collections.defaultdict": _default_dict,
+    "mmengine.config.config.ConfigDict": lambda limits, content=(): _config_dict(
+        _filled(dict, content, limits), limits
+    ),
+    "mmengine.logging.history_buffer.HistoryBuffer": lambda limits: _UnbuiltHistory(),
+    "numpy._core.multiarray._reconstruct": _array_to_fill,
+    "numpy._core.multiarray.scalar": lambda limits, dtype, content: arrays.number(
+        dtype, content, limits
+    ),
+    "numpy._core.numeric._frombuffer": lambda limits, content, dtype, shape, order: (
+        arrays.array(content, dtype, shape, order, limits)
+    ),
+    "numpy.dtype": lambda limits, *arguments: arrays.UnbuiltDtype(*arguments),
+    "pathlib.Path": _path,
+    "pathlib.PosixPath": _path,
+    "pathlib.WindowsPath": _windows_path,
+    "torch.Size": _size,
+    "torch.device": _plain("torch.device", torch.device),
+    "torch.serialization._get_layout": lambda limits, name: _layout(name),
+    "torch._utils._rebuild_parameter": lambda limits, *arguments: tensors.parameter(
+        *arguments
+    ),
+}
+# Named as arguments of the calls above, or as a HistoryBuffer's statistics.
+_NAMED = {
+    "numpy.ndarray",
+    *_FACTORIES,
+    *(f"mmengine.logging.history_buffer.HistoryBuffer.{name}" for name in _STATISTICS),
+}
+
+# Classes of batches: objects with attributes.
+_SAMPLES = (
+    "mmdet.structures.bbox.horizontal_boxes.HorizontalBoxes",
+    "mmdet.structures.det_data_sample.DetDataSample",
+    "mmdet.structures.mask.structures.BitmapMasks",
+    "mmdet.structures.mask.structures.PolygonMasks",
+    "mmengine.structures.instance_data.InstanceData",
+    "mmengine.structures.pixel_data.PixelData",
+    "mmseg.structures.seg_data_sample.SegDataSample",
+)
+
+
+class CheckpointTable:
+    """What a checkpoint may ask for. One table serves one file.
+
+    Attributes:
+        records: the classes of ours that it has made objects of.
+    """
+
+    def __init__(self) -> None:
+        self.records: tuple[type, ...] = ()
+        made = tensors.Tensors()
+        self._calls = _CALLS | {
+            "torch._utils._rebuild_tensor": lambda limits, *a: made.tensor(*a[:4]),
+            "torch._utils._rebuild_tensor_v2": lambda limits, *a: made.tensor(*a[:6]),
+            "torch._utils._rebuild_tensor_v3": lambda limits, *a: made.tensor(*a[:7]),
+        }
+
+    def constant(self, name: str) -> Any:
+        """As ``machine.Table``."""
+        for old, new in _RENAMED:
+            if name.startswith(old):
+                name = new + name.removeprefix(old)
+        if name in tensors.DTYPES:
+            return tensors.DTYPES[name]
+        if name in self._calls or name in _NAMED or tensors.storage_dtype(name):
+            return Named(name)
+        raise Refused(printable(name, 200))
+
+    def call(self, name: str, arguments: tuple, limits: Limits) -> Any:
+        """As ``machine.Table``."""
+        function = self._calls.get(name)
+        if function is None:
+            raise Refused(f"a call of {name}")
+        return function(limits, *arguments)
+
+    def change(self, value: object, state: Any) -> None:
+        """As ``machine.Table``."""
+        if type(value) is OrderedDict:  # a state dict carries the modules' versions
+            metadata = state.get("_metadata") if isinstance(state, dict) else None
+            if isinstance(metadata, dict):
+                value._metadata = metadata  # type: ignore[attr-defined]
+        elif type(value) is argparse.Namespace:
+            _set_attributes(value, state)
+        else:
+            raise Refused(f"a change of a {type(value).__name__}")
+
+
+class BatchTable(CheckpointTable):
+    """What a file with one batch may ask for, too: images and their ground truth."""
+
+    def constant(self, name: str) -> Any:
+        """As ``machine.Table``."""
+        if name in _SAMPLES:
+            return Named(name)
+        return super().constant(name)
+
+    def call(self, name: str, arguments: tuple, limits: Limits) -> Any:
+        """As ``machine.Table``."""
+        if name not in _SAMPLES:
+            return super().call(name, arguments, limits)
+        if arguments:
+            raise Refused(f"{name} with arguments")
+        module, _, plain = name.rpartition(".")
+        cls = getattr(importlib.import_module(module), plain)
+        self.records = tuple({*self.records, cls})
+        return _UnbuiltRecord(cls)

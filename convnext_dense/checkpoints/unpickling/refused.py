@@ -1,0 +1,11 @@
+"""What the machine raises when a file asks for more than data."""
+
+import pickle
+
+
+class Refused(pickle.UnpicklingError):
+    """The file asks for something that is not data; ``str`` of this says for what."""
+
+
+class TooMuch(pickle.UnpicklingError):
+    """The file asks for more memory or time than its size explains."""
