@@ -63,7 +63,6 @@ def fingerprint() -> dict[str, Any]:
         seen[f"{function.__module__}.{function.__qualname__} {id(function)}"] = (
             *map(id, parts),
             id(function.__name__),
-            len(function.__dict__),
         )
     for code in _CODES:
         dtype = np.dtype(code)

@@ -85,6 +85,10 @@ _COMPOSERS = re.compile(
     r"|mmseg/utils/class_names|mmdet/evaluation/functional/class_names"
     r"|<frozen importlib._bootstrap(_external)?>)(\.py)?"
 )
+# Files that start compilers and git, to write down their versions.
+_ASKS_VERSIONS = re.compile(
+    r".*/mmengine/utils/(version_utils|dl_utils/\w+)\.py|.*/torch/utils/collect_env\.py"
+)
 _OURS = tuple(
     str(Path(path).resolve())
     for path in (sysconfig.get_paths()["stdlib"], sys.prefix, ROOT, *sys.path)
@@ -177,6 +181,14 @@ class Watchdog:
             return None  # a compiled module
         return self._report(event, args)
 
+    def _start(self, event: str, args: tuple) -> str | None:
+        frame = _caller()
+        while frame:
+            if _ASKS_VERSIONS.fullmatch(frame.f_code.co_filename):
+                return None
+            frame = frame.f_back
+        return self._report(event, args)
+
     def _report(self, event: str, args: tuple) -> str:
         return f"{event} {_short(args)}"
 
@@ -221,7 +233,8 @@ _IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 
 
 _CHECKS: dict[str, Callable[[Watchdog, str, tuple], str | None]] = {
-    **dict.fromkeys((*_STARTS, *_NETWORK, *_DEBUGGERS), Watchdog._report),
+    **dict.fromkeys((*_NETWORK, *_DEBUGGERS), Watchdog._report),
+    **dict.fromkeys(_STARTS, Watchdog._start),
     **dict.fromkeys(_CHANGES, Watchdog._change),
     "marshal.loads": Watchdog._marshal,
     "open": Watchdog._open,

@@ -1,5 +1,6 @@
 """What a target is."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -38,5 +39,7 @@ class Target(NamedTuple):
         rng = Random(f"{seed} {self.name} {number}")
         files = rng.choice(self.seeds())
         for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 5))):
-            files = self.mutate(files, rng)
+            # A mutation may be unable to read what the one before has made.
+            with contextlib.suppress(Exception):
+                files = self.mutate(files, rng)
         return files
