@@ -7,6 +7,7 @@ It prints what it finds, and a table at the end. Exit code 1 if something was fo
 """
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
@@ -51,6 +52,8 @@ def main() -> int:
     targets = {name: ALL[name] for name in names or ALL}
     workers.one_thread()
     workers.warm_up(targets)
+    gc.collect()
+    gc.freeze()  # what is shared with the forked processes stays as it is
     with tempfile.TemporaryDirectory(prefix="convnext_dense_fuzz_") as folder:
         scratch = Path(folder, "worker")
         if args.replay:

@@ -49,10 +49,17 @@ def size(files: Files) -> int:
 
 
 def archive(files: Files) -> bytes:
-    """The files as a tar archive, the same bytes for the same files."""
+    """The files as a tar archive, the same bytes for the same files.
+
+    Names that no file can have are left out.
+    """
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, content in files.items():
+            try:
+                name.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                continue
             member = tarfile.TarInfo(name)
             if isinstance(content, Link):
                 member.type, member.linkname = tarfile.SYMTYPE, content.target

@@ -36,7 +36,7 @@ _NETWORK = (
     *("socket.sendto", "urllib.Request", "ftplib.connect", "http.client.connect"),
 )
 _DEBUGGERS = (
-    *("ctypes.dlopen", "ctypes.dlsym", "ctypes.call_function", "sys.settrace"),
+    *("ctypes.dlsym", "ctypes.call_function", "sys.settrace"),
     *("code.__new__", "function.__new__"),
 )
 # The positions of the paths among an event's arguments.
@@ -181,6 +181,11 @@ class Watchdog:
             return None  # a compiled module
         return self._report(event, args)
 
+    def _load(self, event: str, args: tuple) -> str | None:
+        # A library of a package that is installed.
+        path = args[0] if args and isinstance(args[0], str) else ""
+        return None if path.startswith(_OURS) else self._report(event, args)
+
     def _start(self, event: str, args: tuple) -> str | None:
         frame = _caller()
         while frame:
@@ -236,6 +241,7 @@ _CHECKS: dict[str, Callable[[Watchdog, str, tuple], str | None]] = {
     **dict.fromkeys((*_NETWORK, *_DEBUGGERS), Watchdog._report),
     **dict.fromkeys(_STARTS, Watchdog._start),
     **dict.fromkeys(_CHANGES, Watchdog._change),
+    "ctypes.dlopen": Watchdog._load,
     "marshal.loads": Watchdog._marshal,
     "open": Watchdog._open,
     "exec": Watchdog._exec,

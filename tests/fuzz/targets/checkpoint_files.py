@@ -1,5 +1,6 @@
 """Reads checkpoint files of every format, and converts what they hold."""
 
+import contextlib
 import functools
 import io
 from pathlib import Path
@@ -83,21 +84,17 @@ def _read(folder: Path) -> None:
 
 
 def use(content: Any, source: str) -> None:
-    """Do with the content of a checkpoint what the package does with it."""
-    refused = None
-    try:
+    """Do with the content of a checkpoint what the package does with it.
+
+    Most have no whole ConvNeXt: what refuses them must only do so properly.
+    """
+    with contextlib.suppress(InputError):
         weights = loading.tensors(content, source)
         for convnext in recognise(weights):
             loading.fit(ConvNeXt(contents.ARCH), convnext, source)
-    except InputError as error:
-        refused = error
     for library in TARGETS:
-        try:
+        with contextlib.suppress(InputError):
             convert(content, source, library)
-        except InputError as error:
-            refused = error
-    if refused:
-        raise refused
 
 
 def _read_batch(folder: Path) -> None:

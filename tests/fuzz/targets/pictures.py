@@ -10,10 +10,12 @@ from random import Random
 import cv2
 import numpy as np
 import PIL.Image
+from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
 
-from convnext_dense.commands.predict.decoding import Video, check_image
+from convnext_dense.commands.predict.decoding import Video
 from convnext_dense.commands.predict.inputs import find
+from convnext_dense.commands.predict.predictor import Predictor
 from convnext_dense.errors import InputError
 from convnext_dense.utils.images import read_images, read_rgb
 
@@ -62,12 +64,21 @@ def _mutate_image(files: Files, rng: Random) -> Files:
     return {name: images.change(content, rng, _image_corpus())}
 
 
-@functools.cache
-def _loader():
-    import mmcv.transforms  # noqa: F401  (registers the loader)
+class _Reader(Predictor):
+    """The part of ``predict`` that reads images, without a model."""
 
-    with DefaultScope.overwrite_default_scope("mmseg"):
-        return TRANSFORMS.build(dict(type="LoadImageFromFile"))
+    def __init__(self) -> None:
+        import mmseg.datasets  # noqa: F401  (registers the transforms)
+
+        self.scope = "mmseg"
+        with DefaultScope.overwrite_default_scope(self.scope):
+            self._loader = TRANSFORMS.build(dict(type="LoadImageFromFile"))
+            self._pipeline = Compose([dict(type="PackSegInputs")])
+
+
+@functools.cache
+def _reader() -> _Reader:
+    return _Reader()
 
 
 def _read_image(folder: Path) -> None:
@@ -85,8 +96,7 @@ def _read_image(folder: Path) -> None:
             raise AssertionError(f"the header says {image.stored}, decoded {rgb.shape}")
     try:
         for source in find([str(path)], folder.parent / "out"):
-            check_image(source.path)
-            _loader()(dict(img_path=str(source.path), img_id=1))
+            _reader().read(source.path, 1)
     except InputError as error:
         refused = error
     except Exception as error:  # predict reports whatever a decoder raises
