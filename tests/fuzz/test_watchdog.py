@@ -42,6 +42,13 @@ def without_memory(folder):
         raise InputError("damaged") from error
 
 
+def without_memory_in_python(folder):
+    try:
+        bytearray(10**13)
+    except MemoryError as error:
+        raise InputError("damaged") from error
+
+
 def quietly(folder):
     """Start a program where any exception is expected."""
     try:
@@ -78,7 +85,8 @@ PLANTED = {
     "the process died: exit code": lambda folder: os._exit(3),
     "altered: type HistoryBuffer.mean": lambda f: setattr(HistoryBuffer, "mean", 1),
     "MB of memory": lambda folder: bytearray(300 * 2**20),
-    "more memory than": without_memory,
+    "more memory than there is: '[": without_memory,
+    "more memory than there is: ''": without_memory_in_python,
     "ValueError": raises(ValueError("x")),
     "SystemExit": raises(SystemExit(1)),
     "a message of": raises(InputError("x\n" * 9000)),

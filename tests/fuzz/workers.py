@@ -344,11 +344,16 @@ def _unexpected(error: BaseException) -> str | None:
     cause: BaseException | None = error
     for _ in range(20):
         cause = cause and (cause.__cause__ or cause.__context__)
-        # Python's parser raises it for deep brackets, too.
-        full = isinstance(cause, MemoryError) and "s_push" not in str(cause)
-        if (full and str(cause)) or "allocate memory" in str(cause):
+        full = isinstance(cause, MemoryError) and not _from_parser(cause)
+        if full or "allocate memory" in str(cause):
             return f"more memory than there is: {ascii(str(cause))[:200]}"
     return None
+
+
+def _from_parser(error: BaseException) -> bool:
+    """Whether Python's parser has raised a MemoryError: it does for deep brackets."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.endswith("/ast.py")
 
 
 def _listing(scratch: Path, target: Target) -> dict[str, tuple]:
