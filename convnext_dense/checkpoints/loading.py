@@ -265,4 +265,4 @@ def tensors(content: Any, source: str) -> dict[str, Tensor]:
 def groups(names: Iterable[str]) -> str:
     """The number of names that share each first component: 'decoder (14), head (2)'."""
     counts = Counter(name.split(".")[0] for name in names)
-    return ", ".join(f"{top} ({n})" for top, n in sorted(counts.items())) or "nothing"
+    return few((f"{top} ({n})" for top, n in sorted(counts.items())), 20) or "nothing"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from .unpickling import Refused, storage_dtype
-from .unpickling.machine import Named
+from .unpickling.table import Named
 
 
 def reference(value: Any) -> tuple[torch.dtype, str, str, int]:

@@ -135,6 +135,9 @@ class _Archive:
             target: what is filled with the content; None to compare only.
         """
         stored = member.compress_type == zipfile.ZIP_STORED
+        if not stored and member.compress_type != zipfile.ZIP_DEFLATED:
+            # LZMA takes as much memory as the file says.
+            raise ValueError(f"{member.filename} in it is compressed in a rare format")
         if stored:
             self._seek(member)
         stream: Any = self._file if stored else self._archive.open(member)

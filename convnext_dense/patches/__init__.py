@@ -13,6 +13,7 @@ from . import (
     checkpoint_finding,
     checkpoint_loading,
     checkpoint_saving,
+    log_lines,
     mmcv_ops,
     mmseg_resize,
 )
@@ -109,6 +110,14 @@ PATCHES = (
         why="--resume takes the newest checkpoint that is complete.",
         versions="all versions",
         install=checkpoint_finding.resume_from_newest_complete,
+    ),
+    Patch(
+        names=("mmengine.logging.logger.MMFormatter.format",),
+        library="mmengine",
+        why="Control characters in log lines are written out, since names of tensors "
+        "and classes are from files.",
+        versions="all versions",
+        install=log_lines.write_out_control_characters,
     ),
     Patch(
         names=("mmseg.models.utils.resize",),

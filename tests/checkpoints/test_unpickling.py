@@ -145,6 +145,24 @@ REFUSED = {
         new("mmengine.logging.history_buffer.HistoryBuffer") + b"q\x00" + b"h\x00b",
         "inside its own state",
     ),
+    "an address": (state(__array_interface__=state(data=b"N")), "__array_interface__"),
+    "an address in a config": (
+        call(
+            "mmengine.config.config.ConfigDict",
+            state(a=state(__cuda_array_interface__=b"N")),
+        ),
+        "__cuda_array_interface__",
+    ),
+    "an entry of a config": (
+        call("mmengine.config.config.ConfigDict", b"}") + state()[1:],
+        "setting an entry of a ConfigDict",
+    ),
+    "a class in a state dict's metadata": (
+        call("collections.OrderedDict")
+        + state(_metadata=state(a=name("torch.device")))
+        + b"b",
+        "torch.device",
+    ),
     "the source of a module": (
         tuple_of(text("module"), name("torch.nn.parameter.Parameter")),
         None,
@@ -206,6 +224,7 @@ TOO_MUCH = {
     ),
     "a name": b"c" + b"a" * 10_000 + b"\nb\n",
     "a number in text": b"I" + b"9" * 10_000_000 + b"\n",
+    "a number": b"\x8b" + (2000).to_bytes(4, "little") + b"1" * 2000,
     "instructions": b"N0" * 5_000_001 + b"N",
 }
 
@@ -229,6 +248,7 @@ LENGTHS = {
     "array, negative": array(dtype(), number(-1) + b"\x85", raw(b"")),
     "array, no shape": array(dtype(), text("a"), raw(b"")),
     "number of an array": call("numpy._core.multiarray.scalar", dtype(), raw(b"abc")),
+    "empty texts": array(dtype("U0"), number(2**30) + b"\x85", raw(b"")),
     "text of an array": array(dtype("U9999"), number(2**50) + b"\x85", raw(b"")),
 }
 
@@ -236,7 +256,7 @@ LENGTHS = {
 @pytest.mark.parametrize("attack", LENGTHS)
 def test_lengths_are_compared_with_what_there_is(attack):
     tracemalloc.start()
-    with pytest.raises((ValueError, Refused)):
+    with pytest.raises((ValueError, Refused, TooMuch)):
         unpickle(LENGTHS[attack] + b".")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -367,6 +387,11 @@ def test_archives_that_unpack_to_more_than_their_size(tmp_path):
         checkpoints.read(bomb)
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
+    rare = write_zip(
+        tmp_path / "c.pth", A_TENSOR, {"0": FOUR}, compression=zipfile.ZIP_LZMA
+    )
+    with pytest.raises(InputError, match="compressed in a rare format"):
+        checkpoints.read(rare)
     packed = write_zip(
         tmp_path / "b.pth", A_TENSOR, {"0": FOUR}, compression=zipfile.ZIP_DEFLATED
     )

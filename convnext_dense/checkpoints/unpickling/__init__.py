@@ -5,8 +5,10 @@ machine imports and calls whatever the program names. This one has the same
 instructions, without those that only code needs, and what a program names is looked up
 in a table of ours:
 
-machine    the instructions, with a bound for each length, depth and count
-objects    the table of what a pickle may ask for, and how it is built
+machine    the instructions, with a bound for each length and count
+limits     what calls may cost, and what may be a key
+table      what the machine needs of the table of what a pickle may ask for
+objects    that table, and how each object is built
 arrays     NumPy's arrays and numbers
 tensors    tensors, checked against the bytes that the file has for them
 structure  a last look at the result: its types, depth and size

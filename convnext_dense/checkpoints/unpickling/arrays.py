@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .machine import Limits, Unbuilt
+from .limits import Limits
 from .refused import Refused
+from .table import Unbuilt
 
 # Truth values, numbers, and text of a fixed length. Others have pointers or fields.
-_PLAIN = re.compile(r"[|<>=]?([biufc]\d{1,2}|[SU]\d{1,4}|\?)")
+_PLAIN = re.compile(r"[|<>=]?([biufc]\d{1,2}|[SU][1-9]\d{0,3}|\?)")
 _OBJECT = ("O", "O8")
 MOST_DIMENSIONS = 32
 
@@ -80,7 +81,8 @@ def array(
             raise ValueError("an array in it is larger than its content")
         limits.spend(count)
         result = np.empty(count, dtype)
-        result[:] = content
+        for index, value in enumerate(content):  # result[:] would look into lists
+            result[index] = value
     else:
         if isinstance(content, str):  # Python 2's bytes
             content = content.encode("latin-1")

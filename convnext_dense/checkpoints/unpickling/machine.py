@@ -7,124 +7,22 @@ for buffers outside the file.
 """
 
 import struct
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from pathlib import PurePath
-from typing import Any, Protocol
-
-import torch
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+from typing import Any
 
 from convnext_dense.utils.text import reason
 
+from .limits import Limits
 from .refused import Refused, TooMuch
+from .table import Named, Table, Unbuilt
 
 # A checkpoint of the largest ConvNeXt with its optimizer takes 100,000. An instruction
 # takes a microsecond, and may make an object of 100 bytes.
 MOST_INSTRUCTIONS = 10_000_000
 # Characters of a name, or of a number in text: int() takes quadratic time.
 LONGEST_WORD = 1000
-# Dict keys that are neither text nor ordinary numbers. A file can give them equal
-# hashes; each then takes time in proportion to their number.
-MOST_ODD_KEYS = 10_000
-
-
-class Named:
-    """A class or function that the file names. It is not looked up."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-class Unbuilt:
-    """An object whose state the instruction BUILD still brings.
-
-    Attributes:
-        index: under which the machine remembers it; None if it does not.
-    """
-
-    index: int | None = None
-
-    def build(self, state: Any) -> Any:
-        """The object with this state; it takes the place of ``self``."""
-        raise NotImplementedError
-
-
-class Limits:
-    """What the calls of one pickle may cost together.
-
-    Args:
-        size: of the pickle, in bytes.
-    """
-
-    def __init__(self, size: int) -> None:
-        # A few times the file: a small one must not have a large list copied over and
-        # over again.
-        self._budget = 16 * size + 2**20
-        self._odd_keys = 0
-
-    def spend(self, amount: int) -> None:
-        """Note that so many bytes or entries are copied.
-
-        Raises:
-            TooMuch: together, they are far more than the pickle has.
-        """
-        self._budget -= amount
-        if self._budget < 0:
-            raise TooMuch("its pickle copies the same content again and again")
-
-    def check_keys(self, keys: Iterable) -> None:
-        """Check the keys of a dict, or the members of a set, before it is filled.
-
-        Raises:
-            Refused: one is not text, a number or a tuple of these. The time to hash
-                nested tuples can grow without bound.
-            TooMuch: many have hashes that a file can choose.
-        """
-        for key in keys:
-            # The hashes of text differ from process to process.
-            if type(key) in (str, bytes) or key is None:
-                continue
-            if type(key) is int and -(2**60) < key < 2**60:
-                continue
-            for value in key if type(key) is tuple else (key,):
-                if not isinstance(value, _KEYS):
-                    raise Refused(f"a dict or set with a {type(value).__name__} as key")
-            self._odd_keys += 1
-            if self._odd_keys > MOST_ODD_KEYS:
-                raise TooMuch(
-                    f"over {MOST_ODD_KEYS:,} keys of its dicts are neither text nor "
-                    "ordinary numbers"
-                )
-
-
-_KEYS = (str, bytes, type(None), bool, int, float, complex, torch.dtype, PurePath)
-
-
-class Table(Protocol):
-    """What a pickle may ask for."""
-
-    def constant(self, name: str) -> Any:
-        """The value of this name, such as a dtype; a ``Named`` if it is to be called.
-
-        Raises:
-            Refused: no checkpoint needs it.
-        """
-
-    def call(self, name: str, arguments: tuple, limits: Limits) -> Any:
-        """The object that the class or function ``name`` would return.
-
-        Raises:
-            Refused: the arguments are not those of data.
-        """
-
-    def change(self, value: object, state: Any) -> None:
-        """Give an object that is complete a further state.
-
-        Raises:
-            Refused: it takes none.
-        """
+LONGEST_NUMBER = 255  # bytes; Python refuses to write numbers of over 4300 digits
 
 
 class Machine:
@@ -209,6 +107,13 @@ class Machine:
         """A number of ``size`` bytes."""
         return int.from_bytes(self.take(size), "little", signed=signed)
 
+    def long_number(self, size: int) -> int:
+        """A number whose size is in ``size`` bytes."""
+        length = self.number(size)
+        if length > LONGEST_NUMBER:
+            raise TooMuch(f"a number in its pickle has {length:,} bytes")
+        return self.number(length, signed=True)
+
     def line(self) -> bytes:
         """The bytes up to the end of the line, which are skipped with it."""
         end = self._data.find(b"\n", self.position)
@@ -262,14 +167,12 @@ class Machine:
     def set_items(self, items: list) -> None:
         """Set entries, given as key, value, key, ..., of the dict that is last."""
         target = self._stack[-1]
-        if not isinstance(target, dict):
+        if type(target) not in (dict, OrderedDict, defaultdict):
             raise Refused(f"setting an entry of a {type(target).__name__}")
         keys, values = items[::2], items[1::2]
         self._limits.check_keys(keys)
-        # Not target[key] = value: ConfigDict's method goes through the whole value.
-        set_item = _SET_ITEM.get(type(target), dict.__setitem__)
         for key, value in zip(keys, values, strict=True):
-            set_item(target, key, value)
+            target[key] = value
 
     def dict_of(self, items: list) -> None:
         """Make a dict of key, value, key, ..."""
@@ -359,9 +262,6 @@ class Machine:
         self.push(self._persistent(reference))
 
 
-_SET_ITEM: dict[type, Callable[[Any, Any, Any], None]] = {
-    OrderedDict: OrderedDict.__setitem__
-}
 _BOOLS = {"00": False, "01": True}  # as protocols 0 and 1 write them
 
 
@@ -413,8 +313,8 @@ _INSTRUCTIONS: dict[int, Callable[[Machine], Any]] = {
         b"J": lambda m: m.push(m.number(4, signed=True)),
         b"K": lambda m: m.push(m.number(1)),
         b"M": lambda m: m.push(m.number(2)),
-        b"\x8a": lambda m: m.push(m.number(m.number(1), signed=True)),
-        b"\x8b": lambda m: m.push(m.number(m.number(4), signed=True)),
+        b"\x8a": lambda m: m.push(m.long_number(1)),
+        b"\x8b": lambda m: m.push(m.long_number(4)),
         b"F": lambda m: m.push(float(m.word())),
         b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
         # UNICODE, SHORT_BINUNICODE, BINUNICODE, BINUNICODE8

@@ -18,8 +18,9 @@ from mmengine.logging import HistoryBuffer
 from convnext_dense.errors import printable
 
 from . import arrays, tensors
-from .machine import Limits, Named, Unbuilt
+from .limits import Limits
 from .refused import Refused
+from .table import Named, Unbuilt
 
 _DATA = (type(None), bool, int, float, str)
 # What Python 2, NumPy before 2.0 and Python 3.13 call the same.

@@ -24,6 +24,10 @@ DEEPEST = 100  # mmengine's checkpoints have 20 levels
 MOST_ENTRIES = 10_000_000
 MOST_REPEATED = 1000
 
+# NumPy and torch read memory at the address in such an attribute, and the entries of a
+# ConfigDict are its attributes.
+ADDRESSES = ("__array", "__cuda_array", "__dlpack")
+
 _LEAVES = (
     *(type(None), bool, int, float, complex, str, bytes, bytearray),
     *(torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device),
@@ -72,7 +76,11 @@ class _Walk:
         """The objects inside ``value``; None if it is none of ours to look into."""
         cls = type(value)
         if cls in (dict, OrderedDict, ConfigDict, defaultdict, Counter):
-            return [*dict.keys(value), *dict.values(value)]
+            for key in dict.keys(value):
+                if isinstance(key, str) and key.startswith(ADDRESSES):
+                    raise Refused(f"the entry {key!r:.40}")
+            attributes = vars(value).values() if cls is OrderedDict else ()
+            return [*dict.keys(value), *dict.values(value), *attributes]
         if cls in (list, tuple, set, frozenset):
             return value
         if cls is np.ndarray and value.dtype.kind == "O":
