@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import workers
-from tests.fuzz.campaign import replay
-from tests.fuzz.targets import ALL
+from . import workers
+from .campaign import replay
+from .targets import ALL
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.tar"))
 

@@ -18,9 +18,10 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from convnext_dense.errors import InputError
-from tests.fuzz import case, workers
-from tests.fuzz.campaign import Campaign, replay
-from tests.fuzz.targets.target import Target
+
+from . import case, workers
+from .campaign import Campaign, replay
+from .targets.target import Target
 
 FILES = {"a": b"x" * 100}
 SECONDS, MEMORY = 1, 100  # of the planted targets
@@ -85,7 +86,7 @@ PLANTED = {
     "the process died: exit code": lambda folder: os._exit(3),
     "altered: type HistoryBuffer.mean": lambda f: setattr(HistoryBuffer, "mean", 1),
     "MB of memory": lambda folder: bytearray(300 * 2**20),
-    "more memory than there is: '[": without_memory,
+    'more memory than there is: "[': without_memory,
     "more memory than there is: ''": without_memory_in_python,
     "ValueError": raises(ValueError("x")),
     "SystemExit": raises(SystemExit(1)),
@@ -179,7 +180,7 @@ def test_cases_survive_their_archive(tmp_path):
 
 @pytest.mark.parametrize("number", range(3))
 def test_cases_follow_from_seed_and_number(number):
-    from tests.fuzz.targets import ALL
+    from .targets import ALL
 
     random.seed(number)  # which must not matter
     for name, each in ALL.items():
