@@ -56,6 +56,7 @@ _BELOW_FOLDERS = {
     *("os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.rename", "os.link"),
     *("os.symlink", "os.utime", "os.chown", "shutil.rmtree"),
 }
+_OF_LINKS = {"os.remove", "os.rename", "os.link", "os.symlink", "os.rmdir", "os.mkdir"}
 # What may be unpickled, written down again here: the fuzzer does not ask the package.
 _CLASSES = re.compile(
     r"torch\.(Size|Tensor|device|[a-z]+\d+\w*|bool|float|half|double|int|long|short)"
@@ -143,12 +144,20 @@ class Watchdog:
             self.reports.append(report)
             raise Forbidden(report)
 
-    def _outside(self, path: Any) -> bool:
-        """Whether a path is outside of the folders that a case may write to."""
+    def _outside(self, path: Any, of_link: bool = False) -> bool:
+        """Whether a path is outside of the folders that a case may write to.
+
+        Args:
+            of_link: a link counts, and not what it leads to.
+        """
         if isinstance(path, int):
             return False  # a file that is open already was reported when it was opened
         try:
-            path = os.path.realpath(os.fsdecode(path))
+            folder, name = os.path.split(os.fsdecode(path))
+            if of_link and name not in ("", ".", ".."):
+                path = os.path.join(os.path.realpath(folder), name)
+            else:
+                path = os.path.realpath(os.fsdecode(path))
         except (TypeError, ValueError):
             return False  # not a path: Python raises by itself
         return path != os.devnull and not f"{path}/".startswith(tuple(self._writable))
@@ -171,7 +180,7 @@ class Watchdog:
             below = isinstance(folder, int) and folder >= 0
             if below and isinstance(path, str | bytes):
                 path = os.path.join(f"/proc/self/fd/{folder}", os.fsdecode(path))
-            if self._outside(path):
+            if self._outside(path, event in _OF_LINKS):
                 return f"{event} of {_short(args[position])}"
         return None
 
