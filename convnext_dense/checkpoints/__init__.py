@@ -8,6 +8,8 @@ layout       the architecture of a ConvNeXt, from the shapes of its tensors
 recognition  the origin of a checkpoint, from its keys; tensors under native names
 loading      into a backbone, with one log line on what was used
 whole_models into mmengine's detectors and segmentors
+run_config   the config that a run wrote into its checkpoint, read as data
+run_state    checks the state of a run, before the run goes on from it
 converting   to another library's names
 calls        the call that builds another library's model
 writing      a file that is complete or absent

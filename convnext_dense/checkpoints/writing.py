@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from convnext_dense.utils import files
+from convnext_dense.utils import files, torch_files
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -36,4 +36,5 @@ def write(
             safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
         else:
             content = dict(meta=meta, state_dict=weights) if meta else weights
-            torch.save(content, partial)
+            with torch_files.open_to_write(partial) as file:
+                torch.save(content, file)

@@ -12,13 +12,19 @@ A command is a module with
 """
 
 import argparse
+import errno
 import faulthandler
 import importlib
+import logging
 import os
 import signal
 import sys
 import time
 
+from convnext_dense.errors import InputError
+
+# What is wrong with a disk, not with the program: it is full, read-only, has vanished.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE}
 INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl-C
 
 
@@ -30,6 +36,8 @@ def run(name: str) -> None:
     well. A crash in native code prints the stacks of all threads. So does the signal
     USR1, after which the command goes on.
     """
+    # Else a full disk prints the stack of each line that a log file does not take.
+    logging.raiseExceptions = False
     if sys.stderr:  # None where the process was started without one
         faulthandler.enable()
         if hasattr(faulthandler, "register"):  # not on Windows
@@ -50,9 +58,14 @@ def run(name: str) -> None:
         sys.exit(INTERRUPTED)
     except Exception as error:
         exit_code = getattr(error, "exit_code", None)  # InputError has one
+        advice = ""
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            exit_code = InputError.exit_code
+            advice = ". Free some space, or write to another disk"
         if exit_code is None or os.environ.get("CONVNEXT_DENSE_DEBUG") == "1":
             raise
-        print(f"error: {_wait_for_rank_0(exit_code)}{error}", file=sys.stderr)
+        rank = _wait_for_rank_0(exit_code)
+        print(f"error: {rank}{error}{advice}", file=sys.stderr)
         sys.exit(exit_code)
 
 

@@ -39,11 +39,22 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def output_file(path: str) -> str:
     """Argument type: the path of a file to write, in a folder that exists."""
     folder = Path(path).absolute().parent
-    if not folder.is_dir():
+    # Not Path.is_dir, which raises an error for a name that is too long.
+    if not os.path.isdir(folder):
         raise argparse.ArgumentTypeError(f"there is no folder {folder}")
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"{path} is a folder: name a file")
     return path
+
+
+def add_overwrite_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--overwrite``, for ``utils.outputs.check``."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace output files that exist; without it, the command ends before it "
+        "does anything",
+    )
 
 
 def positive(text: str) -> int:

@@ -8,11 +8,12 @@ tool prints which model takes the weights, and which tensors were left out.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from convnext_dense.checkpoints.origins import TARGETS
 
-from .arguments import add_trust_argument, apply_trust
+from .arguments import add_overwrite_argument, add_trust_argument, apply_trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="library whose names OUT has; native is this package's and the authors'",
     )
+    add_overwrite_argument(parser)
     add_trust_argument(parser)
 
 
@@ -37,23 +39,27 @@ def main(args: argparse.Namespace) -> None:
 
     Raises:
         InputError: the checkpoint cannot be read, the library cannot express it, or the
-            file cannot be written.
+            file cannot be written, exists or is a file of the checkpoint.
     """
     apply_trust(args)
 
     from convnext_dense import checkpoints
     from convnext_dense.checkpoints import converting, writing
+    from convnext_dense.config.inputs import checkpoint_inputs
     from convnext_dense.errors import InputError
+    from convnext_dense.utils import outputs
 
     out = Path(args.out)
     if out.suffix not in writing.SUFFIXES:
         raise InputError(f"{out}: name a file that ends in .pth or .safetensors")
-    if not out.absolute().parent.is_dir():
+    if not os.path.isdir(out.absolute().parent):
         raise InputError(f"{out}: there is no folder {out.absolute().parent}")
-    path = checkpoints.locate(args.source)
-    if out.exists() and out.samefile(path):
-        raise InputError(f"{out} is the file to read: name another one to write")
-    content = checkpoints.read(path)
+    outputs.check(
+        [outputs.Output("", out)],
+        checkpoint_inputs(args.source, args.overwrite),
+        args.overwrite,
+    )
+    content = checkpoints.read(checkpoints.locate(args.source))
     conversion = converting.convert(content, args.source, args.to)
     meta = converting.meta_of(content) if conversion.whole else None
     writing.write(conversion.weights, out, meta)

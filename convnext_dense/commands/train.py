@@ -10,7 +10,10 @@ Train on your own images. The config's classes, heads and schedule are set to fi
 """
 
 import argparse
+import re
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .arguments import (
     CONFIG,
@@ -20,6 +23,15 @@ from .arguments import (
     data_options,
     positive,
 )
+
+if TYPE_CHECKING:  # imported when needed: they import torch
+    from mmengine.config import Config
+
+    from convnext_dense.datasets.custom.prepare import Options
+
+# The checkpoints that a run writes into its work dir, and the files of custom data.
+CHECKPOINTS = re.compile(r"(epoch_|iter_|best_).*\.pth")
+DATA_FILES = ("train.json", "val.json", "data.json", "inspection.txt")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +76,7 @@ def main(args: argparse.Namespace) -> None:
     apply_common_arguments(args)
 
     from convnext_dense.config import options
+    from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.datasets.custom.prepare import prepare
     from convnext_dense.engine import runner
     from convnext_dense.errors import InputError
@@ -87,4 +100,27 @@ def main(args: argparse.Namespace) -> None:
             "--train-labels). For the config's data set, use --cfg-options "
             "train_cfg.max_epochs=N or train_cfg.max_iters=N"
         )
+    check_config_file(cfg)
+    if not args.resume:
+        _check_outputs(cfg, data)
     runner.run(cfg, "train", partial(prepare, cfg, data, args.epochs) if data else None)
+
+
+def _check_outputs(cfg: "Config", data: "Options") -> None:
+    """Raise an InputError if a new run would replace a file that it reads.
+
+    A run from the weights of an earlier one, in the same work dir, would save its
+    checkpoints under the same names.
+    """
+    from convnext_dense.config.inputs import config_inputs
+    from convnext_dense.utils import files
+    from convnext_dense.utils.outputs import Output, check
+
+    folder = Path(cfg.work_dir)
+    files.check_folder(folder, "the work dir")
+    written = [folder / "data" / name for name in DATA_FILES]
+    written += [
+        file for file in folder.glob("*.pth") if CHECKPOINTS.fullmatch(file.name)
+    ]
+    outputs = [Output("--work-dir:", file) for file in written]
+    check(outputs, [*config_inputs(cfg), *data.inputs()], overwrite=True)

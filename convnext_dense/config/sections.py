@@ -22,6 +22,7 @@ def dataset_configs(loader: Mapping | None) -> Iterator[Any]:
         dataset = queue.pop(0)
         if isinstance(dataset, Mapping):
             queue.append(dataset.get("dataset"))
-            queue.extend(dataset.get("datasets") or ())
+            several = dataset.get("datasets")
+            queue.extend(several if isinstance(several, list | tuple) else ())
             if "type" in dataset:
                 yield dataset

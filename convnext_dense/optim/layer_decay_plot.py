@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from convnext_dense.errors import InputError
+from convnext_dense.utils import files
 
 from .layer_decay import BACKBONE_PARAMETER
 
@@ -19,7 +20,8 @@ def draw(groups: list[dict], file: str | Path, title: str) -> None:
         title: the plot's title.
 
     Raises:
-        InputError: matplotlib does not write a format of this ending.
+        InputError: matplotlib does not write a format of this ending, or the file
+            cannot be written.
     """
     from matplotlib.figure import Figure  # slow to import
 
@@ -61,4 +63,5 @@ def draw(groups: list[dict], file: str | Path, title: str) -> None:
     axes.grid(axis="y", which="both", color="#eeeeee")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=150)
+    with files.whole(file) as partial:
+        figure.savefig(partial, dpi=150)

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from . import (
+    checkpoint_config,
     checkpoint_finding,
     checkpoint_loading,
     checkpoint_saving,
     log_lines,
     mmcv_ops,
     mmseg_resize,
+    scheduler_state,
+    yaml_files,
 )
 
 AT_IMPORT = "always"
@@ -69,6 +72,36 @@ PATCHES = (
     ),
     Patch(
         names=(
+            "mmengine.config.Config.fromstring",
+            "mmengine.runner.Runner.resume",
+            "mmengine.runner._flexible_runner.FlexibleRunner.resume",
+            "mmengine.infer.BaseInferencer._init_model",
+        ),
+        library="mmengine",
+        why="The config inside a checkpoint is read as data, and never run. The state "
+        "of a run in a checkpoint is checked before the run goes on from it.",
+        versions="all versions",
+        install=checkpoint_config.read_as_data,
+    ),
+    Patch(
+        names=(
+            "mmengine.optim.scheduler.param_scheduler._ParamScheduler.load_state_dict",
+        ),
+        library="mmengine",
+        why="A checkpoint changes the values of a scheduler, and not its methods.",
+        versions="all versions",
+        install=scheduler_state.take_values_only,
+    ),
+    Patch(
+        names=("mmengine.fileio.handlers.yaml_handler.YamlHandler.load_from_fileobj",),
+        library="mmengine",
+        why="YAML files are read as data. mmengine calls the Python functions that "
+        "they name.",
+        versions="all versions",
+        install=yaml_files.read_as_data,
+    ),
+    Patch(
+        names=(
             "mmengine.runner.checkpoint.load_state_dict",
             "mmengine.runner.load_state_dict",
         ),
@@ -100,14 +133,25 @@ PATCHES = (
         install=checkpoint_saving.remove_after_saving,
     ),
     Patch(
+        names=("mmengine.hooks.CheckpointHook.before_train",),
+        library="mmengine",
+        why="A run that resumes removes checkpoints of its own folder only, whatever "
+        "its checkpoint calls the best one.",
+        versions="all versions",
+        install=checkpoint_saving.remove_own_only,
+    ),
+    Patch(
         names=(
             "mmengine.runner.checkpoint.find_latest_checkpoint",
             "mmengine.runner.find_latest_checkpoint",
             "mmengine.runner.runner.find_latest_checkpoint",
             "mmengine.runner._flexible_runner.find_latest_checkpoint",
+            "mmengine.runner.Runner.load_or_resume",
+            "mmengine.runner._flexible_runner.FlexibleRunner.load_or_resume",
         ),
         library="mmengine",
-        why="--resume takes the newest checkpoint that is complete.",
+        why="--resume takes the newest checkpoint that is complete, and none outside "
+        "the run's folders.",
         versions="all versions",
         install=checkpoint_finding.resume_from_newest_complete,
     ),

@@ -1,15 +1,21 @@
 """Make ``resume`` take the newest complete checkpoint of a run.
 
-mmengine takes whatever the file ``last_checkpoint`` names, also a damaged checkpoint
-or one that is older than the last one written.
+mmengine takes whatever the file ``last_checkpoint`` names, also a damaged checkpoint,
+one that is older than the last one written, or one that lies outside the run's folder.
 """
 
+import functools
 import logging
+import os
+import re
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 
 from mmengine import runner as mmengine_runners
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.runner import _flexible_runner
+from mmengine.runner import Runner, _flexible_runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
@@ -17,6 +23,11 @@ from convnext_dense.checkpoints.reading import read
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
 from convnext_dense.utils.distributed import on_main
+from convnext_dense.utils.text import few
+
+MOST_TEXT = 10_000  # bytes of last_checkpoint, which holds a path
+# The folders beside the work dir into which the run's CheckpointHooks write.
+_out_dirs: ContextVar[tuple[Path, ...]] = ContextVar("out_dirs", default=())
 
 
 def resume_from_newest_complete() -> None:
@@ -28,6 +39,26 @@ def resume_from_newest_complete() -> None:
         _flexible_runner,
     ):
         module.find_latest_checkpoint = find_latest_checkpoint
+    for runner in (Runner, _flexible_runner.FlexibleRunner):
+        if not hasattr(runner.load_or_resume, "__wrapped__"):
+            runner.load_or_resume = _knowing_out_dirs(runner.load_or_resume)
+
+
+def _knowing_out_dirs(plain: Callable) -> Callable:
+    """A runner's ``load_or_resume`` with ``_out_dirs`` set."""
+
+    @functools.wraps(plain)
+    def load_or_resume(self: Runner) -> None:
+        name = Path(self.work_dir).name
+        hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
+        folders = (Path(hook.out_dir, name) for hook in hooks if hook.out_dir)
+        token = _out_dirs.set(tuple(folders))
+        try:
+            plain(self)
+        finally:
+            _out_dirs.reset(token)
+
+    return load_or_resume
 
 
 def find_latest_checkpoint(path: str) -> str | None:
@@ -48,9 +79,9 @@ def find_latest_checkpoint(path: str) -> str | None:
 
 
 def _find(folder: Path) -> str | None:
-    last = last_saved(folder)
+    last = last_saved(folder, _out_dirs.get())
     damaged: list[str] = []
-    if last and last.is_dir():  # a folder of shards, which mmengine's strategies read
+    if last and last.is_dir():
         return str(last)
 
     def iteration(file: Path) -> int | None:
@@ -63,7 +94,8 @@ def _find(folder: Path) -> str | None:
 
     reached = iteration(last) if last else None
     newest = last if reached is not None else None
-    others = [file for file in folder.glob("[!.]*.pth") if file != last]
+    names = (file for file in folder.glob("[!.]*.pth") if file != last)
+    others = [file for file in names if not file.is_dir() and _is_own(file, folder)]
     for file in sorted(others, key=_time, reverse=True):
         if newest and _time(file) <= _time(newest):
             break
@@ -93,16 +125,64 @@ def _time(file: Path) -> int:
     return file.stat().st_mtime_ns
 
 
-def last_saved(folder: Path) -> Path | None:
-    """The file that ``last_checkpoint`` names, also if the folder was moved since."""
+def last_saved(folder: Path, out_dirs: tuple[Path, ...] = ()) -> Path | None:
+    """The checkpoint that ``last_checkpoint`` names, also after the folder was moved.
+
+    The log says so if it names something outside the run's folders.
+
+    Args:
+        folder: the work dir.
+        out_dirs: other folders of the run.
+
+    Returns:
+        A regular file, or a folder of shards, which mmengine's strategies read; it
+        lies in the work dir or in one of ``out_dirs``. None if there is no such file.
+    """
+    place = folder / "last_checkpoint"
     try:
-        name = (folder / "last_checkpoint").read_text().strip()
-    except (OSError, UnicodeDecodeError):
+        if files.require_regular(place).st_size > MOST_TEXT:
+            raise InputError(f"{place} holds more than a path")
+        recorded = files.read_text(place).strip()
+    except InputError as error:
+        if os.path.lexists(place):
+            print_log(f"skipped: {error}", "current", logging.WARNING)
         return None
-    if not name:
+    name = re.split(r"[/\\]", recorded)[-1]
+    if not name or name in (".", "..") or "\0" in recorded:
         return None
-    places = Path(name), folder / Path(name).name
-    return next((path for path in places if path.exists()), None)
+    paths = [parent / name for parent in (folder, *out_dirs)]
+    own = [path for path in paths if path.exists() and _is_own(path, path.parent)]
+    outside = Path(recorded)
+    if os.path.lexists(outside) and not any(
+        outside.parent.resolve() == path.parent.resolve() for path in paths
+    ):
+        print_log(
+            f"{place} names {few([recorded])}, which lies outside the run's folder: "
+            + (f"{own[0]} is used" if own else "it is left out"),
+            "current",
+            logging.WARNING,
+        )
+    return own[0] if own else None
+
+
+def _is_own(path: Path, folder: Path) -> bool:
+    """Whether a path is a checkpoint in the folder of its run.
+
+    The log says why not. A link into another folder is no checkpoint of the run: the
+    user can name its target with --resume.
+    """
+    try:
+        real = path.resolve()
+        if real.parent != folder.resolve():
+            raise InputError(f"{path} is a link to {real}, outside the run's folder")
+        if real.is_dir() and not any(real.glob("*.pt*")):
+            raise InputError(f"{path} is a folder without shards")
+        if not real.is_dir():
+            files.require_regular(path)
+    except (InputError, OSError, RuntimeError) as error:  # links in a circle
+        print_log(f"skipped: {error}", "current", logging.WARNING)
+        return False
+    return True
 
 
 def _iteration(file: Path) -> int | None:
@@ -114,4 +194,8 @@ def _iteration(file: Path) -> int | None:
     content = read(file, "meta")
     if not isinstance(content, dict) or not {"optimizer", "meta"} <= content.keys():
         return None
-    return content["meta"]["iter"]
+    meta = content["meta"]
+    iteration = meta.get("iter") if isinstance(meta, dict) else None
+    if not isinstance(iteration, int):
+        raise InputError(f"{file} is damaged: it does not say how far the run was")
+    return iteration

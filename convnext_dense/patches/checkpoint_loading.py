@@ -7,7 +7,9 @@ Models without this package's ConvNeXt load as before.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from logging import Logger
 from typing import Any
 
@@ -24,6 +26,23 @@ _SCHEMES = (
     *("", "http://", "https://", "modelzoo://", "torchvision://", "open-mmlab://"),
     *("openmmlab://", "mmcls://", "pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"),
 )
+
+_Check = Callable[[Any, str], Any]
+_check: ContextVar[_Check | None] = ContextVar("check", default=None)
+
+
+@contextmanager
+def checked(check: _Check) -> Iterator[None]:
+    """Give each checkpoint that mmengine reads inside to ``check``.
+
+    Args:
+        check: takes the content and its source, and returns the content to use.
+    """
+    token = _check.set(check)
+    try:
+        yield
+    finally:
+        _check.reset(token)
 
 
 def read_safely() -> None:
@@ -61,6 +80,9 @@ def _load(filename: str, map_location: Any = None) -> Any:
     content = read(filename, map_location)
     if str(filename).startswith("mmcls://"):
         content = mmengine_checkpoint._process_mmcls_checkpoint(content)
+    check = _check.get()
+    if check is not None:
+        content = check(content, str(filename))
     if not isinstance(content, Mapping):
         return content
     if isinstance(content.get("state_dict"), Mapping):

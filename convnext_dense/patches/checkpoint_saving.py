@@ -2,12 +2,17 @@
 
 mmengine writes a checkpoint directly under its name, and removes the previous one
 before that. A run that is killed, or whose disk is full, then has no checkpoint left.
+A run that resumes takes from its checkpoint the names of those to remove; here it
+removes only its own.
 """
 
 import errno
 import functools
+import logging
 import os
+import re
 import shutil
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,11 +21,14 @@ import torch
 from mmengine import runner as mmengine_runners
 from mmengine.fileio.backends import BaseStorageBackend
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
+from convnext_dense.utils.text import few
 
 
 def save_whole() -> None:
@@ -39,6 +47,13 @@ def remove_after_saving() -> None:
         plain = getattr(CheckpointHook, name)
         if not hasattr(plain, "__wrapped__"):
             setattr(CheckpointHook, name, _removing_after(plain))
+
+
+def remove_own_only() -> None:
+    """Remove no checkpoint that the run's folder does not have under a name of its."""
+    plain = CheckpointHook.before_train
+    if not hasattr(plain, "__wrapped__"):
+        CheckpointHook.before_train = _with_own_names(plain)
 
 
 def _saving_whole(plain: Callable) -> Callable:
@@ -98,7 +113,9 @@ class _RemovesLater:
         for path, inode in self._recorded:
             if _inode(path) != inode:
                 continue  # the new checkpoint has the same name
-            if self._backend.isdir(path):
+            if os.path.islink(path):
+                os.unlink(path)  # and what it leads to stays
+            elif self._backend.isdir(path):
                 self._backend.rmtree(path)
             else:
                 self._backend.remove(path)
@@ -128,3 +145,59 @@ def _removing_after(plain: Callable) -> Callable:
         later.remove_now()
 
     return save
+
+
+def _with_own_names(plain: Callable) -> Callable:
+    """``CheckpointHook.before_train`` that trusts no name from a checkpoint."""
+
+    @functools.wraps(plain)
+    def before_train(self: CheckpointHook, runner: Runner) -> None:
+        folder = self.out_dir or runner.work_dir
+        if folder != runner.work_dir:  # as mmengine joins them
+            folder = os.path.join(folder, Path(runner.work_dir).name)
+        info = runner.message_hub.runtime_info
+        for key in [key for key in info if re.match("best_ckpt(_|$)", key)]:
+            info[key] = _own_best(self, folder, info[key])
+        # mmengine removes what exceeds max_keep_ckpts at once, also links' targets.
+        kept = info.get("keep_ckpt_ids", [])
+        if any(os.path.islink(_path(self, folder, number)) for number in kept):
+            info["keep_ckpt_ids"] = [
+                n for n in kept if not os.path.islink(_path(self, folder, n))
+            ]
+        plain(self, runner)
+
+    return before_train
+
+
+def _path(hook: CheckpointHook, folder: str, number: int) -> str:
+    return os.path.join(folder, hook.filename_tmpl.format(number))
+
+
+def _own_best(hook: CheckpointHook, folder: str, recorded: object) -> str | None:
+    """The path in the run's folder of the best checkpoint so far.
+
+    Args:
+        folder: into which the hook writes.
+        recorded: the path that the checkpoint from which the run resumes has for it.
+            The folder may have been moved since.
+
+    Returns:
+        None if ``recorded`` is no name that the hook gives to a best checkpoint.
+    """
+    if not recorded:
+        return None
+    name = re.split(r"[/\\]", str(recorded))[-1]
+    numbered = "".join(
+        re.escape(text) + ("" if field is None else r"\d+")
+        for text, field, *_ in string.Formatter().parse(hook.filename_tmpl)
+    )
+    path = os.path.join(folder, name)
+    is_own = re.fullmatch(f"best_.+_{numbered}", name) is not None
+    if not is_own or str(recorded) != path:
+        print_log(
+            f"the checkpoint calls {few([recorded])} the run's best checkpoint so far; "
+            + (f"the run takes {path}" if is_own else "the run leaves it as it is"),
+            "current",
+            logging.WARNING,
+        )
+    return path if is_own else None

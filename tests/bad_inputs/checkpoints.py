@@ -100,6 +100,30 @@ def backbone(content) -> dict:
     return {timm_name(name): v for name, v in weights.items() if name[:4] != "norm"}
 
 
+def as_run(**meta) -> Callable:
+    """With what a run saves beside its weights, so that it could go on."""
+
+    def changed(content):
+        hub = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+        return dict(
+            content,
+            meta={**content["meta"], "epoch": 1, "iter": 8, **meta},
+            message_hub=hub,
+            optimizer=dict(state={}, param_groups=[]),
+        )
+
+    return changed
+
+
+def with_best_score(score: object) -> Callable:
+    def changed(content):
+        content = as_run()(content)
+        content["message_hub"]["runtime_info"]["best_score"] = score
+        return content
+
+    return changed
+
+
 def hostile(content) -> dict:
     return dict(content, meta=Run(os.mkdir, "mark"), optimizer={})
 
@@ -122,6 +146,10 @@ def shards(t):
     return [DET, write(t / "model.safetensors.index.json", json.dumps(index))]
 
 
+CONFIG_IN_IT = """default_scope = 'mmseg'
+test_dataloader = dict(dataset=dict(
+    type='ADE20KDataset', pipeline=[dict(type='LoadImageFromFile')]))
+model = dict(type='EncoderDecoder', """
 DAMAGED = "is damaged or not a checkpoint: "
 NOT_READ = "x.pth was not read: it asks for posix.mkdir, which no checkpoint needs"
 NOTHING = "holds a backbone (timm) and nothing else of this CascadeRCNN"
@@ -191,13 +219,31 @@ CASES = [
     test("a backbone alone", backbone, f"x.pth {NOTHING}"),
     resume(
         "a backbone alone",
-        lambda c: dict(state_dict=backbone(c), meta={}, optimizer={}),
+        lambda c: dict(as_run()(c), state_dict=backbone(c)),
         f"x.pth {NOTHING}",
     ),
     resume(
         "weights without a run",
         lambda c: dict(state_dict=c["state_dict"]),
         "--resume: .../x.pth is not a checkpoint of a run: ... load_from=FILE",
+    ),
+    resume(
+        "an iteration that is text",
+        as_run(iter="8"),
+        "--resume: .../x.pth is damaged or was not written by a run: meta.iter is "
+        "'8', not a whole number, 0 or more. Resume from another checkpoint",
+    ),
+    resume(
+        "a best score that is text",
+        with_best_score("high"),
+        "x.pth is damaged or was not written by a run: "
+        "message_hub.runtime_info.best_score is 'high', not a number",
+    ),
+    resume(
+        "the optimizer of another model",
+        as_run(),
+        "--resume: the state of the run in .../x.pth does not fit this run: ... Resume "
+        "with the config with which the run began",
     ),
     test(
         "a model without its mask head",
@@ -317,6 +363,18 @@ CASES = [
         with_meta(cfg="import os\nos.mkdir('mark')"),
         "the config in .../x.pth was not used: it contains code, not only settings: "
         "import os",
+    ),
+    predict(
+        "a config in it with a setting that could be a file's name",
+        with_meta(cfg=f"{CONFIG_IN_IT}class_weight='yaml')"),
+        "the config in .../x.pth was not used: model.class_weight is 'yaml', which "
+        "could name a file or a model",
+    ),
+    predict(
+        "a config in it that is too long",
+        with_meta(cfg="x = 1\n" * 400_000),
+        "the config in .../x.pth was not used: it has 2400000 characters, and the "
+        "longest config that is read has 2000000",
     ),
     predict(
         "no classes in it",

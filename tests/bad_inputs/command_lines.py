@@ -22,6 +22,16 @@ def images_beside(t):
     return [save(t), t / "pictures", "--out", t]
 
 
+def onto_shard(t):
+    index = write(t / "model.bin.index.json", '{"weight_map": {"a": "model-1.bin"}}')
+    return [index, write(t / "model-1.bin", "mine"), "--to", "timm", "--overwrite"]
+
+
+def onto_link(t):
+    (t / "link.html").symlink_to("nothing")
+    return ["--data", t / "data/shapes", "--html", t / "link.html"]
+
+
 def onto_folder(t):
     (t / "y.pth").mkdir()
     return [save(t), t / "y.pth", "--to", "timm"]
@@ -130,6 +140,22 @@ CASES = [
         "--show-dir .../file/x: .../file is a file, not a folder: choose another place",
     ),
     Case(
+        *("test", "--show-dir in the folder of the images"),
+        lambda t: [
+            *(DET, save(t), "--show-dir", t / "data/shapes/images/val", "--overwrite"),
+            *("--cfg-options", f"data_root={t / 'data/shapes'}"),
+        ],
+        "--show-dir .../val/... is a file that this command reads: choose another",
+    ),
+    Case(
+        *("train", "a new run in the work dir of the checkpoint that it starts from"),
+        lambda t: [
+            *(DET, "--work-dir", t, "--cfg-options"),
+            f"load_from={save(t).rename(t / 'epoch_3.pth')}",
+        ],
+        "--work-dir: .../epoch_3.pth is a file that this command reads: choose another",
+    ),
+    Case(
         *("predict", "a checkpoint without inputs"),
         lambda t: ["x.pth", "--out", "out"],
         "name a checkpoint and at least one image, video or folder",
@@ -152,7 +178,17 @@ CASES = [
     Case(
         *("predict", "--out in which results would replace the images"),
         images_beside,
-        "would replace the input ... Choose another folder",
+        "--out .../pictures/... is a file that this command reads: choose another",
+    ),
+    Case(
+        *("predict", "the folder of the images as --out"),
+        lambda t: predict("--out", t / "data/shapes/images/val")(t),
+        "--out .../val is the folder of the images: choose another folder",
+    ),
+    Case(
+        *("predict", "--out with results of the same names"),
+        lambda t: predict("--out", write(t / "predictions.json", "mine").parent)(t),
+        "predictions.json exists already: choose another place, or add --overwrite",
     ),
     Case(
         *("predict", "--batch 0"),
@@ -195,9 +231,31 @@ CASES = [
         "no checkpoint at gone.pth",
     ),
     Case(
+        *("report", "the run's config as --out"),
+        lambda t: run_dir(
+            *("--checkpoint", save(t), "--out", t / "run/c.py", "--overwrite")
+        )(t),
+        "--out .../run/c.py is a file that this command reads: choose another place",
+    ),
+    Case(
+        *("report", "a name in the work dir that is read as a checkpoint"),
+        lambda t: run_dir("--checkpoint", save(t), "--out", t / "run/best_x.pth")(t),
+        "run/best_x.pth is in .../run, from which this command reads such files",
+    ),
+    Case(
         *("report", "--out in a folder that does not exist"),
         run_dir("--out", "gone/x.html"),
         "argument --out: there is no folder .../gone",
+    ),
+    Case(
+        *("export", "the checkpoint as --out"),
+        lambda t: [SEG, save(t), "--out", t / "x.pth", "--overwrite"],
+        "--out .../x.pth is a file that this command reads: choose another place",
+    ),
+    Case(
+        *("export", "a device as --out"),
+        lambda t: [SEG, "--out", "/dev/null"],
+        "--out /dev/null is a pipe, a device or a socket: name a file",
     ),
     Case(
         *("export", "--out in an unknown format"),
@@ -244,6 +302,23 @@ CASES = [
         *("inspect_data", "--fix inside a file instead of a folder"),
         lambda t: below_a_file("--fix", "--data", t / "data/shapes")(t),
         "--fix .../file/x: .../file is a file, not a folder: choose another place",
+    ),
+    Case(
+        *("inspect_data", "--fix into the folder of the data"),
+        lambda t: ["--data", t / "data/shapes", "--fix", t / "data/shapes/new"],
+        "shapes/new is in .../shapes, from which this command reads such files: choose "
+        "another place",
+    ),
+    Case(
+        *("inspect_data", "--html that exists"),
+        lambda t: shapes("--html", write(t / "a.html", "mine"))(t),
+        "a.html exists already: choose another place, or add --overwrite to replace it",
+    ),
+    Case(
+        *("inspect_data", "a link to nothing as --html"),
+        onto_link,
+        "link.html is a link to .../nothing, which does not exist: name that file "
+        "itself, or another file",
     ),
     Case(
         *("inspect_data", "a folder as --html"),
@@ -293,12 +368,17 @@ CASES = [
     Case(
         *("convert_checkpoint", "the input file as the output file"),
         lambda t: [save(t), t / "x.pth", "--to", "timm"],
-        "x.pth is the file to read: name another one to write",
+        "x.pth is a file that this command reads: choose another place for the output",
+    ),
+    Case(
+        *("convert_checkpoint", "a shard of the input as the output file"),
+        onto_shard,
+        "model-1.bin is a file that this command reads: choose another place for the",
     ),
     Case(
         *("convert_checkpoint", "a folder as the output file"),
         onto_folder,
-        "y.pth could not be written: ",
+        "y.pth is a folder: name a file",
     ),
     Case(
         *("benchmark", "an unknown library"),

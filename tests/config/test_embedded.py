@@ -6,7 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from convnext_dense.checkpoints import TRUST
-from convnext_dense.config.embedded import _settings, embedded_config
+from convnext_dense.checkpoints.run_config import parse
+from convnext_dense.config.embedded import embedded_config
 from convnext_dense.config.options import image_pipeline, load_config
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
@@ -57,11 +58,13 @@ def test_values_are_what_mmengine_reads():
         **{"sets": {1, 2}},
     )
     text = text_of(Config(dict(model=values, default_scope="mmdet")))
-    assert _settings(text)["model"] == values
+    assert parse(text, dict(model=dict))["model"] == values
     assert Config.fromstring(text, ".py").model == values  # the reference
     # mmengine writes infinity as a name that it cannot read.
     text = text_of(Config(dict(model=dict(least=-float("inf"), most=float("inf")))))
-    assert _settings(text)["model"] == dict(least=-float("inf"), most=float("inf"))
+    assert parse(text, dict(model=dict))["model"] == dict(
+        least=-float("inf"), most=float("inf")
+    )
 
 
 def test_yapf_changes_nothing():
@@ -135,6 +138,53 @@ HOSTILE = {  # how the text is changed; what the message says
     "a file to unpickle": (
         with_model("dict(type='EncoderDecoder', class_weight='a.pkl')"),
         "class_weight is 'a.pkl'",
+    ),
+    **{
+        f"a file that is called {name}": (
+            with_model(f"dict(type='EncoderDecoder', class_weight='{name}')"),
+            f"class_weight is '{name}', which could name a file",
+        )
+        for name in ("yaml", "yml", "json", "pickle", "numbers")
+    },
+    "a structure file of mmcv": (
+        with_model("dict(type='ConvNeXt', rfstructure_file='yaml')"),
+        "rfstructure_file is 'yaml', which could name a file",
+    ),
+    "a model of a hub": (
+        with_model("dict(type='mmdet.GLIP', language_model=dict(name='evil'))"),
+        r"language_model\.name is 'evil', which could name a file or a model",
+    ),
+    "a name in a list": (
+        with_model("dict(type='EncoderDecoder', checkpoint=[('evil',)])"),
+        r"model\.checkpoint\[0\]\[0\] is 'evil', which could name",
+    ),
+    "a file of the pipeline": (
+        in_pipeline("dict(type='PackSegInputs', label_map_file='x')"),
+        r"\[1\]\.label_map_file is 'x', which could name",
+    ),
+    "a number of modules": (
+        with_model("dict(type='EncoderDecoder', depth=10 ** 12)"),
+        "contains code, not only settings: 10 ",
+    ),
+    "a large number": (
+        with_model(f"dict(type='EncoderDecoder', depth={10**12})"),
+        "depth is 1000000000000, more than 10000000",
+    ),
+    "a number of many digits": (
+        with_model(f"dict(type='EncoderDecoder', depth={'9' * 10000})"),
+        "cannot be read",
+    ),
+    "signs": (appended("model = " + "-" * 10**5 + "1"), "cannot be read"),
+    "sums": (appended("model = " + "1+" * 10**5 + "1"), "cannot be read|not only"),
+    "brackets": (appended("model = " + "[" * 10**5 + "]" * 10**5), "cannot be read"),
+    "much text": (appended("x = 1\n" * 10**6), "and the longest config that is read"),
+    "imports that are no names": (
+        appended("custom_imports = dict(imports=5)"),
+        "it imports 5",
+    ),
+    "a model far larger than its weights": (
+        lambda text: text.replace("num_classes=6", "num_classes=10000000"),
+        "its model has 1?[2-9].* GB of weights or more, and the checkpoint has 0.0 GB",
     ),
     "a file to unpickle that is called pkl": (
         with_model("dict(type='EncoderDecoder', class_weight='pkl')"),
@@ -213,3 +263,17 @@ def test_trusted_configs_run_their_code(case, segmentor, tmp_path, monkeypatch):
 def test_a_checkpoint_without_config(content):
     with pytest.raises(InputError, match=r"x\.pth contains no config.*Name the config"):
         embedded_config(content, "x.pth")
+
+
+def test_settings_that_are_no_lists(segmentor):
+    text = f"{segmentor}\ntest_dataloader = dict(dataset=dict(datasets=5))\n"
+    with pytest.raises(InputError, match=r"no test_dataloader\.dataset\.pipeline"):
+        embedded_config(checkpoint(text), "x.pth")
+
+
+def test_a_transform_that_cannot_be_built(segmentor):
+    text = in_pipeline("dict(type='RandomFlip', prob=[1, 2], direction=3)")(segmentor)
+    with pytest.raises(
+        InputError, match=r"pipeline of the config in x\.pth could not be"
+    ):
+        embedded_config(checkpoint(text), "x.pth")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from convnext_dense.models.archs import ARCHS
 
-from ..arguments import CONFIG, output_file, positive
+from ..arguments import CONFIG, add_overwrite_argument, output_file, positive
 
 if TYPE_CHECKING:  # imported when needed: it imports torch
     from .rows import Row
@@ -155,6 +155,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="draw the figures into FILE (.png, .svg, .pdf, ...)",
     )
+    add_overwrite_argument(parser)
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -170,6 +171,15 @@ def image_size(text: str) -> tuple[int, int]:
 
 def main(args: argparse.Namespace) -> None:
     """Measure the host's time alone, or compare with other libraries."""
+    from convnext_dense.config.inputs import config_inputs
+    from convnext_dense.config.options import load_config
+    from convnext_dense.utils import outputs
+
+    outputs.check(
+        [outputs.Output("--json", args.json), outputs.Output("--plot", args.plot)],
+        [file for c in args.configs for file in config_inputs(load_config(c))],
+        args.overwrite,
+    )
     if args.host:
         _measure_host(args)
     else:
@@ -184,7 +194,15 @@ def _measure_host(args: argparse.Namespace) -> None:
     rows = host.measure(args.arch, args.v2, args.drop_path_rate)
     print(*host.lines(rows), sep="\n")
     if args.json:
-        Path(args.json).write_text(host.to_json(rows))
+        _write(args.json, host.to_json(rows))
+
+
+def _write(file: str, text: str) -> None:
+    """Write a JSON file, completely or not at all."""
+    from convnext_dense.utils import files
+
+    with files.whole(file) as partial:
+        partial.write_text(text)
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -206,7 +224,7 @@ def _compare(args: argparse.Namespace) -> None:
         groups.append((heading, rows))
         # After each table, so that an interrupted benchmark has written the others.
         if args.json:
-            Path(args.json).write_text(table.to_json(title, groups))
+            _write(args.json, table.to_json(title, groups))
         if args.plot:
             plot.draw(groups, args.plot, title)
 

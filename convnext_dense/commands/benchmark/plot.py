@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convnext_dense.errors import InputError
+from convnext_dense.utils import files
 
 from .peers import OURS
 from .rows import Row, ratio
@@ -43,7 +44,8 @@ def draw(groups: Groups, file: str | Path, title: str) -> None:
         title: text above the panels.
 
     Raises:
-        InputError: matplotlib does not write the format.
+        InputError: matplotlib does not write the format, or the file cannot be
+            written.
     """
     from matplotlib.figure import Figure  # slow to import, so only when needed
     from matplotlib.patches import Patch
@@ -77,7 +79,8 @@ def draw(groups: Groups, file: str | Path, title: str) -> None:
     figure.legend(
         handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9
     )
-    figure.savefig(file, dpi=110)
+    with files.whole(file) as partial:
+        figure.savefig(partial, dpi=110)
 
 
 def _look(library: str, execution: str) -> dict:

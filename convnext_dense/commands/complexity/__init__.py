@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import CONFIG, output_file
+from ..arguments import CONFIG, add_overwrite_argument, output_file
 
 if TYPE_CHECKING:  # imported when needed: it imports torch
     from .counting import Complexity
@@ -27,7 +27,7 @@ MACS_TOLERANCE = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the configs, ``--shape`` and ``--json``."""
+    """Add the configs, ``--shape``, ``--json`` and ``--overwrite``."""
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help=CONFIG)
     parser.add_argument(
         "--shape",
@@ -43,32 +43,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the counts to a JSON file",
     )
+    add_overwrite_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Print a row for each config; return 1 if a count differs from the paper's."""
+    from convnext_dense.config.inputs import config_inputs
     from convnext_dense.config.options import load_config
+    from convnext_dense.utils import files, outputs
 
     from . import counting
 
     paper = json.loads((CONFIGS / "paper.json").read_text())
     del paper["_about"]
-    files = args.configs or [next(CONFIGS.glob(f"*/{name}.py")) for name in paper]
-    width = max(len(Path(file).stem) for file in files)
+    configs = args.configs or [next(CONFIGS.glob(f"*/{name}.py")) for name in paper]
+    loaded = [load_config(str(config)) for config in configs]
+    outputs.check(
+        [outputs.Output("--json", args.json)],
+        [file for cfg in loaded for file in config_inputs(cfg)],
+        args.overwrite,
+    )
+    width = max(len(Path(config).stem) for config in configs)
     print(
         f"{'':{width}}  {'image':>10}  {'parameters, M':>19}  {'multiply-adds, G':>25}"
     )
     print(f"{'':{width}}  {'':10}  {'here':>9} {'paper':>9}  {'here':>8} {'paper':>8}")
     rows = []
-    for file in files:
-        name = Path(file).stem
+    for config, cfg in zip(configs, loaded, strict=True):
+        name = Path(config).stem
         published = None if args.shape else paper.get(name)
         shape = args.shape or (published and published["shape"])
-        counted = counting.measure(load_config(str(file)), shape)
+        counted = counting.measure(cfg, shape)
         rows.append(_compare(name, counted, published))
         print(_line(rows[-1], width))
     if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+        with files.whole(args.json) as partial:
+            partial.write_text(json.dumps(rows, indent=1) + "\n")
     differing = [row["config"] for row in rows if row.get("agrees") is False]
     if differing:
         print(f"differs from the paper: {', '.join(differing)}", file=sys.stderr)

@@ -6,10 +6,12 @@ The exported network takes any batch size and any image of at least 64 x 64 pixe
 """
 
 import argparse
+from pathlib import Path
 
 from ..arguments import (
     CONFIG,
     add_options_argument,
+    add_overwrite_argument,
     add_trust_argument,
     apply_trust,
     output_file,
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="height and width of the example image with which the network is "
         "traced; the exported network takes other sizes too (128 160)",
     )
+    add_overwrite_argument(parser)
     add_options_argument(parser)
     add_trust_argument(parser)
 
@@ -54,10 +57,17 @@ def main(args: argparse.Namespace) -> None:
     """Load the config and export its model."""
     apply_trust(args)
 
+    from convnext_dense.config.inputs import config_inputs
     from convnext_dense.config.options import load_config
+    from convnext_dense.utils import outputs
 
-    from .writing import export
+    from .writing import export, written
 
     cfg = load_config(args.config, args.cfg_options)
     cfg.load_from = args.checkpoint
+    outputs.check(
+        [outputs.Output("--out", file) for file in written(Path(args.out))],
+        config_inputs(cfg, download=args.overwrite),
+        args.overwrite,
+    )
     export(cfg, args.out, args.backbone, tuple(args.shape))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from convnext_dense.errors import InputError
-from convnext_dense.utils import files
+from convnext_dense.utils import files, torch_files
 from convnext_dense.utils.text import reason
 
 from . import networks
@@ -81,6 +81,12 @@ def export(
     print_log(f"{out}: image -> {names}; at {sizes} {checked}", "current")
 
 
+def written(out: Path) -> list[Path]:
+    """The files that ``export`` may write: ``out``, and an ONNX file's weights."""
+    weights = [out.with_name(f"{out.name}.data")] if out.suffix == ".onnx" else []
+    return [out, *weights]
+
+
 def _check_request(out: Path, height: int, width: int) -> None:
     """Raise an InputError if this file or size cannot be exported."""
     if out.suffix not in SUFFIXES:
@@ -120,7 +126,7 @@ def _convert(
                 for node in module.graph.nodes:
                     node.meta.pop("stack_trace", None)
         metadata = {"metadata.json": json.dumps(network.metadata)}
-        return partial(torch.export.save, program, extra_files=metadata)
+        return partial(_save, program, metadata)
     written = torch.onnx.export(
         program,
         input_names=["image"],
@@ -135,6 +141,14 @@ def _convert(
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
     model.metadata_props.update(network.metadata)
     return written.save
+
+
+def _save(
+    program: torch.export.ExportedProgram, metadata: dict[str, str], file: Path
+) -> None:
+    """Write a torch.export file."""
+    with torch_files.open_to_write(file) as stream:
+        torch.export.save(program, stream, extra_files=metadata)
 
 
 def _run(file: Path, images: list[Tensor]) -> Iterator[Sequence[Tensor]] | None:

@@ -7,7 +7,12 @@ Exit code 1 if the data has errors, which stop training; 0 if it has warnings on
 
 import argparse
 
-from ..arguments import add_data_arguments, data_options, output_file
+from ..arguments import (
+    add_data_arguments,
+    add_overwrite_argument,
+    data_options,
+    output_file,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="write a cleaned copy of the annotations into a new folder",
     )
+    add_overwrite_argument(parser)
     parser.add_argument(
         "--seed",
         type=int,
@@ -36,5 +42,6 @@ def main(args: argparse.Namespace) -> int:
     """Inspect the data; returns the exit code."""
     from .inspection import inspect
 
-    usable = inspect(data_options(args), args.html, args.fix, args.seed)
+    options = data_options(args)
+    usable = inspect(options, args.html, args.fix, args.seed, args.overwrite)
     return 0 if usable else 1

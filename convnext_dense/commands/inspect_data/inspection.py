@@ -1,6 +1,10 @@
 """Prints, draws and cleans custom data for tools/inspect_data.py."""
 
+import os
 import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -10,10 +14,17 @@ from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.prepare import Options, examine
 from convnext_dense.datasets.custom.splits import Split
 from convnext_dense.errors import InputError
-from convnext_dense.utils import files
+from convnext_dense.utils import files, outputs
+from convnext_dense.utils.outputs import Folder
 
 
-def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> bool:
+def inspect(
+    options: Options,
+    html: str | None,
+    fix: str | None,
+    seed: int,
+    overwrite: bool = False,
+) -> bool:
     """Print what the data contains and which problems it has.
 
     Args:
@@ -21,17 +32,24 @@ def inspect(options: Options, html: str | None, fix: str | None, seed: int) -> b
         html: the file of a page about it.
         fix: a new folder for a cleaned copy of the annotations.
         seed: draws the validation split of data that has none.
+        overwrite: whether ``html`` may replace a file that is not of the data.
 
     Returns:
         whether training can start on the data.
 
     Raises:
-        InputError: the data is missing, or a file cannot be written.
+        InputError: the data is missing, or a file cannot be written, exists or is of
+            the data.
     """
-    if fix and Path(fix).exists():
+    if fix and os.path.lexists(fix):
         raise InputError(f"--fix {fix} exists already: name a new folder")
+    written = [outputs.Output("--html", html)]
     if fix:
         files.check_folder(fix, "--fix")
+        # A COCO file, or label maps.
+        suffixes = (".json",) if options.train_json else (".json", ".png")
+        written.append(outputs.Output("--fix", Folder(Path(fix), suffixes)))
+    outputs.check(written, options.inputs(), overwrite)
     splits = examine(options, seed=seed)
     for split in splits:
         print("\n".join(summary.lines(split)))
@@ -67,14 +85,45 @@ def _print_table(splits: list[Split]) -> None:
 def _fix(splits: list[Split], folder: Path) -> None:
     """Write cleaned annotations, and print the command that trains on them."""
     flag = "json" if splits[0].scope == "mmdet" else "labels"
-    folder.mkdir(parents=True, exist_ok=True)
     command = []
-    for split in splits:
-        command += [f"--{split.name}-{flag}", str(split.fixed(folder))]
-        command += [f"--{split.name}-images", str(split.folder)]
+    with _new_folder(folder) as filled:
+        for split in splits:
+            annotations = folder / split.fixed(filled).relative_to(filled)
+            command += [f"--{split.name}-{flag}", str(annotations)]
+            command += [f"--{split.name}-images", str(split.folder)]
     if flag == "labels":
         command += ["--classes", *splits[0].classes]
     print(
         f"the cleaned annotations are in {folder}; to train on them:\n"
         f"  tools/train.py CONFIG {shlex.join(command)}"
     )
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, which becomes ``folder`` when it is filled.
+
+    Raises:
+        InputError: it cannot be made or filled; nothing is left of it.
+    """
+    absent = [path for path in folder.parents if not path.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
+            filled = Path(temporary, folder.name)
+            filled.mkdir()
+            try:
+                yield filled
+            except InputError as error:  # its message has the temporary name
+                raise InputError(
+                    str(error).replace(str(filled), str(folder))
+                ) from error
+            filled.rename(folder)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"--fix {folder} could not be written: {why}") from error
+    finally:
+        if not folder.exists():
+            with suppress(OSError):  # others may write into them
+                for path in absent:
+                    path.rmdir()

@@ -10,11 +10,20 @@ DIR gets
   predictions.json   detection: the predictions as COCO results
   images.json        detection: the ids of the images and categories
   labels/            segmentation: label maps (PNG), classes as in the training data
+
+Files in DIR are replaced only with --overwrite. Nothing is removed: results of other
+images stay in pictures/ and labels/, while predictions.json and images.json then list
+the images of this run alone. To have the results of this run only, name a new folder.
 """
 
 import argparse
 
-from ..arguments import add_options_argument, add_trust_argument, apply_trust
+from ..arguments import (
+    add_options_argument,
+    add_overwrite_argument,
+    add_trust_argument,
+    apply_trust,
+)
 
 CONFIG_SUFFIXES = (".py", ".json", ".yaml", ".yml")
 
@@ -46,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device",
         help="cpu, cuda, cuda:1, ... (default: a GPU if there is one, else the CPU)",
     )
+    add_overwrite_argument(parser)
     add_options_argument(parser)
     add_trust_argument(parser)
 
@@ -74,4 +84,5 @@ def main(args: argparse.Namespace) -> None:
         args.batch,
         args.device,
         args.cfg_options or (),
+        args.overwrite,
     )

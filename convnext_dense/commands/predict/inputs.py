@@ -66,7 +66,7 @@ def find(inputs: Sequence[str], out: Path) -> list[Source]:
         out: absolute path of the folder for the results.
 
     Raises:
-        InputError: an input names no file, or a result would replace an input file.
+        InputError: an input names no file.
     """
     paths: dict[Path, None] = {}  # an ordered set
     for name in map(os.path.expanduser, inputs):
@@ -79,15 +79,7 @@ def find(inputs: Sequence[str], out: Path) -> list[Source]:
                 else f"no file, folder or pattern matches {name}"
             )
         paths.update((Path(os.path.abspath(path)), None) for path in matches)
-    sources = list(_named(paths))
-    for source in sources:
-        for result in out / source.picture, out / source.labels(1):
-            if result in paths:
-                raise InputError(
-                    f"--out {out}: the result of {source.path} would replace the input "
-                    f"{result}. Choose another folder"
-                )
-    return sources
+    return list(_named(paths))
 
 
 def _matches(name: str, out: Path) -> list[str]:

@@ -10,8 +10,10 @@ from typing import NamedTuple
 from mmengine.logging import print_log
 from rich.progress import track
 
+from convnext_dense.config.inputs import checkpoint_inputs, config_inputs
+from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
-from convnext_dense.utils import files
+from convnext_dense.utils import files, outputs
 from convnext_dense.utils.text import reason
 
 from .. import INTERRUPTED
@@ -19,6 +21,8 @@ from .decoding import Video
 from .inputs import Source, find
 from .predictor import OutOfMemory, Predictor, Prepared
 from .results import Results
+
+RESULTS = (".jpg", ".mp4", ".png")  # endings of drawings and label maps
 
 # Images wait until a batch of their shape is full. This is the most that may wait, in
 # batches; then the largest incomplete batch is predicted.
@@ -58,6 +62,7 @@ def predict_files(
     batch: int = 1,
     device: str | None = None,
     options: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> None:
     """Predict all files that ``inputs`` name and write the results into ``out``.
 
@@ -73,9 +78,10 @@ def predict_files(
             not padded to each other's size, so predictions do not depend on it.
         device: such as 'cpu' or 'cuda:1'; None takes a GPU if there is one.
         options: ``--cfg-options``.
+        overwrite: whether results may replace files in ``out`` that are no inputs.
 
     Raises:
-        InputError: no input could be predicted.
+        InputError: no input could be predicted, or a result would replace a file.
         IncompleteError: some inputs could not be predicted, or the user interrupted.
     """
     if batch < 1:
@@ -85,6 +91,7 @@ def predict_files(
         raise InputError(f"--score-thr {score_thr}: give a number from 0 to 1")
     files.check_folder(out, "--out")
     sources = find(inputs, out)
+    _check_outputs(config, checkpoint, inputs, sources, out, options, overwrite)
     predictor = Predictor(config, checkpoint, device, options)
     results = Results(out, predictor.scope, predictor.dataset_meta, score_thr)
     work = _Work(predictor, results, batch)
@@ -112,6 +119,44 @@ def predict_files(
             f"{failures}\nThe results of the others are in {out}"
         )
     print_log(f"files predicted: {work.done}, in {out}", "current")
+
+
+def _check_outputs(
+    config: str | None,
+    checkpoint: str,
+    inputs: Sequence[str],
+    sources: Sequence[Source],
+    out: Path,
+    options: Sequence[str],
+    overwrite: bool,
+) -> None:
+    """Raise an InputError if a result would replace a file, or mix with the inputs.
+
+    The arguments are those of ``predict_files``; ``sources`` are the files to predict.
+    """
+    for name in map(os.path.expanduser, inputs):
+        if os.path.isdir(name) and out.exists() and os.path.samefile(name, out):
+            raise InputError(
+                f"--out {out} is the folder of the images: choose another folder"
+            )
+    read: list[Path | outputs.Folder] = [source.path for source in sources]
+    read += checkpoint_inputs(checkpoint, overwrite)
+    if config:
+        read.append(Path(config))
+    if config and overwrite:
+        read += config_inputs(load_config(config, options))
+    # An input among the results of an earlier run would be predicted from a drawing.
+    folders = [outputs.Folder(out / name, RESULTS) for name in ("pictures", "labels")]
+    outputs.check([outputs.Output("--out", folder) for folder in folders], read, True)
+    results: list[Path | outputs.Folder] = [out / "predictions.json"]
+    results.append(out / "images.json")
+    for source in sources:
+        results.append(out / source.picture)
+        labels = out / source.labels(1)
+        results.append(
+            outputs.Folder(labels.parent, RESULTS) if source.is_video else labels
+        )
+    outputs.check([outputs.Output("--out", file) for file in results], read, overwrite)
 
 
 class _Work:

@@ -11,6 +11,7 @@ import argparse
 
 from ..arguments import (
     add_options_argument,
+    add_overwrite_argument,
     add_trust_argument,
     apply_trust,
     output_file,
@@ -30,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=output_file,
         metavar="FILE",
-        help="HTML file to write (WORK_DIR/report.html)",
+        help="HTML file to write (WORK_DIR/report.html, which replaces an earlier "
+        "report)",
     )
+    add_overwrite_argument(parser)
     add_options_argument(parser)
     add_trust_argument(parser)
 
@@ -42,4 +45,6 @@ def main(args: argparse.Namespace) -> None:
 
     from .write_report import write_report
 
-    write_report(args.work_dir, args.checkpoint, args.out, args.cfg_options)
+    write_report(
+        args.work_dir, args.checkpoint, args.out, args.cfg_options, args.overwrite
+    )

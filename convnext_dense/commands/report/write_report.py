@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from convnext_dense.config.checks.files import check_weights
 from convnext_dense.config.checks.requirements import check_toolbox
+from convnext_dense.config.inputs import checkpoint_inputs, config_inputs
 from convnext_dense.config.options import load_config
 from convnext_dense.engine.build import build_layer_decay, layer_decay_groups
 from convnext_dense.engine.runner import run
@@ -22,8 +23,14 @@ from convnext_dense.optim.layer_decay import (
     layers_of,
 )
 from convnext_dense.patches.checkpoint_finding import last_saved
+from convnext_dense.reports import pages
 from convnext_dense.reports.run import curves, page
 from convnext_dense.reports.run.hook import PAGE, RunReportHook, facts
+from convnext_dense.utils import outputs
+from convnext_dense.utils.outputs import Folder
+
+# Of the files that are read from a work dir; '' is for last_checkpoint.
+RUN_SUFFIXES = (".py", ".pth", ".json", "")
 
 
 def write_report(
@@ -31,6 +38,7 @@ def write_report(
     checkpoint: str | None = None,
     out: str | os.PathLike | None = None,
     options: Sequence[str] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Validate a checkpoint of the run in ``work_dir`` and write the page.
 
@@ -42,10 +50,13 @@ def write_report(
         checkpoint: path, or None for the best one, or else the last.
         out: the HTML file; None is ``work_dir/report.html``.
         options: ``--cfg-options``.
+        overwrite: whether the page may replace a file that is not the report in
+            ``work_dir``.
 
     Raises:
-        InputError: ``work_dir`` is not the folder of a run; or ``checkpoint`` or
-            ``options`` were given and the validation failed.
+        InputError: ``work_dir`` is not the folder of a run; the page would replace a
+            file that is read, or another one without ``overwrite``; or ``checkpoint``
+            or ``options`` were given and the validation failed.
     """
     work_dir = Path(work_dir)
     shown = load_config(str(_config(work_dir)), options)
@@ -55,6 +66,16 @@ def write_report(
             f"{work_dir} has no training log and no checkpoint: there is nothing to "
             "report"
         )
+    file = Path(out or work_dir / PAGE)
+    outputs.check(
+        [outputs.Output("--out" if out else "", file)],
+        [
+            Folder(work_dir, RUN_SUFFIXES),
+            *(checkpoint_inputs(chosen, overwrite) if chosen else ()),
+            *config_inputs(shown, ("val",)),
+        ],
+        overwrite or (out is None and pages.is_ours(file)),
+    )
     cfg = copy.deepcopy(shown)
     cfg.load_from, cfg.resume = str(chosen) if chosen else None, False
     if "visualizer" in cfg:
@@ -75,7 +96,7 @@ def write_report(
         return  # rank 0 writes the page
     if isinstance(results, str):
         print_log(f"the report has curves only: {results}", "current")
-    file, name = Path(out or work_dir / PAGE), Path(chosen or "").name
+    name = Path(chosen or "").name
     page.write(file, work_dir, shown, results, name, _layers(cfg, runner), run_facts)
     print_log(f"wrote the report {file}", "current")
 

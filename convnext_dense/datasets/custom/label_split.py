@@ -99,7 +99,9 @@ class LabelSplit:
             file = (folder / image).with_suffix(".png")
             file.parent.mkdir(parents=True, exist_ok=True)
             with files.whole(file) as partial:
-                cv2.imwrite(str(partial), self._label_map(i))
+                # Not cv2.imwrite: it does not say whether it failed.
+                _, content = cv2.imencode(".png", self._label_map(i))
+                partial.write_bytes(content.tobytes())
         return folder
 
     def _label_map(self, index: int) -> np.ndarray:

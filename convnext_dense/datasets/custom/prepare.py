@@ -1,7 +1,8 @@
 """Checks custom data, writes its splits beside the run, and fits the config to it."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from convnext_dense.errors import InputError
-from convnext_dense.utils import files
+from convnext_dense.utils import files, images
 from convnext_dense.utils.coco_json import read_coco
 from convnext_dense.utils.distributed import on_main
+from convnext_dense.utils.outputs import Folder
 
 from . import coco_check, label_check, summary
 from .coco import CocoSplit
@@ -64,6 +66,15 @@ class Options:
     def __bool__(self) -> bool:
         """Whether any option is set."""
         return self != Options()
+
+    def inputs(self) -> Iterator[str | Folder]:
+        """The files and folders that the options name, for ``utils.outputs.check``."""
+        if self.data:
+            yield Folder(Path(self.data), (*images.SUFFIXES, ".json"))
+        named = [getattr(self, name) for name in _SPLIT_OPTIONS]
+        named += [self.color_map, *(self.classes or ())]
+        for name in filter(None, named):
+            yield Folder(Path(name), images.SUFFIXES) if os.path.isdir(name) else name
 
 
 def examine(options: Options, scope: str | None = None, seed: int = 0) -> list[Split]:

@@ -14,11 +14,13 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from convnext_dense.errors import InputError
 from convnext_dense.utils import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_GENERATOR = b'<meta name="generator" content="convnext_dense">'  # in base.html
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -41,6 +43,15 @@ def write(file: str | os.PathLike, template: str, **values) -> None:
     page = _templates.get_template(template).render(**values)
     with files.whole(file) as partial:
         partial.write_text(page, encoding="utf-8")
+
+
+def is_ours(file: str | os.PathLike) -> bool:
+    """Whether a file is a page that ``write`` wrote, by its first lines."""
+    try:
+        with files.open_regular(file) as page:
+            return _GENERATOR in page.read(500)
+    except InputError:  # there is no such file
+        return False
 
 
 def figure(figure: "Figure") -> Markup:

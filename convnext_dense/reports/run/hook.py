@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from convnext_dense.errors import InputError
 from convnext_dense.optim.layer_decay import layers_of
 from convnext_dense.utils.text import reason
 
@@ -95,9 +96,12 @@ class RunReportHook(Hook):
             )
 
     def _write(self, runner: Runner, results: "ValidationResults | str") -> None:
+        from .. import pages
         from . import page
 
         file = Path(runner.work_dir) / PAGE
+        if file.exists() and not pages.is_ours(file):
+            raise InputError(f"{file} is not a report: move it to another place")
         groups = runner.optim_wrapper.optimizer.param_groups
         whole = getattr(runner.model, "unsharded", None)
         if whole is not None and "param_names" in groups[0]:

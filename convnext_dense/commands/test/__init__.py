@@ -2,16 +2,26 @@
 
 Prints the metrics, such as mAP or mIoU:
   tools/test.py configs/det/cascade_mask_rcnn_convnext_t_coco.py CHECKPOINT
+
+Files that --out would replace need --overwrite: predictions may have taken hours. So do
+pictures in the folder of --show-dir, unless it is in the work dir, where a test that is
+repeated replaces its pictures. No flag lets an output replace an input.
 """
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .arguments import (
+from ..arguments import (
     CHECKPOINT,
     CONFIG,
     add_common_arguments,
+    add_overwrite_argument,
     apply_common_arguments,
 )
+
+if TYPE_CHECKING:  # imported when needed: it imports torch
+    from mmengine.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="test-time augmentation: merge the predictions of several versions of "
         "each image, such as its mirror image",
     )
+    add_overwrite_argument(parser)
     add_common_arguments(parser)
 
 
@@ -55,16 +66,41 @@ def main(args: argparse.Namespace) -> None:
     apply_common_arguments(args)
 
     from convnext_dense.config import options
+    from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.engine.runner import run
+
+    from .whole_files import WholeFilesHook
 
     cfg = options.load_config(
         args.config, args.cfg_options, args.work_dir, args.launcher
     )
     cfg.load_from = args.checkpoint
+    check_config_file(cfg)
+    _check_outputs(cfg, args.out, args.show_dir, args.overwrite)
     if args.show or args.show_dir:
         options.use_show(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
         options.use_tta(cfg)
     if args.out:
         options.use_out(cfg, args.out)
-    run(cfg, "test")
+    run(cfg, "test", hooks=[WholeFilesHook()])
+
+
+def _check_outputs(
+    cfg: "Config", out: str | None, show_dir: str | None, overwrite: bool
+) -> None:
+    """Raise an InputError if ``--out`` or ``--show-dir`` would replace files."""
+    from convnext_dense.config.inputs import config_inputs
+    from convnext_dense.utils import images
+    from convnext_dense.utils.outputs import Folder, Output, check
+
+    read = list(config_inputs(cfg, ("test",)))
+    if out:
+        label_maps = Folder(Path(out), (".png",))
+        target = label_maps if cfg.get("default_scope") == "mmseg" else out
+        check([Output("--out", target)], read, overwrite)
+    if show_dir:
+        pictures = Folder(Path(show_dir), images.SUFFIXES)
+        work_dir = Path(cfg.work_dir).resolve()
+        of_the_run = work_dir in Path(show_dir).resolve().parents
+        check([Output("--show-dir", pictures)], read, overwrite or of_the_run)
