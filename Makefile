@@ -6,6 +6,9 @@
 #                       half an hour
 # make test-export      every architecture, full size, through both export formats; an
 #                       hour and 12 GB
+# make fuzz             mutated files for MINUTES=60; what is found is in work_dirs/fuzz
+# make fuzz-short       the same for one minute, with the same cases each time
+# make fuzz-coverage    unpickling and run lengths with atheris, for MINUTES=60
 # make test-gpu         on a GPU: the kernels' tests, then a table of time and memory
 #                       beside timm's; ten minutes. PYTHON=... takes that interpreter's
 #                       environment as it is, instead of .venv
@@ -19,13 +22,14 @@
 PYTHON ?= python3
 JOBS ?= 2
 TESTED ?= tests
+MINUTES ?= 60
 # No reorder: by default xdist starts files with few tests last. Some of them take minutes,
 # in which the other workers would have nothing to do.
 TESTS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
 .PHONY: demo test test-openmmlab test-long test-isa test-export test-gpu \
-	errors coverage lint
+	fuzz fuzz-short fuzz-coverage errors coverage lint
 
 # --no-compile: few of the 6 GB of modules are imported, and Python compiles those at the
 # first import. Without bytecode files each process would compile them again.
@@ -76,6 +80,25 @@ test-long: .venv/.dev
 test-export: .venv/.dev
 	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/commands/test_export.py \
 		-k test_every_architecture
+
+fuzz: .venv/.dev
+	.venv/bin/python -m tests.fuzz --minutes $(MINUTES) --seed $$(date +%s)
+
+fuzz-short: .venv/.dev
+	.venv/bin/python -m tests.fuzz --minutes 1
+
+# atheris has no wheels for every Python: it is in an environment beside .venv, which
+# takes everything else from there.
+.venv-fuzz/.atheris: .venv/.dev
+	.venv/bin/python -m venv .venv-fuzz
+	.venv/bin/python -c "import site; print(site.getsitepackages()[0])" > \
+		$$(.venv-fuzz/bin/python -c "import site; print(site.getsitepackages()[0])")/all.pth
+	.venv-fuzz/bin/pip install --disable-pip-version-check atheris==3.0.0
+	touch $@
+
+fuzz-coverage: .venv-fuzz/.atheris
+	.venv-fuzz/bin/python -m tests.fuzz.coverage pickle --minutes $(MINUTES)
+	.venv-fuzz/bin/python -m tests.fuzz.coverage runs --minutes $(MINUTES)
 
 # PYTHON=... on the command line must have all packages: a GPU machine may have no index.
 CHOSEN = $(filter-out file,$(origin PYTHON))
