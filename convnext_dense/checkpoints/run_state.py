@@ -138,6 +138,7 @@ def check_classes(classes: object, name: str) -> None:
             raise _Wrong(f"{name} has a name of {len(text)} characters")
 
 
+_ENDS = ("max_epochs", "max_iters")
 # The message hub's values that mmengine uses, by the beginning of their names.
 _INFO: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("best_score", lambda v: _is_number(v) and not math.isnan(v), "a number"),
@@ -152,8 +153,7 @@ _INFO: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("epoch", _is_whole, "a whole number"),
     ("iter", _is_whole, "a whole number"),
-    ("max_epochs", _is_number, "a number"),
-    ("max_iters", _is_number, "a number"),
+    *((name, _is_number, "a number") for name in _ENDS),
     ("eta", _is_number, "a number"),
 )
 
@@ -167,6 +167,12 @@ def _check_message_hub(hub: object) -> None:
     fields = dict(_items(hub, "message_hub"))
     for name in ("log_scalars", "runtime_info", "resumed_keys"):
         _items(fields.get(name), f"message_hub.{name}")
+    for name, value in fields["resumed_keys"].items():
+        setting = f"message_hub.resumed_keys.{name}"
+        # With False for one of its own keys, mmengine would stop in the first step.
+        custom = "/" not in name and name not in ("epoch", "iter", *_ENDS)
+        right = value is True or (custom and value is False)
+        _require(right, setting, value, "True")
     for name, value in fields["runtime_info"].items():
         setting = f"message_hub.runtime_info.{name}"
         if name == "dataset_meta":

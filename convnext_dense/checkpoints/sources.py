@@ -34,7 +34,7 @@ _HUB = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<file>.+))?"
 )
 # The file names of weights in a folder or a repository, in the order of preference.
-_WEIGHTS = (
+WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "open_clip_model.safetensors",
@@ -81,12 +81,12 @@ def _on_disk(path: Path) -> Path:
         return path
     if os.path.exists(path) and not os.path.isdir(path):
         files.require_regular(path)  # says what it is
-    weights = [path / name for name in _WEIGHTS if os.path.isfile(path / name)]
+    weights = [path / name for name in WEIGHTS if os.path.isfile(path / name)]
     if weights:
         return weights[0]
     raise InputError(
         f"no checkpoint at {path}"
-        + (f" (a folder, without {_WEIGHTS[0]})" if os.path.isdir(path) else "")
+        + (f" (a folder, without {WEIGHTS[0]})" if os.path.isdir(path) else "")
     )
 
 
@@ -148,7 +148,7 @@ def _from_hub(source: str, shown: str = "") -> Path:
     if not match:
         raise InputError(f"{source}: give hf://OWNER/NAME, with /FILE for one file")
     repo, revision = match["repo"], match["revision"]
-    names = [match["file"]] if match["file"] else _WEIGHTS
+    names = [match["file"]] if match["file"] else WEIGHTS
     try:
         path = _first_of(names, repo, revision)
         if path and path.name.endswith(".index.json"):

@@ -70,7 +70,7 @@ def checkpoint_inputs(
     if separator and not (download and scheme in sources.SCHEMES):
         return
     path = sources.locate(source) if separator else Path(source).expanduser()
-    files = [path / name for name in sources._WEIGHTS] if path.is_dir() else [path]
+    files = [path / name for name in sources.WEIGHTS] if path.is_dir() else [path]
     for file in files:
         yield file
         if file.suffix == ".json" and file.is_file():

@@ -173,7 +173,7 @@ def _read_image(path: Path) -> ImageFile:
     except Exception as error:  # Pillow's readers raise errors of many types
         return ImageFile(str(error) or type(error).__name__)
     if not readable:
-        return ImageFile("OpenCV cannot read this format; save it as JPEG or PNG")
+        return ImageFile("OpenCV cannot read this format; save it as PNG")
     if error := too_long(*stored):
         return ImageFile(error)
     valid = isinstance(orientation, int) and 1 <= orientation <= 8

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleLR
 
 from convnext_dense import checkpoints
 from convnext_dense.checkpoints.unpickling import (
@@ -577,6 +578,21 @@ def test_a_location_that_is_not_there(tmp_path):
     torch.save(torch.ones(3), tmp_path / "a")
     with pytest.raises(InputError, match="CUDA"):
         checkpoints.read(tmp_path / "a", "cuda:0")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_scheduler_with_a_method(tmp_path, protocol):
+    """Of mmengine's schedulers, OneCycleLR keeps a method among its values."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    before = OneCycleLR(optimizer, eta_max=0.1, total_steps=10)
+    optimizer.step()
+    before.step()
+    torch.save(before.state_dict(), tmp_path / "a", pickle_protocol=protocol)
+    after = OneCycleLR(optimizer, eta_max=0.2, total_steps=10)
+    after.load_state_dict(checkpoints.read(tmp_path / "a"))
+    assert (after.eta_max, after.last_step) == (0.1, 1)
+    assert after.anneal_func is OneCycleLR._annealing_cos
 
 
 def test_a_table_serves_one_file():

@@ -123,6 +123,16 @@ HOSTILE = {  # how the text is changed; what the message says
         "which no toolbox registers",
     ),
     "a scope": (with_model("dict(type='ConvNeXt', _scope_='evil')"), "_scope_ is"),
+    "an operator that is a module's name": (
+        with_model("dict(type='mmdet.CascadeRCNN', bbox_coder=dict(type='nms'))"),
+        r"bbox_coder\.type is 'nms', which no toolbox registers",
+    ),
+    "an address": (
+        with_model(
+            "dict(type='FCN', a=dict(__array_interface__=dict(data=(1, False))))"
+        ),
+        "__array_interface__, which numpy takes for an address",
+    ),
     "what mmcv evaluates": (
         with_model("dict(type='mmdet.CascadeRCNN', nms=dict(type='exit()'))"),
         r"nms\.type is 'exit\(\)'",

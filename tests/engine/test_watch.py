@@ -9,6 +9,8 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.utils import ManagerMixin
 
+from convnext_dense.engine.build import build_model
+from convnext_dense.engine.exact_resume import random_states
 from convnext_dense.engine.runner import replay
 from convnext_dense.engine.watch import hook, start
 from convnext_dense.errors import InputError, NotFiniteError
@@ -196,6 +198,29 @@ def test_replay_as_a_tool(tool, cfg, tmp_path):
     done = tool("train", SEG, "--replay", file)
     assert done.code == 2
     assert "was written for another model than that of" in done.err
+
+
+DAMAGED_BATCHES = {
+    "no weights": (dict(state_dict=None), "another model"),
+    "weights of text": (dict(state_dict={"a": "b"}), "another model"),
+    "no states": (dict(random_states=None), "has random_states that are not"),
+    "no batch": (dict(batch=[]), "fails with the batch in"),
+    "images of text": (dict(batch=dict(inputs="a", data_samples=3)), "fails with"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_BATCHES)
+def test_a_batch_that_is_none(tmp_path, cfg, damage):
+    changes, message = DAMAGED_BATCHES[damage]
+    content = dict(
+        batch={},
+        iteration=1,
+        random_states=random_states.capture(),
+        state_dict=build_model(cfg, "cpu").state_dict(),
+    )
+    torch.save(content | changes, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=message):
+        replay(cfg, tmp_path / "a.pth")
 
 
 # Loss scaling

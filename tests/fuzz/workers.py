@@ -30,6 +30,7 @@ MB = 2**20
 LONGEST_MESSAGE = 10_000  # characters
 ADDRESS_SPACE = 3000 * MB  # beyond what the process has
 IDLE = 6  # seconds in which a case does nothing, until it counts as waiting for ever
+MADE = "made"  # exists in the scratch folder while a case runs
 CASES = 1000  # of one process; then a new one is forked
 PER_MB = 5  # seconds, and MB of memory, that a case may take more for each MB of files
 _NOT_PRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -184,6 +185,8 @@ class Worker:
             spent, state = _cpu_seconds(self._process), _state(self._process)
             with contextlib.suppress(OSError):
                 limit = target.seconds + PER_MB * archive.stat().st_size / MB
+            if not (self._scratch / MADE).exists():
+                start = spent  # the fuzzer's own time to make the case
             if spent > last or state in "RD":
                 busy_at, last = time.monotonic(), spent
             if spent - start > limit:
@@ -285,6 +288,8 @@ def _run(
     task: Case, target: Target, scratch: Path, guard: watchdog.Watchdog, before: dict
 ) -> Outcome:
     """Run one case in this process."""
+    made = scratch / MADE
+    made.unlink(missing_ok=True)
     if task.files is None:
         files = target.case(task.number, task.seed)
         (scratch / "case.tar").write_bytes(case.archive(files))
@@ -297,6 +302,7 @@ def _run(
     case.write(files, scratch / "case")
     files_before = _listing(scratch, target)
     resident = _forget_peak()
+    made.touch()
     guard.start()
     error: BaseException | None = None
     try:

@@ -71,6 +71,12 @@ def latest(folder):
     return path and os.path.basename(path)
 
 
+def test_the_clock_was_put_back(folder):
+    """epoch_3.pth was written last, and its time is before that of the others."""
+    os.utime(folder / "epoch_3.pth", (1, 1))
+    assert latest(folder) == "epoch_3.pth"
+
+
 def test_which_is_the_last(folder):
     assert latest(folder) == "epoch_3.pth"
     # Killed before its name was written down.

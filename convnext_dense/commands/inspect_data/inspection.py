@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.prepare import Options, examine
 from convnext_dense.datasets.custom.splits import Split
 from convnext_dense.errors import InputError, printable
-from convnext_dense.utils import files, outputs
+from convnext_dense.utils import files, outputs, partials
 from convnext_dense.utils.outputs import Folder
 
 ROWS_SHOWN = 1500  # of the table of classes; rich takes milliseconds for each
@@ -115,8 +114,8 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     absent = [path for path in folder.parents if not path.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
-            filled = Path(temporary, folder.name)
+        with partials.folder(folder.parent) as temporary:
+            filled = temporary / folder.name
             filled.mkdir()
             try:
                 yield filled

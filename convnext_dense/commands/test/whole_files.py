@@ -7,7 +7,6 @@ does not even raise an error.
 
 import functools
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 
 from convnext_dense.errors import InputError
-from convnext_dense.utils import files
+from convnext_dense.utils import files, partials
 
 
 class WholeFilesHook(Hook):
@@ -70,8 +69,8 @@ def _by_way_of(
         folder = Path(getattr(writer, attribute))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
-                setattr(writer, attribute, temporary)
+            with partials.folder(folder) as temporary:
+                setattr(writer, attribute, str(temporary))
                 try:
                     result = plain(*args, **kwargs)
                 finally:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -17,7 +18,7 @@ from convnext_dense.checkpoints import read_batch
 from convnext_dense.errors import InputError
 from convnext_dense.models.block import Block
 from convnext_dense.utils import files
-from convnext_dense.utils.text import few
+from convnext_dense.utils.text import few, reason
 
 from ..exact_resume import random_states
 
@@ -31,7 +32,7 @@ def images(batch: object) -> list[str]:
     samples = batch.get("data_samples") if isinstance(batch, Mapping) else None
     return [
         str(getattr(sample, "img_path", None) or f"image {number} of the batch")
-        for number, sample in enumerate(samples or ())
+        for number, sample in enumerate(samples if isinstance(samples, list) else ())
     ]
 
 
@@ -74,7 +75,11 @@ def replay(cfg: Config, model: BaseModel, file: str) -> tuple[list[str], bool]:
         InputError: the file holds no batch, or the batch of another model.
     """
     content = read_batch(file)
-    weights = content["state_dict"]
+    weights = content.get("state_dict")
+    states: Any = content.get("random_states")
+    problem = random_states.problem(states)
+    if problem:
+        raise InputError(f"--replay: {file} has random_states {problem}")
     if _shapes(weights) != _shapes(model.state_dict()):
         raise InputError(
             f"--replay: {file} was written for another model than that of "
@@ -82,16 +87,22 @@ def replay(cfg: Config, model: BaseModel, file: str) -> tuple[list[str], bool]:
         )
     model.load_state_dict(weights)
     model.to(get_device()).train()
-    random_states.restore(content["random_states"])
+    random_states.restore(states)
     batch, wrapper = content["batch"], cfg.optim_wrapper
-    lines = [f"iteration {content['iteration']}:", *images(batch)]
+    lines = [f"iteration {content.get('iteration')}:", *images(batch)]
 
     mixed = wrapper.get("type") == AmpOptimWrapper.__name__
     dtype = getattr(torch, wrapper.get("dtype") or "", None)
-    with _watched(model) as bad_modules, autocast(enabled=mixed, dtype=dtype):
-        data = model.data_preprocessor(batch, True)
-        losses = model._run_forward(data, mode="loss")
-    loss, values = model.parse_losses(losses)
+    try:
+        with _watched(model) as bad_modules, autocast(enabled=mixed, dtype=dtype):
+            data = model.data_preprocessor(batch, True)
+            losses = model._run_forward(data, mode="loss")
+        loss, values = model.parse_losses(losses)
+    except Exception as error:  # a model can raise anything for a wrong batch
+        raise InputError(
+            f"--replay: the model of {cfg.filename} fails with the batch in {file}: "
+            f"{reason(error)}. CONVNEXT_DENSE_DEBUG=1 shows where"
+        ) from error
     with torch.no_grad():
         lines += [f"{name}: {float(value):g}" for name, value in values.items()]
     if bad_modules:
@@ -105,8 +116,10 @@ def replay(cfg: Config, model: BaseModel, file: str) -> tuple[list[str], bool]:
     return lines, finite
 
 
-def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: weight.shape for name, weight in weights.items()}
+def _shapes(weights: object) -> dict[str, torch.Size | None]:
+    if not isinstance(weights, Mapping):
+        return {}
+    return {name: getattr(weight, "shape", None) for name, weight in weights.items()}
 
 
 @contextmanager
