@@ -300,9 +300,9 @@ def _run(
         shutil.rmtree(scratch / name, ignore_errors=True)
         (scratch / name).mkdir()
     case.write(files, scratch / "case")
+    made.touch()
     files_before = _listing(scratch, target)
     resident = _forget_peak()
-    made.touch()
     guard.start()
     error: BaseException | None = None
     try:
