@@ -86,6 +86,20 @@ class _UnbuiltRecord(Unbuilt):
         return result
 
 
+def _versions(metadata: Any) -> OrderedDict:
+    """The versions of a state dict's modules, by which torch loads older ones.
+
+    The metadata may have other entries, with which torch would replace the model's
+    parameters by those of the file. The optimizer would not know these.
+    """
+    versions: OrderedDict[str, dict[str, int]] = OrderedDict()
+    for name, entry in metadata.items() if isinstance(metadata, dict) else ():
+        version = entry.get("version") if isinstance(entry, dict) else None
+        if isinstance(name, str) and type(version) is int:
+            versions[name] = {"version": version}
+    return versions
+
+
 def _set_attributes(value: object, state: Any) -> None:
     name = type(value).__name__
     if type(state) is not dict:
@@ -304,10 +318,9 @@ class CheckpointTable:
 
     def change(self, value: object, state: Any) -> None:
         """As ``machine.Table``."""
-        if type(value) is OrderedDict:  # a state dict carries the modules' versions
+        if type(value) is OrderedDict:
             metadata = state.get("_metadata") if isinstance(state, dict) else None
-            if isinstance(metadata, dict):
-                value._metadata = metadata  # type: ignore[attr-defined]
+            value._metadata = _versions(metadata)  # type: ignore[attr-defined]
         elif type(value) is argparse.Namespace:
             _set_attributes(value, state)
         else:
