@@ -9,7 +9,8 @@ recognition  the origin of a checkpoint, from its keys; tensors under native nam
 loading      into a backbone, with one log line on what was used
 whole_models into mmengine's detectors and segmentors
 run_config   the config that a run wrote into its checkpoint, read as data
-run_state    checks the state of a run, before the run goes on from it
+run_state    checks the state of a run, before anything is loaded from it
+loaded_state checks that the run's optimizers and schedulers can use that state
 converting   to another library's names
 calls        the call that builds another library's model
 writing      a file that is complete or absent

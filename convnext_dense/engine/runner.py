@@ -122,12 +122,6 @@ class _Start(Hook):
             content = type(checkpoint).__name__
             raise InputError(f"{runner._load_from} holds a {content}, not weights")
         weights = checkpoint.get("state_dict", checkpoint)
-        if runner._resume and not {"meta", "optimizer"} <= set(checkpoint):
-            raise InputError(
-                f"--resume: {checkpoints.source_of(weights)} is not a checkpoint of a "
-                "run: it has weights but no optimizer state. To start from its "
-                "weights: --cfg-options load_from=FILE"
-            )
         if self.whole:
             checkpoints.require_whole(runner.model, weights)
 

@@ -6,7 +6,7 @@ from it.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -18,7 +18,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
 from torch import distributed, nn
 
-from convnext_dense.checkpoints import run_config, run_state
+from convnext_dense.checkpoints import loaded_state, run_config, run_state
 from convnext_dense.checkpoints.unpickling import TRUST, trusted
 from convnext_dense.errors import InputError
 from convnext_dense.utils.text import reason
@@ -73,11 +73,17 @@ def _resuming(plain: Callable) -> Callable:
 
     @functools.wraps(plain)
     def resume(self: Runner, filename: str, *args: Any, **kwargs: Any) -> None:
+        wrapper = getattr(self, "strategy", self).optim_wrapper
+
+        def check(content: Any, source: str) -> Mapping:
+            checkpoint = run_state.checked(content, source)
+            loaded_state.check_groups(checkpoint["optimizer"], wrapper, source)
+            return checkpoint
+
         try:
-            with _reading(_gpu_ids), checkpoint_loading.checked(run_state.checked):
+            with _reading(_gpu_ids), checkpoint_loading.checked(check):
                 plain(self, filename, *args, **kwargs)
-            wrapper = getattr(self, "strategy", self).optim_wrapper
-            run_state.check_optimizers(wrapper, filename)
+            loaded_state.check_optimizers(wrapper, filename)
             loop = self.train_loop
             if isinstance(loop, IterBasedTrainLoop) and loop.iter > loop.max_iters:
                 # mmengine would go through all data of the iterations before.

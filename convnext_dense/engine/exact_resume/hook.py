@@ -146,9 +146,6 @@ class ExactResumeHook(Hook):
         """
         if not runner._resume:
             return
-        checked.position(checkpoint)
-        checked.optimizer(checkpoint.get("optimizer"), runner)
-        checked.schedules(checkpoint.get("param_schedulers"), runner)
         self._name_differences(runner, checkpoint["meta"].get("cfg"))
         if _KEY in checkpoint:
             iteration = checkpoint["meta"]["iter"]
@@ -182,8 +179,6 @@ class ExactResumeHook(Hook):
             if is_main_process():
                 partials.remove_left(Path(runner.work_dir))
             state, self._resumed = self._resumed, None
-            if runner._resume:
-                checked.optimizer_state(runner)
             self._restore(runner, state)
         self._request.listen()
         if state and not state["validated"] and self._is_due(runner):
