@@ -7,7 +7,6 @@ checkpoint is tested. So an attempt removes nothing but what it has written itse
 import errno
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,7 +16,7 @@ from mmengine.config import Config
 
 from convnext_dense.config.checks.build_errors import explain_build
 from convnext_dense.errors import InputError
-from convnext_dense.utils import files
+from convnext_dense.utils import files, partials
 
 from . import cleanup, work_dir_lock
 
@@ -62,7 +61,7 @@ def attempt(cfg: Config, mode: str, has_begun: Callable[[], bool]) -> Iterator[N
                     _explain_disk(error, work_dir)
                     raise
                 for path in _written(cfg, mode, log_folders) - before:
-                    _remove(path)
+                    partials.remove(path)
                 for path in _entries(work_dir) - before:
                     if _LOG_FOLDER.fullmatch(path.name):
                         with suppress(OSError):
@@ -109,14 +108,6 @@ def _written(cfg: Config, mode: str, log_folders: set[Path]) -> set[Path]:
         # Splits of custom data; the checkpoint from which to resume.
         written |= {work_dir / "data", work_dir / "last_checkpoint"}
     return written - {work_dir}
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
 
 
 def _explain_disk(error: Exception, work_dir: Path) -> None:

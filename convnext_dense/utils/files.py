@@ -139,13 +139,13 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
         yield partial
         if not partial.stat().st_size:  # some libraries do not raise an error
             raise OSError("nothing was written")
-        inode = partials.inode(partial)
+        written = os.lstat(partial)
         _to_disk(partial)  # before renaming: the final name must mean a whole file
         try:
             partial.replace(path)
         except FileNotFoundError:
             # NFS repeats a rename whose answer was lost, and finds it done already.
-            if partials.inode(path) != inode:
+            if not os.path.lexists(path) or os.lstat(path).st_ino != written.st_ino:
                 raise
         _to_disk(path.parent)
 
