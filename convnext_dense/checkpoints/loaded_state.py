@@ -6,7 +6,7 @@ run has built.
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -55,50 +55,34 @@ def scheduler_state(current: Mapping, saved: Mapping, name: str) -> dict:
     return state
 
 
-def check_groups(saved: Mapping, wrapper: Any, source: str) -> None:
-    """Check, before it is loaded, that a state is of the run's type of optimizer.
+def check_type(saved: Mapping, wrapper: Any) -> None:
+    """Check, before a state is loaded, that it is of the run's type of optimizer.
 
     Args:
         saved: what the checkpoint has as ``optimizer``; ``run_state`` has checked it.
         wrapper: mmengine's optimizer wrapper, or several in an ``OptimWrapperDict``.
-        source: the checkpoint's name, for messages.
 
     Raises:
-        InputError: it is of another type of optimizer, or has other parameter groups.
+        InputError: it is the state of another type of optimizer.
     """
-    for name, optimizer in _optimizers(wrapper):
+    for name, optimizer in _optimizers(wrapper).items():
         state = saved.get(name, {}) if name else saved
-        groups = state.get("param_groups")
-        if groups is None:  # mmengine says that there are other optimizers
-            continue
-        for key, default in optimizer.defaults.items():
-            # Newer versions of PyTorch add switches: booleans, or None.
-            if not isinstance(default, bool | None) and any(
-                key not in group for group in groups
-            ):
-                raise InputError(
-                    f"--resume: the optimizer in {source} has no {key}, so it is not "
-                    f"{type(optimizer).__name__}. {_ANOTHER_RUN}"
-                )
-        if len(groups) != len(optimizer.param_groups):
-            raise InputError(
-                f"--resume: the optimizer in {source} has {len(groups)} parameter "
-                f"groups, and this config makes {len(optimizer.param_groups)}: "
-                f"optim_wrapper.constructor or paramwise_cfg differ. {_ANOTHER_RUN}"
-            )
+        _check_type(state.get("param_groups", ()), optimizer)
 
 
 def check_optimizers(wrapper: Any, source: str) -> None:
     """Check that optimizers can take a step with the state that was loaded.
 
     Args:
-        wrapper: as for ``check_groups``.
+        wrapper: as for ``check_type``.
         source: the checkpoint's name, for messages.
 
     Raises:
-        InputError: a setting or a tensor of the state does not suit the optimizer.
+        InputError: it is the state of another type of optimizer, or a setting or a
+            tensor does not suit the optimizer.
     """
-    for _, optimizer in _optimizers(wrapper):
+    for optimizer in _optimizers(wrapper).values():
+        _check_type(optimizer.param_groups, optimizer)
         for group in optimizer.param_groups:
             for name, default in optimizer.defaults.items():
                 if not _is_like(group.get(name, default), default):
@@ -122,13 +106,26 @@ def check_optimizers(wrapper: Any, source: str) -> None:
                     )
 
 
-def _optimizers(wrapper: Any) -> Iterator[tuple[str, Optimizer]]:
-    """The optimizers of a wrapper, with their names; '' if there is only one."""
+def _optimizers(wrapper: Any) -> dict[str, Optimizer]:
+    """The optimizers of a wrapper, by name; '' if there is only one."""
     several = isinstance(wrapper, OptimWrapperDict)
-    for name, inner in (wrapper.optim_wrappers if several else {"": wrapper}).items():
-        optimizer = getattr(inner, "optimizer", None)
-        if isinstance(optimizer, Optimizer):
-            yield name, optimizer
+    wrappers = wrapper.optim_wrappers if several else {"": wrapper}
+    optimizers = {
+        name: getattr(inner, "optimizer", None) for name, inner in wrappers.items()
+    }
+    return {n: inner for n, inner in optimizers.items() if isinstance(inner, Optimizer)}
+
+
+def _check_type(groups: Iterable[Mapping], optimizer: Optimizer) -> None:
+    """Raise an InputError if parameter groups lack a setting of the optimizer."""
+    for group in groups:
+        for name, default in optimizer.defaults.items():
+            # Newer versions of PyTorch add switches: booleans, or None.
+            if name not in group and not isinstance(default, bool | None):
+                raise InputError(
+                    f"--resume: the checkpoint's optimizer has no {name}, so it is not "
+                    f"{type(optimizer).__name__}. {_ANOTHER_RUN}"
+                )
 
 
 def _example(optimizer: Optimizer, dimensions: int) -> dict:

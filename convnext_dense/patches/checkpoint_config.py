@@ -6,7 +6,7 @@ from it.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -73,16 +73,10 @@ def _resuming(plain: Callable) -> Callable:
 
     @functools.wraps(plain)
     def resume(self: Runner, filename: str, *args: Any, **kwargs: Any) -> None:
-        wrapper = getattr(self, "strategy", self).optim_wrapper
-
-        def check(content: Any, source: str) -> Mapping:
-            checkpoint = run_state.checked(content, source)
-            loaded_state.check_groups(checkpoint["optimizer"], wrapper, source)
-            return checkpoint
-
         try:
-            with _reading(_gpu_ids), checkpoint_loading.checked(check):
+            with _reading(_gpu_ids), checkpoint_loading.checked(run_state.checked):
                 plain(self, filename, *args, **kwargs)
+            wrapper = getattr(self, "strategy", self).optim_wrapper
             loaded_state.check_optimizers(wrapper, filename)
             loop = self.train_loop
             if isinstance(loop, IterBasedTrainLoop) and loop.iter > loop.max_iters:

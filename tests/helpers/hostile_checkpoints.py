@@ -187,6 +187,7 @@ WRONG_STATE = [
     ("optimizer", {}, "optimizer is empty"),
     ("optimizer", [1], "optimizer is a list"),
     ("optimizer/param_groups", 3, "optimizer.param_groups is 3, not a list"),
+    ("optimizer/param_groups", [], "different number of parameter groups"),
     ("optimizer/param_groups/0", 3, "an entry of optimizer.param_groups is 3"),
     ("optimizer/param_groups/0/params", 3, "params of optimizer.param_groups is 3"),
     ("optimizer/param_groups/0/params", [0], "parameter group that doesn't match"),
