@@ -2,7 +2,8 @@
 
 sources      from a path, a URL or a model's name to a file on this disk
 unpickling   reads a pickle without running code from it
-reading      the content of a file, in any format
+reading      the content of a file, in any format; it uses torch_zip, torch_legacy,
+             safetensors_file and storages
 origins      how each library names a ConvNeXt's parameters: the table, and adapters
 layout       the architecture of a ConvNeXt, from the shapes of its tensors
 recognition  the origin of a checkpoint, from its keys; tensors under native names
