@@ -7,8 +7,9 @@ in a table of ours:
 
 machine    the instructions, with a bound for each length and count
 limits     what calls may cost, and what may be a key
-table      what the machine needs of the table of what a pickle may ask for
-objects    that table, and how each object is built
+allowed    what checkpoints and files with a batch may ask for
+table      what the machine needs of such a list
+objects    how each object is built
 arrays     NumPy's arrays and numbers
 tensors    tensors, checked against the bytes that the file has for them
 structure  a last look at the result: its types, depth and size
@@ -24,8 +25,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from .allowed import BatchTable, CheckpointTable
 from .machine import Machine
-from .objects import BatchTable, CheckpointTable
 from .refused import Refused, TooMuch
 from .structure import check
 from .tensors import Storage, storage_dtype
