@@ -17,6 +17,8 @@ from torch import Tensor
 from convnext_dense.errors import InputError
 from convnext_dense.utils.text import few
 
+from .reading import as_dict
+
 MOST_ITERATIONS = 2**53  # floats count exactly up to here
 MOST_SEED = 2**32 - 1  # of NumPy's generator
 MOST_CLASSES = 100_000
@@ -39,8 +41,7 @@ def checked(checkpoint: Any, source: str) -> Mapping:
     Raises:
         InputError: it is not the checkpoint of a run, or a value of its state is wrong.
     """
-    if not isinstance(checkpoint, Mapping):
-        raise InputError(f"{source} holds a {type(checkpoint).__name__}, not weights")
+    checkpoint = as_dict(checkpoint, source)
     if not set(checkpoint) >= _NEEDED:
         raise InputError(
             f"--resume: {source} is not a checkpoint of a run: it has weights but no "

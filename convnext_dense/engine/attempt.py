@@ -48,32 +48,25 @@ def attempt(cfg: Config, mode: str, has_begun: Callable[[], bool]) -> Iterator[N
     """
     work_dir = Path(cfg.work_dir)
     files.check_folder(work_dir, "the work dir")
-    absent = [path for path in (work_dir, *work_dir.parents) if not path.exists()]
     lock = work_dir_lock.locked(work_dir) if mode == "train" else nullcontext()
-    try:
-        with lock:
-            before = _entries(work_dir)
-            try:
-                with cleanup.let_go() as log_folders:
-                    yield
-            except Exception as error:
-                if has_begun():
-                    _explain_disk(error, work_dir)
-                    raise
-                for path in _written(cfg, mode, log_folders) - before:
-                    partials.remove(path)
-                for path in _entries(work_dir) - before:
-                    if _LOG_FOLDER.fullmatch(path.name):
-                        with suppress(OSError):
-                            path.rmdir()  # without a log yet
-                if not hasattr(error, "exit_code"):  # raised by a library
-                    raise InputError(explain_build(error)) from error
+    with files.no_empty_folders(work_dir), lock:
+        before = _entries(work_dir)
+        try:
+            with cleanup.let_go() as log_folders:
+                yield
+        except Exception as error:
+            if has_begun():
+                _explain_disk(error, work_dir)
                 raise
-    except Exception:
-        for path in absent:
-            with suppress(OSError):  # others have written into it
-                path.rmdir()
-        raise
+            for path in _written(cfg, mode, log_folders) - before:
+                partials.remove(path)
+            for path in _entries(work_dir) - before:
+                if _LOG_FOLDER.fullmatch(path.name):
+                    with suppress(OSError):
+                        path.rmdir()  # without a log yet
+            if not hasattr(error, "exit_code"):  # raised by a library
+                raise InputError(explain_build(error)) from error
+            raise
 
 
 def wait_for_free_name(work_dir: Path) -> None:

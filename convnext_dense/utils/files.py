@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -119,6 +119,19 @@ def check_folder(folder: str | os.PathLike, name: str) -> None:
             f"{name} {folder}: nothing can be written into {existing} "
             f"({error.strerror}); name another place"
         ) from error
+
+
+@contextmanager
+def no_empty_folders(folder: Path) -> Iterator[None]:
+    """After an error, remove a folder and those above it, if they are new and empty."""
+    absent = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    try:
+        yield
+    except BaseException:
+        for path in absent:
+            with suppress(OSError):  # it does not exist, or others have written into it
+                path.rmdir()
+        raise
 
 
 @contextmanager
