@@ -1,4 +1,4 @@
-"""One attempt at a run: what it leaves in its work dir when it fails.
+"""Tidies up the work dir after a run that fails, and locks it while a run trains.
 
 Other runs may use the same work dir: tests of its checkpoints, or a training whose
 checkpoint is tested. So an attempt removes nothing but what it has written itself.

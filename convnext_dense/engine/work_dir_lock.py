@@ -1,8 +1,8 @@
 """Keeps a second training out of a work dir that a training uses.
 
 Two trainings in one work dir would replace each other's checkpoints. The lock is on
-the hidden file ``FILE``, which exists while a training runs and says which. It ends
-with the training's process, also if that is killed; then the file stays, locks nothing,
+the hidden file ``FILE``, which exists while a training runs and names its process. The
+lock ends with that process. If the process is killed, the file stays without a lock,
 and the next training takes it. Testing and reports read a work dir, and need no lock.
 """
 

@@ -49,7 +49,7 @@ def remove_after_saving() -> None:
 
 
 def remove_own_only() -> None:
-    """Remove no checkpoint that the run's folder does not have under a name of its."""
+    """Let a run remove only its own checkpoints: by folder, and by the hook's names."""
     plain = CheckpointHook.before_train
     if not hasattr(plain, "__wrapped__"):
         CheckpointHook.before_train = _with_own_names(plain)

@@ -1,6 +1,6 @@
 """Opens regular files only, and writes files that are complete or absent.
 
-Whatever interrupts the writing of a file, its name never means a part of it.
+If writing is interrupted, no incomplete file has the final name.
 """
 
 import errno

@@ -2,7 +2,8 @@
 
 A partial file is in the folder of the final one, so that renaming does not copy. A
 process that is killed leaves its partial file; the next one that writes into the folder
-removes it. It knows it by its name and by its lock, which has ended with its process.
+removes it. It recognises the file by its name, and by its lock, which ended with the
+killed process.
 """
 
 import functools
@@ -25,8 +26,8 @@ from . import locks
 _NAME = re.compile(
     r"\.convnext_dense-partial-([0-9a-f]{8})-[0-9a-f]{8}(\..*)?", re.DOTALL
 )
-# How old a partial file of a killed process is, at least, where no lock tells that the
-# process has ended.
+# Where locks cannot tell that its process has ended, a partial file of this age is
+# abandoned.
 _OLD = 24 * 60 * 60  # seconds
 
 _cleaned: set[str] = set()  # folders without partial files of killed processes

@@ -2,8 +2,8 @@
 
 A ``.pth`` file holds a pickle, a program for a small machine with a stack. Python's own
 machine imports and calls whatever the program names. This one has the same
-instructions, without those that only code needs, and what a program names is looked up
-in a table of ours:
+instructions, except those that only code needs, and looks up each name in a list of
+our own:
 
 machine    the instructions, with a bound for each length and count
 limits     what calls may cost, and what may be a key
@@ -12,7 +12,7 @@ table      what the machine needs of such a list
 objects    how each object is built
 arrays     NumPy's arrays and numbers
 tensors    tensors, checked against the bytes that the file has for them
-structure  a last look at the result: its types, depth and size
+structure  checks the result: its types, depth and size
 
 torch's ``weights_only=True`` has the same aim. It is not used, because the package
 takes any torch: before 2.6 a crafted file gets around it (CVE-2025-32434); no version
