@@ -170,7 +170,7 @@ def _exists(flag: str, file: str | os.PathLike) -> bool:
         raise InputError(f"{called} is a folder: name a file")
     if not stat.S_ISREG(mode):
         raise InputError(
-            f"{called} is a pipe, a device or a socket: name a regular file"
+            f"{called} is a pipe, a device or a socket: name a file"
         )
     return True
 
