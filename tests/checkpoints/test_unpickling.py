@@ -220,6 +220,18 @@ TOO_MUCH = {
         + (ARRAY + b"(K\x01J\xa0\x86\x01\x00\x85h\x01\x89h\x00tb") * 300
         + b"e"
     ),
+    "histories of the same numbers": (
+        array(dtype(), b"J\xa0\x86\x01\x00\x85", raw(b"\0" * 800_000))
+        + b"q\x00"
+        + b"0]("
+        + (
+            new("mmengine.logging.history_buffer.HistoryBuffer")
+            + state(_log_history=b"h\x00", _count_history=b"h\x00")
+            + b"b"
+        )
+        * 100
+        + b"e"
+    ),
     "equal hashes": dict_of(
         *(number(i * (2**61 - 1)) + b"N" for i in range(1, 20_000))
     ),

@@ -35,7 +35,10 @@ FACTORIES: dict[str | None, Callable | None] = {
 
 
 class _UnbuiltHistory(Unbuilt):
-    """A ``HistoryBuffer`` without its numbers."""
+    """A ``HistoryBuffer`` without its numbers, of which it makes copies."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
 
     def build(self, state: Any) -> HistoryBuffer:
         """``state``: its attributes. Only the numbers are used.
@@ -55,6 +58,7 @@ class _UnbuiltHistory(Unbuilt):
                 or numbers.ndim != 1
             ):
                 raise Refused("a HistoryBuffer of something else than numbers")
+        self._limits.spend(values.nbytes + counts.nbytes)
         if type(length) is not int or length < 1 or len(values) != len(counts):
             raise ValueError("a HistoryBuffer in it has more values than counts")
         return HistoryBuffer(values[-length:], counts[-length:], length)
@@ -211,7 +215,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "mmengine.config.config.ConfigDict": lambda limits, content=(): _config_dict(
         _filled(dict, content, limits), limits
     ),
-    "mmengine.logging.history_buffer.HistoryBuffer": lambda limits: _UnbuiltHistory(),
+    "mmengine.logging.history_buffer.HistoryBuffer": _UnbuiltHistory,
     "numpy._core.multiarray._reconstruct": _array_to_fill,
     "numpy._core.multiarray.scalar": lambda limits, dtype, content: arrays.number(
         dtype, content, limits
