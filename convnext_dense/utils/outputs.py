@@ -169,9 +169,7 @@ def _exists(flag: str, file: str | os.PathLike) -> bool:
     if stat.S_ISDIR(mode):
         raise InputError(f"{called} is a folder: name a file")
     if not stat.S_ISREG(mode):
-        raise InputError(
-            f"{called} is a pipe, a device or a socket: name a file"
-        )
+        raise InputError(f"{called} is a pipe, a device or a socket: name a file")
     return True
 
 
