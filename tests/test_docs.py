@@ -124,7 +124,7 @@ def test_paths_in_code_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_python_names_exist(page):
     text = page.read_text(encoding="utf-8")
-    for name in set(re.findall(r"\bconvnext_dense(?:\.[A-Za-z_]\w*)+", text)):
+    for name in set(re.findall(r"(?<![\w.])convnext_dense(?:\.[A-Za-z_]\w*)+", text)):
         first, *rest = name.split(".")
         value = importlib.import_module(first)
         for depth, attribute in enumerate(rest, 2):

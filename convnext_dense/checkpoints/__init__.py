@@ -2,14 +2,16 @@
 
 sources      from a path, a URL or a model's name to a file on this disk
 unpickling   reads a pickle without running code from it
-reading      the content of a file, in any format
+reading      the content of a file, in any format; it uses torch_zip, torch_legacy,
+             safetensors_file and storages
 origins      how each library names a ConvNeXt's parameters: the table, and adapters
 layout       the architecture of a ConvNeXt, from the shapes of its tensors
 recognition  the origin of a checkpoint, from its keys; tensors under native names
 loading      into a backbone, with one log line on what was used
 whole_models into mmengine's detectors and segmentors
 run_config   the config that a run wrote into its checkpoint, read as data
-run_state    checks the state of a run, before the run goes on from it
+run_state    checks the state of a run, before anything is loaded from it
+loaded_state checks that the run's optimizers and schedulers can use that state
 converting   to another library's names
 calls        the call that builds another library's model
 writing      a file that is complete or absent

@@ -13,7 +13,7 @@ from convnext_dense.utils.text import few
 
 from .layout import layout
 from .origins import Origin
-from .reading import read
+from .reading import as_dict, read
 from .recognition import RecognisedConvNeXt, recognise
 
 # The keys under which training scripts store the weights; the first one present is
@@ -247,15 +247,14 @@ def tensors(content: Any, source: str) -> dict[str, Tensor]:
     Raises:
         InputError: there are no tensors.
     """
+    content = as_dict(content, source)
     for key in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+        if isinstance(content.get(key), Mapping):
             ema = [k for k in CONTAINERS[-2:] if k != key and k in content]
             if ema:
                 print_log(f"{source}: {key!r} is used, {ema[0]!r} is not", "current")
             content = content[key]
             break
-    if not isinstance(content, Mapping):
-        raise InputError(f"{source} holds a {type(content).__name__}, not weights")
     weights = {str(n): w for n, w in content.items() if isinstance(w, Tensor)}
     if not weights:
         others = f", only {few(content)}" if content else ": it is empty"

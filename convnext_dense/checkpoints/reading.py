@@ -67,6 +67,20 @@ def read(source: str | os.PathLike, map_location: Any = "cpu") -> Any:
     return _read_path(path, map_location)
 
 
+def as_dict(content: Any, source: str | os.PathLike | None) -> Mapping:
+    """The content of a checkpoint, if it is weights or a dict with weights in it.
+
+    Args:
+        source: the checkpoint's name, for messages.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(content, Mapping):
+        raise InputError(f"{source} holds a {type(content).__name__}, not weights")
+    return content
+
+
 def read_batch(file: str) -> dict:
     """The content of a file with one batch, which ``engine.watch.batches`` writes.
 
@@ -92,10 +106,7 @@ def _read_shards(index: Path, map_location: Any) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name in names:
         path = index.parent / name
-        shard = _read_path(path, map_location)
-        if not isinstance(shard, Mapping):
-            raise InputError(f"{path} holds a {type(shard).__name__}, not weights")
-        weights.update(shard)
+        weights.update(as_dict(_read_path(path, map_location), path))
     return weights
 
 

@@ -57,6 +57,15 @@ WORDS = frozenset(
 )
 
 
+# The settings of a config that prediction needs, and their types, for ``parse``.
+PREDICTION = {
+    "default_scope": str,
+    "custom_imports": dict,
+    "model": dict,
+    "test_dataloader": dict,
+}
+
+
 class NotData(Exception):
     """A config is not only data; the message says with which setting."""
 
@@ -176,19 +185,23 @@ def import_modules(settings: Mapping, only_known: bool = True) -> None:
     import_modules_from_strings(names)
 
 
-def check_prediction(model: Mapping, pipeline: Iterable, scope: str) -> None:
-    """Refuse settings with which a toolbox would run code or open a file.
+def check_prediction(
+    model: Mapping, pipeline: Iterable, scope: str, state_dict: Mapping
+) -> None:
+    """Refuse settings with which a toolbox would run code, open a file or fill memory.
 
     Args:
         model: the config's model.
         pipeline: the steps from an image to the model's input.
         scope: the config's toolbox.
+        state_dict: the weights in the same checkpoint.
 
     Raises:
         NotData: there is such a setting.
     """
     _check(model, "model", "model", (MODELS, TASK_UTILS), scope)
     _check(pipeline, "test pipeline", "pipeline", (TRANSFORMS,), scope)
+    _check_size(model, scope, state_dict)
 
 
 def _check(
@@ -251,18 +264,10 @@ def _is_operator(name: object) -> bool:
     return name in ops.__all__
 
 
-def check_size(model: Mapping, scope: str, state_dict: Mapping) -> None:
+def _check_size(model: Mapping, scope: str, state_dict: Mapping) -> None:
     """Refuse a model that is far larger than its weights, before memory is taken.
 
     The model is built on the meta device for that.
-
-    Args:
-        model: the config's model, which ``check_prediction`` has passed.
-        scope: the config's toolbox.
-        state_dict: the weights in the same checkpoint.
-
-    Raises:
-        NotData: the model has several times the weights, or too many modules.
     """
     saved = sum(t.nbytes for t in state_dict.values() if isinstance(t, torch.Tensor))
     size, modules = 0, 0

@@ -1,23 +1,23 @@
-"""Checks the state of a run in a checkpoint, before the run goes on from it.
+"""Checks the state of a run in a checkpoint, before anything is loaded from it.
 
 mmengine puts that state into its loops, optimizers, schedulers and message hub as it
-is. What is checked here are types, ranges and sizes: a checkpoint of a run passes, and
+is. This module checks types, ranges and sizes: a checkpoint of a run passes, and
 one that was damaged or made by hand ends in a message that names the value.
+``loaded_state`` compares it with the run's optimizers and schedulers. The state of
+``ExactResumeHook`` is checked by ``engine.exact_resume.checked``.
 """
 
-import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
-from mmengine.optim import OptimWrapperDict
 from torch import Tensor
-from torch.optim import Optimizer
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils.text import few
+
+from .reading import as_dict
 
 MOST_ITERATIONS = 2**53  # floats count exactly up to here
 MOST_SEED = 2**32 - 1  # of NumPy's generator
@@ -41,8 +41,7 @@ def checked(checkpoint: Any, source: str) -> Mapping:
     Raises:
         InputError: it is not the checkpoint of a run, or a value of its state is wrong.
     """
-    if not isinstance(checkpoint, Mapping):
-        raise InputError(f"{source} holds a {type(checkpoint).__name__}, not weights")
+    checkpoint = as_dict(checkpoint, source)
     if not set(checkpoint) >= _NEEDED:
         raise InputError(
             f"--resume: {source} is not a checkpoint of a run: it has weights but no "
@@ -54,7 +53,6 @@ def checked(checkpoint: Any, source: str) -> Mapping:
         _check_optimizer(checkpoint["optimizer"], "optimizer")
         _check_schedulers(checkpoint.get("param_schedulers", []))
         _check_tensors(checkpoint.get("ema_state_dict", {}), "ema_state_dict")
-        _check_exact(checkpoint.get("exact_resume"))
     except _Wrong as wrong:
         raise InputError(
             f"--resume: {source} is damaged or was not written by a run: {wrong}. "
@@ -92,7 +90,8 @@ def _is_whole(value: object, most: int = MOST_ITERATIONS) -> bool:
     return type(value) is int and 0 <= value <= most
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is a number, and not True or False."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -123,10 +122,10 @@ def _check_dataset_meta(dataset_meta: object, name: str) -> None:
         return
     for key, value in _items(dataset_meta, name):
         if key.lower() == "classes" and value is not None:
-            check_classes(value, f"{name}.{key}")
+            _check_classes(value, f"{name}.{key}")
 
 
-def check_classes(classes: object, name: str) -> None:
+def _check_classes(classes: object, name: str) -> None:
     """Raise ``_Wrong`` unless it is a list of class names of bearable length."""
     _require(isinstance(classes, list | tuple), name, classes, "a list of names")
     assert isinstance(classes, list | tuple)
@@ -141,7 +140,7 @@ def check_classes(classes: object, name: str) -> None:
 _ENDS = ("max_epochs", "max_iters")
 # The message hub's values that mmengine uses, by the beginning of their names.
 _INFO: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("best_score", lambda v: _is_number(v) and not math.isnan(v), "a number"),
+    ("best_score", lambda v: is_number(v) and not math.isnan(v), "a number"),
     ("best_ckpt", lambda v: v is None or _is_path(v), "a path"),
     ("last_ckpt", lambda v: v is None or _is_path(v), "a path"),
     (
@@ -153,8 +152,8 @@ _INFO: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("epoch", _is_whole, "a whole number"),
     ("iter", _is_whole, "a whole number"),
-    *((name, _is_number, "a number") for name in _ENDS),
-    ("eta", _is_number, "a number"),
+    *((name, is_number, "a number") for name in _ENDS),
+    ("eta", is_number, "a number"),
 )
 
 
@@ -183,10 +182,10 @@ def _check_message_hub(hub: object) -> None:
                 _require(is_right(value), setting, value, expected)
 
 
-def _is_plain(value: object) -> bool:
+def is_plain(value: object) -> bool:
     """Whether it is what an optimizer or a scheduler has for a setting."""
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     if isinstance(value, Tensor):
         return value.numel() == 1
     return value is None or isinstance(value, str | bool | numbers.Real)
@@ -217,23 +216,23 @@ def _check_optimizer(state: object, name: str) -> None:
         )
         for key, value in settings.items():
             _require(
-                _is_plain(value), f"{key} of {name}.param_groups", value, "a setting"
+                is_plain(value), f"{key} of {name}.param_groups", value, "a setting"
             )
     _require(isinstance(states, Mapping), f"{name}.state", states, "a dict")
     for key, value in states.items():
         for field, number in _items(value, f"{name}.state[{few([key])}]"):
             _require(
-                isinstance(number, Tensor | Mapping) or _is_plain(number),
+                isinstance(number, Tensor | Mapping) or is_plain(number),
                 f"{field} of {name}.state",
                 number,
                 "a tensor or a number",
             )
     for field in ("loss_scaler", "base_param_settings"):
         for key, value in _items(fields.get(field, {}), f"{name}.{field}"):
-            right = key == "params" or _is_plain(value)
+            right = key == "params" or is_plain(value)
             _require(right, f"{name}.{field}.{key}", value, "a number")
     scale = fields.get("loss_scaler", {}).get("scale", 1.0)
-    right = _is_number(scale) and 0 < scale < math.inf
+    right = is_number(scale) and 0 < scale < math.inf
     _require(right, f"{name}.loss_scaler.scale", scale, "a positive number")
 
 
@@ -241,36 +240,6 @@ def _check_tensors(tensors: object, name: str) -> None:
     """Raise ``_Wrong`` unless it is a dict from names to tensors."""
     for key, value in _items(tensors, name):
         _require(isinstance(value, Tensor), f"{name}.{key}", value, "a tensor")
-
-
-def _check_exact(state: object) -> None:
-    """Check the state of ``engine.exact_resume``, where the checkpoint has one."""
-    if state is None:
-        return
-    fields = dict(_items(state, "exact_resume"))
-    for name, least in (("samples", 0), ("batch", 1), ("seed", 0), ("sampler_seed", 0)):
-        value: Any = fields.get(name)
-        right = _is_whole(value) and value >= least
-        if name == "sampler_seed":
-            right = right or value is None
-        _require(
-            right, f"exact_resume.{name}", value, f"a whole number from {least} on"
-        )
-    value = fields.get("validated")
-    _require(isinstance(value, bool), "exact_resume.validated", value, "True or False")
-    _check_tensors(fields.get("gradients"), "exact_resume.gradients")
-    states: Any = fields.get("random_states")
-    _require(isinstance(states, list), "exact_resume.random_states", states, "a list")
-    for generators in states:
-        names = dict(_items(generators, "an entry of exact_resume.random_states"))
-        right = (
-            isinstance(names.get("python"), tuple | list)
-            and len(names["python"]) == 3
-            and isinstance(names.get("numpy"), tuple | list | Mapping)
-            and isinstance(names.get("torch"), Tensor)
-            and isinstance(names.get("cuda", names["torch"]), Tensor)
-        )
-        _require(right, "exact_resume.random_states", states, "states of generators")
 
 
 def _check_schedulers(schedulers: Any) -> None:
@@ -284,126 +253,3 @@ def _check_schedulers(schedulers: Any) -> None:
         _require(isinstance(states, list | tuple), "param_schedulers", states, "a list")
         for state in states:
             _items(state, "an entry of param_schedulers")
-
-
-def scheduler_state(current: Mapping, saved: Mapping, name: str) -> dict:
-    """The part of a scheduler's saved state that has the current state's form.
-
-    mmengine would replace any attribute of a scheduler, also its methods.
-
-    Args:
-        current: the attributes of the scheduler.
-        saved: its state in the checkpoint.
-        name: of the scheduler, for messages.
-
-    Returns:
-        Values for attributes that the scheduler has, except its optimizer and methods.
-
-    Raises:
-        InputError: a value is of another type than the scheduler's.
-    """
-    state = {}
-    for key, value in saved.items():
-        if key not in current or key == "optimizer" or callable(current[key]):
-            continue
-        if not _is_like(value, current[key]):
-            raise InputError(
-                f"--resume: the checkpoint is damaged or was not written by a run: "
-                f"{key} of the {name} is a {type(value).__name__}, not a "
-                f"{type(current[key]).__name__}. Resume from another checkpoint"
-            )
-        state[key] = value
-    return state
-
-
-def _is_like(value: object, current: object) -> bool:
-    """Whether ``value`` can take the place of ``current``."""
-    if current is None:
-        return _is_plain(value)
-    if isinstance(current, bool | str):
-        return type(value) is type(current)
-    if _is_number(current) or (isinstance(current, Tensor) and current.numel() == 1):
-        return (_is_number(value) or isinstance(value, Tensor)) and _is_plain(value)
-    if isinstance(current, Mapping):
-        return (
-            isinstance(value, Mapping)
-            and value.keys() == current.keys()
-            and all(_is_like(value[key], current[key]) for key in current)
-        )
-    if isinstance(current, list | tuple):
-        if not isinstance(value, list | tuple):
-            return False
-        if current and all(map(_is_number, current)):
-            return all(map(_is_number, value))
-        return len(value) == len(current) and all(map(_is_like, value, current))
-    return isinstance(value, type(current)) or isinstance(current, type(value))
-
-
-def check_optimizers(wrapper: Any, source: str) -> None:
-    """Check that optimizers can take a step with the state that was loaded.
-
-    Args:
-        wrapper: mmengine's optimizer wrapper, or several in an ``OptimWrapperDict``.
-        source: the checkpoint's name, for messages.
-
-    Raises:
-        InputError: a setting or a tensor of the state does not suit the optimizer.
-    """
-    if isinstance(wrapper, OptimWrapperDict):
-        for inner in wrapper.optim_wrappers.values():
-            check_optimizers(inner, source)
-        return
-    optimizer = getattr(wrapper, "optimizer", None)
-    if not isinstance(optimizer, Optimizer):
-        return
-    for group in optimizer.param_groups:
-        for name, default in optimizer.defaults.items():
-            if name not in group and not _is_torchs(optimizer):
-                continue
-            if name not in group or not _is_like(group[name], default):
-                raise InputError(
-                    f"--resume: {source} is damaged or was not written by a run: "
-                    f"{name} of its optimizer is "
-                    f"{few([repr(group.get(name))])}. Resume from another checkpoint"
-                )
-    like = _example(optimizer)
-    for parameter, state in optimizer.state.items():
-        if not isinstance(state, Mapping) or not state or not like:
-            continue
-        for name, example in like.items():
-            value = state.get(name)
-            as_parameter = isinstance(example, Tensor) and example.numel() == 6
-            right = (
-                isinstance(value, Tensor) and value.shape == parameter.shape
-                if as_parameter
-                else _is_like(value, example)
-            )
-            if not right:
-                raise InputError(
-                    f"--resume: {source} is damaged or was not written by a run: "
-                    f"{name} of its optimizer's state is of another shape or type than "
-                    "the model's parameter. Resume from another checkpoint"
-                )
-
-
-def _is_torchs(optimizer: Optimizer) -> bool:
-    return type(optimizer).__module__.startswith("torch.optim")
-
-
-def _example(optimizer: Optimizer) -> dict:
-    """The state of one parameter (2, 3) after a step of one of torch's optimizers.
-
-    It is empty for an optimizer of another library.
-    """
-    if not _is_torchs(optimizer):
-        return {}
-    parameter = torch.nn.Parameter(torch.zeros(2, 3))
-    parameter.grad = torch.zeros(2, 3)
-    known = set(inspect.signature(type(optimizer)).parameters) - {"fused"}
-    settings = {k: v for k, v in optimizer.defaults.items() if k in known}
-    try:
-        twin = type(optimizer)([parameter], **settings)
-        twin.step()
-    except (RuntimeError, TypeError, ValueError):  # needs a GPU, or a closure
-        return {}
-    return dict(twin.state[parameter])

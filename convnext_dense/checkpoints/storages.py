@@ -1,4 +1,4 @@
-"""Makes storages from a checkpoint's bytes, on the device that its reader wants."""
+"""Makes storages from a checkpoint's bytes, on the device that is asked for."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -19,13 +19,6 @@ from convnext_dense.utils.text import reason
 from .checks.requirements import check_toolbox
 from .options import image_pipeline
 
-_NEEDED = {
-    "default_scope": str,
-    "custom_imports": dict,
-    "model": dict,
-    "test_dataloader": dict,
-}
-
 
 def embedded_config(checkpoint: Mapping, source: str) -> Config:
     """The settings that prediction needs from the config inside a checkpoint.
@@ -52,16 +45,15 @@ def embedded_config(checkpoint: Mapping, source: str) -> Config:
             "do. Name the config before the checkpoint"
         )
     try:
-        settings = run_config.parse(text, _NEEDED)
+        settings = run_config.parse(text, run_config.PREDICTION)
         cfg = Config(settings, text, filename=f"the config in {source}")
         check_toolbox(cfg)
         cfg.model = run_config.without_weights(cfg.model.to_dict())
         run_config.import_modules(settings, only_known=not trusted())
         if not trusted():
             pipeline = image_pipeline(cfg)
-            run_config.check_prediction(cfg.model, pipeline, cfg.default_scope)
             weights = checkpoint.get("state_dict", checkpoint)
-            run_config.check_size(cfg.model, cfg.default_scope, weights)
+            run_config.check_prediction(cfg.model, pipeline, cfg.default_scope, weights)
             _check_pipeline(pipeline, cfg)
     except run_config.NotData as problem:
         raise InputError(

@@ -13,8 +13,6 @@ Masks cover the visible pixels of an object, as COCO's do.
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ import numpy as np
 from mmengine.registry import DATASETS
 from rich.progress import track
 
-from convnext_dense.utils import files
+from convnext_dense.utils import files, partials
 from convnext_dense.utils.images import encode
 
 CLASSES = ("disc", "square", "triangle", "star", "cross")
@@ -82,17 +80,15 @@ def draw_once(root: str | os.PathLike) -> None:
         return
     files.check_folder(root, "the built-in data set in")
     root.absolute().parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.absolute().parent))
-    try:
-        draw(aside, seed=0)
-        os.chmod(aside, 0o755)  # mkdtemp's folders are private
+    with partials.folder(root.absolute().parent) as temporary:
+        drawn = temporary / root.name
+        drawn.mkdir()
+        draw(drawn, seed=0)
         try:
-            aside.rename(root)
+            drawn.rename(root)
         except OSError:
             if not root.exists():
                 raise  # otherwise another process has drawn it
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def draw(root: Path, seed: int, counts: dict[str, int] = COUNTS) -> None:

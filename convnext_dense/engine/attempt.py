@@ -1,4 +1,4 @@
-"""One attempt at a run: what it leaves in its work dir when it fails.
+"""Tidies up the work dir after a run that fails, and locks it while a run trains.
 
 Other runs may use the same work dir: tests of its checkpoints, or a training whose
 checkpoint is tested. So an attempt removes nothing but what it has written itself.
@@ -7,7 +7,6 @@ checkpoint is tested. So an attempt removes nothing but what it has written itse
 import errno
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,7 +16,7 @@ from mmengine.config import Config
 
 from convnext_dense.config.checks.build_errors import explain_build
 from convnext_dense.errors import InputError
-from convnext_dense.utils import files
+from convnext_dense.utils import files, partials
 
 from . import cleanup, work_dir_lock
 
@@ -49,32 +48,25 @@ def attempt(cfg: Config, mode: str, has_begun: Callable[[], bool]) -> Iterator[N
     """
     work_dir = Path(cfg.work_dir)
     files.check_folder(work_dir, "the work dir")
-    absent = [path for path in (work_dir, *work_dir.parents) if not path.exists()]
     lock = work_dir_lock.locked(work_dir) if mode == "train" else nullcontext()
-    try:
-        with lock:
-            before = _entries(work_dir)
-            try:
-                with cleanup.let_go() as log_folders:
-                    yield
-            except Exception as error:
-                if has_begun():
-                    _explain_disk(error, work_dir)
-                    raise
-                for path in _written(cfg, mode, log_folders) - before:
-                    _remove(path)
-                for path in _entries(work_dir) - before:
-                    if _LOG_FOLDER.fullmatch(path.name):
-                        with suppress(OSError):
-                            path.rmdir()  # without a log yet
-                if not hasattr(error, "exit_code"):  # raised by a library
-                    raise InputError(explain_build(error)) from error
+    with files.no_empty_folders(work_dir), lock:
+        before = _entries(work_dir)
+        try:
+            with cleanup.let_go() as log_folders:
+                yield
+        except Exception as error:
+            if has_begun():
+                _explain_disk(error, work_dir)
                 raise
-    except Exception:
-        for path in absent:
-            with suppress(OSError):  # others have written into it
-                path.rmdir()
-        raise
+            for path in _written(cfg, mode, log_folders) - before:
+                partials.remove(path)
+            for path in _entries(work_dir) - before:
+                if _LOG_FOLDER.fullmatch(path.name):
+                    with suppress(OSError):
+                        path.rmdir()  # without a log yet
+            if not hasattr(error, "exit_code"):  # raised by a library
+                raise InputError(explain_build(error)) from error
+            raise
 
 
 def wait_for_free_name(work_dir: Path) -> None:
@@ -109,14 +101,6 @@ def _written(cfg: Config, mode: str, log_folders: set[Path]) -> set[Path]:
         # Splits of custom data; the checkpoint from which to resume.
         written |= {work_dir / "data", work_dir / "last_checkpoint"}
     return written - {work_dir}
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
 
 
 def _explain_disk(error: Exception, work_dir: Path) -> None:

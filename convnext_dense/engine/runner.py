@@ -4,7 +4,7 @@ The way of a config: a command loads it, ``build_runner`` checks it once, fits i
 machine once and builds a Runner, and ``run`` runs that Runner.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,6 +13,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from convnext_dense import checkpoints
+from convnext_dense.checkpoints.reading import as_dict
 from convnext_dense.config import checks
 from convnext_dense.config.checks.build_errors import explain_build
 from convnext_dense.config.checks.channels import check_channels
@@ -118,17 +119,9 @@ class _Start(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Raise an InputError if the checkpoint does not suit the run."""
-        if not isinstance(checkpoint, Mapping):
-            content = type(checkpoint).__name__
-            raise InputError(f"{runner._load_from} holds a {content}, not weights")
-        weights = checkpoint.get("state_dict", checkpoint)
-        if runner._resume and not {"meta", "optimizer"} <= set(checkpoint):
-            raise InputError(
-                f"--resume: {checkpoints.source_of(weights)} is not a checkpoint of a "
-                "run: it has weights but no optimizer state. To start from its "
-                "weights: --cfg-options load_from=FILE"
-            )
+        content = as_dict(checkpoint, runner._load_from)
         if self.whole:
+            weights = content.get("state_dict", content)
             checkpoints.require_whole(runner.model, weights)
 
     def before_train(self, runner: Runner) -> None:

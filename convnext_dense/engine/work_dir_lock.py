@@ -1,8 +1,8 @@
 """Keeps a second training out of a work dir that a training uses.
 
 Two trainings in one work dir would replace each other's checkpoints. The lock is on
-the hidden file ``FILE``, which exists while a training runs and says which. It ends
-with the training's process, also if that is killed; then the file stays, locks nothing,
+the hidden file ``FILE``, which exists while a training runs and names its process. The
+lock ends with that process. If the process is killed, the file stays without a lock,
 and the next training takes it. Testing and reports read a work dir, and need no lock.
 """
 
@@ -77,7 +77,7 @@ def _take(work_dir: Path, handles: list[int]) -> None:
                 f"{printable(holder.strip()) or 'one that has just begun'}. Wait for "
                 "it, stop it, or name another --work-dir"
             )
-        if not _is_at(path, handle):  # its run has just ended, and removed it
+        if not locks.is_at(path, handle):  # its run has just ended, and removed it
             locks.release(handle)
             continue
         handles.append(handle)
@@ -118,17 +118,9 @@ def _not_ours(path: Path) -> InputError:
     )
 
 
-def _is_at(path: Path, handle: int) -> bool:
-    """Whether an open file is the one at ``path``."""
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(handle))
-    except OSError:
-        return False
-
-
 def _release(path: Path, handle: int) -> None:
     """Remove the file, unless another has its place, and end the lock."""
     with suppress(OSError):
-        if _is_at(path, handle):
+        if locks.is_at(path, handle):
             path.unlink()
     locks.release(handle)

@@ -18,19 +18,13 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
 from torch import distributed, nn
 
-from convnext_dense.checkpoints import run_config, run_state
+from convnext_dense.checkpoints import loaded_state, run_config, run_state
 from convnext_dense.checkpoints.unpickling import TRUST, trusted
 from convnext_dense.errors import InputError
 from convnext_dense.utils.text import reason
 
 from . import checkpoint_loading
 
-_NEEDED = {
-    "default_scope": str,
-    "custom_imports": dict,
-    "model": dict,
-    "test_dataloader": dict,
-}
 _VISUALIZERS = {"mmdet": "DetLocalVisualizer", "mmseg": "SegLocalVisualizer"}
 # Errors that are no fault of the checkpoint.
 _NOT_ITS_FAULT = (MemoryError, torch.cuda.OutOfMemoryError)
@@ -77,7 +71,7 @@ def _resuming(plain: Callable) -> Callable:
             with _reading(_gpu_ids), checkpoint_loading.checked(run_state.checked):
                 plain(self, filename, *args, **kwargs)
             wrapper = getattr(self, "strategy", self).optim_wrapper
-            run_state.check_optimizers(wrapper, filename)
+            loaded_state.check_optimizers(wrapper, filename)
             loop = self.train_loop
             if isinstance(loop, IterBasedTrainLoop) and loop.iter > loop.max_iters:
                 # mmengine would go through all data of the iterations before.
@@ -151,7 +145,7 @@ def _prediction(text: object, scope: str | None, content: dict) -> dict:
     """
     if not isinstance(text, str):
         raise run_config.NotData("it is not text")
-    settings = run_config.parse(text, _NEEDED)
+    settings = run_config.parse(text, run_config.PREDICTION)
     scope = settings.get("default_scope", scope)
     dataset = settings.get("test_dataloader", {}).get("dataset")
     if scope not in _VISUALIZERS or "model" not in settings:
@@ -165,8 +159,8 @@ def _prediction(text: object, scope: str | None, content: dict) -> dict:
         for step in dataset["pipeline"]
         if not isinstance(step, dict) or "Annotations" not in str(step.get("type"))
     ]
-    run_config.check_prediction(model, pipeline, scope)
-    run_config.check_size(model, scope, content.get("state_dict", content))
+    weights = content.get("state_dict", content)
+    run_config.check_prediction(model, pipeline, scope, weights)
     return dict(
         default_scope=scope,
         model=model,

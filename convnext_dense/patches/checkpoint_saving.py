@@ -6,7 +6,6 @@ A run that resumes takes from its checkpoint the names of those to remove; here 
 removes only its own.
 """
 
-import errno
 import functools
 import logging
 import os
@@ -15,7 +14,7 @@ import shutil
 import string
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from mmengine import runner as mmengine_runners
@@ -27,7 +26,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
 from convnext_dense.errors import InputError
-from convnext_dense.utils import files
+from convnext_dense.utils import files, torch_files
 from convnext_dense.utils.text import few
 
 
@@ -50,7 +49,7 @@ def remove_after_saving() -> None:
 
 
 def remove_own_only() -> None:
-    """Remove no checkpoint that the run's folder does not have under a name of its."""
+    """Let a run remove only its own checkpoints: by folder, and by the hook's names."""
     plain = CheckpointHook.before_train
     if not hasattr(plain, "__wrapped__"):
         CheckpointHook.before_train = _with_own_names(plain)
@@ -72,8 +71,11 @@ def _saving_whole(plain: Callable) -> Callable:
         path = Path(filename)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with files.whole(path) as partial, partial.open("wb") as file:
-                _save(checkpoint, file)
+            with (
+                files.whole(path) as partial,
+                torch_files.open_to_write(partial) as file,
+            ):
+                torch.save(checkpoint, file)
         except InputError as error:
             free = shutil.disk_usage(path.parent).free / 1e9
             raise InputError(
@@ -82,16 +84,6 @@ def _saving_whole(plain: Callable) -> Callable:
             ) from error
 
     return save_checkpoint
-
-
-def _save(checkpoint: dict, file: BinaryIO) -> None:
-    try:
-        torch.save(checkpoint, file)
-    except RuntimeError as error:  # torch does not pass on the system's error
-        if shutil.disk_usage(os.path.dirname(file.name)).free < 1e6:
-            reason = os.strerror(errno.ENOSPC)
-            raise OSError(errno.ENOSPC, reason) from error
-        raise
 
 
 class _RemovesLater:

@@ -6,7 +6,7 @@ over its methods.
 
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 
-from convnext_dense.checkpoints.run_state import scheduler_state
+from convnext_dense.checkpoints.loaded_state import scheduler_state
 
 
 def take_values_only() -> None:

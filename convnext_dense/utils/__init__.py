@@ -1,1 +1,17 @@
-"""Small helpers that do not depend on models, data sets or runs."""
+"""Helpers that do not depend on models, data sets or runs.
+
+files            opens regular files only; writes files that are complete or absent
+partials         partial files, which get their names when they are complete
+locks            locks that end with their process
+outputs          decides whether a command may write its outputs
+torch_files      a stream into which torch writes
+json_files       reads JSON within bounds
+coco_json        reads a COCO annotation file
+images           reads and writes image files
+image_content    opens an image after checks of its size
+image_structure  checks scans, chunks and tags of an image file
+masks            reads COCO's masks
+memory           how much memory is free, and a limit on it
+text             short texts for messages
+distributed      what the processes of a run do together
+"""

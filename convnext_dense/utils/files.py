@@ -1,6 +1,6 @@
 """Opens regular files only, and writes files that are complete or absent.
 
-Whatever interrupts the writing of a file, its name never means a part of it.
+If writing is interrupted, no incomplete file has the final name.
 """
 
 import errno
@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -122,6 +122,19 @@ def check_folder(folder: str | os.PathLike, name: str) -> None:
 
 
 @contextmanager
+def no_empty_folders(folder: Path) -> Iterator[None]:
+    """After an error, remove a folder and those above it, if they are new and empty."""
+    absent = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    try:
+        yield
+    except BaseException:
+        for path in absent:
+            with suppress(OSError):  # it does not exist, or others have written into it
+                path.rmdir()
+        raise
+
+
+@contextmanager
 def whole(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and rename it to ``path`` at the end.
 
@@ -139,13 +152,13 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
         yield partial
         if not partial.stat().st_size:  # some libraries do not raise an error
             raise OSError("nothing was written")
-        inode = partials.inode(partial)
+        written = os.lstat(partial)
         _to_disk(partial)  # before renaming: the final name must mean a whole file
         try:
             partial.replace(path)
         except FileNotFoundError:
             # NFS repeats a rename whose answer was lost, and finds it done already.
-            if partials.inode(path) != inode:
+            if not os.path.lexists(path) or os.lstat(path).st_ino != written.st_ino:
                 raise
         _to_disk(path.parent)
 

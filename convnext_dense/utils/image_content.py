@@ -1,19 +1,16 @@
 """Opens the content of an image file, after checks that bound time and memory.
 
-A file of some kilobytes can be an image of gigabytes, have thousands of tags that all
-refer to the same megabyte, or repeat a scan a thousand times. So the header is checked
-before any pixel is decoded. The format is told from the content, never from the name,
-and no name is given to OpenCV, which crashes at one that is not UTF-8.
+A file of some kilobytes can be an image of gigabytes. So its header is checked before
+any pixel is decoded, and ``image_structure`` checks its scans and tags. The format is
+told from the content, never from the name, and no name is given to OpenCV, which
+crashes at one that is not UTF-8.
 """
 
 import functools
 import io
 import re
-import struct
 import threading
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -21,6 +18,14 @@ import PIL.Image
 
 from convnext_dense.errors import InputError
 
+from .image_structure import (
+    JPEG,
+    PNG,
+    check_jpeg_markers,
+    check_tags,
+    is_animated,
+    size_in_tags,
+)
 from .memory import free_memory
 
 GB = 1e9
@@ -45,12 +50,6 @@ TOO_LITTLE_MEMORY = "the memory is too small for it: cut it into tiles"
 # OpenCV 4.12 and 5.0 crash the process at a damaged animated PNG. Before 4.11 OpenCV
 # read the first image only.
 ANIMATED_PNG_CRASHES = tuple(map(int, cv2.__version__.split(".")[:2])) >= (4, 11)
-_PNG = b"\x89PNG\r\n\x1a\n"
-
-MOST_SCANS = 100  # of a progressive JPEG; encoders write about ten
-# Bytes that the tags of a file refer to together, in multiples of the file's size.
-# Valid tags refer to different bytes.
-MOST_SHARED = 16
 
 # Formats that OpenCV reads and Pillow does not. Their headers are text: Radiance HDR,
 # PFM in colour, PAM.
@@ -59,18 +58,6 @@ _TEXT_HEADERS = (
     re.compile(rb"PF\s+(\d{1,9})\s+(\d{1,9})\s"),
     re.compile(rb"P7\s(?:[^\0]{,4096}?\n)?WIDTH (\d{1,9})\s+HEIGHT (\d{1,9})\s"),
 )
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # the others have no size
-_START_OF_SCAN, _END_OF_IMAGE, _APP1, _APP2 = 0xDA, 0xD9, 0xE1, 0xE2
-
-# The bytes of a value, by the number of its TIFF type.
-_SIZES = {
-    **{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8},
-    **{13: 4, 16: 8, 17: 8, 18: 8},
-}
-_WIDTH, _HEIGHT = 256, 257  # tags
-
-
-ByteOrder: TypeAlias = Literal["little", "big"]
 
 
 class UnknownFormatError(InputError):
@@ -89,9 +76,9 @@ def open_image(content: bytes) -> PIL.Image.Image:
             than grows with the size of the file.
         OSError, ValueError, ...: what else Pillow raises for damaged files.
     """
-    if content.startswith(b"\xff\xd8"):
-        _check_jpeg_markers(content)
-    if ANIMATED_PNG_CRASHES and content.startswith(_PNG) and _is_animated(content):
+    if content.startswith(JPEG):
+        check_jpeg_markers(content)
+    if ANIMATED_PNG_CRASHES and content.startswith(PNG) and is_animated(content):
         raise InputError("it is an animated PNG: save one of its images as a PNG")
     check_tags(content)
     PIL.Image.init()  # else Pillow fails at a format that this build does not have
@@ -174,7 +161,7 @@ def check_image(content: bytes) -> tuple[int, int]:
         with open_image(content) as image:
             return image.size
     except UnknownFormatError:
-        size = _size_in_text(content) or _size_in_tags(content)
+        size = _size_in_text(content) or size_in_tags(content)
         if size is None:
             raise
         check_size(*size)
@@ -195,16 +182,6 @@ def _size_in_text(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _size_in_tags(content: bytes) -> tuple[int, int] | None:
-    """Width and height of a TIFF image, such as floats in colour; None for another."""
-    sizes = {
-        tag: int.from_bytes(value[: _SIZES.get(value_type, 1)], order)
-        for order, tag, value_type, _, value in _tags(content)
-        if tag in (_WIDTH, _HEIGHT)
-    }
-    return (sizes[_WIDTH], sizes[_HEIGHT]) if len(sizes) == 2 else None
-
-
 @functools.cache
 def opencv_reads(image_format: str) -> bool:
     """Whether this build of OpenCV decodes a format, tried with a small image.
@@ -219,92 +196,6 @@ def opencv_reads(image_format: str) -> bool:
     sample = io.BytesIO()
     PIL.Image.new("RGB", (16, 16)).save(sample, image_format)
     return decode(sample.getvalue(), cv2.IMREAD_COLOR) is not None
-
-
-def _is_animated(content: bytes) -> bool:
-    """Whether a PNG has one of the chunks of an animation, at any place."""
-    place = len(_PNG)
-    while place + 8 <= len(content):
-        if content[place + 4 : place + 8] in (b"acTL", b"fcTL", b"fdAT"):
-            return True
-        place += 12 + int.from_bytes(content[place : place + 4], "big")
-    return False
-
-
-def _check_jpeg_markers(content: bytes) -> None:
-    """Check the number of scans of a JPEG, and the tags in its segments.
-
-    Raises:
-        InputError: there are more than ``MOST_SCANS`` scans or segments of tags, or
-            ``check_tags`` refuses the tags.
-    """
-    scans = segments = 0
-    place = 2
-    while match := _JPEG_MARKER.search(content, place):
-        marker, start = match[1][0], match.end()
-        size = int.from_bytes(content[start : start + 2], "big")
-        if marker == _END_OF_IMAGE:
-            break
-        scans += marker == _START_OF_SCAN
-        if marker in (_APP1, _APP2):
-            segment = content[start + 2 : start + size]
-            for name in (b"Exif\0\0", b"MPF\0"):
-                if segment.startswith(name):
-                    segments += 1
-                    check_tags(segment[len(name) :])
-        if max(scans, segments) > MOST_SCANS:
-            raise InputError(
-                f"it has more than {MOST_SCANS} scans or segments of EXIF data, which "
-                "take too long to read: save it again"
-            )
-        place = start + max(size, 2)
-
-
-def check_tags(content: bytes) -> None:
-    """Check the tags of a TIFF file, or of EXIF data, which are in the same format.
-
-    Each tag can refer to a value of any size at any place, so that all of them can
-    refer to the whole file, and reading them takes quadratic time and memory.
-
-    Raises:
-        InputError: they refer to more than ``MOST_SHARED`` times the content.
-    """
-    shared = sum(
-        min(_SIZES.get(value_type, 1) * count, len(content))
-        for _, _, value_type, count, _ in _tags(content)
-    )
-    if shared > MOST_SHARED * len(content):
-        raise InputError(
-            f"its tags refer to {shared:,} bytes, and the file has {len(content):,}: "
-            "save it again"
-        )
-
-
-def _tags(content: bytes) -> Iterator[tuple[ByteOrder, int, int, int, bytes]]:
-    """Byte order, tag, type, number of values, and value or place of the first tags.
-
-    Nothing for content in another format, or cut short.
-    """
-    orders: dict[bytes, tuple[ByteOrder, str]]
-    orders = {b"II": ("little", "<"), b"MM": ("big", ">")}
-    if content[:2] not in orders:
-        return
-    name, order = orders[content[:2]]
-    try:
-        big = struct.unpack_from(f"{order}H", content, 2)[0] == 43  # BigTIFF
-        number, entry = ("Q", "HHQ8s") if big else ("H", "HHI4s")
-        (start,) = struct.unpack_from(
-            order + ("Q" if big else "I"), content, 8 if big else 4
-        )
-        (count,) = struct.unpack_from(order + number, content, start)
-    except struct.error:
-        return
-    start += struct.calcsize(order + number)
-    length = struct.calcsize(order + entry)
-    count = min(count, max(0, len(content) - start) // length)
-    entries = memoryview(content)[start : start + count * length]
-    for tag in struct.iter_unpack(order + entry, entries):
-        yield name, *tag
 
 
 def decode(content: bytes, flags: int) -> np.ndarray | None:

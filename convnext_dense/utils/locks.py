@@ -11,6 +11,7 @@ file systems have no locks.
 
 import errno
 import os
+from pathlib import Path
 
 try:
     import fcntl
@@ -47,6 +48,17 @@ def release(handle: int) -> None:
     if handle in _held:
         _held.remove(handle)
         os.close(handle)
+
+
+def is_at(path: Path, handle: int) -> bool:
+    """Whether an open file or folder is the one at ``path``, and no link to it.
+
+    Another process may have removed or replaced it before ``take``.
+    """
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def _close_in_fork() -> None:

@@ -67,7 +67,7 @@ def check(
     inputs: Iterable[str | os.PathLike | Folder],
     overwrite: bool,
 ) -> None:
-    """Check that the outputs replace no input, and no other file without leave.
+    """Check that the outputs replace no input, and other files only if allowed.
 
     Args:
         outputs: all that the command would write.
@@ -169,10 +169,7 @@ def _exists(flag: str, file: str | os.PathLike) -> bool:
     if stat.S_ISDIR(mode):
         raise InputError(f"{called} is a folder: name a file")
     if not stat.S_ISREG(mode):
-        raise InputError(
-            f"{called} is a pipe, a device or a socket: name a file, which a command "
-            "can write anew or not at all"
-        )
+        raise InputError(f"{called} is a pipe, a device or a socket: name a file")
     return True
 
 

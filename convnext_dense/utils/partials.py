@@ -2,7 +2,8 @@
 
 A partial file is in the folder of the final one, so that renaming does not copy. A
 process that is killed leaves its partial file; the next one that writes into the folder
-removes it. It knows it by its name and by its lock, which has ended with its process.
+removes it. It recognises the file by its name, and by its lock, which ended with the
+killed process.
 """
 
 import functools
@@ -25,8 +26,8 @@ from . import locks
 _NAME = re.compile(
     r"\.convnext_dense-partial-([0-9a-f]{8})-[0-9a-f]{8}(\..*)?", re.DOTALL
 )
-# How old a partial file of a killed process is, at least, where no lock tells that the
-# process has ended.
+# Where locks cannot tell that its process has ended, a partial file of this age is
+# abandoned.
 _OLD = 24 * 60 * 60  # seconds
 
 _cleaned: set[str] = set()  # folders without partial files of killed processes
@@ -67,7 +68,7 @@ def remove_left(parent: Path) -> None:
     for entry in entries:
         name = _NAME.fullmatch(entry.name)
         if name and _is_abandoned(entry, name[1]):
-            _remove(Path(entry.path))
+            remove(Path(entry.path))
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def _new(parent: Path, create: Callable[[Path], int], suffix: str) -> Iterator[P
             os.close(handle)
             break
         # remove_left of another process may have come before the lock.
-        if locked and inode(path) == os.fstat(handle).st_ino:
+        if locked and locks.is_at(path, handle):
             break
         (locks.release if locked else os.close)(handle)
     process = os.getpid()
@@ -94,7 +95,7 @@ def _new(parent: Path, create: Callable[[Path], int], suffix: str) -> Iterator[P
         yield path
     finally:
         if os.getpid() == process:  # not in a process forked inside
-            _remove(path)
+            remove(path)
             locks.release(handle)
 
 
@@ -148,16 +149,8 @@ def _machine() -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
-def inode(path: Path) -> int | None:
-    """The inode at a path, without following a link; None if nothing is there."""
-    try:
-        return os.lstat(path).st_ino
-    except OSError:
-        return None
-
-
-def _remove(path: Path) -> None:
-    """Remove a partial file or folder, as far as that is possible."""
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with its content, as far as possible."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -2,16 +2,17 @@
 
 A ``.pth`` file holds a pickle, a program for a small machine with a stack. Python's own
 machine imports and calls whatever the program names. This one has the same
-instructions, without those that only code needs, and what a program names is looked up
-in a table of ours:
+instructions, except those that only code needs, and looks up each name in a list of
+our own:
 
 machine    the instructions, with a bound for each length and count
 limits     what calls may cost, and what may be a key
-table      what the machine needs of the table of what a pickle may ask for
-objects    that table, and how each object is built
+allowed    what checkpoints and files with a batch may ask for
+table      what the machine needs of such a list
+objects    how each object is built
 arrays     NumPy's arrays and numbers
 tensors    tensors, checked against the bytes that the file has for them
-structure  a last look at the result: its types, depth and size
+structure  checks the result: its types, depth and size
 
 torch's ``weights_only=True`` has the same aim. It is not used, because the package
 takes any torch: before 2.6 a crafted file gets around it (CVE-2025-32434); no version
@@ -24,8 +25,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from .allowed import BatchTable, CheckpointTable
 from .machine import Machine
-from .objects import BatchTable, CheckpointTable
 from .refused import Refused, TooMuch
 from .structure import check
 from .tensors import Storage, storage_dtype

@@ -1,4 +1,4 @@
-"""The machine that a pickle is a program for, with the instructions that data needs.
+"""Runs the instructions of a pickle, those that data needs.
 
 The instructions are those of Python's ``pickle`` module, protocols 0 to 5; the comments
 in CPython's ``Lib/pickletools.py`` describe each. Left out are INST, OBJ and EXT1 to

@@ -1,10 +1,9 @@
-"""The table of what a checkpoint's pickle may ask for, and how each is built.
+"""Builds the objects that a checkpoint's pickle may ask for, from checked arguments.
 
-Names are those in the file; nothing is imported by name.
+``CALLS`` has a function for each name. Nothing is imported by name.
 """
 
 import argparse
-import importlib
 import pathlib
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
@@ -15,21 +14,13 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
-from convnext_dense.errors import printable
-
 from . import arrays, tensors
 from .limits import Limits
 from .refused import Refused
 from .table import Named, Unbuilt
 
 _DATA = (type(None), bool, int, float, str)
-# What Python 2, NumPy before 2.0 and Python 3.13 call the same.
-_RENAMED = (
-    ("__builtin__.", "builtins."),
-    ("numpy.core.", "numpy._core."),
-    ("pathlib._local.", "pathlib."),
-)
-_FACTORIES: dict[str | None, Callable | None] = {
+FACTORIES: dict[str | None, Callable | None] = {
     None: None,
     "builtins.bool": bool,
     "builtins.dict": dict,
@@ -73,7 +64,7 @@ class _UnbuiltHistory(Unbuilt):
         return HistoryBuffer(values[-length:], counts[-length:], length)
 
 
-class _UnbuiltRecord(Unbuilt):
+class UnbuiltRecord(Unbuilt):
     """An object of a listed class without its attributes."""
 
     def __init__(self, cls: type) -> None:
@@ -82,25 +73,30 @@ class _UnbuiltRecord(Unbuilt):
     def build(self, state: Any) -> object:
         """``state``: its attributes, a dict."""
         result: object = object.__new__(self._cls)
-        _set_attributes(result, state)
+        set_attributes(result, state)
         return result
 
 
-def _versions(metadata: Any) -> OrderedDict:
+def versions(metadata: Any) -> OrderedDict:
     """The versions of a state dict's modules, by which torch loads older ones.
 
     The metadata may have other entries, with which torch would replace the model's
     parameters by those of the file. The optimizer would not know these.
     """
-    versions: OrderedDict[str, dict[str, int]] = OrderedDict()
+    result: OrderedDict[str, dict[str, int]] = OrderedDict()
     for name, entry in metadata.items() if isinstance(metadata, dict) else ():
         version = entry.get("version") if isinstance(entry, dict) else None
         if isinstance(name, str) and type(version) is int:
-            versions[name] = {"version": version}
-    return versions
+            result[name] = {"version": version}
+    return result
 
 
-def _set_attributes(value: object, state: Any) -> None:
+def set_attributes(value: object, state: Any) -> None:
+    """Set the attributes of an object from a dict.
+
+    Raises:
+        Refused: the state is no dict, or an attribute is more than data.
+    """
     name = type(value).__name__
     if type(state) is not dict:
         raise Refused(f"a {name} without a dict as its state")
@@ -156,7 +152,7 @@ def _bytearray(limits: Limits, *arguments: Any) -> bytearray:
 def _method_name(owner: Any, name: Any) -> str:
     """``getattr`` of a class and a method, by which protocol 2 writes a method."""
     full = f"{getattr(owner, 'name', type(owner).__name__)}.{name!s:.80}"
-    if full not in _METHODS:
+    if full not in METHODS:
         raise Refused(f"builtins.getattr of {full}")
     return full
 
@@ -211,13 +207,13 @@ def _array_to_fill(limits: Limits, cls: Any, shape: Any, code: Any) -> Unbuilt:
 
 def _default_dict(limits: Limits, factory: Any = None, *content: Any) -> defaultdict:
     name = getattr(factory, "name", None)
-    if name not in _FACTORIES or (name is None and factory is not None):
+    if name not in FACTORIES or (name is None and factory is not None):
         raise Refused(f"collections.defaultdict of {factory!r:.40}")
-    return defaultdict(_FACTORIES[name], *(_filled(dict, c, limits) for c in content))
+    return defaultdict(FACTORIES[name], *(_filled(dict, c, limits) for c in content))
 
 
 # By name: a function of the limits and of the call's arguments.
-_CALLS: dict[str, Callable[..., Any]] = {
+CALLS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": lambda limits, text, encoding: _bytes(text, encoding, limits),
     "argparse.Namespace": lambda limits: argparse.Namespace(),
     "builtins.bytearray": _bytearray,
@@ -253,96 +249,15 @@ _CALLS: dict[str, Callable[..., Any]] = {
     ),
 }
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
-_ONE_CYCLE = "mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler"
+ONE_CYCLE = "mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler"
 # Methods that objects of mmengine have as attributes. The result has their names: it is
 # the object in the running program that has the methods.
-_METHODS = {
+METHODS = {
     *(
         f"{_HISTORY}.{name}"
         for name, value in vars(HistoryBuffer).items()
         if callable(value) and not name.startswith("_")
     ),
-    f"{_ONE_CYCLE}._annealing_cos",
-    f"{_ONE_CYCLE}._annealing_linear",
+    f"{ONE_CYCLE}._annealing_cos",
+    f"{ONE_CYCLE}._annealing_linear",
 }
-# Named as arguments of the calls above.
-_NAMED = {"numpy.ndarray", _ONE_CYCLE, *filter(None, _FACTORIES)}
-
-# Classes of batches: objects with attributes.
-_SAMPLES = (
-    "mmdet.structures.bbox.horizontal_boxes.HorizontalBoxes",
-    "mmdet.structures.det_data_sample.DetDataSample",
-    "mmdet.structures.mask.structures.BitmapMasks",
-    "mmdet.structures.mask.structures.PolygonMasks",
-    "mmengine.structures.instance_data.InstanceData",
-    "mmengine.structures.pixel_data.PixelData",
-    "mmseg.structures.seg_data_sample.SegDataSample",
-)
-
-
-class CheckpointTable:
-    """What a checkpoint may ask for. One table serves one file.
-
-    Attributes:
-        records: the classes of ours that it has made objects of.
-    """
-
-    def __init__(self) -> None:
-        self.records: tuple[type, ...] = ()
-        made = tensors.Tensors()
-        self._calls = _CALLS | {
-            "torch._utils._rebuild_tensor": lambda limits, *a: made.tensor(*a[:4]),
-            "torch._utils._rebuild_tensor_v2": lambda limits, *a: made.tensor(*a[:6]),
-            "torch._utils._rebuild_tensor_v3": lambda limits, *a: made.tensor(*a[:7]),
-        }
-
-    def constant(self, name: str) -> Any:
-        """As ``machine.Table``."""
-        for old, new in _RENAMED:
-            if name.startswith(old):
-                name = new + name.removeprefix(old)
-        if name in tensors.DTYPES:
-            return tensors.DTYPES[name]
-        if name in _METHODS:
-            return name
-        if name in self._calls or name in _NAMED or tensors.storage_dtype(name):
-            return Named(name)
-        raise Refused(printable(name, 200))
-
-    def call(self, name: str, arguments: tuple, limits: Limits) -> Any:
-        """As ``machine.Table``."""
-        function = self._calls.get(name)
-        if function is None:
-            raise Refused(f"a call of {name}")
-        return function(limits, *arguments)
-
-    def change(self, value: object, state: Any) -> None:
-        """As ``machine.Table``."""
-        if type(value) is OrderedDict:
-            metadata = state.get("_metadata") if isinstance(state, dict) else None
-            value._metadata = _versions(metadata)  # type: ignore[attr-defined]
-        elif type(value) is argparse.Namespace:
-            _set_attributes(value, state)
-        else:
-            raise Refused(f"a change of a {type(value).__name__}")
-
-
-class BatchTable(CheckpointTable):
-    """What a file with one batch may ask for, too: images and their ground truth."""
-
-    def constant(self, name: str) -> Any:
-        """As ``machine.Table``."""
-        if name in _SAMPLES:
-            return Named(name)
-        return super().constant(name)
-
-    def call(self, name: str, arguments: tuple, limits: Limits) -> Any:
-        """As ``machine.Table``."""
-        if name not in _SAMPLES:
-            return super().call(name, arguments, limits)
-        if arguments:
-            raise Refused(f"{name} with arguments")
-        module, _, plain = name.rpartition(".")
-        cls = getattr(importlib.import_module(module), plain)
-        self.records = tuple({*self.records, cls})
-        return _UnbuiltRecord(cls)

@@ -1,4 +1,4 @@
-"""A last look at what was unpickled: its types, its depth and its size.
+"""Checks what was unpickled: its types, its depth and its size.
 
 A pickle can put the same tuple twice into another, that one twice into a third, and so
 on. Forty of them take 200 bytes, and printing, copying or comparing the last takes 2^40

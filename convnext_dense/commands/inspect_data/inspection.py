@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -111,24 +111,19 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: it cannot be made or filled; nothing is left of it.
     """
-    absent = [path for path in folder.parents if not path.exists()]
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with partials.folder(folder.parent) as temporary:
-            filled = temporary / folder.name
-            filled.mkdir()
-            try:
-                yield filled
-            except InputError as error:  # its message has the temporary name
-                raise InputError(
-                    str(error).replace(str(filled), str(folder))
-                ) from error
-            filled.rename(folder)
+        with files.no_empty_folders(folder.parent):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with partials.folder(folder.parent) as temporary:
+                filled = temporary / folder.name
+                filled.mkdir()
+                try:
+                    yield filled
+                except InputError as error:  # its message has the temporary name
+                    raise InputError(
+                        str(error).replace(str(filled), str(folder))
+                    ) from error
+                filled.rename(folder)
     except OSError as error:
         why = error.strerror or error
         raise InputError(f"--fix {folder} could not be written: {why}") from error
-    finally:
-        if not folder.exists():
-            with suppress(OSError):  # others may write into them
-                for path in absent:
-                    path.rmdir()

@@ -17,6 +17,7 @@ from convnext_dense.utils.image_content import (
     check_size,
     open_image,
 )
+from convnext_dense.utils.image_structure import JPEG
 from convnext_dense.utils.images import check_jpeg, unnamed
 from convnext_dense.utils.memory import at_most
 
@@ -57,7 +58,7 @@ def check_file(path: Path) -> None:
     try:
         width, height = check_image(content)
         _check_prediction(width, height)
-        if content.startswith(b"\xff\xd8"):
+        if content.startswith(JPEG):
             with open_image(content) as image:
                 check_jpeg(image, content)
     except UnknownFormatError as error:

@@ -1,6 +1,6 @@
 """A trained model and its test pipeline: images to predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.structures import BaseDataElement
 
 from convnext_dense import checkpoints
+from convnext_dense.checkpoints.reading import as_dict
 from convnext_dense.config.embedded import embedded_config
 from convnext_dense.config.options import image_pipeline, load_config, use_options
 from convnext_dense.engine.build import build_model
@@ -69,10 +70,9 @@ class Predictor:
         options: Sequence[str] = (),
     ):
         device = _device(device)
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
-        if not isinstance(content, Mapping):
-            content_type = type(content).__name__
-            raise InputError(f"{checkpoint} holds a {content_type}, not weights")
+        content = as_dict(
+            CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu"), checkpoint
+        )
         if config_file:
             cfg = load_config(config_file, options)
         else:

@@ -4,5 +4,7 @@ stream         the order of the images and their augmentations, as functions of 
 random_states  saves and restores all random generators of a process
 signals        treats SIGTERM and Ctrl-C as requests to stop
 other_batch    continues with more or fewer images a step
+checked        checks the hook's state in a checkpoint
+differences    names the settings that differ from the checkpoint's config
 hook           adds these to mmengine's runs and checkpoints
 """

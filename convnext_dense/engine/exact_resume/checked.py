@@ -1,16 +1,12 @@
-"""Checks what a checkpoint says about continuing a run, before the run uses it.
+"""Checks the state of ``ExactResumeHook`` in a checkpoint, before the hook uses it.
 
-A damaged or crafted file can hold anything, and a run with other settings can need
-something else. Each function raises an InputError that says what is wrong.
+A damaged or crafted file can hold anything. mmengine's own state is checked by
+``checkpoints.run_state``, when the file is read.
 """
 
-import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from convnext_dense.errors import InputError
@@ -29,31 +25,6 @@ _START_AGAIN = (
     "The checkpoint is damaged, or not from convnext_dense: resume from another one, "
     "or start from its weights with --cfg-options load_from=FILE"
 )
-_ANOTHER_RUN = (
-    "Use the config with which the run began. To start another run from the "
-    "checkpoint's weights: --cfg-options load_from=FILE"
-)
-
-
-def position(checkpoint: Mapping) -> None:
-    """Check the epoch, the iteration and the seed of a checkpoint.
-
-    Raises:
-        InputError: they are not whole numbers from 0 on.
-    """
-    meta = checkpoint.get("meta")
-    for name in ("epoch", "iter"):
-        value = meta.get(name) if isinstance(meta, Mapping) else None
-        if not _is_whole(value):
-            raise InputError(
-                f"--resume: meta.{name} of the checkpoint is {_shown(value)}, not a "
-                f"number from 0 on. {_START_AGAIN}"
-            )
-    seed = checkpoint["meta"].get("seed")
-    if seed is not None and not _is_whole(seed, 0, 2**32 - 1):
-        raise InputError(
-            f"--resume: meta.seed of the checkpoint is {_shown(seed)}. {_START_AGAIN}"
-        )
 
 
 def state(content: object, iteration: int, model: torch.nn.Module) -> dict:
@@ -103,7 +74,9 @@ def _problem(content: Any, iteration: int, model: torch.nn.Module) -> str | None
 
 def _gradient_problem(gradients: Any, model: torch.nn.Module) -> str | None:
     """What is wrong with the accumulated gradients."""
-    if not isinstance(gradients, dict):
+    if not isinstance(gradients, dict) or not all(
+        isinstance(gradient, torch.Tensor) for gradient in gradients.values()
+    ):
         return f"has no gradients. {_START_AGAIN}"
     if not gradients or isinstance(model, FullyShardedDataParallel):
         return None
@@ -116,11 +89,7 @@ def _gradient_problem(gradients: Any, model: torch.nn.Module) -> str | None:
         )
     for name, gradient in gradients.items():
         parameter = parameters[name]
-        if (
-            not isinstance(gradient, torch.Tensor)
-            or gradient.shape != parameter.shape
-            or gradient.dtype != parameter.dtype
-        ):
+        if gradient.shape != parameter.shape or gradient.dtype != parameter.dtype:
             return (
                 f"has a gradient of {name} that does not fit the parameter. "
                 + _START_AGAIN
@@ -128,134 +97,9 @@ def _gradient_problem(gradients: Any, model: torch.nn.Module) -> str | None:
     return None
 
 
-def schedules(saved: Any, runner: Runner) -> None:
-    """Check the state of the schedules in a checkpoint before it is loaded.
-
-    Raises:
-        InputError: a value has another type than the schedule's.
-    """
-    if saved is None or not isinstance(runner.param_schedulers, list):
-        return
-    wrong = not _all_dicts(saved)
-    for state, schedule in zip(
-        () if wrong else saved, runner.param_schedulers, strict=False
-    ):
-        for key, value in schedule.state_dict().items():
-            numbers = isinstance(value, int | float)
-            type_: Any = int | float if numbers else type(value)
-            if value is not None and key in state:
-                wrong |= not isinstance(state[key], type_)
-    if wrong:
-        raise InputError(
-            "--resume: param_schedulers in the checkpoint is no state of schedules. "
-            + _START_AGAIN
-        )
-
-
-def optimizer(saved: Any, runner: Runner) -> None:
-    """Check the optimizer's state in a checkpoint before it is loaded.
-
-    Args:
-        saved: what the checkpoint has as ``optimizer``.
-        runner: has the run's optimizer.
-
-    Raises:
-        InputError: it belongs to another type of optimizer, or to other parameter
-            groups.
-    """
-    built = _single(runner)
-    if built is None:
-        return
-    content = saved if isinstance(saved, dict) else {}
-    groups, states = content.get("param_groups", ()), content.get("state")
-    is_state = isinstance(states, dict) and _all_dicts(list(states.values()))
-    if not _all_dicts(groups) or not is_state:
-        raise InputError(f"--resume: it has no state of an optimizer. {_START_AGAIN}")
-    for group in groups:
-        for key, default in built.defaults.items():
-            # Newer versions of PyTorch add switches: booleans, or None.
-            if key not in group and not isinstance(default, bool | None):
-                raise InputError(
-                    f"--resume: the checkpoint's optimizer has no {key}, so it is not "
-                    f"{type(built).__name__}. {_ANOTHER_RUN}"
-                )
-            number = isinstance(default, int | float)
-            value = group.get(key, default)
-            if number and not isinstance(value, int | float | torch.Tensor):
-                raise InputError(
-                    f"--resume: {key} of the checkpoint's optimizer is "
-                    f"{_shown(value)}, not a number. {_START_AGAIN}"
-                )
-    if len(groups) != len(built.param_groups):
-        raise InputError(
-            f"--resume: the checkpoint's optimizer has {len(groups)} parameter groups, "
-            f"and this config makes {len(built.param_groups)}: "
-            f"optim_wrapper.constructor or paramwise_cfg differ. {_ANOTHER_RUN}"
-        )
-
-
-def optimizer_state(runner: Runner) -> None:
-    """Check the optimizer's state after a checkpoint has been loaded into it.
-
-    Raises:
-        InputError: values do not fit the optimizer or the model's parameters.
-    """
-    loaded = _single(runner)
-    if loaded is None:
-        return
-    expected = _state_of_one_step(loaded)
-    for parameter, values in loaded.state.items():
-        for key, value in expected.items() if values else ():
-            if not _fits(values.get(key), value, parameter):
-                raise InputError(
-                    f"--resume: {key} of the checkpoint's optimizer does not fit "
-                    f"{type(loaded).__name__} and the model's parameters. "
-                    + _ANOTHER_RUN
-                )
-
-
-def _single(runner: Runner) -> torch.optim.Optimizer | None:
-    """The run's optimizer; None with FSDP, or if it has several."""
-    wrapper = runner.optim_wrapper
-    sharded = isinstance(runner.model, FullyShardedDataParallel)
-    if not isinstance(wrapper, OptimWrapper) or sharded:
-        return None
-    return wrapper.optimizer
-
-
-def _all_dicts(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(v, dict) for v in values)
-
-
-def _state_of_one_step(loaded: torch.optim.Optimizer) -> dict:
-    """What such an optimizer keeps for a parameter; empty if that is not known."""
-    parameter = torch.nn.Parameter(torch.zeros(2))
-    parameter.grad = torch.ones(2)
-    accepted = inspect.signature(type(loaded)).parameters
-    options = {k: v for k, v in loaded.defaults.items() if k in accepted}
-    try:
-        other = type(loaded)([parameter], **options)
-        other.step()
-    except Exception:  # another library's optimizer, which is built otherwise
-        return {}
-    return dict(other.state[parameter])
-
-
-def _fits(value: object, example: object, parameter: torch.Tensor) -> bool:
-    """Whether a value of an optimizer's state is like that of another parameter."""
-    if not isinstance(example, torch.Tensor):
-        return isinstance(value, type(example)) or example is None or value is None
-    if isinstance(value, int | float):
-        return not example.dim()  # PyTorch once kept the step as a number
-    shape = parameter.shape if example.dim() else example.shape
-    return isinstance(value, torch.Tensor) and value.shape == shape
-
-
-def _is_whole(value: object, least: int = 0, most: int | None = None) -> bool:
+def _is_whole(value: object, least: int, most: int) -> bool:
     """Whether a value is a whole number in a range."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        return False
-    return most is None or value <= most
+    return type(value) is int and least <= value <= most
 
 
 def _shown(value: object) -> str:

@@ -24,6 +24,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
+from convnext_dense.checkpoints import loaded_state
 from convnext_dense.errors import STOPPED, InputError
 from convnext_dense.utils import files, partials
 from convnext_dense.utils.distributed import bare
@@ -142,13 +143,12 @@ class ExactResumeHook(Hook):
         """Keep the hook's state of the checkpoint until training begins.
 
         Raises:
-            InputError: a value of it is not what the hook writes.
+            InputError: a value of it is not what the hook writes, or the run has
+                another type of optimizer.
         """
         if not runner._resume:
             return
-        checked.position(checkpoint)
-        checked.optimizer(checkpoint.get("optimizer"), runner)
-        checked.schedules(checkpoint.get("param_schedulers"), runner)
+        loaded_state.check_type(checkpoint["optimizer"], runner.optim_wrapper)
         self._name_differences(runner, checkpoint["meta"].get("cfg"))
         if _KEY in checkpoint:
             iteration = checkpoint["meta"]["iter"]
@@ -182,8 +182,6 @@ class ExactResumeHook(Hook):
             if is_main_process():
                 partials.remove_left(Path(runner.work_dir))
             state, self._resumed = self._resumed, None
-            if runner._resume:
-                checked.optimizer_state(runner)
             self._restore(runner, state)
         self._request.listen()
         if state and not state["validated"] and self._is_due(runner):

@@ -17,7 +17,7 @@ from torch import nn
 from convnext_dense.checkpoints import read_batch
 from convnext_dense.errors import InputError
 from convnext_dense.models.block import Block
-from convnext_dense.utils import files
+from convnext_dense.utils import files, torch_files
 from convnext_dense.utils.text import few, reason
 
 from ..exact_resume import random_states
@@ -56,7 +56,7 @@ def write(
         random_states=states,
         state_dict=model.state_dict(),
     )
-    with files.whole(file) as partial, partial.open("wb") as stream:
+    with files.whole(file) as partial, torch_files.open_to_write(partial) as stream:
         torch.save(content, stream)
 
 
