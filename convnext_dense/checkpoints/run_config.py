@@ -25,6 +25,9 @@ from .unpickling.structure import ADDRESSES
 
 MOST_TEXT = 2_000_000  # characters; the toolboxes' longest config has 0.1 million
 MOST_COUNT = 10_000_000  # of anything that a setting counts
+MOST_PIXELS = 178_956_970  # of an image, as predict takes them
+MOST_SIDE = 65_500  # pixels; any other number of a pipeline is smaller, too
+MOST_SCALE = 16
 MOST_MODULES = 100_000  # of a model; ConvNeXt-XL with Cascade Mask R-CNN has 500
 MOST_BYTES = 2_000_000_000  # of a model, beside twice the weights in its checkpoint
 _KNOWN_MODULE = re.compile(r"(convnext_dense|mmdet|mmseg)(\.\w+)*")
@@ -201,6 +204,8 @@ def check_prediction(
     """
     _check(model, "model", "model", (MODELS, TASK_UTILS), scope)
     _check(pipeline, "test pipeline", "pipeline", (TRANSFORMS,), scope)
+    _check_image_sizes(pipeline, "test pipeline")
+    _check_windows(model.get("test_cfg"))
     _check_size(model, scope, state_dict)
 
 
@@ -237,6 +242,39 @@ def _check(
             raise NotData(f"{path} is {node!r}, which could name a file or a model")
     elif type(node) is int and abs(node) > MOST_COUNT:
         raise NotData(f"{path} is {node}, more than {MOST_COUNT}")
+
+
+def _check_image_sizes(node: Any, path: str) -> None:
+    """Refuse steps that enlarge an image beyond what predict decodes."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            _check_image_sizes(value, f"{path}.{name}")
+    elif isinstance(node, list | tuple | set):
+        sizes = [value for value in node if isinstance(value, int | float)]
+        if len(sizes) == len(node) == 2 and abs(sizes[0] * sizes[1]) > MOST_PIXELS:
+            raise NotData(f"{path} is {node}, more than {MOST_PIXELS:,} pixels")
+        for index, child in enumerate(node):
+            _check_image_sizes(child, f"{path}[{index}]")
+    elif isinstance(node, int | float) and not abs(node) <= MOST_SIDE:
+        raise NotData(f"{path} is {node}, more than {MOST_SIDE:,}")
+    elif isinstance(node, float) and "scale" in path and node > MOST_SCALE:
+        raise NotData(
+            f"{path} is {node}: it enlarges images more than {MOST_SCALE}-fold"
+        )
+
+
+def _check_windows(test_cfg: Any) -> None:
+    """Refuse a segmentor's sliding window that moves on by few pixels."""
+    settings = test_cfg if isinstance(test_cfg, Mapping) else {}
+    sides, strides = settings.get("crop_size"), settings.get("stride")
+    if not isinstance(sides, list | tuple) or not isinstance(strides, list | tuple):
+        return  # mmseg takes pairs
+    for side, stride in zip(sides, strides, strict=False):
+        if isinstance(side, int) and isinstance(stride, int) and stride * 16 < side:
+            raise NotData(
+                f"model.test_cfg.stride is {stride} for windows of {side} pixels: "
+                "prediction would compute each pixel over 16 x 16 times"
+            )
 
 
 def _is_registered(name: object, registries: Iterable[Registry], scope: str) -> bool:

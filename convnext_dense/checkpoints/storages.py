@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from .unpickling import Refused, storage_dtype
+from .unpickling import Damaged, Refused, storage_dtype
 from .unpickling.table import Named
 
 
@@ -18,10 +18,10 @@ def reference(value: Any) -> tuple[torch.dtype, str, str, int]:
 
     Raises:
         Refused: it refers to something else.
-        ValueError: it is damaged.
+        Damaged: it is damaged.
     """
     if not isinstance(value, tuple) or not value:
-        raise ValueError("its pickle refers to something other than storages")
+        raise Damaged("its pickle refers to something other than storages")
     if value[0] == "module":
         raise Refused("the source code of a module")
     # The old format adds which part of another storage is meant. torch has written None
@@ -37,7 +37,7 @@ def reference(value: Any) -> tuple[torch.dtype, str, str, int]:
         or count < 0
         or rest not in ([], [None])
     ):
-        raise ValueError("its pickle refers to something other than storages")
+        raise Damaged("its pickle refers to something other than storages")
     return dtype, key, device, count
 
 

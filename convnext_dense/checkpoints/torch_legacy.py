@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .storages import on_meta, place, reference, swap_bytes
-from .unpickling import CheckpointTable, Storage, unpickle
+from .unpickling import CheckpointTable, Damaged, Storage, unpickle
 
 FIRST = b"\x80"  # byte of every file: a pickle of protocol 2 or later
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -43,21 +43,21 @@ def read(
     """
     magic, position = unpickle(data)
     if magic != _MAGIC:
-        raise ValueError("it is a pickle, and not one of torch.save")
+        raise Damaged("it is a pickle, and not one of torch.save")
     version, position = unpickle(data, start=position)
     machine, position = unpickle(data, start=position)
     if version != _VERSION or not isinstance(machine, dict):
-        raise ValueError(f"torch.save wrote it in an unknown version, {version!r:.40}")
+        raise Damaged(f"torch.save wrote it in an unknown version, {version!r:.40}")
 
     claims: dict[str, _Claim] = {}
 
     def claim(value: Any) -> Storage:
         dtype, key, device, count = reference(value)
         if claims.setdefault(key, _Claim(dtype, device, count)).elements != count:
-            raise ValueError(f"a storage in it, {key:.40}, has two sizes")
+            raise Damaged(f"a storage in it, {key:.40}, has two sizes")
         size = count * dtype.itemsize
         if size > len(data):
-            raise EOFError("it is cut short")
+            raise Damaged("it is cut short")
         return Storage(torch.UntypedStorage(size, device="meta"), dtype)
 
     # The content needs the bytes that come after it: it is read twice.
@@ -69,7 +69,7 @@ def read(
         or set(keys) != claims.keys()
         or (len(keys) > len(claims))
     ):
-        raise ValueError("it lists other storages than its tensors use")
+        raise Damaged("it lists other storages than its tensors use")
     if on_meta(map_location):
         return content
 
@@ -81,12 +81,12 @@ def read(
         start = position + 8
         position = start + size
         if position > len(data):
-            raise EOFError("it is cut short")
+            raise Damaged("it is cut short")
         stored = int.from_bytes(
             data[start - 8 : start], "big" if swapped else sys.byteorder
         )
         if stored != count:
-            raise ValueError(f"a storage in it, {key:.40}, has another size")
+            raise Damaged(f"a storage in it, {key:.40}, has another size")
         values = torch.empty(size, dtype=torch.uint8)
         values.numpy()[:] = memoryview(data)[start:position]
         if swapped:

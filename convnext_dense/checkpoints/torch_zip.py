@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .storages import on_meta, place, reference, swap_bytes
-from .unpickling import CheckpointTable, Refused, Storage, TooMuch, unpickle
+from .unpickling import CheckpointTable, Damaged, Refused, Storage, TooMuch, unpickle
 
 # torch.save does not compress. Archives that other programs have packed again are read
 # if they are not made to fill the memory.
@@ -58,7 +58,7 @@ def check(file: BinaryIO) -> None:
 @contextmanager
 def _opened(file: BinaryIO, map_location: Any) -> Iterator["_Archive"]:
     if not zipfile.is_zipfile(file):
-        raise EOFError("it is cut short")
+        raise Damaged("it is cut short")
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         yield _Archive(file, archive, size, map_location)
@@ -77,12 +77,12 @@ class _Archive:
         members = archive.infolist()
         self._members = {member.filename: member for member in members}
         if len(self._members) < len(members):
-            raise ValueError("two files in it have the same name")
+            raise Damaged("two files in it have the same name")
         if sum(m.file_size for m in members) > MOST_COMPRESSED * size + _CHUNK:
             raise TooMuch("it unpacks to far more than its size")
         pickles = [name for name in self._members if name.endswith("data.pkl")]
         if not pickles:
-            raise ValueError("it is a zip archive, and not one of torch.save")
+            raise Damaged("it is a zip archive, and not one of torch.save")
         self._prefix = min(pickles, key=len).removesuffix("data.pkl")
         order = self._members.get(f"{self._prefix}byteorder")
         self._swapped = order is not None and (
@@ -105,9 +105,9 @@ class _Archive:
         dtype, key, device, count = reference(value)
         member = self._members.get(f"{self._prefix}data/{key}")
         if member is None:
-            raise ValueError(f"it lacks the content of a tensor, {key:.40}")
+            raise Damaged(f"it lacks the content of a tensor, {key:.40}")
         if not count <= member.file_size / dtype.itemsize < count + 1:
-            raise ValueError(f"the content of a tensor in it, {key}, has another size")
+            raise Damaged(f"the content of a tensor in it, {key}, has another size")
         if key not in self._storages:
             self._storages[key] = self._load(member, dtype, device)
         return Storage(self._storages[key], dtype)
@@ -137,7 +137,7 @@ class _Archive:
         stored = member.compress_type == zipfile.ZIP_STORED
         if not stored and member.compress_type != zipfile.ZIP_DEFLATED:
             # LZMA takes as much memory as the file says.
-            raise ValueError(f"{member.filename} in it is compressed in a rare format")
+            raise Damaged(f"{member.filename} in it is compressed in a rare format")
         if stored:
             self._seek(member)
         stream: Any = self._file if stored else self._archive.open(member)
@@ -148,17 +148,17 @@ class _Archive:
             content = chunk if target is None else target[start:]
             content = content[:length]
             if stream.readinto(content) != length:
-                raise EOFError("it is cut short")
+                raise Damaged("it is cut short")
             checksum = zlib.crc32(content.data, checksum)
         # 0: written with torch.serialization.set_crc32_options(False)
         if member.CRC not in (0, checksum):
-            raise ValueError(f"{member.filename} in it has changed since it was saved")
+            raise Damaged(f"{member.filename} in it has changed since it was saved")
 
     def _seek(self, member: zipfile.ZipInfo) -> None:
         """Go to the content of a member that is not compressed."""
         self._file.seek(member.header_offset)
         header = self._file.read(30)
         if header[:4] != b"PK\3\4":
-            raise ValueError(f"{member.filename} in it is not where it should be")
+            raise Damaged(f"{member.filename} in it is not where it should be")
         name, extra = struct.unpack("<HH", header[26:])
         self._file.seek(name + extra, os.SEEK_CUR)

@@ -101,13 +101,12 @@ def main(args: argparse.Namespace) -> None:
             "train_cfg.max_epochs=N or train_cfg.max_iters=N"
         )
     check_config_file(cfg)
-    if not args.resume:
-        _check_outputs(cfg, data)
+    _check_outputs(cfg, data)
     runner.run(cfg, "train", partial(prepare, cfg, data, args.epochs) if data else None)
 
 
 def _check_outputs(cfg: "Config", data: "Options") -> None:
-    """Raise an InputError if a new run would replace a file that it reads.
+    """Raise an InputError if a run would replace a file that it reads.
 
     A run from the weights of an earlier one, in the same work dir, would save its
     checkpoints under the same names.
@@ -118,9 +117,13 @@ def _check_outputs(cfg: "Config", data: "Options") -> None:
 
     folder = Path(cfg.work_dir)
     files.check_folder(folder, "the work dir")
-    written = [folder / "data" / name for name in DATA_FILES]
-    written += [
-        file for file in folder.glob("*.pth") if CHECKPOINTS.fullmatch(file.name)
-    ]
+    written = []
+    # A run that goes on keeps its splits, and reads its own checkpoint.
+    if not (cfg.get("resume") and (folder / "data/data.json").is_file()):
+        written += [folder / "data" / name for name in DATA_FILES]
+    if not cfg.get("resume"):
+        written += [
+            file for file in folder.glob("*.pth") if CHECKPOINTS.fullmatch(file.name)
+        ]
     outputs = [Output("--work-dir:", file) for file in written]
     check(outputs, [*config_inputs(cfg), *data.inputs()], overwrite=True)

@@ -61,8 +61,10 @@ def embedded_config(checkpoint: Mapping, source: str) -> Config:
             "run. Name the config before the checkpoint or, if you trust the "
             "checkpoint's author, add --trust-checkpoint"
         ) from problem
-    except ImportError as error:
-        raise InputError(f"{cfg.filename}: {error}") from error
+    except InputError:
+        raise
+    except Exception as error:  # an imported module can raise anything
+        raise InputError(f"the config in {source}: {reason(error)}") from error
     return cfg
 
 

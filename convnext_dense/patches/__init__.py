@@ -134,6 +134,14 @@ PATCHES = (
         install=checkpoint_saving.remove_after_saving,
     ),
     Patch(
+        names=("mmengine.runner.Runner.dump_config",),
+        library="mmengine",
+        why="A run writes its config and last_checkpoint through no link, so that no "
+        "file outside the work dir changes.",
+        versions="all versions",
+        install=checkpoint_saving.write_own_files,
+    ),
+    Patch(
         names=("mmengine.hooks.CheckpointHook.before_train",),
         library="mmengine",
         why="A run that resumes removes checkpoints of its own folder only, whatever "

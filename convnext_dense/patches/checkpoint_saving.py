@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from mmengine import runner as mmengine_runners
+from mmengine.dist import is_main_process
 from mmengine.fileio.backends import BaseStorageBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
@@ -46,6 +47,24 @@ def remove_after_saving() -> None:
         plain = getattr(CheckpointHook, name)
         if not hasattr(plain, "__wrapped__"):
             setattr(CheckpointHook, name, _removing_after(plain))
+
+
+def write_own_files() -> None:
+    """Let a run write its config into a file of its work dir, and through no link."""
+    plain = Runner.dump_config
+    if not hasattr(plain, "__wrapped__") or plain.__module__ != __name__:
+        Runner.dump_config = _detached(plain)
+
+
+def _detached(plain: Callable) -> Callable:
+    @functools.wraps(plain)
+    def dump_config(self: Runner) -> None:
+        if is_main_process() and self.cfg.filename:
+            files.detach(Path(self.work_dir, os.path.basename(self.cfg.filename)))
+        plain(self)
+
+    dump_config.__module__ = __name__
+    return dump_config
 
 
 def remove_own_only() -> None:
@@ -129,6 +148,9 @@ def _removing_after(plain: Callable) -> Callable:
         if backend is None:  # validation without training saves nothing
             plain(self, *args, **kwargs)
             return
+        runner = args[0] if args else kwargs["runner"]
+        if is_main_process():
+            files.detach(Path(runner.work_dir, "last_checkpoint"))
         self.file_backend = later = _RemovesLater(backend)
         try:
             plain(self, *args, **kwargs)
@@ -148,6 +170,9 @@ def _with_own_names(plain: Callable) -> Callable:
         if folder != runner.work_dir:  # as mmengine joins them
             folder = os.path.join(folder, Path(runner.work_dir).name)
         info = runner.message_hub.runtime_info
+        if not _is_of(runner, folder):  # its names are those of another folder
+            for key in [key for key in info if key.startswith(("best_ckpt", "keep_"))]:
+                info[key] = [] if key.startswith("keep_") else None
         for key in [key for key in info if re.match("best_ckpt(_|$)", key)]:
             info[key] = _own_best(self, folder, info[key])
         # mmengine removes what exceeds max_keep_ckpts at once, also links' targets.
@@ -159,6 +184,15 @@ def _with_own_names(plain: Callable) -> Callable:
         plain(self, runner)
 
     return before_train
+
+
+def _is_of(runner: Runner, folder: str) -> bool:
+    """Whether a run goes on from a checkpoint of its own folders, or from none."""
+    source = runner._load_from if runner._resume else None
+    if not source:
+        return True
+    parent = os.path.realpath(os.path.dirname(source))
+    return parent in (os.path.realpath(folder), os.path.realpath(runner.work_dir))
 
 
 def _path(hook: CheckpointHook, folder: str, number: int) -> str:

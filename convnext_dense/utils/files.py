@@ -96,6 +96,28 @@ def read_text(path: str | os.PathLike) -> str:
         ) from error
 
 
+def detach(path: Path) -> None:
+    """Give a file that is about to be written into content and a name of its own.
+
+    Writing through a link, or into a file that has another name elsewhere, would change
+    the file there.
+    """
+    try:
+        status = os.lstat(path)
+    except OSError:  # it does not exist
+        return
+    if stat.S_ISDIR(status.st_mode):
+        return
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return
+    if os.path.isfile(path):
+        content = read_bytes(path)
+        with whole(path) as partial:
+            partial.write_bytes(content)
+    else:  # a link to nothing, or a pipe
+        path.unlink()
+
+
 def check_folder(folder: str | os.PathLike, name: str) -> None:
     """Check that files can be written into a folder, which need not exist yet.
 

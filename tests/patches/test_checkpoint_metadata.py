@@ -245,3 +245,36 @@ def test_checkpoints_in_another_folder_of_the_run(run, tmp_path):
     assert (tmp_path / "big" / "other" / "epoch_1.pth").is_file()
     assert not list(work_dir.glob("*.pth"))
     assert resume(work_dir, default_hooks=hooks)[0].epoch == 2
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_run_writes_through_no_link(tmp_path, link):
+    """Into a work dir that somebody else has packed."""
+    outside, work_dir = tmp_path / "outside", tmp_path / "run"
+    outside.mkdir()
+    work_dir.mkdir()
+    for name in ("last_checkpoint", "c.py"):
+        (outside / name).write_text("x = 1\n")
+        link(outside / name, work_dir / name)
+    forget_instances(ManagerMixin)
+    runner = toy_runner(work_dir)
+    runner.cfg._filename = "c.py"
+    object.__setattr__(runner.cfg, "_filename", "c.py")
+    runner.dump_config()
+    runner.train()
+    for name in ("last_checkpoint", "c.py"):
+        assert (outside / name).read_text() == "x = 1\n"
+        assert (work_dir / name).read_text() != "x = 1\n"
+
+
+def test_a_checkpoint_of_another_run_names_nothing_of_this_one(run, tmp_path):
+    """Resuming from it removes none of the checkpoints in this work dir."""
+    keep = ("message_hub/runtime_info/keep_ckpt_ids", [1])
+    score = ("message_hub/runtime_info/best_score", -1.0)
+    other = tmp_path / "other"
+    other.mkdir()
+    file = shutil.move(altered(run, keep, score), other / "x.pth")
+    (run / "epoch_1.pth").write_bytes(b"of the user")
+    resume(run, file)
+    assert (run / "epoch_1.pth").read_bytes() == b"of the user"
+    assert (run / "best_acc_epoch_1.pth").exists()

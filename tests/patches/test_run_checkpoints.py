@@ -12,6 +12,7 @@ from mmengine.runner.checkpoint import save_checkpoint
 from mmengine.utils import ManagerMixin
 
 from convnext_dense.errors import InputError
+from convnext_dense.utils import files
 
 from ..helpers import small_runs
 from ..helpers.mmengine_state import forget_instances, logged
@@ -162,3 +163,17 @@ def test_a_full_disk(tmp_path, shapes_root):
     assert runner.iter == 9
     assert latest(run) == "iter_9.pth"
     assert not (run / "iter_3.pth").exists()
+
+
+def test_a_file_is_detached_from_its_other_names(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_text("x")
+    os.link(a, b)
+    for _ in range(2):
+        files.detach(b)
+        assert (b.read_text(), b.stat().st_nlink) == ("x", 1)
+    b.unlink()
+    b.symlink_to("nothing")
+    files.detach(b)
+    files.detach(tmp_path)
+    assert os.listdir(tmp_path) == ["a"]

@@ -27,7 +27,7 @@ from typing import Any
 
 from .allowed import BatchTable, CheckpointTable
 from .machine import Machine
-from .refused import Refused, TooMuch
+from .refused import Damaged, Refused, TooMuch
 from .structure import check
 from .tensors import Storage, storage_dtype
 
@@ -35,6 +35,7 @@ __all__ = [
     "TRUST",
     "BatchTable",
     "CheckpointTable",
+    "Damaged",
     "Refused",
     "Storage",
     "TooMuch",
@@ -71,7 +72,7 @@ def unpickle(
     Raises:
         Refused: it asks for something that is not data.
         TooMuch: it asks for more time or memory than its size explains.
-        ValueError: it is damaged.
+        Damaged: it is damaged.
     """
     filled = table()
     machine = Machine(data, filled, persistent, start)

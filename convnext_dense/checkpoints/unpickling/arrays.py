@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .limits import Limits
-from .refused import Refused
+from .refused import Damaged, Refused
 from .table import Unbuilt
 
 # Truth values, numbers, and text of a fixed length. Others have pointers or fields.
@@ -64,7 +64,7 @@ def array(
 
     Raises:
         Refused: the dtype is not one of data.
-        ValueError: the content has another size.
+        Damaged: the content has another size.
     """
     shape = (shape,) if isinstance(shape, int) else shape
     if not isinstance(dtype, np.dtype) or not isinstance(shape, tuple):
@@ -72,13 +72,13 @@ def array(
     count = 1
     for size in shape:
         if type(size) is not int or size < 0:
-            raise ValueError("an array in it has a size that is no number")
+            raise Damaged("an array in it has a size that is no number")
         count *= size
     if len(shape) > MOST_DIMENSIONS or count.bit_length() > 62:
-        raise ValueError("an array in it is larger than its content")
+        raise Damaged("an array in it is larger than its content")
     if dtype.kind == "O":
         if not isinstance(content, list) or len(content) != count:
-            raise ValueError("an array in it is larger than its content")
+            raise Damaged("an array in it is larger than its content")
         limits.spend(count)
         result = np.empty(count, dtype)
         for index, value in enumerate(content):  # result[:] would look into lists
@@ -89,7 +89,7 @@ def array(
         if not isinstance(content, bytes | bytearray):
             raise Refused(f"an array of a {type(content).__name__}")
         if len(content) != count * dtype.itemsize:
-            raise ValueError("an array in it is larger or smaller than its content")
+            raise Damaged("an array in it is larger or smaller than its content")
         limits.spend(len(content))
         result = (
             np.frombuffer(content, dtype).copy() if content else np.empty(count, dtype)

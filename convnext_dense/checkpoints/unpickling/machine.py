@@ -14,7 +14,7 @@ from typing import Any
 from convnext_dense.utils.text import reason
 
 from .limits import Limits
-from .refused import Refused, TooMuch
+from .refused import Damaged, Refused, TooMuch
 from .table import Named, Table, Unbuilt
 
 # A checkpoint of the largest ConvNeXt with its optimizer takes 100,000. An instruction
@@ -62,14 +62,14 @@ class Machine:
         Raises:
             Refused: the pickle asks for something that is not data.
             TooMuch: it takes more time or memory than any checkpoint of its size.
-            ValueError: it is damaged.
+            Damaged: it is damaged.
         """
         try:
             return self._run()
-        except (Refused, TooMuch):
+        except (Damaged, Refused, TooMuch):
             raise
         except Exception as error:  # instructions in a wrong order raise anything
-            raise ValueError(
+            raise Damaged(
                 f"its pickle is damaged at byte {self.position:,} ({reason(error)})"
             ) from error
 
@@ -84,12 +84,12 @@ class Machine:
             if instruction is None:
                 if code in _LEFT_OUT:
                     raise Refused(f"the pickle instruction {_LEFT_OUT[code]}")
-                raise ValueError(f"{bytes([code])!r} is no instruction")
+                raise Damaged(f"{bytes([code])!r} is no instruction")
             instruction(self)
         else:
             raise TooMuch(f"its pickle has over {MOST_INSTRUCTIONS:,} instructions")
         if self._unbuilt or self._marks or len(self._stack) != 1:
-            raise ValueError("its pickle ends too early")
+            raise Damaged("its pickle ends too early")
         return self._stack[0]
 
     # Reading
@@ -98,7 +98,7 @@ class Machine:
         """The next ``count`` bytes."""
         end = self.position + count
         if count < 0 or end > len(self._data):
-            raise EOFError("its pickle is cut short")
+            raise Damaged("its pickle is cut short")
         content = self._data[self.position : end]
         self.position = end
         return content
@@ -137,7 +137,7 @@ class Machine:
     def pop(self) -> Any:
         """Take the last value from the stack."""
         if self._marks and len(self._stack) == self._marks[-1]:
-            raise ValueError("its pickle takes more operands than it has")
+            raise Damaged("its pickle takes more operands than it has")
         return self._stack.pop()
 
     def mark(self) -> None:
@@ -246,6 +246,8 @@ class Machine:
     def build(self) -> None:
         """Give an object its state."""
         state, value = self.pop(), self.pop()
+        if isinstance(state, dict | list | tuple):
+            self._limits.spend(len(state))
         if isinstance(value, Unbuilt):
             index, value = value.index, value.build(state)
             self._unbuilt -= 1
@@ -283,7 +285,7 @@ def _python_2_text(content: bytes) -> str | bytes:
 def _quoted(line: bytes) -> str | bytes:
     # Protocol 0 alone writes this, and torch.save never used that: no escapes.
     if len(line) < 2 or line[0] != line[-1] or line[0] not in b"'\"" or b"\\" in line:
-        raise ValueError("text in its pickle is not in quotes, or has escapes")
+        raise Damaged("text in its pickle is not in quotes, or has escapes")
     return _python_2_text(line[1:-1])
 
 

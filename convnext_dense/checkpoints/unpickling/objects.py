@@ -16,7 +16,7 @@ from mmengine.logging import HistoryBuffer
 
 from . import arrays, tensors
 from .limits import Limits
-from .refused import Refused
+from .refused import Damaged, Refused
 from .table import Named, Unbuilt
 
 _DATA = (type(None), bool, int, float, str)
@@ -60,7 +60,7 @@ class _UnbuiltHistory(Unbuilt):
                 raise Refused("a HistoryBuffer of something else than numbers")
         self._limits.spend(values.nbytes + counts.nbytes)
         if type(length) is not int or length < 1 or len(values) != len(counts):
-            raise ValueError("a HistoryBuffer in it has more values than counts")
+            raise Damaged("a HistoryBuffer in it has more values than counts")
         return HistoryBuffer(values[-length:], counts[-length:], length)
 
 
@@ -180,6 +180,7 @@ def _size(limits: Limits, *arguments: Any) -> torch.Size:
 def _path(limits: Limits, *arguments: Any) -> pathlib.PurePath:
     if not all(type(argument) is str for argument in arguments):
         raise Refused("pathlib.Path of something else than text")
+    limits.spend(16 * sum(map(len, arguments)))  # Python keeps each component
     return pathlib.Path(*arguments)
 
 
@@ -240,10 +241,17 @@ CALLS: dict[str, Callable[..., Any]] = {
     "numpy.dtype": lambda limits, *arguments: arrays.UnbuiltDtype(*arguments),
     "pathlib.Path": _path,
     "pathlib.PosixPath": _path,
+    "pathlib.PurePosixPath": _path,
     "pathlib.WindowsPath": _windows_path,
     "torch.Size": _size,
     "torch.device": _plain("torch.device", torch.device),
     "torch.serialization._get_layout": lambda limits, name: _layout(name),
+    # torch.__version__, a str with another comparison
+    "torch.torch_version.TorchVersion": _plain("torch.torch_version", str),
+    # What is left out are attributes that somebody has set on a parameter.
+    "torch._utils._rebuild_parameter_with_state": lambda limits, *arguments: (
+        tensors.parameter(*arguments[:3])
+    ),
     "torch._utils._rebuild_parameter": lambda limits, *arguments: tensors.parameter(
         *arguments
     ),

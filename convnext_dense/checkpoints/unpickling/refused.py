@@ -9,3 +9,7 @@ class Refused(pickle.UnpicklingError):
 
 class TooMuch(pickle.UnpicklingError):
     """The file asks for more memory or time than its size explains."""
+
+
+class Damaged(pickle.UnpicklingError):
+    """The file contradicts itself or is cut short; ``str`` of this says where."""

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .refused import Refused, TooMuch
+from .refused import Damaged, Refused, TooMuch
 
 MOST_DIMENSIONS = 64
 MOST_TENSORS = 200_000
@@ -90,7 +90,7 @@ class Tensors:
 
         Raises:
             Refused: an argument is not of data.
-            ValueError: the storage is too small.
+            Damaged: the storage is too small.
         """
         if not isinstance(storage, Storage):
             raise Refused(f"a tensor of a {type(storage).__name__}")
@@ -99,16 +99,16 @@ class Tensors:
             raise Refused(f"a tensor with a {type(dtype).__name__} as its dtype")
         numbers = [offset, *_numbers(size), *_numbers(stride)]
         if any(type(number) is not int or number < 0 for number in numbers):
-            raise ValueError("a tensor in it has sizes that are no numbers")
+            raise Damaged("a tensor in it has sizes that are no numbers")
         if len(size) != len(stride) or len(size) > MOST_DIMENSIONS:
-            raise ValueError("a tensor in it has more sizes than strides")
+            raise Damaged("a tensor in it has more sizes than strides")
         elements, last = 1, offset
         for length, step in zip(size, stride, strict=True):
             elements *= length
             last += (length - 1) * step
         stored = storage.untyped.nbytes() // dtype.itemsize
         if (elements and last >= stored) or max(numbers).bit_length() > 62:
-            raise ValueError("a tensor in it is larger than what is stored for it")
+            raise Damaged("a tensor in it is larger than what is stored for it")
         self._note(elements - stored)
         tensor = torch.empty(0, dtype=dtype, device=storage.untyped.device)
         tensor.set_(storage.untyped, offset, tuple(size), tuple(stride))
@@ -130,7 +130,7 @@ class Tensors:
 
 def _numbers(values: Any) -> tuple:
     if not isinstance(values, tuple | list):
-        raise ValueError("a tensor in it has sizes that are no numbers")
+        raise Damaged("a tensor in it has sizes that are no numbers")
     return tuple(values)
 
 

@@ -242,7 +242,7 @@ def _prepare_files(cfg: Config, options: Options) -> dict:
         print_log(
             f"the run keeps the splits with which it began, in {folder}", "current"
         )
-        return _read_settings(data_file)
+        return _read_settings(data_file, cfg.default_scope)
     seed = (cfg.get("randomness") or {}).get("seed") or 0
     splits = examine(options, cfg.default_scope, seed)
     lines = [line for split in splits for line in summary.lines(split)]
@@ -271,19 +271,41 @@ def _prepare_files(cfg: Config, options: Options) -> dict:
     return data
 
 
-def _read_settings(file: Path) -> dict:
+def _read_settings(file: Path, scope: str) -> dict:
     """The ``data.json`` of a run that is resumed.
 
     Raises:
         InputError: it cannot be read, or was not written by this module.
     """
     data = read_json(file)
-    expected = {"classes", "images", *("train", "val")}
-    if not isinstance(data, dict) or not expected <= data.keys():
+    if not _is_settings(data, scope):
         raise InputError(
             f"{file} is damaged: remove its folder, and the run divides the data again"
         )
     return data
+
+
+def _is_settings(data: object, scope: str) -> bool:
+    """Whether it has what ``_settings`` and ``_prepare_files`` write for a toolbox."""
+    match data:
+        case {
+            "classes": [*classes],
+            "images": int(),
+            "train": {"annotations": str(), "images": str()} as train,
+            "val": {"annotations": str(), "images": str()} as val,
+            **others,
+        } if all(isinstance(name, str) for name in classes):
+            if scope == "mmdet":
+                ids, has_masks = others.get("category_ids"), others.get("has_masks")
+                return isinstance(ids, list) and isinstance(has_masks, bool)
+            labels = train.get("labels"), val.get("labels")
+            colors, zero = others.get("colors", 0), others.get("zero")
+            return (
+                all(isinstance(folder, str) for folder in labels)
+                and (colors is None or isinstance(colors, list))
+                and isinstance(zero, int)
+            )
+    return False
 
 
 def _settings(splits: Sequence[Split]) -> dict:
