@@ -224,7 +224,11 @@ def check_shapes(
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
     """Raise an InputError if a tensor holds NaN or infinite values."""
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if not tensor.is_floating_point():
+            continue
+        # PyTorch has no isfinite for float8.
+        values = tensor.float() if tensor.itemsize == 1 else tensor
+        if not values.isfinite().all():
             raise InputError(
                 f"{source} is damaged: {name} holds NaN or infinite values"
             )

@@ -185,10 +185,11 @@ def written(folder, *lines):
         '{"step": 1, "iter": NaN}',
         '{"step": 1, "iter": null}',
         '{"step": true, "iter": 1}',
+        '{"step": 1, "iter": 10000000000000000000000}',
         '{"step": 1, "iter": 1, "epoch": "1"}',
         "\ufeff",
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_lines_that_are_left_out(tmp_path, line):
     start = time.process_time()
@@ -202,6 +203,19 @@ def test_values_that_are_no_numbers(tmp_path):
     read = written(tmp_path, json.dumps(row))
     assert read.unreadable == 0
     assert read.train[0] == dict(step=10, iter=10)
+
+
+@pytest.mark.parametrize("value", ["1e308", "-1e308", "9" * 22, "1e-320", "1e37"])
+def test_numbers_that_cannot_be_drawn(tmp_path, value):
+    line = '{"step": 10, "iter": 10, "loss": %s, "lr": %s, "memory": %s}'
+    read = written(tmp_path, line % ((value,) * 3))
+    assert page._warnings(read)[:1] == (
+        ["The loss is not finite at 1 of 2 logged iterations, first at 10."]
+        if "308" in value
+        else []
+    )
+    with figures.style():
+        figures.training(read.train).savefig(io.BytesIO(), format="svg")
 
 
 @pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", "1e300", "9" * 90])

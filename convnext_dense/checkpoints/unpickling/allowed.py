@@ -19,6 +19,7 @@ from .objects import (
     ONE_CYCLE,
     UnbuiltRecord,
     set_attributes,
+    versions,
 )
 from .refused import Refused
 from .table import Named
@@ -82,10 +83,9 @@ class CheckpointTable:
 
     def change(self, value: object, state: Any) -> None:
         """As ``machine.Table``."""
-        if type(value) is OrderedDict:  # a state dict carries the modules' versions
+        if type(value) is OrderedDict:
             metadata = state.get("_metadata") if isinstance(state, dict) else None
-            if isinstance(metadata, dict):
-                value._metadata = metadata  # type: ignore[attr-defined]
+            value._metadata = versions(metadata)  # type: ignore[attr-defined]
         elif type(value) is argparse.Namespace:
             set_attributes(value, state)
         else:

@@ -18,8 +18,8 @@ from .refused import Refused, TooMuch
 from .table import Named, Table, Unbuilt
 
 # A checkpoint of the largest ConvNeXt with its optimizer takes 100,000. An instruction
-# takes a microsecond, and may make an object of 100 bytes.
-MOST_INSTRUCTIONS = 10_000_000
+# takes a microsecond, and may make an object of 300 bytes.
+MOST_INSTRUCTIONS = 3_000_000
 # Characters of a name, or of a number in text: int() takes quadratic time.
 LONGEST_WORD = 1000
 LONGEST_NUMBER = 255  # bytes; Python refuses to write numbers of over 4300 digits

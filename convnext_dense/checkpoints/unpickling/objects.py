@@ -77,6 +77,20 @@ class UnbuiltRecord(Unbuilt):
         return result
 
 
+def versions(metadata: Any) -> OrderedDict:
+    """The versions of a state dict's modules, by which torch loads older ones.
+
+    The metadata may have other entries, with which torch would replace the model's
+    parameters by those of the file. The optimizer would not know these.
+    """
+    result: OrderedDict[str, dict[str, int]] = OrderedDict()
+    for name, entry in metadata.items() if isinstance(metadata, dict) else ():
+        version = entry.get("version") if isinstance(entry, dict) else None
+        if isinstance(name, str) and type(version) is int:
+            result[name] = {"version": version}
+    return result
+
+
 def set_attributes(value: object, state: Any) -> None:
     """Set the attributes of an object from a dict.
 

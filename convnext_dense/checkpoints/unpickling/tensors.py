@@ -27,11 +27,17 @@ _STORAGES = {
     "ComplexFloatStorage": torch.complex64,
     "UntypedStorage": torch.uint8,
 }
-# The dtypes that have no type of storage: float8 and the like.
+# Of torch's dtypes those that hold one number in an element, as far as this torch has
+# them.
 DTYPES = {
-    f"torch.{name}": value
-    for name, value in vars(torch).items()
-    if type(value) is torch.dtype and not name.startswith(("q", "bits"))
+    f"torch.{name}": getattr(torch, name)
+    for name in (
+        *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32"),
+        *("int64", "float16", "bfloat16", "float32", "float64", "complex32"),
+        *("complex64", "complex128", "float8_e4m3fn", "float8_e4m3fnuz"),
+        *("float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    )
+    if hasattr(torch, name)
 }
 
 

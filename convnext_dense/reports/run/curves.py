@@ -1,6 +1,7 @@
 """Reads what a run has logged: mmengine's scalars, from all its starts."""
 
 import io
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from convnext_dense.errors import InputError
 from convnext_dense.utils.files import open_regular
 from convnext_dense.utils.json_files import parse_json
 
+MOST_STEPS = 10**9
+LARGEST = 1e38  # of a logged number; fp32 ends at 3.4e38
 _NOT_METRICS = {"step", "time", "data_time", "memory"}
 
 
@@ -93,9 +96,22 @@ def _rows(file: Path) -> Iterator[dict | None]:
 def _numbers(row: dict) -> dict[str, Any] | None:
     """The numbers in a line; None if a step, iteration or epoch is none."""
     counts = [row.get(name, 0) for name in ("step", "iter", "epoch")]
-    if "step" not in row or not all(type(count) is int for count in counts):
+    if "step" not in row or not all(
+        type(count) is int and abs(count) <= MOST_STEPS for count in counts
+    ):
         return None
-    return {name: v for name, v in row.items() if isinstance(v, int | float)}
+    return {
+        name: v if name in ("step", "iter", "epoch") else _value(v)
+        for name, v in row.items()
+        if isinstance(v, int | float)
+    }
+
+
+def _value(number: float) -> float:
+    """A logged number; infinity for one that no fp32 computation has."""
+    if abs(number) > LARGEST:
+        return math.copysign(math.inf, number)
+    return float(number)
 
 
 def _split(rows: list[dict]) -> tuple[list[dict], list[Validation]]:
