@@ -98,7 +98,7 @@ def parse(text: str, expected: Mapping[str, Any]) -> dict[str, Any]:
         for statement in ast.parse(text).body:
             if not isinstance(statement, ast.Assign):
                 raise NotData(
-                    f"it contains code, not only settings: {_excerpt(statement)}"
+                    f"it contains code, not only settings: {excerpt(statement)}"
                 )
             (target,) = statement.targets
             if isinstance(target, ast.Name) and target.id in expected:
@@ -139,7 +139,7 @@ def _value(node: ast.expr | None) -> Any:
         case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as only], keywords=[]):
             return _value(only)
     assert node is not None  # only a key of ast.Dict can be None
-    raise NotData(f"it contains code, not only settings: {_excerpt(node)}")
+    raise NotData(f"it contains code, not only settings: {excerpt(node)}")
 
 
 def _dict(keys: Iterable, values: list[ast.expr]) -> dict:
@@ -152,7 +152,7 @@ def _dict(keys: Iterable, values: list[ast.expr]) -> dict:
     return result
 
 
-def _excerpt(node: ast.AST) -> str:
+def excerpt(node: ast.AST) -> str:
     """The first 60 characters of an expression or a statement."""
     text = ast.unparse(node)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -152,7 +152,7 @@ class _Archive:
             checksum = zlib.crc32(content.data, checksum)
         # 0: written with torch.serialization.set_crc32_options(False)
         if member.CRC not in (0, checksum):
-            raise Damaged(f"{member.filename} in it has changed since it was saved")
+            raise Damaged(f"{member.filename} in it has changed since it was written")
 
     def _seek(self, member: zipfile.ZipInfo) -> None:
         """Go to the content of a member that is not compressed."""

@@ -176,7 +176,7 @@ CASES = [
     damaged(
         "a file cut short", lambda b: b[: len(b) // 2], DAMAGED + "it is cut short"
     ),
-    damaged("a byte that has changed", flipped, "has changed since it was saved"),
+    damaged("a byte that has changed", flipped, "has changed since it was written"),
     file(
         "safetensors with a broken header",
         struct.pack("<Q", 20) + b"{" + b"x" * 40,

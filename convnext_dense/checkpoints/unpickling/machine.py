@@ -25,6 +25,18 @@ LONGEST_WORD = 1000
 LONGEST_NUMBER = 255  # bytes; Python refuses to write numbers of over 4300 digits
 
 
+class _OutsideError(Exception):
+    """An object outside the pickle could not be read.
+
+    Attributes:
+        error: why.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Machine:
     """Runs one pickle.
 
@@ -68,6 +80,8 @@ class Machine:
             return self._run()
         except (Damaged, Refused, TooMuch):
             raise
+        except _OutsideError as outside:
+            raise outside.error from outside
         except Exception as error:  # instructions in a wrong order raise anything
             raise Damaged(
                 f"its pickle is damaged at byte {self.position:,} ({reason(error)})"
@@ -261,7 +275,11 @@ class Machine:
         """Put an object that is outside the pickle on the stack."""
         if self._persistent is None:
             raise Refused("content that is not in its pickle")
-        self.push(self._persistent(reference))
+        try:
+            value = self._persistent(reference)
+        except Exception as error:  # not a fault of the pickle
+            raise _OutsideError(error) from error
+        self.push(value)
 
 
 _BOOLS = {"00": False, "01": True}  # as protocols 0 and 1 write them

@@ -3,8 +3,9 @@
 import ast
 from collections.abc import Iterator
 
+from convnext_dense.checkpoints.run_config import excerpt
+
 _LONGEST = 10**7  # characters of a config's text
-_SHOWN = 60  # characters of a setting's value
 # They say where and how a run is started, not what it computes.
 _OF_THE_START = {
     *("work_dir", "resume", "load_from", "launcher", "log_level", "env_cfg"),
@@ -63,7 +64,7 @@ def _compare(
             if inner[0] is not None and inner[1] is not None:
                 yield from _compare(inner[0], inner[1], f"{setting}.")
             else:
-                yield f"{setting} is {_excerpt(second)} and was {_excerpt(first)}"
+                yield f"{setting} is {excerpt(second)} and was {excerpt(first)}"
 
 
 def _items(node: ast.expr) -> dict[str, ast.expr] | None:
@@ -78,8 +79,3 @@ def _items(node: ast.expr) -> dict[str, ast.expr] | None:
         ):
             return {str(number): item for number, item in enumerate(items)}
     return None
-
-
-def _excerpt(node: ast.expr) -> str:
-    text = ast.unparse(node)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
