@@ -178,13 +178,37 @@ def test_a_split_of_very_many_images_is_drawn(monkeypatch):
     assert sorted(train + val) == list(range(number))
 
 
+def settings(scope):
+    split = dict(annotations="a.json", images="images")
+    data = dict(classes=["a"], images=1, train=dict(split), val=dict(split))
+    if scope == "mmdet":
+        return dict(data, category_ids=[1], has_masks=False)
+    for name in ("train", "val"):
+        data[name]["labels"] = "labels"
+    return dict(data, colors=None, zero=True)
+
+
 def test_the_settings_of_a_run_that_is_resumed(tmp_path, pipe):
     for content in ("[]", "{}", '{"classes": []}', "[" * 10**5):
         (tmp_path / "data.json").write_text(content)
         with pytest.raises(InputError, match=r"data\.json is (damaged|nested)"):
-            _read_settings(tmp_path / "data.json")
+            _read_settings(tmp_path / "data.json", "mmdet")
     with pytest.raises(InputError, match="is a pipe"):
-        _read_settings(pipe)
-    data = dict(classes=["a"], images=1, train={}, val={})
-    (tmp_path / "data.json").write_text(json.dumps(data))
-    assert _read_settings(tmp_path / "data.json") == data
+        _read_settings(pipe, "mmdet")
+
+
+@pytest.mark.parametrize("scope", ["mmdet", "mmseg"])
+def test_each_setting_of_a_run_that_is_resumed(tmp_path, scope):
+    file = tmp_path / "data.json"
+    right = settings(scope)
+    file.write_text(json.dumps(right))
+    assert _read_settings(file, scope) == right
+    for name in right:
+        for wrong in (None, {}, [1], "x", 1.5):
+            if wrong is right[name]:
+                continue
+            if (name, wrong) in (("category_ids", [1]), ("colors", [1])):
+                continue
+            file.write_text(json.dumps({**right, name: wrong}))
+            with pytest.raises(InputError, match="damaged: remove its folder"):
+                _read_settings(file, scope)

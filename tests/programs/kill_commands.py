@@ -124,8 +124,11 @@ def look(folder):
     }
 
 
-def run(name, folder, kill_before=None, seconds=None):
+def run(name, folder, kill_before=None, seconds=None, again=False):
     """Run a command in a forked process in a folder.
+
+    Args:
+        again: whether the command may replace what an earlier run has completed.
 
     Returns:
         its exit code, or minus its signal; and the number of changes it made.
@@ -143,6 +146,8 @@ def run(name, folder, kill_before=None, seconds=None):
             forget_instances(ManagerMixin)
             count = _count_changes(folder, kill_before)
             sys.argv = [name, *map(str, COMMANDS[name].arguments)]
+            if again and name != "train":
+                sys.argv.append("--overwrite")
             try:
                 commands.run(name)
             except SystemExit as stop:
@@ -225,7 +230,7 @@ def attempt(name, start, folder, whole, **kill):
     wrong += problems(name, folder, before, whole, killed=True)
     for path in COMMANDS[name].asks_for_new:
         shutil.rmtree(folder / path, ignore_errors=True)
-    code, _ = run(name, folder)
+    code, _ = run(name, folder, again=True)
     if code:
         log = folder.with_suffix(".log").read_text()
         wrong.append(f"exit code {code} of the second run: {log[-500:]}")

@@ -253,12 +253,12 @@ def test_trains_and_tests_on_small_data(tool, root, tmp_path):
         *("train_dataloader.batch_size=2", "default_hooks.checkpoint.interval=1"),
     )
     done = tool("train", CONFIG, "--work-dir", tmp_path / "run", *cfg_options)
-    assert done.code == 0
+    assert done.code == 0, done.err
     done = tool(
         *("test", CONFIG, tmp_path / "run/epoch_1.pth", "--work-dir", tmp_path / "run"),
         *("--out", "labels", *cfg_options),
     )
-    assert done.code == 0
+    assert done.code == 0, done.err
     assert 0 <= metric(done.out, "mIoU") < 1
     assert done.out.count("| n") == 919  # one row for each category
     written = sorted((tmp_path / "labels").glob("*/*.png"))

@@ -6,7 +6,6 @@ does not even raise an error.
 """
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,11 +74,13 @@ def _by_way_of(
                     result = plain(*args, **kwargs)
                 finally:
                     setattr(writer, attribute, str(folder))
-                names = os.listdir(temporary)
-                if len(names) < least:  # OpenCV does not raise an error
+                written = [path for path in temporary.rglob("*") if path.is_file()]
+                if len(written) < least:  # OpenCV does not raise an error
                     raise OSError("nothing was written; is the disk full?")
-                for name in names:
-                    Path(temporary, name).replace(folder / name)
+                for path in written:  # some metrics write into folders by class
+                    target = folder / path.relative_to(temporary)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(target)
         except OSError as error:
             raise InputError(
                 f"{folder}: files could not be written: {error.strerror or error}"
