@@ -46,10 +46,12 @@ def require_regular(path: str | os.PathLike) -> os.stat_result:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{os.fspath(path)} cannot be read: {why}") from error
     if not stat.S_ISREG(status.st_mode):
-        kind = _NOT_REGULAR.get(stat.S_IFMT(status.st_mode), "not a regular file")
+        description = _NOT_REGULAR.get(
+            stat.S_IFMT(status.st_mode), "not a regular file"
+        )
         raise InputError(
-            f"{os.fspath(path)} is {kind}: copy its content to a file, and name that"
-            if kind != "a folder"
+            f"{os.fspath(path)} is {description}: copy its content to a file, and name that"
+            if description != "a folder"
             else f"{os.fspath(path)} is a folder: name a file"
         )
     return status
