@@ -19,7 +19,6 @@ from . import partials
 # What fsync raises where a file system, or a folder in it, has no fsync.
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
 _NOT_REGULAR = {
-    stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe (FIFO)",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -46,13 +45,11 @@ def require_regular(path: str | os.PathLike) -> os.stat_result:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{os.fspath(path)} cannot be read: {why}") from error
     if not stat.S_ISREG(status.st_mode):
-        description = _NOT_REGULAR.get(
-            stat.S_IFMT(status.st_mode), "not a regular file"
-        )
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{os.fspath(path)} is a folder: name a file")
+        what = _NOT_REGULAR.get(stat.S_IFMT(status.st_mode), "not a regular file")
         raise InputError(
-            f"{os.fspath(path)} is {description}: copy its content to a file, and name that"
-            if description != "a folder"
-            else f"{os.fspath(path)} is a folder: name a file"
+            f"{os.fspath(path)} is {what}: copy its content to a file, and name that"
         )
     return status
 
