@@ -257,7 +257,7 @@ def _check_image_sizes(node: Any, path: str) -> None:
             _check_image_sizes(child, f"{path}[{index}]")
     elif isinstance(node, int | float) and not abs(node) <= MOST_SIDE:
         raise NotData(f"{path} is {node}, more than {MOST_SIDE:,}")
-    elif isinstance(node, float) and "scale" in path and node > MOST_SCALE:
+    elif isinstance(node, int | float) and "scale_factor" in path and node > MOST_SCALE:
         raise NotData(
             f"{path} is {node}: it enlarges images more than {MOST_SCALE}-fold"
         )

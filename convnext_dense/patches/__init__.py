@@ -134,7 +134,10 @@ PATCHES = (
         install=checkpoint_saving.remove_after_saving,
     ),
     Patch(
-        names=("mmengine.runner.Runner.dump_config",),
+        names=(
+            "mmengine.runner.Runner.dump_config",
+            "mmengine.runner._flexible_runner.FlexibleRunner.dump_config",
+        ),
         library="mmengine",
         why="A run writes its config and last_checkpoint through no link, so that no "
         "file outside the work dir changes.",

@@ -25,6 +25,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
+from mmengine.runner._flexible_runner import FlexibleRunner
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files, torch_files
@@ -51,19 +52,19 @@ def remove_after_saving() -> None:
 
 def write_own_files() -> None:
     """Let a run write its config into a file of its work dir, and through no link."""
-    plain = Runner.dump_config
-    if not hasattr(plain, "__wrapped__") or plain.__module__ != __name__:
-        Runner.dump_config = _detached(plain)
+    for runner in (Runner, FlexibleRunner):
+        if runner.dump_config.__module__ != __name__:  # not installed yet
+            runner.dump_config = _detached(runner.dump_config)
 
 
 def _detached(plain: Callable) -> Callable:
-    @functools.wraps(plain)
-    def dump_config(self: Runner) -> None:
+    """A runner's ``dump_config`` that detaches the file it writes into."""
+
+    def dump_config(self: Runner | FlexibleRunner) -> None:
         if is_main_process() and self.cfg.filename:
             files.detach(Path(self.work_dir, os.path.basename(self.cfg.filename)))
         plain(self)
 
-    dump_config.__module__ = __name__
     return dump_config
 
 
