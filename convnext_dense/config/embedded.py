@@ -64,7 +64,10 @@ def embedded_config(checkpoint: Mapping, source: str) -> Config:
     except InputError:
         raise
     except Exception as error:  # an imported module can raise anything
-        raise InputError(f"the config in {source}: {reason(error)}") from error
+        raise InputError(
+            f"the config in {source} could not be used: {reason(error)}. Name the "
+            "config before the checkpoint"
+        ) from error
     return cfg
 
 

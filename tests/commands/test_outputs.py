@@ -2,6 +2,7 @@
 a full disk leaves older files as they were.
 """
 
+import argparse
 import contextlib
 import errno
 import json
@@ -17,9 +18,11 @@ import safetensors.torch
 from mmengine.visualization import vis_backend
 
 from convnext_dense import ConvNeXt
+from convnext_dense.commands import train
 from convnext_dense.commands.test import whole_files
 from convnext_dense.config.options import load_config
 from convnext_dense.config.work_dir import check_config_file, is_dumped
+from convnext_dense.errors import InputError
 
 from ..bad_inputs.weights import save, small_config
 from ..helpers.custom_data import write_label_maps
@@ -401,3 +404,18 @@ torch.export.load({str(tmp_path / "a.pt2")!r})
 """
     done = shell("-c", code)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_run_does_not_draw_its_splits_over_the_data(tmp_path, resume):
+    """Also one that would resume, and finds nothing to resume from."""
+    data = tmp_path / "run/data"
+    (data / "images").mkdir(parents=True)
+    (data / "train.json").write_text("{}")
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    flags = ["--train-json", data / "train.json", "--train-images", data / "images"]
+    flags = [DET, *flags, "--work-dir", tmp_path / "run", *resume]
+    with pytest.raises(InputError, match=r"train\.json is a file that this command"):
+        train.main(parser.parse_args(list(map(str, flags))))
+    assert (data / "train.json").read_text() == "{}"

@@ -168,6 +168,29 @@ HOSTILE = {  # how the text is changed; what the message says
         with_model("dict(type='EncoderDecoder', checkpoint=[('evil',)])"),
         r"model\.checkpoint\[0\]\[0\] is 'evil', which could name",
     ),
+    "an image that is enlarged": (
+        in_pipeline("dict(type='Resize', scale=(30000, 30000), keep_ratio=False)"),
+        r"scale is \(30000, 30000\), more than 178,956,970 pixels",
+    ),
+    "a side of an image": (
+        in_pipeline("dict(type='Pad', size_divisor=100000)"),
+        "size_divisor is 100000, more than 65,500",
+    ),
+    "a factor of an image": (
+        in_pipeline("dict(type='Resize', scale_factor=400.0)"),
+        "it enlarges images more than 16-fold",
+    ),
+    "a window at each pixel": (
+        with_model(
+            "dict(type='EncoderDecoder', test_cfg=dict(mode='slide', "
+            "crop_size=(32, 32), stride=(1, 1)))"
+        ),
+        "stride is 1 for windows of 32 pixels",
+    ),
+    "a module that cannot be imported": (
+        appended("custom_imports = dict(imports=['mmdet.utils.benchmark'])"),
+        "could not be used: (AttributeError|ImportError|ModuleNotFound)",
+    ),
     "a file of the pipeline": (
         in_pipeline("dict(type='PackSegInputs', label_map_file='x')"),
         r"\[1\]\.label_map_file is 'x', which could name",
