@@ -8,13 +8,11 @@ from typing import Any, TextIO
 import yaml
 from mmengine.fileio.handlers.yaml_handler import YamlHandler
 
-try:
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:  # PyYAML without its C library
-    from yaml import SafeLoader  # type: ignore[assignment]
+# PyYAML without its C library has only the slower one.
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(SafeLoader):
+class _Loader(_SafeLoader):
     """Reads plain values, and the tuples that mmengine writes."""
 
 
