@@ -22,7 +22,14 @@ from convnext_dense.errors import InputError
 from convnext_dense.optim import layer_decay_plot
 from convnext_dense.reports import drawing, pages
 from convnext_dense.reports.drawing import Drawer, palette
-from convnext_dense.reports.run import curves, figures, page
+from convnext_dense.reports.run import (
+    curves,
+    figures,
+    page,
+    panels,
+    result_figures,
+    tables,
+)
 from convnext_dense.reports.run.hook import MOST_CLASSES, RunReportHook
 from convnext_dense.reports.run.results import draw_picture
 from convnext_dense.utils import image_content
@@ -93,12 +100,14 @@ def test_figures_are_valid_svg():
     precision = np.full((len(NAMES), 101), np.nan)
     precision[:9] = 0.5
     validation = curves.Validation(1, None, dict.fromkeys(NAMES, 1.0))
-    with figures.style():
+    classes = curves.ClassValues("AP", list(NAMES), np.ones((2, len(NAMES))))
+    with panels.style():
         drawn = [
-            figures.training(train),
-            figures.metrics([validation], NAMES[0]),
-            figures.confusion(np.eye(len(NAMES)), NAMES),
-            figures.precision_recall(precision, NAMES),
+            *figures.training(train),
+            *figures.metrics([validation], NAMES[0], validation),
+            figures.class_values(classes, [validation] * 2),
+            result_figures.confusion(np.eye(len(NAMES)), NAMES),
+            result_figures.precision_recall(precision, NAMES),
         ]
         for figure in drawn:
             svg = io.BytesIO()
@@ -112,11 +121,12 @@ def test_figures_are_valid_svg():
 def test_logged_names_are_bounded():
     names = [f"loss{number}" for number in range(1000)]
     row = {"iter": 1, "loss": 1.0, **dict.fromkeys(names, 1.0)}
-    figure = figures.training([row, {**row, "iter": 2}])
-    assert len(figure.axes[1].lines) == figures.MOST_LINES
+    _, figure = figures.training([row, {**row, "iter": 2}])
+    (axes,) = figure.axes
+    assert len(axes.lines) == panels.MOST_LINES + 1  # and "... more"
     validation = curves.Validation(1, None, dict.fromkeys([*names, "mIoU"], 1.0))
-    (axes,) = figures.metrics([validation], "mIoU").axes
-    assert len(axes.lines) == figures.MOST_LINES + 2  # the main metric, and its star
+    (figure,) = figures.metrics([validation], "mIoU", validation)
+    assert len(figure.axes[0].lines) == panels.MOST_LINES + 2  # and its star
 
 
 def test_drawings_of_names():
@@ -209,22 +219,23 @@ def test_values_that_are_no_numbers(tmp_path):
 def test_numbers_that_cannot_be_drawn(tmp_path, value):
     line = '{"step": 10, "iter": 10, "loss": %s, "lr": %s, "memory": %s}'
     read = written(tmp_path, line % ((value,) * 3))
-    assert page._warnings(read)[:1] == (
+    assert page._warnings(read, None)[:1] == (
         ["The loss is not finite at 1 of 2 logged iterations, first at 10."]
         if "308" in value
         else []
     )
-    with figures.style():
-        figures.training(read.train).savefig(io.BytesIO(), format="svg")
+    with panels.style():
+        for figure in figures.training(read.train):
+            figure.savefig(io.BytesIO(), format="svg")
 
 
 @pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", "1e300", "9" * 90])
 def test_times_that_are_no_times(tmp_path, seconds):
     line = '{"step": 10, "iter": 10, "loss": Infinity, "time": %s, "data_time": %s}'
     read = written(tmp_path, line % (seconds, seconds))
-    assert page._timing(read) == {}
-    with figures.style():
-        for figure in (figures.training(read.train), figures.timing(read.train)):
+    assert tables.timing(read, None) == {}
+    with panels.style():
+        for figure in (*figures.training(read.train), figures.timing(read.train)):
             figure.savefig(io.BytesIO(), format="svg")
 
 

@@ -97,7 +97,10 @@ def write_report(
     if isinstance(results, str):
         print_log(f"the report has curves only: {results}", "current")
     name = Path(chosen or "").name
-    page.write(file, work_dir, shown, results, name, _layers(cfg, runner), run_facts)
+    page.write(
+        *(file, work_dir, shown, results, name, _layers(cfg, runner), run_facts),
+        options or (),
+    )
     print_log(f"wrote the report {file}", "current")
 
 

@@ -3,9 +3,12 @@
 import io
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils.files import open_regular
@@ -14,6 +17,10 @@ from convnext_dense.utils.json_files import parse_json
 MOST_STEPS = 10**9
 LARGEST = 1e38  # of a logged number; fp32 ends at 3.4e38
 _NOT_METRICS = {"step", "time", "data_time", "memory"}
+# mmdet's metrics with classwise=True: 'coco/cat_precision'. They are of the boxes or,
+# if both are measured, of the masks.
+_OF_A_CLASS = re.compile(r"(?:[^/]*/)?(.+)_precision", re.DOTALL)
+_MEASURES = {"bbox": "box AP", "segm": "mask AP"}
 
 
 class Session(NamedTuple):
@@ -71,9 +78,11 @@ def read(work_dir: str | os.PathLike) -> Curves:
         rows = list(_rows(file))
         unreadable += rows.count(None)
         steps, new_validations = _split([row for row in rows if row])
-        if not steps:
+        if not steps and not new_validations:
             continue
-        first, last = steps[0]["iter"], steps[-1]["iter"]
+        logged_at = [row["iter"] for row in steps]
+        logged_at += [v.iteration for v in new_validations]
+        first, last = min(logged_at), max(logged_at)
         train = [row for row in train if row["iter"] < first] + steps
         validations = [v for v in validations if v.iteration < first]
         validations += new_validations
@@ -125,17 +134,73 @@ def _split(rows: list[dict]) -> tuple[list[dict], list[Validation]]:
         metrics = {
             name: value for name, value in row.items() if name not in _NOT_METRICS
         }
-        if not metrics or not train:
+        # A validation before the first step is not of a training.
+        if not metrics or not (train or row["step"] > 0):
             continue
         # The step that mmengine logs is an epoch or an iteration, or 0 in a run by
         # iterations, depending on log_metric_by_epoch.
-        latest = train[-1]
+        latest = train[-1] if train else dict(iter=0)
         by_epoch = row["step"] == latest.get("epoch")
         iteration = latest["iter"] if by_epoch else max(row["step"], latest["iter"])
         validations.append(
             Validation(iteration, row["step"] if by_epoch else None, metrics)
         )
     return train, validations
+
+
+class ClassValues(NamedTuple):
+    """The metric of each class that mmdet logs with ``classwise=True``.
+
+    Attributes:
+        measure: what it is, such as 'mask AP'.
+        names: the classes.
+        values: (validations, classes), NaN for classes without objects.
+    """
+
+    measure: str
+    names: list[str]
+    values: np.ndarray
+
+    def changes(self) -> np.ndarray:
+        """The last value of each class less its first one, (classes,)."""
+        return self.values[-1] - self.values[0]
+
+    def changed(self) -> list[int]:
+        """The classes by how much they changed, most first; none that is NaN."""
+        changes = np.abs(self.changes())
+        order = np.argsort(-changes, kind="stable").tolist()
+        return [index for index in order if changes[index] > 0]
+
+    def worst(self) -> list[int]:
+        """The classes by their last value, lowest first; none that is NaN."""
+        order = np.argsort(self.values[-1], kind="stable").tolist()
+        return [index for index in order if np.isfinite(self.values[-1, index])]
+
+
+def without_classes(
+    validations: list[Validation],
+) -> tuple[list[Validation], ClassValues | None]:
+    """Divide the metrics of a run into those of all classes and those of each class."""
+    rest, by_class = [], []
+    for validation in validations:
+        metrics, values = {}, {}
+        for name, value in validation.metrics.items():
+            match = _OF_A_CLASS.fullmatch(name)
+            if match:
+                values[match[1]] = value
+            else:
+                metrics[name] = value
+        rest.append(validation._replace(metrics=metrics))
+        by_class.append(values)
+    names = list(dict.fromkeys(name for values in by_class for name in values))
+    if not names or not any(v.metrics for v in rest):
+        return validations, None
+    table = [[values.get(name, np.nan) for name in names] for values in by_class]
+    array = np.array(table, float)
+    array[~np.isfinite(array)] = np.nan
+    logged = [name for v in rest for name in v.metrics if "_mAP" in name]
+    group = logged[-1].split("/")[-1].split("_")[0] if logged else ""
+    return rest, ClassValues(_MEASURES.get(group, "AP"), names, array)
 
 
 def main_metric(validations: list[Validation], save_best: str | None) -> str | None:

@@ -39,6 +39,11 @@ class RunReportHook(Hook):
     def __init__(self) -> None:
         self._records: list[dict] = []
         self._error: str | None = None
+        self._first = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Note where this start begins."""
+        self._first = runner.iter
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the predictions of the validation before."""
@@ -76,7 +81,7 @@ class RunReportHook(Hook):
         if self._error:
             return f"The predictions could not be read: {self._error}"
         if not records:
-            return "The run ended before its first validation."
+            return "This start of the run ended before its first validation."
         if len(dataset.metainfo["classes"]) > MOST_CLASSES:
             return f"The data has more than {MOST_CLASSES} classes."
         try:
@@ -87,8 +92,17 @@ class RunReportHook(Hook):
             )
 
     def after_train(self, runner: Runner) -> None:
-        """Write the page."""
+        """Write how training ended into the log, and write the page.
+
+        A start that had nothing left to train leaves the page of an earlier one.
+        """
+        from . import progress
+
         try:
+            runner.logger.info(progress.last_line(runner))
+            page = Path(runner.work_dir) / PAGE
+            if runner.iter == self._first > 0 and page.is_file():
+                return
             results = self.results(runner)
             if results is not None and is_main_process():
                 self._write(runner, results)
