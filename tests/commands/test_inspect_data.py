@@ -5,13 +5,16 @@ import json
 import re
 import shlex
 import time
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from convnext_dense.commands.inspect_data import inspection, page
 from convnext_dense.commands.inspect_data.inspection import inspect
-from convnext_dense.datasets.custom.prepare import Options
+from convnext_dense.datasets.custom.prepare import Options, examine
 from convnext_dense.errors import InputError
 from convnext_dense.reports import drawing, pages
 from convnext_dense.utils import files
@@ -72,14 +75,13 @@ def test_problems_are_printed_drawn_and_fixed(tool, healthy, tmp_path):
     assert "error: boxes outside their image: 1 (object 2 in sub folder" in done.out
     assert contents(root) == before
 
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "ant &lt;b&gt;" in page
-    assert "ant <b>" not in page
-    assert "turned &amp; new.jpg" in page
-    sources = re.findall(r'(?:src|href)="([^"]{5})', page)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "ant &lt;b&gt;" in text
+    assert "ant <b>" not in text
+    assert "turned &amp; new.jpg" in text
+    sources = re.findall(r'(?:src|href)="([^"]{5})', text)
     assert set(sources) == {"data:"}
-    # Two figures, and the six images.
-    assert len(sources) == 2 + 7
+    assert len(sources) == 3 + 7  # figures, images
 
     command = shlex.split(done.out.split("CONFIG", 1)[1])
     done = tool("inspect_data", *command)
@@ -143,11 +145,11 @@ def test_names_that_are_formulas_or_control_a_terminal(tool, healthy, tmp_path, 
         *("--html", "page.html", "--fix", "clean"),
     )
     assert done.code == (0 if usable else 1)
-    page = (tmp_path / "page.html").read_text("utf-8")
-    for text in (page, done.out):
+    html = (tmp_path / "page.html").read_text("utf-8")
+    for text in (html, done.out):
         assert [c for c in text if not c.isprintable() and c != "\n"] == []
     assert len(max(done.out.split("\n"), key=len)) < 3000
-    assert "<script" not in page
+    assert "<script" not in html
     clean = tmp_path / "clean/train.json"
     done = tool("inspect_data", "--train-json", clean, *data(root, "")[2:])
     assert done.code == 0
@@ -163,7 +165,7 @@ def test_a_page_without_a_class(healthy, tmp_path):
     assert "error" in (tmp_path / "page.html").read_text("utf-8")
 
 
-def test_a_table_of_very_many_classes(healthy, capsys):
+def test_a_table_of_very_many_classes(healthy, capsys, monkeypatch):
     """Each has its row, up to a number; the time grows with the classes."""
     root, content = healthy
     more = [dict(id=1000 + i, name=f"class {i}") for i in range(3000)]
@@ -171,10 +173,57 @@ def test_a_table_of_very_many_classes(healthy, capsys):
     options = Options(
         train_json=str(root / "many.json"), train_images=str(root / "images")
     )
+    monkeypatch.setattr(inspection, "ROWS_SHOWN", 300)
     start = time.process_time()
     assert inspect(options, None, None, 0)
-    assert time.process_time() - start < 60  # a bound, not a measurement: 4
-    assert "and 1502 more classes, which --html FILE shows" in capsys.readouterr().out
+    assert time.process_time() - start < 60  # a bound, not a measurement: 2
+    assert "and 2702 more classes, which --html FILE shows" in capsys.readouterr().out
+
+
+def test_a_page_of_many_classes(healthy, tmp_path, monkeypatch):
+    """The figure has the most frequent ones, and says so; its ticks are numbers."""
+    root, content = healthy
+    more = [dict(id=1000 + i, name=f"class {i}") for i in range(100)]
+    last = dict(content["annotations"][0], category_id=1099)
+    annotations = [
+        *content["annotations"],
+        *(dict(last, id=500 + i) for i in range(99)),
+    ]
+    content = dict(
+        content,
+        categories=content["categories"] + more,
+        annotations=annotations,
+    )
+    save(content, root / "hundred.json")
+    options = Options(
+        train_json=str(root / "hundred.json"), train_images=str(root / "images")
+    )
+    splits = examine(options, seed=0)
+    figure = page._draw_classes(splits)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    names = [text.get_text() for text in axes.get_xticklabels()]
+    assert len(names) == page.MAX_CLASSES
+    assert names[0] == "class 99"
+    assert all(float(t.get_text()) >= 0 for t in axes.get_yticklabels())
+    monkeypatch.setattr(page, "SAMPLES", 0)
+    page.write(str(tmp_path / "page.html"), splits)
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert f"the {page.MAX_CLASSES} most frequent of 102 classes" in text
+    assert "<td>class 50</td>" in text
+
+
+def test_images_are_shared_out_among_bins_of_objects():
+    for number, most in ((4, 3), (24, 60), (10_000, 500)):
+        counters = [Counter({0: i % (most + 1)}) for i in range(number)]
+        split = SimpleNamespace(objects=counters)
+        edges = page._bins([split])
+        widths = np.diff(edges)
+        assert (widths == round(widths[0])).all()
+        assert edges[0] < 0
+        assert edges[-1] > max(counter.total() for counter in counters)
+        assert len(widths) <= page.MOST_BINS
+    assert len(page._bins([SimpleNamespace(objects=[])])) == 2
 
 
 def test_nothing_to_inspect(tool):

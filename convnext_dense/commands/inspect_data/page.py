@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup, escape
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from convnext_dense.datasets.custom import summary
@@ -20,7 +21,7 @@ from convnext_dense.utils.text import label
 SAMPLES = 12  # images drawn of each split
 NAMES_SHOWN = 40  # of each problem
 MAX_CLASSES = 60  # in the figure of counts
-MOST_BINS = 200  # in the figure of the objects in an image
+MOST_BINS = 60  # in the figure of the objects in an image
 NAME_LENGTH = 20  # characters of a class in the figure of counts
 
 
@@ -46,9 +47,10 @@ def write(file: str, splits: list[Split]) -> None:
             for split in splits
         ],
         names_shown=NAMES_SHOWN,
+        classes_drawn=MAX_CLASSES,
         rows=[dict(row, name=printable(row["name"])) for row in summary.table(splits)],
         classes=pages.figure(_draw_classes(splits)),
-        sizes=pages.figure(_draw_sizes(splits)),
+        sizes=list(map(pages.figure, _draw_sizes(splits))),
     )
 
 
@@ -121,6 +123,7 @@ def _draw_classes(splits: list[Split]) -> Figure:
     most = max(count.max(initial=0) for count in counts)
     if number and most > 50 * max(1, np.median(counts[0])):
         axes.set_yscale("symlog", linthresh=1)
+        axes.yaxis.set_major_formatter("{x:g}")  # not powers of ten
     axes.set_ylabel(unit)
     axes.margins(x=0.01)
     axes.legend(frameon=False)
@@ -135,26 +138,46 @@ def _short(name: str) -> str:
     return label(name)
 
 
-def _draw_sizes(splits: list[Split]) -> Figure:
+def _draw_sizes(splits: list[Split]) -> list[Figure]:
     """Width and height of the images; the number of objects in an image."""
-    with_objects = splits[0].objects is not None
-    figure = Figure(figsize=(4.5 * (1 + with_objects), 4), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, 1 + with_objects))
-    for split, color in zip(splits, ("#3182bd", "#e6550d"), strict=False):
+    drawn = []
+    styles = [
+        dict(label=split.name, color=color)
+        for split, color in zip(splits, ("#3182bd", "#e6550d"), strict=False)
+    ]
+    figure, axes = _panel()
+    for split, style in zip(splits, styles, strict=True):
         sizes = np.array(split.sizes).reshape(-1, 2)
-        panels[0].scatter(*sizes.T, s=14, alpha=0.5, label=split.name, color=color)
-        if split.objects is not None:
-            numbers = [counter.total() for counter in split.objects]
-            most = max(numbers, default=0)
-            bins = np.linspace(-0.5, most + 0.5, min(most + 1, MOST_BINS) + 1)
-            style = dict(bins=bins, histtype="step", density=True, color=color)
-            panels[1].hist(numbers, label=split.name, **style)
-    panels[0].set(xlabel="width, pixels", ylabel="height, pixels", title="images")
-    panels[0].set_xlim(left=0)
-    panels[0].set_ylim(bottom=0)
-    if with_objects:
-        panels[1].set(xlabel="objects in an image", ylabel="share of the images")
-    for axes in panels:
+        axes.scatter(*sizes.T, s=14, alpha=0.5, **style)
+    axes.set(xlabel="width of the images, pixels", ylabel="height, pixels")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    drawn.append(figure)
+    if splits[0].objects is not None:
+        figure, axes = _panel()
+        bins = _bins(splits)
+        for split, style in zip(splits, styles, strict=True):
+            numbers = [counter.total() for counter in split.objects or ()]
+            shares = np.full(len(numbers), 1 / max(1, len(numbers)))
+            axes.hist(numbers, bins, weights=shares, histtype="step", **style)
+        axes.set(xlabel="objects in an image", ylabel="share of the images")
         axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
+        drawn.append(figure)
+    return drawn
+
+
+def _panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _bins(splits: list[Split]) -> np.ndarray:
+    """The edges of bins for the objects in an image: few bins for few images."""
+    numbers = [counter.total() for split in splits for counter in split.objects or ()]
+    most = max(numbers, default=0)
+    count = min(MOST_BINS, max(10, round(2 * len(numbers) ** 0.5)))
+    width = -(-(most + 1) // count)  # whole, so that each has as many numbers
+    return np.arange(-0.5, most + width, width)

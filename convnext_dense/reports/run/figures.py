@@ -11,6 +11,7 @@ from convnext_dense.optim.layer_decay import Layer
 
 from .curves import ClassValues, Validation
 from .panels import (
+    FEW_LINES,
     FEW_POINTS,
     LABELLED,
     MOST_LINES,
@@ -136,7 +137,7 @@ def class_values(logged: ClassValues, validations: Sequence[Validation]) -> Figu
         curve(name, zip(x, y, strict=True))
         for name, y in zip(logged.names, logged.values.T, strict=True)
     ]
-    if len(curves) <= LABELLED + 2:
+    if len(curves) <= FEW_LINES:
         draw(axes, curves)
     else:
         band(axes, x, logged.values.T, "classes")

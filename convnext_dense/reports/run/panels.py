@@ -15,7 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from convnext_dense.errors import printable
 
-LABELLED = 8  # lines of a panel that have a colour and a name; the others are grey
+FEW_LINES = 12  # of a panel have a colour and a name each
+LABELLED = 8  # of more lines have them; the others are grey
 MOST_LINES = 60  # in a panel; a run logs fewer
 LONGEST_NAME = 60  # characters
 FEW_POINTS = 20  # lines of fewer points have markers
@@ -102,7 +103,7 @@ def _whole(value: float, _: object) -> str:
 
 
 def draw(axes: Axes, curves: Sequence[Curve], main: str | None = None) -> None:
-    """Draw curves: up to ``LABELLED`` + 2 of them with a colour and a name each.
+    """Draw curves: up to ``FEW_LINES`` of them with a colour and a name each.
 
     Of more, those that end highest have a name, and the others are grey, up to
     ``MOST_LINES``.
@@ -111,7 +112,7 @@ def draw(axes: Axes, curves: Sequence[Curve], main: str | None = None) -> None:
         main: the name of a curve that has a thicker line, and a name in any case.
     """
     named = list(range(len(curves)))
-    if len(curves) > LABELLED + 2:
+    if len(curves) > FEW_LINES:
         named.sort(key=lambda i: (curves[i].name != main, -_end(curves[i])))
         del named[LABELLED:]
     others = [i for i in range(len(curves)) if i not in named]

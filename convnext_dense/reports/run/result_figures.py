@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from .panels import LABELLED, band, curve, draw, legend, panel, shown
+from .panels import FEW_LINES, band, curve, draw, legend, panel, shown
 
 MOST_CLASSES = 20  # in the confusion matrix; of more, the most confused ones
 MOST_SHOWN = 16  # of many classes
@@ -117,7 +117,7 @@ def precision_recall(precision: np.ndarray, names: Sequence[str]) -> Figure | No
         return None
     figure, axes = panel("", 4.2)
     recall = np.linspace(0, 1, precision.shape[1])
-    if len(known) <= LABELLED + 2:
+    if len(known) <= FEW_LINES:
         if len(known) > 1:
             mean = precision[known].mean(0)
             axes.plot(recall, mean, color="#1c1c1c", linewidth=2.5, label="mean")
