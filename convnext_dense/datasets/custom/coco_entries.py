@@ -241,7 +241,7 @@ class _Reader:
             values: what was read of each key; None or '' of those that are missing.
         """
         lacks = [
-            f"no {key}" if entry.get(key) is None else f"{key} {typed(entry[key])}"
+            f"{key} {typed(entry[key])}" if key in entry else f"no {key}"
             for key, value in values.items()
             if value in (None, "")
         ]
