@@ -76,11 +76,12 @@ def test_a_page_shows_names_as_text(tmp_path):
         title=NAMES[8],
         folders=[(name, Path(name)) for name in NAMES],
         with_objects=False,
-        splits=[dict(split, problems=[(problem, NAMES)])],
+        splits=[dict(split, problems=[(problem, "advice", NAMES)])],
         names_shown=100,
+        classes_drawn=1,
         rows=[dict(name=name, splits=[]) for name in NAMES],
         classes="",
-        sizes="",
+        sizes=[],
     )
     text = file.read_text(encoding="utf-8")
     read = Reader(text)
