@@ -4,6 +4,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -144,7 +145,7 @@ def _short(name: str) -> str:
 def _draw_sizes(splits: list[Split]) -> list[Figure]:
     """Width and height of the images; the number of objects in an image."""
     drawn = []
-    styles = [
+    styles: list[dict[str, Any]] = [
         dict(label=split.name, color=color)
         for split, color in zip(splits, ("#3182bd", "#e6550d"), strict=False)
     ]

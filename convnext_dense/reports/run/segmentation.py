@@ -100,7 +100,7 @@ def summarize(samples: list[dict], dataset: BaseDataset) -> ValidationResults:
         per_class=100 * np.stack(shares, 1),
         matrix=matrix,
         matrix_names=classes,
-        matrix_note="The numbers are pixels.",
+        matrix_note="Pixels are counted.",
         precision=None,
         best=best,
         worst=worst,

@@ -164,7 +164,7 @@ def duration(seconds: float) -> str:
     """A time with the precision that its length needs.
 
     >>> duration(0.42), duration(75), duration(40000)
-    ('0.42 s', '1 min 15 s', '11 h 7 min')
+    ('0.42 s', '1 min 15 s', '11 h 6 min')
     """
     if seconds < 10:
         return f"{seconds:.2g} s"
