@@ -149,7 +149,7 @@ def test_a_run_resumed_with_another_length_and_interrupted(tmp_path):
     assert facts(text)["epochs"] == "3 of 4"
     assert warnings(text)[:2] == [
         "Training was interrupted or is still running: the work dir shows 3 of 4 "
-        "epochs.",
+        "epochs; the last logged iteration is 30.",
         "The planned length was changed when the run was resumed: 1 epoch, then "
         "4 epochs.",
     ]

@@ -145,14 +145,14 @@ def _short(name: str) -> str:
 def _draw_sizes(splits: list[Split]) -> list[Figure]:
     """Width and height of the images; the number of objects in an image."""
     drawn = []
-    styles: list[dict[str, Any]] = [
+    styles: list[Any] = [  # keyword arguments
         dict(label=split.name, color=color)
         for split, color in zip(splits, ("#3182bd", "#e6550d"), strict=False)
     ]
     figure, axes = _panel()
     for split, style in zip(splits, styles, strict=True):
-        sizes = np.array(split.sizes).reshape(-1, 2)
-        axes.scatter(*sizes.T, s=14, alpha=0.5, **style)
+        width, height = np.array(split.sizes).reshape(-1, 2).T
+        axes.scatter(width, height, s=14, alpha=0.5, **style)
     axes.set(xlabel="width of the images, pixels", ylabel="height, pixels")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
@@ -164,7 +164,7 @@ def _draw_sizes(splits: list[Split]) -> list[Figure]:
         for split, style in zip(splits, styles, strict=True):
             numbers = [counter.total() for counter in split.objects or ()]
             shares = np.full(len(numbers), 1 / max(1, len(numbers)))
-            axes.hist(numbers, bins, weights=shares, histtype="step", **style)
+            axes.hist(numbers, bins.tolist(), weights=shares, histtype="step", **style)
         axes.set(xlabel="objects in an image", ylabel="share of the images")
         axes.legend(frameon=False)
         drawn.append(figure)

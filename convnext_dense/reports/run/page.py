@@ -77,7 +77,7 @@ def write(
                 *facts.items(),
             ],
             warnings=[
-                *(progress.sentences(reached, lengths, cfg) if reached else ()),
+                *(progress.sentences(reached, lengths, cfg, logged) if reached else ()),
                 *_warnings(logged, main),
             ],
             few_logged=_few_logged(logged, reached, cfg),

@@ -148,13 +148,16 @@ def _length(file: Path) -> str:
     return f"{int(match[2]):,} {unit}{'s' * (int(match[2]) != 1)}"
 
 
-def sentences(progress: Progress, lengths: Sequence[str], cfg: Config) -> list[str]:
+def sentences(
+    progress: Progress, lengths: Sequence[str], cfg: Config, logged: Curves
+) -> list[str]:
     """What readers of the page must know of how the run ended.
 
     Args:
         progress: of the run.
         lengths: of its starts.
         cfg: of its newest start.
+        logged: by the run.
     """
     lines = []
     planned = f" of {progress.planned:,}" if progress.planned else ""
@@ -165,8 +168,12 @@ def sentences(progress: Progress, lengths: Sequence[str], cfg: Config) -> list[s
         by = f" EarlyStoppingHook watched {early[0].get('monitor')}." if early else ""
         lines.append(f"Training was stopped early, after {done}.{by}")
     elif progress.end == UNKNOWN:
+        last = ""
+        if logged.train:
+            last = f"; the last logged iteration is {logged.train[-1]['iter']:,}"
         lines.append(
-            f"Training was interrupted or is still running: the work dir shows {done}."
+            "Training was interrupted or is still running: the work dir shows "
+            f"{done}{last}."
         )
     changes = [length for length in lengths if length]
     changes = [c for i, c in enumerate(changes) if i == 0 or c != changes[i - 1]]
