@@ -1,27 +1,17 @@
 """Finds the annotations and images of each split in a data set's folder."""
 
-import functools
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convnext_dense.errors import InputError
-from convnext_dense.utils.images import list_images
 from convnext_dense.utils.json_files import read_json
 from convnext_dense.utils.text import few
 
-from .label_maps import SUFFIXES
+from .label_layouts import label_map_folders
 
-# The words by which tools and people name the files and folders of a split, and the
-# folders of images and of label maps.
+# The words by which tools and people name the files and folders of a split.
 SPLITS = {"train": ("train",), "val": ("val", "valid")}
-IMAGES = ("images", "image", "imgs", "img", "JPEGImages", "data")
-LABELS = (
-    *("labels", "label", "masks", "mask", "annotations", "annotation"),
-    *("SegmentationClass", "semantic", "seg"),
-)
 # COCO's names for files of other tasks, which are not read.
 OTHER_TASKS = ("caption", "keypoints", "panoptic", "stuff", "image_info")
 PROBED = 20  # images of a COCO file that are looked for in each folder
@@ -141,46 +131,9 @@ def _images_of(file: Path, root: Path, split: str) -> Path:
 
 def _label_maps(root: Path) -> DatasetPaths | None:
     """Folders of label maps and their images; None without a training split."""
-    paths: DatasetPaths = {}
-    for images, labels in _folder_pairs(root):
-        split = _split_of(images.relative_to(root).as_posix()) or "train"
-        paths.setdefault(split, SplitPaths(labels, images))
+    folders = label_map_folders(root, _split_of)
+    paths = {split: SplitPaths(*pair) for split, pair in folders.items()}
     return paths if "train" in paths else None
-
-
-def _folder_pairs(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Pairs of a folder of images and one of label maps that belong together.
-
-    Folders whose own name is that of a split come first.
-    """
-    folders = [path for path in sorted(root.rglob("*")) if path.is_dir()]
-    labels = [path for path in folders if _has_label_word(path, root)]
-    labels = [path for path in labels if _has_label_maps(path)]
-
-    def others(path: Path, left_out: Sequence[str]) -> tuple[str, ...]:
-        names = path.relative_to(root).parts
-        return tuple(name for name in names if name not in left_out)
-
-    # Looked up, not compared: a folder may have thousands below it.
-    alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
-    for path in folders:
-        alike[others(path, IMAGES)].append(path)
-    apart = set(folders) - set(labels)
-    has_images = functools.cache(lambda path: bool(list_images(path)))
-    for path in sorted(labels, key=lambda p: _split_of(p.name) is None):
-        for images in alike[others(path, LABELS)]:
-            if images in apart and images not in path.parents and has_images(images):
-                yield images, path
-                break
-
-
-def _has_label_word(path: Path, root: Path) -> bool:
-    """Whether a folder, or one between it and ``root``, is named after label maps."""
-    return any(name in LABELS for name in path.relative_to(root).parts)
-
-
-def _has_label_maps(folder: Path) -> bool:
-    return any(path.suffix.lower() in SUFFIXES for path in _entries(folder))
 
 
 def _folders_in(folder: Path) -> list[Path]:
