@@ -10,10 +10,10 @@ from convnext_dense.utils import files
 from convnext_dense.utils.image_content import in_turn, open_image
 from convnext_dense.utils.images import ORIENTATION
 
-from ..problems import ProblemType, error
+from ..problems import ProblemType, dropped, error
 
 BAD_FILE = error("annotation files that cannot be read", "export them again")
-BAD_OBJECT = error("objects that cannot be read", "correct them in the file")
+BAD_OBJECT = dropped("objects that cannot be read", "correct them in the file")
 NO_IMAGE = error(
     "annotation files without an image",
     "add the images, or remove these files",
@@ -35,7 +35,7 @@ class Reading:
     Attributes:
         content: as in a COCO file, with images, annotations and categories.
         source: what was read, for the report.
-        problems: the type of each problem that the reader met, and the name that has it.
+        problems: the type of each problem that the reader met, and what has it.
         in_folder: whether the split is all of its folder. If not, other images there
             are no problem.
     """

@@ -14,22 +14,23 @@ from convnext_dense.errors import InputError
 from convnext_dense.utils.files import read_text
 from convnext_dense.utils.images import for_all, unnamed
 
-from ..problems import error
+from ..problems import dropped, error
 from .content import BAD_FILE, NO_IMAGE, Content, Reading, bounds, size_of
 from .tree import common, images_by_stem
 
-BAD_LINE = error(
+BAD_LINE = dropped(
     "lines of label files that cannot be read",
     "a line is: class x-center y-center width height, or class x1 y1 x2 y2 x3 y3 ..., "
     "in fractions of the image",
 )
-NO_CLASS = error(
+NO_CLASS = dropped(
     "lines of label files whose class has no name",
     "classes count from 0: correct the lines, or add the names to the list of classes",
 )
 NO_LABELS = error(
     "images without a label file, more than half of the split",
     "name label files as their images; an image without objects has an empty file",
+    fix="keeps them as images without objects",
 )
 
 # By which fractions may lie outside 0 to 1: tools round.
