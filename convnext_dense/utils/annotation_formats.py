@@ -344,6 +344,8 @@ _DOTA = Format(
 _KITTI = Format("a KITTI label file", _CONVERT)
 _YOLO_LABELS = Format("a YOLO label file of one image", _READ)
 _MOT = Format("a MOT table of tracks", _CONVERT)
+# A COCO file, as far as its keys say, or a JSON file that cannot be read.
+_COCO = Format("a COCO file", "")
 _IMAGE_LIST = Format(
     "a list of images", "give the annotations of these images, or --data {folder}"
 )
@@ -356,12 +358,23 @@ def of_json(content: Any) -> Format | None:
 
 def of_file(path: str | os.PathLike) -> Recognised | None:
     """The format of a file, if it is none of COCO's and known."""
+    format = _format_of(path)
+    if format is None or format is _COCO:
+        return None
+    return _filled(format, Path(path), _data_folder(Path(path)))
+
+
+def may_be_coco(path: str | os.PathLike) -> bool:
+    """Whether a JSON file has a key of COCO files, or reading it tells what it is."""
+    return _format_of(path) is _COCO
+
+
+def _format_of(path: str | os.PathLike) -> Format | None:
     try:
         status = os.stat(path)
     except (OSError, ValueError):
-        return None
-    format = _of_file(os.fspath(path), status.st_size, status.st_mtime_ns)
-    return _filled(format, Path(path), _data_folder(Path(path))) if format else None
+        return _COCO
+    return _of_file(os.fspath(path), status.st_size, status.st_mtime_ns)
 
 
 def of_folder(folder: Path) -> Recognised | None:
@@ -443,8 +456,8 @@ def _of_file(path: str, size: int, changed: int) -> Format | None:
         return _SUFFIXES[".tfrecord"]
     try:
         match suffix:
-            case ".json" | ".geojson" if size <= LARGEST:
-                return of_json(read_json(path))
+            case ".json" | ".geojson":
+                return _of_json_file(path) if size <= LARGEST else _COCO
             case ".jsonl" | ".ndjson" if size <= LARGEST:
                 first = read_text(path).partition("\n")[0]
                 return of_json([parse_json(first, path)]) or Format(
@@ -462,6 +475,17 @@ def _of_file(path: str, size: int, changed: int) -> Format | None:
     except InputError:
         pass
     return None
+
+
+def _of_json_file(path: str) -> Format | None:
+    try:
+        content = read_json(path)
+    except InputError:
+        return _COCO
+    keys = content.keys() if isinstance(content, dict) else ()
+    return of_json(content) or (
+        _COCO if {"images", "annotations"} & set(keys) else None
+    )
 
 
 def _head(path: str) -> list[str]:

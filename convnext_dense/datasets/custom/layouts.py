@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from convnext_dense.errors import InputError
@@ -44,6 +45,7 @@ def find_dataset(root: Path, scope: str | None = None) -> tuple[str, DatasetPath
     """
     if not root.is_dir():
         return "mmdet", _described(root, scope)
+    root = _inner(root)
     finders = dict(mmdet=_objects, mmseg=_label_maps)
     scopes = [scope] if scope else list(finders)
     for candidate in scopes:
@@ -64,6 +66,15 @@ def find_dataset(root: Path, scope: str | None = None) -> tuple[str, DatasetPath
         + ", nor ".join(expected[candidate] for candidate in scopes)
         + ("; YOLO, Pascal VOC and labelme are read too" if "mmdet" in scopes else "")
     )
+
+
+def _inner(root: Path) -> Path:
+    """The folder in which an archive was unpacked, if that is all there is."""
+    entries = [path for path in _entries(root) if path.name[0] not in "._"]
+    while len(entries) == 1 and entries[0].is_dir():
+        root = entries[0]
+        entries = [path for path in _entries(root) if path.name[0] not in "._"]
+    return root
 
 
 def _described(file: Path, scope: str | None) -> DatasetPaths:
@@ -95,37 +106,37 @@ def _objects(root: Path) -> DatasetPaths | None:
         InputError: the data of this format cannot be divided into splits.
     """
     tree = list_tree(root)
-    first: DatasetPaths | None = None
+    first = _coco(root, annotation_formats.may_be_coco)
     others = []
-    for name, find in (
-        ("COCO", lambda root, tree: _coco(root)),
-        *((module.NAME, module.find) for module in FORMATS),
-    ):
+    for module in FORMATS:
         try:
-            paths = find(root, tree)
+            paths = module.find(root, tree)
         except InputError:
             if first is None:
                 raise
-            others.append(name)
+            others.append(module.NAME)
             continue
-        if paths and first is None:
+        if first is None:
             first = paths
         elif paths:
-            others.append(f"{name} ({_inside(paths['train'].annotations, root)})")
-    for paths in (first or {}).values():
-        paths.not_read = ", ".join(others)
+            where = os.path.relpath(paths["train"].annotations, root)
+            others.append(f"{module.NAME} ({where})")
+    if first is None:  # other JSON files: reading tells what is wrong with them
+        first = _coco(root, os.path.isfile)
+    for split_paths in (first or {}).values():
+        split_paths.not_read = ", ".join(others)
     return first
 
 
-def _inside(path: Path, root: Path) -> str:
-    return os.path.relpath(path, root)
+def _coco(root: Path, accept: Callable[[Path], bool]) -> DatasetPaths | None:
+    """The COCO files in a folder, with their images; None without a training file.
 
-
-def _coco(root: Path) -> DatasetPaths | None:
-    """The COCO files in a folder, with their images; None without a training file."""
+    Args:
+        accept: whether a JSON file is looked at.
+    """
     files: dict[str | None, list[Path]] = {}
     for folder in [root, *_folders_in(root)]:
-        for file in _coco_files(folder):
+        for file in filter(accept, _coco_files(folder)):
             files.setdefault(split_of(file.relative_to(root)), []).append(file)
     if "train" not in files and not files.keys() - {None, "test"}:
         # The only file, whatever its name.
@@ -150,11 +161,11 @@ def _coco_files(folder: Path) -> list[Path]:
     """The JSON files in a folder that are not known to be of another format or task."""
     files = sorted(p for p in _entries(folder) if p.suffix.lower() == ".json")
     files = [file for file in files if not _of_other_task(file.stem)]
-    if len(files) > 2 * RECOGNISED:
-        # A file for each image: if the first ones are not COCO files, none is.
-        known = [annotation_formats.of_file(file) for file in files[:RECOGNISED]]
-        if all(known):
-            return []
+    # A file for each image: if the first ones are not COCO files, none is.
+    if len(files) > RECOGNISED and all(
+        map(annotation_formats.of_file, files[:RECOGNISED])
+    ):
+        return []
     return [file for file in files if not annotation_formats.of_file(file)]
 
 

@@ -182,7 +182,7 @@ def _read_coco(options: Options, paths: DatasetPaths) -> list[CocoSplit]:
             splits[0].categories if splits else None,
             options.boxes_only,
             options.allow_dropped,
-            reading.in_folder,
+            all_of_folder=not split_paths.read,
         )
         for problem, where in reading.problems:
             split.problems.add(problem, where)

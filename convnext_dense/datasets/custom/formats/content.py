@@ -10,7 +10,7 @@ from convnext_dense.utils import files
 from convnext_dense.utils.image_content import in_turn, open_image
 from convnext_dense.utils.images import ORIENTATION
 
-from ..problems import ProblemType, dropped, error
+from ..problems import ProblemType, dropped, error, warning
 
 BAD_FILE = error("annotation files that cannot be read", "export them again")
 BAD_OBJECT = dropped("objects that cannot be read", "correct them in the file")
@@ -26,6 +26,10 @@ NO_FILE = error(
     "images of the split's list without an annotation file",
     "add the files, or remove these images from the list",
 )
+NOT_ANNOTATED = warning(
+    "images without an annotation file",
+    "not used; an image without objects needs a file, too",
+)
 
 
 @dataclass
@@ -36,14 +40,11 @@ class Reading:
         content: as in a COCO file, with images, annotations and categories.
         source: what was read, for the report.
         problems: the type of each problem that the reader met, and what has it.
-        in_folder: whether the split is all of its folder. If not, other images there
-            are no problem.
     """
 
     content: dict
     source: str
     problems: list[tuple[ProblemType, str]] = field(default_factory=list)
-    in_folder: bool = True
 
 
 class Content:
@@ -108,7 +109,7 @@ class Content:
         """Note that ``name``, such as a line of a file, has a problem."""
         self.problems.append((problem_type, name))
 
-    def reading(self, source: str, in_folder: bool = True) -> Reading:
+    def reading(self, source: str) -> Reading:
         """All that was added, as a COCO file has it."""
         classes = self._classes
         if classes is None:
@@ -129,7 +130,7 @@ class Content:
         content = dict(
             images=self._images, annotations=annotations, categories=categories
         )
-        return Reading(content, source, self.problems, in_folder)
+        return Reading(content, source, self.problems)
 
 
 def size_of(path: Path) -> tuple[int, int] | None:

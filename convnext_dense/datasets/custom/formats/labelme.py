@@ -29,6 +29,7 @@ from .content import (
     BAD_FILE,
     BAD_OBJECT,
     NO_IMAGE,
+    NOT_ANNOTATED,
     TWO_IMAGES,
     Content,
     Reading,
@@ -42,7 +43,8 @@ from .tree import (
     by_split,
     common,
     image_of,
-    images_by_stem,
+    stems_in,
+    without_file,
 )
 
 NAME = "labelme"
@@ -106,11 +108,10 @@ def read(folders: list[AnnotatedFolder], root: Path) -> Reading:
     """
     content = Content(common(folder.images for folder in folders))
     objects: list[tuple[int, _Object]] = []
+    used: set[Path] = set()
     number = 0
     for folder in folders:
-        stems = images_by_stem(
-            path.name for path in folder.images.iterdir() if path.is_file()
-        )
+        stems = stems_in(folder.images)
         for file in folder.files:
             number += 1
             name = file.relative_to(root).as_posix()
@@ -125,6 +126,7 @@ def read(folders: list[AnnotatedFolder], root: Path) -> Reading:
             image = _image(content, file, annotation, folder.images, stems, name)
             if image is None:
                 continue
+            used.add(image)
             size = _size(annotation)
             image_id = content.add_image(image, size)
             size = size or size_of(image)
@@ -136,6 +138,8 @@ def read(folders: list[AnnotatedFolder], root: Path) -> Reading:
         rectangles += with_masks and not group.has_outline
         mask = group.mask() if with_masks else None
         content.add_object(image_id, group.label, group.box, mask, group.crowd)
+    for image in without_file(folders, used):
+        content.problem(NOT_ANNOTATED, image.relative_to(root).as_posix())
     source = f"labelme, {number} JSON files in " + ", ".join(
         str(folder.files[0].parent.relative_to(root)) for folder in folders[:3]
     )

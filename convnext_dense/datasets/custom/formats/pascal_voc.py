@@ -25,6 +25,7 @@ from .content import (
     BAD_OBJECT,
     NO_FILE,
     NO_IMAGE,
+    NOT_ANNOTATED,
     TWO_IMAGES,
     Content,
     Reading,
@@ -37,7 +38,8 @@ from .tree import (
     by_split,
     common,
     image_of,
-    images_by_stem,
+    stems_in,
+    without_file,
 )
 
 NAME = "Pascal VOC"
@@ -130,11 +132,10 @@ def read(folders: list[AnnotatedFolder], root: Path) -> Reading:
         root: the data set's folder, to which names in messages are relative.
     """
     content = Content(common(folder.images for folder in folders))
+    used: set[Path] = set()
     number = difficult = 0
     for folder in folders:
-        stems = images_by_stem(
-            path.name for path in folder.images.iterdir() if path.is_file()
-        )
+        stems = stems_in(folder.images)
         files = folder.files
         if folder.listed is not None:
             by_name = {file.stem: file for file in files}
@@ -159,15 +160,17 @@ def read(folders: list[AnnotatedFolder], root: Path) -> Reading:
                 content.problem(TWO_IMAGES if two else NO_IMAGE, shown)
                 continue
             image = image or folder.images / named  # the check of images looks further
+            used.add(image)
             image_id = content.add_image(image, _size(annotation))
             difficult += _add_objects(content, image_id, annotation, shown)
+    for image in without_file(folders, used):
+        content.problem(NOT_ANNOTATED, image.relative_to(root).as_posix())
     source = f"Pascal VOC, {number} XML files in " + ", ".join(
         str(folder.files[0].parent.relative_to(root)) for folder in folders[:3]
     )
     if difficult:
         source += f"; {difficult} difficult objects are crowd regions"
-    listed = any(folder.listed is not None for folder in folders)
-    return content.reading(source, not listed)
+    return content.reading(source)
 
 
 def _size(annotation: ElementTree.Element) -> tuple[int, int] | None:

@@ -134,6 +134,36 @@ def by_split(
     }
 
 
+def stems_in(folder: Path) -> dict[str, list[str]]:
+    """``images_by_stem`` of a folder; empty if it may not be read."""
+    try:
+        return images_by_stem(path.name for path in folder.iterdir() if path.is_file())
+    except OSError:
+        return {}
+
+
+def without_file(folders: Iterable[AnnotatedFolder], used: set[Path]) -> list[Path]:
+    """The images in the folders of images that no annotation file is of.
+
+    Where a list says which images are in the split, the others are in none.
+
+    Args:
+        used: the images of which a file is.
+    """
+    named = defaultdict(set)
+    for folder in folders:
+        if folder.listed is None:
+            named[folder.images].update(file.stem for file in folder.files)
+    return [
+        images / name
+        for images, stems in named.items()
+        for stem, names in stems_in(images).items()
+        if stem not in stems
+        for name in names
+        if images / name not in used
+    ]
+
+
 def common(folders: Iterable[Path]) -> Path:
     """The folder that has all folders below it."""
     return Path(os.path.commonpath(list(folders)))

@@ -70,7 +70,6 @@ def read(
     names: Sequence[str],
     root: Path,
     keypoints: int = 0,
-    in_folder: bool = True,
 ) -> Reading:
     """Read the label files of images.
 
@@ -79,7 +78,6 @@ def read(
         names: of the classes, by index.
         root: the data set's folder, to which names in messages are relative.
         keypoints: how many numbers of keypoints follow each box.
-        in_folder: as in ``Reading``.
     """
     content = Content(common(image.parent for image in images), names)
     labels = {image: label_file(image) for image in images}
@@ -106,7 +104,7 @@ def read(
         source += f"; {len(missing)} images have none, and so no objects"
     if keypoints:
         source += "; keypoints are not used"
-    return content.reading(source, in_folder)
+    return content.reading(source)
 
 
 def _add_objects(

@@ -89,12 +89,12 @@ def from_yaml(file: Path) -> DatasetPaths:
         entries = entry if isinstance(entry, list) else [entry]
         if not all(isinstance(entry, str) for entry in entries):
             raise InputError(f"{file}: {split} names no folder and no list of images")
-        images, listed = [], False
-        for entry in entries:
-            some, is_list = _images_of(entry, bases, f"{file}: {split}")
-            images += some
-            listed |= is_list
-        paths[split] = _split(split, images, names, folder, file, keypoints, listed)
+        images = [
+            image
+            for entry in entries
+            for image in _images_of(entry, bases, f"{file}: {split}")
+        ]
+        paths[split] = _split(images, names, folder, file, keypoints)
     if "train" not in paths:
         raise InputError(f"{file} names no training images: add a line train: FOLDER")
     return paths
@@ -168,8 +168,8 @@ def _keypoints(content: Mapping, file: Path) -> int:
     raise InputError(f"{file}: kpt_shape is not [number of keypoints, 2 or 3]")
 
 
-def _images_of(entry: str, bases: list[Path], where: str) -> tuple[list[Path], bool]:
-    """The images that an entry names, and whether it is a list of them.
+def _images_of(entry: str, bases: list[Path], where: str) -> list[Path]:
+    """The images that an entry names: those in a folder, or in a list.
 
     Raises:
         InputError: nothing of that name is there, or there are no images.
@@ -193,8 +193,8 @@ def _images_of(entry: str, bases: list[Path], where: str) -> tuple[list[Path], b
         images = _images_below(list_tree(path))
         if not images:
             raise InputError(f"{where} names {path}, which has no images")
-        return images, False
-    return _listed_images(path, bases, where), True
+        return images
+    return _listed_images(path, bases, where)
 
 
 def _images_below(tree: Tree) -> list[Path]:
@@ -226,16 +226,14 @@ def _listed_images(file: Path, bases: list[Path], where: str) -> list[Path]:
 
 
 def _split(
-    split: str,
     images: list[Path],
     names: list[str],
     root: Path,
     described: Path,
     keypoints: int = 0,
-    listed: bool = False,
 ) -> SplitPaths:
     images = list(dict.fromkeys(images))
-    read = partial(yolo.read, images, names, root, keypoints, not listed)
+    read = partial(yolo.read, images, names, root, keypoints)
     return SplitPaths(described, common(image.parent for image in images), read)
 
 
@@ -264,7 +262,7 @@ def _from_lists(root: Path, tree: Tree) -> DatasetPaths | None:
         if not any(yolo.is_label_file(yolo.label_file(image)) for image in images):
             return None
         names, described = _named_classes([root], root)
-        paths[split] = _split(split, images, names, root, described, 0, True)
+        paths[split] = _split(images, names, root, described)
     return paths
 
 
@@ -305,9 +303,9 @@ def _from_folders(root: Path, tree: Tree) -> DatasetPaths | None:
             "or val, or out of the data set"
         )
     names, described = _named_classes([root, *sorted(folders)], root)
-    paths = {"train": _split("train", images, names, root, described)}
+    paths = {"train": _split(images, names, root, described)}
     if val := by_split.get("val"):
-        paths["val"] = _split("val", val, names, root, described)
+        paths["val"] = _split(val, names, root, described)
     return paths
 
 
