@@ -344,7 +344,7 @@ _DOTA = Format(
 _KITTI = Format("a KITTI label file", _CONVERT)
 _YOLO_LABELS = Format("a YOLO label file of one image", _READ)
 _MOT = Format("a MOT table of tracks", _CONVERT)
-# A COCO file, as far as its keys say, or a JSON file that cannot be read.
+# A COCO file, as far as its keys say.
 _COCO = Format("a COCO file", "")
 _IMAGE_LIST = Format(
     "a list of images", "give the annotations of these images, or --data {folder}"
@@ -365,7 +365,7 @@ def of_file(path: str | os.PathLike) -> Recognised | None:
 
 
 def may_be_coco(path: str | os.PathLike) -> bool:
-    """Whether a JSON file has a key of COCO files, or reading it tells what it is."""
+    """Whether a JSON file has a key of COCO files, or is too large for others."""
     return _format_of(path) is _COCO
 
 
@@ -373,7 +373,7 @@ def _format_of(path: str | os.PathLike) -> Format | None:
     try:
         status = os.stat(path)
     except (OSError, ValueError):
-        return _COCO
+        return None
     return _of_file(os.fspath(path), status.st_size, status.st_mtime_ns)
 
 
@@ -478,14 +478,13 @@ def _of_file(path: str, size: int, changed: int) -> Format | None:
 
 
 def _of_json_file(path: str) -> Format | None:
-    try:
-        content = read_json(path)
-    except InputError:
-        return _COCO
-    keys = content.keys() if isinstance(content, dict) else ()
-    return of_json(content) or (
-        _COCO if {"images", "annotations"} & set(keys) else None
+    content = read_json(path)
+    if format := of_json(content):
+        return format
+    is_coco = isinstance(content, dict) and not {"images", "annotations"}.isdisjoint(
+        content
     )
+    return _COCO if is_coco else None
 
 
 def _head(path: str) -> list[str]:

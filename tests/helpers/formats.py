@@ -88,11 +88,9 @@ def shape(points, label="bee", shape_type="polygon", **more):
 
 def labelme(image_path, shapes=(), **more):
     """The content of a labelme file."""
-    return dict(
-        dict(version="5.5.0", flags={}, shapes=list(shapes), imagePath=image_path),
-        **dict(imageData=None, imageHeight=HEIGHT, imageWidth=WIDTH),
-        **more,
-    )
+    listed = dict(version="5.5.0", flags={}, shapes=list(shapes), imagePath=image_path)
+    sizes = dict(imageData=None, imageHeight=HEIGHT, imageWidth=WIDTH)
+    return {**listed, **sizes, **more}
 
 
 def write_labelme(images, files, stems=OBJECTS):

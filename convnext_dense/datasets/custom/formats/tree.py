@@ -150,7 +150,7 @@ def without_file(folders: Iterable[AnnotatedFolder], used: set[Path]) -> list[Pa
     Args:
         used: the images of which a file is.
     """
-    named = defaultdict(set)
+    named: dict[Path, set[str]] = defaultdict(set)
     for folder in folders:
         if folder.listed is None:
             named[folder.images].update(file.stem for file in folder.files)
