@@ -52,6 +52,11 @@ class Recognised(NamedTuple):
     name: str
     advice: str
 
+    @property
+    def is_read(self) -> bool:
+        """Whether ``--data`` reads the format."""
+        return self.advice.startswith("--data ")
+
     def __str__(self) -> str:
         return f"{self.path} is {self.name}: {self.advice}"
 
@@ -384,14 +389,8 @@ def of_folder(folder: Path) -> Recognised | None:
     """
     for file in _samples(folder):
         if recognised := of_file(file):
-            advice = recognised.advice
-            if _is_read(advice):
-                advice = f"--data {folder} reads it"
-            return Recognised(
-                f"{folder} has {os.path.relpath(file, folder)}, which",
-                recognised.name,
-                advice,
-            )
+            path = f"{folder} has {os.path.relpath(file, folder)}, which"
+            return recognised._replace(path=path)
     return None
 
 
@@ -399,10 +398,6 @@ def refuse_other_formats(path: Path, content: Any) -> None:
     """Raise an InputError if the content of a JSON file is of another format."""
     if format := of_json(content):
         raise InputError(str(_filled(format, path, _data_folder(path))))
-
-
-def _is_read(advice: str) -> bool:
-    return advice.startswith("--data ")
 
 
 def _filled(format: Format, path: Path, folder: Path) -> Recognised:

@@ -37,6 +37,7 @@ from ..helpers.formats import (
 from ..helpers.formats import (
     labelme as labelme_file,
 )
+from ..helpers.paths import ROOT
 
 TRAIN, VAL = ("a", "b", "c"), ("d",)
 NAMES = "names: [bee, ant]\n"
@@ -668,3 +669,24 @@ def test_folders_of_which_the_split_is_not_known(tmp_path):
     write_voc(tmp_path / "more", tmp_path / "more", VAL)
     with pytest.raises(InputError, match="in more, of which the split is not known"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["yolo", "voc", "labelme"])
+def test_boxes_are_those_of_supervision(tmp_path, name):
+    """tests/data/formats.json has what supervision 0.31.2 reads from the same files."""
+    expected = json.loads((ROOT / "tests/data/formats.json").read_text())[name]
+    photograph(tmp_path / "a.png", 1)
+    photograph(tmp_path / "b.png", 2)
+    suffix = {"yolo": ".txt", "voc": ".xml", "labelme": ".json"}[name]
+    for stem in "ab":
+        content = expected["text"].replace("a.png", f"{stem}.png")
+        text(tmp_path / f"{stem}{suffix}", content)
+    if name == "yolo":
+        text(tmp_path / "classes.txt", "\n".join(expected["names"]))
+    train, _ = read(tmp_path, boxes_only=True)
+    (objects,) = content_of(train).values()
+    assert [label for label, _ in objects] == [
+        label for label, _ in expected["objects"]
+    ]
+    for (_, at), (_, reference) in zip(objects, expected["objects"], strict=True):
+        assert at == pytest.approx(reference, abs=1e-3)

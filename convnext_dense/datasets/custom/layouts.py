@@ -59,6 +59,11 @@ def find_dataset(root: Path, scope: str | None = None) -> tuple[str, DatasetPath
         "outside; name them as --train-images FOLDER --train-labels FOLDER",
     )
     recognised = annotation_formats.of_folder(root) if "mmdet" in scopes else None
+    if recognised and recognised.is_read:
+        raise InputError(
+            f"--data: found no training split in {root}. {recognised.path} is "
+            f"{recognised.name}: put the training data into a folder train"
+        )
     if recognised:
         raise InputError(f"--data: found no data set in {root}. {recognised}")
     raise InputError(
@@ -94,7 +99,7 @@ def _described(file: Path, scope: str | None) -> DatasetPaths:
             "folder as --data FOLDER"
         )
     recognised = annotation_formats.of_file(file)
-    if recognised and recognised.advice:
+    if recognised:
         raise InputError(f"--data: {recognised}")
     raise InputError(f"--data: {file} is a file, not a folder: {advice}")
 
@@ -122,9 +127,9 @@ def _objects(root: Path) -> DatasetPaths | None:
             where = os.path.relpath(paths["train"].annotations, root)
             others.append(f"{module.NAME} ({where})")
     if first is None:  # other JSON files: reading tells what is wrong with them
-        first = _coco(root, os.path.isfile)
+        first = _coco(root, os.path.exists)
     for split_paths in (first or {}).values():
-        split_paths.not_read = ", ".join(others)
+        split_paths.not_read = ", ".join(filter(None, [split_paths.not_read, *others]))
     return first
 
 
@@ -143,6 +148,8 @@ def _coco(root: Path, accept: Callable[[Path], bool]) -> DatasetPaths | None:
         files = {"train": files.get(None) or files.get("test", [])}
     if not files.get("train"):
         return None
+    others = [file for split in (None, "test") for file in files.get(split, [])]
+    not_read = few((file.relative_to(root) for file in others), 8)
     paths = {}
     for split in ("train", "val"):
         candidates = files.get(split, [])
@@ -153,7 +160,8 @@ def _coco(root: Path, accept: Callable[[Path], bool]) -> DatasetPaths | None:
                 f"name one as --{split}-json"
             )
         for file in candidates:
-            paths[split] = SplitPaths(file, _images_of(file, root, split))
+            images = _images_of(file, root, split)
+            paths[split] = SplitPaths(file, images, not_read=not_read)
     return paths
 
 

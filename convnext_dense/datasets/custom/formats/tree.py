@@ -93,11 +93,11 @@ def _folder_of_images(
         shared = len(os.path.commonpath([folder, candidate]))
         return sum(name in stems[candidate] for name in names), shared
 
+    if fit(folder)[0] == len(names):  # the usual case, which looks at no other folder
+        return folder
     with_images = [candidate for candidate in stems if stems[candidate]]
     best = max(with_images, key=fit, default=folder)
-    if folder in with_images and fit(folder)[0] >= fit(best)[0]:
-        return folder
-    return best
+    return best if fit(best) > fit(folder) else folder
 
 
 def by_split(
