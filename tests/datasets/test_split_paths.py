@@ -24,9 +24,8 @@ NAMES = {
 @pytest.mark.parametrize("split", NAMES)
 def test_words_of_splits(split):
     """They are whole words: parts of other words do not count."""
-    assert {name: split_of(name) for name in NAMES[split].split()} == dict.fromkeys(
-        NAMES[split].split(), split
-    )
+    names = NAMES[split].split()
+    assert {name: split_of(name) for name in names} == dict.fromkeys(names, split)
 
 
 @pytest.mark.parametrize("name", ["carnival", "foodstuff", "captionless", "test"])
@@ -57,6 +56,6 @@ def test_test_splits_are_not_trained_on(tmp_path):
     assert paths["train"].annotations == tmp_path / "a.json"
     save({"images": []}, tmp_path / "b.json")
     with pytest.raises(
-        InputError, match=r"2 files for train: a.json, b.json; name one"
+        InputError, match=r"2 files for train: a.json, b.json; name"
     ):
         find_dataset(tmp_path)
