@@ -56,7 +56,8 @@ class ImageNames:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files = list_images(folder)
+        # A folder, a pipe and a link to nothing may have such names, too.
+        self.files = [f for f in list_images(folder) if os.path.isfile(folder / f)]
         self._above = _fold(os.path.abspath(folder)).split("/")
         self._by_name: dict[str, list[str]] = defaultdict(list)
         for file in self.files:
