@@ -16,7 +16,7 @@ from convnext_dense.errors import InputError
 
 from .files import read_bytes, read_text
 from .json_files import parse_json, read_json
-from .xml_files import parse_xml
+from .xml_files import read_xml
 
 LARGEST = 50_000_000  # bytes; COCO files are larger, those of one image never
 HEAD = 65_536  # bytes of a text file that are looked at
@@ -459,7 +459,7 @@ def _of_file(path: str, size: int, changed: int) -> Format | None:
                     "a file of JSON lines", _CONVERT
                 )
             case ".xml" if size <= LARGEST:
-                root = parse_xml(read_text(path), path)
+                root = read_xml(path)
                 return next((format for fits, format in _XML if fits(root)), None)
             case ".csv" | ".tsv":
                 return _of_csv(_head(path))

@@ -55,7 +55,5 @@ def test_test_splits_are_not_trained_on(tmp_path):
     _, paths = find_dataset(tmp_path)
     assert paths["train"].annotations == tmp_path / "a.json"
     save({"images": []}, tmp_path / "b.json")
-    with pytest.raises(
-        InputError, match=r"2 files for train: a.json, b.json; name"
-    ):
+    with pytest.raises(InputError, match=r"2 files for train: a.json, b.json; name"):
         find_dataset(tmp_path)

@@ -84,6 +84,7 @@ class Content:
         image_id: int,
         label: str | int,
         corners: Sequence[float],
+        where: str,
         mask: list | dict | None = None,
         crowd: bool = False,
     ) -> None:
@@ -92,11 +93,13 @@ class Content:
         Args:
             label: the name of its class, or its index in ``classes``.
             corners: left, top, right and bottom in pixels.
+            where: its file and place there, which messages name; of no other object.
             mask: polygons, or compressed run lengths.
             crowd: neither background nor trained on.
         """
         left, top, right, bottom = corners
         entry: dict[str, Any] = dict(
+            id=where,
             image_id=image_id,
             bbox=[left, top, right - left, bottom - top],
             iscrowd=int(crowd),
@@ -116,12 +119,8 @@ class Content:
             classes = sorted({str(label) for label, _ in self._objects})
         ids = {name: number for number, name in enumerate(classes, 1)}
         annotations = [
-            dict(
-                entry,
-                id=number,
-                category_id=label if isinstance(label, int) else ids[label],
-            )
-            for number, (label, entry) in enumerate(self._objects, 1)
+            dict(entry, category_id=label if isinstance(label, int) else ids[label])
+            for label, entry in self._objects
         ]
         categories = [
             dict(id=i, name=name)

@@ -137,7 +137,9 @@ def read(folders: list[AnnotatedFolder], root: Path) -> Reading:
     for image_id, group in objects:
         rectangles += with_masks and not group.has_outline
         mask = group.mask() if with_masks else None
-        content.add_object(image_id, group.label, group.box, mask, group.crowd)
+        content.add_object(
+            image_id, group.label, group.box, group.where, mask, group.crowd
+        )
     for image in without_file(folders, used):
         content.problem(NOT_ANNOTATED, image.relative_to(root).as_posix())
     source = f"labelme, {number} JSON files in " + ", ".join(
@@ -185,13 +187,14 @@ class _Object:
     """The shapes of one object.
 
     Attributes:
+        where: its first shape, for messages.
         has_outline: whether a shape says more than a rectangle.
         crowd: neither background nor trained on.
         box: left, top, right, bottom, in pixels.
     """
 
-    def __init__(self, label: str, size: tuple[int, int] | None) -> None:
-        self.label = label
+    def __init__(self, label: str, where: str, size: tuple[int, int] | None) -> None:
+        self.label, self.where = label, where
         self.has_outline = self.crowd = False
         self.box: tuple[float, ...] = (math.inf, math.inf, -math.inf, -math.inf)
         self._size = size
@@ -246,7 +249,7 @@ def _objects(
         group_id = shape.get("group_id")
         single = group_id is None or isinstance(group_id, list | dict)
         key = (label, number) if single else (label, "group", group_id)
-        group = groups.setdefault(key, _Object(label, size))
+        group = groups.setdefault(key, _Object(label, where, size))
         group.add(box, outline)
         group.has_outline |= form != "rectangle"
         group.crowd |= shape.get("difficult") is True  # X-AnyLabeling's

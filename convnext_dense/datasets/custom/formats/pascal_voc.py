@@ -9,6 +9,7 @@ regions.
 """
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from xml.etree import ElementTree
 from convnext_dense.errors import InputError
 from convnext_dense.utils.files import read_text
 from convnext_dense.utils.images import unnamed
-from convnext_dense.utils.xml_files import parse_xml
+from convnext_dense.utils.xml_files import read_xml
 
 from ..split_paths import DatasetPaths, SplitPaths
 from .content import (
@@ -38,6 +39,7 @@ from .tree import (
     by_split,
     common,
     image_of,
+    is_image,
     stems_in,
     without_file,
 )
@@ -86,7 +88,7 @@ def find(root: Path, tree: Tree) -> DatasetPaths | None:
 def is_voc(file: Path) -> bool:
     """Whether a file is a Pascal VOC annotation."""
     try:
-        return _is_voc(parse_xml(read_text(file), str(file)))
+        return _is_voc(read_xml(file))
     except InputError:
         return False
 
@@ -104,6 +106,12 @@ def _lists(folder: Path, tree: Tree) -> dict[str, list[str]]:
     for split, names in LISTS.items():
         if name := next((name for name in names if name in stems), None):
             lists[split] = _listed(stems[name])
+    if not lists:  # VoTT writes those of one class only
+        for split in LISTS:
+            of_class = [stems[stem] for stem in stems if stem.endswith(f"_{split}")]
+            if names := [name for file in of_class for name in _listed(file)]:
+                lists[split] = list(dict.fromkeys(names))
+        return lists if "train" in lists else {}
     if "train" in lists and "train" not in stems:
         lists.pop("val", None)  # trainval has it
     if "train" not in lists and lists:
@@ -121,7 +129,7 @@ def _listed(file: Path) -> list[str]:
         elif len(fields := name.split()) == 2 and fields[1] in ("1", "0", "-1"):
             name = fields[0]
         if name:
-            names.append(name)
+            names.append(os.path.splitext(name)[0] if is_image(name) else name)
     return names
 
 
@@ -148,7 +156,7 @@ def read(folders: list[AnnotatedFolder], root: Path) -> Reading:
             shown = file.relative_to(root).as_posix()
             try:
                 with unnamed(file):
-                    annotation = parse_xml(read_text(file), str(file))
+                    annotation = read_xml(file)
                 if not _is_voc(annotation):
                     raise InputError("it is no Pascal VOC file")
             except InputError as error:
@@ -211,7 +219,7 @@ def _add_objects(
             continue
         crowd = (entry.findtext("difficult") or "").strip() in ("1", "true", "True")
         difficult += crowd
-        content.add_object(image_id, name, [*corners], masks or None, crowd)
+        content.add_object(image_id, name, [*corners], where, masks or None, crowd)
     return difficult
 
 

@@ -97,7 +97,7 @@ def read(
     for file in _without_image(present):
         content.problem(NO_IMAGE, shown(file, root))
     folders = sorted({shown(file.parent, root) for file in present.values()})
-    source = f"YOLO, {len(present)} label files in {', '.join(folders[:3])}"
+    source = f"YOLO, {len(present)} label files in {', '.join(folders[:3]) or root}"
     if len(folders) > 3:
         source += f" and {len(folders) - 3} more folders"
     if missing:
@@ -149,13 +149,14 @@ def _add_objects(
                 *((x - w / 2) * width, (y - h / 2) * height),
                 *((x + w / 2) * width, (y + h / 2) * height),
             ]
-            content.add_object(image_id, int(label), corners)
+            content.add_object(image_id, int(label), corners, where)
         else:
             polygon = [
                 fraction * (height if i % 2 else width)
                 for i, fraction in enumerate(fractions)
             ]
-            content.add_object(image_id, int(label), bounds([polygon]), [polygon])
+            box = bounds([polygon])
+            content.add_object(image_id, int(label), box, where, [polygon])
 
 
 def _number(value: str) -> float | None:

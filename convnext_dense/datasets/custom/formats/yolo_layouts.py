@@ -191,16 +191,10 @@ def _images_of(entry: str, bases: list[Path], where: str) -> list[Path]:
         InputError: nothing of that name is there, or there are no images.
     """
     entry = entry.replace("\\", "/")
-    # Roboflow writes ../train/images for train/images, and Ultralytics reads it so.
-    inside = entry.removeprefix("../")
-    candidates = [
-        Path(os.path.normpath(base / name))
-        for base in bases
-        for name in (entry, inside)
-    ]
+    candidates = _candidates(entry, bases)
     path = next((p for p in candidates if p.exists()), None)
     if path is None:
-        tried = ", ".join(map(str, dict.fromkeys(candidates)))
+        tried = few(dict.fromkeys(candidates), 4)
         raise InputError(
             f"{where} names {entry}, which is not there (looked for {tried}): correct "
             "the line, or path:"
@@ -227,18 +221,27 @@ def _listed_images(file: Path, bases: list[Path], where: str) -> list[Path]:
     lines = [line for line in lines if line]
     if not lines or not any(is_image(line) for line in lines):
         raise InputError(f"{where}: {file} lists no images")
-    folders = list(dict.fromkeys([file.parent, *bases]))
+    bases = list(dict.fromkeys([file.parent, *bases]))
     images = []
-    for line in lines:
-        # CVAT writes data/ before the names of its own folders.
-        names = [line, line.partition("/")[2]] if "/" in line else [line]
-        candidates = [
-            Path(os.path.normpath(f / name)) for name in names for f in folders
-        ]
-        images.append(
-            next((p for p in candidates if p.is_file()), candidates[0])
-        )  # the check of images reports the first if there is none
-    return list(dict.fromkeys(images))
+    for line in dict.fromkeys(lines):
+        candidates = _candidates(line, bases)
+        # If there is none, the check of images reports the first.
+        image = next((path for path in candidates if path.is_file()), candidates[0])
+        images.append(image)
+    return images
+
+
+def _candidates(name: str, bases: list[Path]) -> list[Path]:
+    """Where a file or folder may be: below a folder, by all or the end of its name.
+
+    Roboflow writes ../train/images for train/images, CVAT writes data/ before its own
+    folders, and others write paths of their machine. At least two parts must fit.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    ends = ["/".join(parts[i:]) for i in range(1, len(parts) - 1)]
+    return [
+        Path(os.path.normpath(base / end)) for end in (name, *ends) for base in bases
+    ]
 
 
 def _split(
