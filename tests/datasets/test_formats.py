@@ -175,6 +175,23 @@ def labelme_apart(root):
         file.write_text(json.dumps(content))
 
 
+def vott(root):
+    """It writes lists of one class only, and names with endings."""
+    write_voc(root / "JPEGImages", root / "Annotations")
+    for name in CLASSES:
+        text(root / f"ImageSets/Main/{name}_train.txt", "a.jpg 1\nb.jpg -1\nc.jpg -1\n")
+        text(root / f"ImageSets/Main/{name}_val.txt", "d.jpg 1\n")
+
+
+def colab(root):
+    """A data.yaml and lists with paths of another machine."""
+    ultralytics(root)
+    names = [f"/content/set/images/train/{stem}.jpg" for stem in TRAIN]
+    text(root / "list.txt", "\n".join(names))
+    lines = "train: C:\\set\\list.txt\nval: /content/set/images/val\n"
+    text(root / "data.yaml", lines.replace("C:\\set\\", "") + NAMES)
+
+
 def unpacked_into_a_folder(root):
     ultralytics(root / "my export")
 
@@ -200,6 +217,8 @@ LAYOUTS = {
     labelme_beside: ("labelme", DRAWN),
     labelme_splits: ("labelme", VAL),
     labelme_apart: ("labelme", DRAWN),
+    vott: ("Pascal VOC", VAL),
+    colab: ("YOLO", VAL),
     unpacked_into_a_folder: ("YOLO", VAL),
 }
 
@@ -490,6 +509,33 @@ def test_files_of_pascal_voc_that_are_refused(tmp_path):
         ((problem, names),) = problems_of(split).items()
         assert problem == BAD_FILE
         assert names[0].startswith(f"a.xml: {says}")
+
+
+def test_encodings_of_pascal_voc(tmp_path):
+    """UTF-8, or what the file declares; a declared one hides no document type."""
+    one_voc(tmp_path, "")
+    declared = '<?xml version="1.0" encoding="{}"?>'
+    xml = voc("a.jpg", voc_object("蜂", (5, 7, 30, 20)))
+    (tmp_path / "a.xml").write_bytes((declared.format("gbk") + xml).encode("gbk"))
+    assert "蜂" in read(tmp_path)[0].classes
+    hidden = '<!DOCTYPE a [<!ENTITY x "y">]><annotation/>'
+    for content in (
+        (declared.format("cp037") + hidden).encode("cp037"),
+        declared.format("utf-7").encode() + hidden.encode("utf-7") + b"\xff",
+        (declared.format("utf-16") + hidden).encode("utf-16"),
+        declared.format("zlib").encode() + b"\xff",
+    ):
+        (tmp_path / "a.xml").write_bytes(content)
+        ((problem, _),) = problems_of(read(tmp_path)[0]).items()
+        assert problem == BAD_FILE
+
+
+def test_every_problem_names_the_file_and_the_place(tmp_path):
+    """Also those that all formats share, such as boxes outside their image."""
+    one_yolo(tmp_path, "1 1.005 .5 .001 .2\n")
+    (split,) = read(tmp_path)
+    ((_, names),) = problems_of(split).items()
+    assert names == ["object labels/a.txt line 2 in a.jpg"]
 
 
 def test_sizes_of_pascal_voc(tmp_path):
