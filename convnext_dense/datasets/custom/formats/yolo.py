@@ -117,18 +117,19 @@ def _add_objects(
     keypoints: int,
 ) -> None:
     """Add the objects of a label file."""
+    name = shown(file, root)
     try:
         with unnamed(file):
             text = read_text(file)
     except InputError as error:
-        content.problem(BAD_FILE, f"{shown(file, root)}: {error}")
+        content.problem(BAD_FILE, f"{name}: {error}")
         return
     width, height = size or (1, 1)
     for number, line in enumerate(text.splitlines(), 1):
         values = line.split()
         if not values:
             continue
-        where = f"{shown(file, root)} line {number}"
+        where = f"{name} line {number}"
         if keypoints and len(values) == 5 + keypoints:
             values = values[:5]
         numbers = [_number(value) for value in values]

@@ -299,6 +299,8 @@ def _from_folders(root: Path, tree: Tree) -> DatasetPaths | None:
     Raises:
         InputError: no file names the classes.
     """
+    if not any(name.endswith(".txt") for names in tree.values() for name in names):
+        return None
     by_split: dict[str | None, list[Path]] = {}
     folders = set()
     for folder, names in tree.items():
