@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from convnext_dense.config.options import load_config
 from convnext_dense.datasets.custom.formats import labelme, yolo
 from convnext_dense.datasets.custom.formats.content import (
     BAD_FILE,
@@ -14,7 +15,7 @@ from convnext_dense.datasets.custom.formats.content import (
     NO_IMAGE,
     TWO_IMAGES,
 )
-from convnext_dense.datasets.custom.prepare import Options, examine
+from convnext_dense.datasets.custom.prepare import Options, examine, prepare
 from convnext_dense.errors import InputError
 from convnext_dense.utils.masks import to_bitmap
 
@@ -38,6 +39,7 @@ from ..helpers.formats import (
     labelme as labelme_file,
 )
 from ..helpers.paths import ROOT
+from ..helpers.runs import DET
 
 TRAIN, VAL = ("a", "b", "c"), ("d",)
 NAMES = "names: [bee, ant]\n"
@@ -736,3 +738,17 @@ def test_boxes_are_those_of_supervision(tmp_path, name):
     ]
     for (_, at), (_, reference) in zip(objects, expected["objects"], strict=True):
         assert at == pytest.approx(reference, abs=1e-3)
+
+
+def test_a_config_is_fitted_to_yolo_data(tmp_path):
+    """The run has COCO files of its own, and its report says what was read."""
+    ultralytics(tmp_path / "data")
+    options = Options(data=str(tmp_path / "data/data.yaml"))
+    cfg = load_config(str(DET), work_dir=str(tmp_path / "run"))
+    prepare(cfg, options, 1)
+    assert cfg.train_dataloader.dataset.metainfo.classes == CLASSES
+    written = json.loads((tmp_path / "run/data/train.json").read_text())
+    assert len(written["annotations"]) == 3
+    assert all(isinstance(a["id"], int) for a in written["annotations"])
+    report = (tmp_path / "run/data/inspection.txt").read_text()
+    assert "read from YOLO, 3 label files in labels/train" in report
