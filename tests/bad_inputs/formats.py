@@ -70,9 +70,9 @@ def changed(layout: Maker, change: Callable) -> Maker:
     """``layout`` with a change in its folder."""
 
     def arguments(t):
-        given = layout(t)
+        options = layout(t)
         change(t / "d")
-        return given
+        return options
 
     return arguments
 

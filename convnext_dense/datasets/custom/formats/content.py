@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convnext_dense.errors import InputError
 from convnext_dense.utils import files
 from convnext_dense.utils.image_content import in_turn, open_image
 from convnext_dense.utils.images import ORIENTATION
@@ -143,7 +142,7 @@ def size_of(path: Path) -> tuple[int, int] | None:
             # Of PNG files, the tags may follow the pixels, which Pillow reads then.
             with in_turn(width, height):
                 orientation = image.getexif().get(ORIENTATION, 1)
-    except (InputError, Exception):  # Pillow's readers raise errors of many types
+    except Exception:  # Pillow's readers raise errors of many types
         return None
     turned = isinstance(orientation, int) and 5 <= orientation <= 8
     return (height, width) if turned else (width, height)

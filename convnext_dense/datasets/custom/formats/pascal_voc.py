@@ -66,8 +66,8 @@ def find(root: Path, tree: Tree) -> DatasetPaths | None:
     for folder, annotated in folders.items():
         lists = _lists(folder.parent / "ImageSets/Main", tree)
         for split, listed in lists.items():
-            part = AnnotatedFolder(annotated.files, annotated.images, listed)
-            splits.setdefault(split, []).append(part)
+            of_split = AnnotatedFolder(annotated.files, annotated.images, listed)
+            splits.setdefault(split, []).append(of_split)
         if not lists:
             without_lists[folder] = annotated
     for split, others in by_split(without_lists, root, NAME).items():
@@ -100,8 +100,8 @@ def _is_voc(root: ElementTree.Element) -> bool:
 
 def _lists(folder: Path, tree: Tree) -> dict[str, list[str]]:
     """The names that ImageSets/Main lists for each split; empty without lists."""
-    stems = {name[:-4]: folder / name for name in tree.get(folder, ())
-             if name.endswith(".txt")}  # fmt: skip
+    names_in_folder = tree.get(folder, ())
+    stems = {n[:-4]: folder / n for n in names_in_folder if n.endswith(".txt")}
     lists = {}
     for split, names in LISTS.items():
         if name := next((name for name in names if name in stems), None):
