@@ -76,6 +76,7 @@ def test_problems_are_printed_drawn_and_fixed(tool, healthy, tmp_path):
     assert contents(root) == before
 
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "read from COCO, " in text
     assert "ant &lt;b&gt;" in text
     assert "ant <b>" not in text
     assert "turned &amp; new.jpg" in text
