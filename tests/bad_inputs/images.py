@@ -8,9 +8,12 @@ from PIL import Image
 
 from ..helpers.custom_data import HEIGHT, WIDTH, coco, photograph, save
 from ..helpers.hostile_images import many_scans, png, tiff_tags
+from ..helpers.image_kinds import animation as gif
+from ..helpers.image_kinds import pixels, saved, tiff
 from .case import Case, write
 from .weights import save as checkpoint
 
+SIZE = (WIDTH, HEIGHT)
 FIRST = "sub folder/0.jpg"
 
 
@@ -119,11 +122,11 @@ CASES = [
     inspect("a JPEG with a damaged header", header, BAD),
     inspect("a PNG cut short", then(blank(), cut), BAD),
     inspect("an empty file", content(""), BAD + "empty file"),
-    inspect("text named .jpg", TEXT, BAD + "not an image"),
+    inspect("text named .jpg", TEXT, BAD + "it is a web page (HTML)"),
     inspect(
         "a HEIC named .jpg",
         content(b"\0\0\0\x18ftypheic" + bytes(100)),
-        BAD + "not an image",
+        BAD + "it is a HEIC image: save it as JPEG or PNG",
     ),
     inspect(
         "a folder named .jpg",
@@ -155,7 +158,7 @@ CASES = [
     inspect(
         "an EPS named .jpg",
         content(EPS),
-        BAD + "not an image, or not in a format that training reads",
+        BAD + "it is a PostScript file (EPS): save it as PNG",
     ),
     inspect(
         "a JPEG of thousands of scans",
@@ -183,7 +186,34 @@ CASES = [
     inspect("grey of 16 bits", noise("I;16", ".png"), WELL, 0),
     inspect("CMYK", noise("CMYK", ".jpeg"), WELL, 0),
     inspect("RGB with alpha", noise("RGBA", ".png"), WELL, 0),
-    inspect("a TIFF of floats", floats, WELL, 0),
+    inspect(
+        "a TIFF of floats",
+        floats,
+        BAD + "its pixels are floats of 32 bits: save it as a PNG of 8 bits",
+    ),
+    inspect(
+        "a TIFF of 13 bands",
+        content(tiff(pixels(13, np.uint16, 257, SIZE), 1)),
+        BAD + "its 13 bands are not marked as RGB, and OpenCV would read the first",
+    ),
+    inspect(
+        "values of 12 bits in a PNG of 16 bits",
+        content(saved(pixels(1, np.uint16, 16, SIZE)[..., 0], "PNG")),
+        BAD + "its values of 16 bits are all below 4096, and become nearly black",
+    ),
+    inspect(
+        "an animated GIF",
+        content(gif("GIF", 3, SIZE)),
+        f"warning: images of which training does not read all: 1 ({FIRST}: it is an "
+        "animation, and only the first of its 3 images is read)",
+        0,
+    ),
+    inspect(
+        "a TIFF of two pages",
+        content(tiff(pixels(size=SIZE), pages=2)),
+        f"warning: images of which training does not read all: 1 ({FIRST}: it has 2 ",
+        0,
+    ),
     predict("a JPEG cut short", "x.jpg", then(photograph, cut), "it is damaged: "),
     predict(
         "a JPEG whose end is zeros",

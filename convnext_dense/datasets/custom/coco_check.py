@@ -15,6 +15,7 @@ from convnext_dense.utils.text import LONGEST_NAME
 from .coco import CocoSplit
 from .coco_objects import UsableImage, clean_objects, has_mask, is_id, list_objects
 from .problems import (
+    NOT_WHOLE,
     TINY,
     UNREADABLE,
     Problems,
@@ -201,6 +202,8 @@ def _images(
         if all(size) and size != file.shown:
             problems.add(AS_STORED, file_name)
             annotated = file.stored
+        if file.note:
+            problems.add(NOT_WHOLE, f"{file_name}: {file.note}")
         if min(file.shown) < SMALLEST:
             problems.add(TINY, f"{file_name}: {_size(file.shown)}")
         usable[key] = (file_name, annotated, path)
