@@ -95,7 +95,9 @@ def _check_page(content: bytes, page: dict[int, list[int]]) -> None:
             "or PNG with a raw converter"
         )
     bits, samples = page.get(_BITS, [1])[0], page.get(_SAMPLES, [1])[0]
-    name = _FORMATS.get(3 if photometric in _LOG else page.get(_FORMAT, [1])[0])
+    if photometric in _LOG:
+        raise InputError(f"its pixels are floats: {_EIGHT_BITS}")
+    name = _FORMATS.get(page.get(_FORMAT, [1])[0])
     if name or bits > 16:
         raise InputError(
             f"its pixels are {name or 'integers'} of {bits} bits: {_EIGHT_BITS}"
