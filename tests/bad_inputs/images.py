@@ -92,6 +92,16 @@ def floats(file):
     Image.fromarray(pixels).save(file, "TIFF")
 
 
+def folder_of_everything(t):
+    """Make a folder of an image, an animation, texts and a subfolder."""
+    photograph(t / "in/good.png")
+    write(t / "in/moving.gif", animation("GIF", 2, (64, 64)))
+    write(t / "in/a.json", "{}")
+    write(t / "in/b.txt", "a list")
+    photograph(t / "in/sub/c.png")
+    return "in"
+
+
 def one_pixel(t):
     """Write a PNG of one pixel."""
     return photograph(t / "x.png", size=(1, 1))
@@ -233,6 +243,31 @@ CASES = [
         "x.png",
         blank(size=(20000, 1)),
         "20000 x 1 pixels: one side is more than 100 times the other",
+    ),
+    predict(
+        "a TIFF of floats",
+        "x.tif",
+        content(tiff(pixels(3, np.float32))),
+        "its pixels are floats of 32 bits: save it as a PNG of 8 bits, with one range",
+    ),
+    Case(
+        *("predict", "a folder with other files and subfolders"),
+        lambda t: [checkpoint(t, "seg"), folder_of_everything(t), "--out", "out"],
+        "left out: files that are not read as images or videos: 2 (in/a.json, in/b.txt)"
+        "... left out: subfolders (to take their files, write 'FOLDER/**/*'): 1 (in/s"
+        "... note: moving.gif: an animation is predicted as a video"
+        "... files predicted: 2, in .../out",
+        *(0, ("out",)),
+    ),
+    Case(
+        *("predict", "an image on the internet"),
+        lambda t: [checkpoint(t, "seg"), "https://127.0.0.1/a.jpg", "--out", "out"],
+        "https://127.0.0.1/a.jpg is the address of a file elsewhere: download it",
+    ),
+    Case(
+        *("predict", "a COCO file instead of its images"),
+        lambda t: [checkpoint(t, "seg"), write(t / "coco.json", "{}"), "--out", "out"],
+        "no file could be predicted: .../coco.json: it is text, not an image",
     ),
     predict("a pipe (FIFO)", "x.png", os.mkfifo, "it is a pipe (FIFO)"),
     predict(
