@@ -197,7 +197,7 @@ def test_frames_without_a_duration(tmp_path):
     assert Animation(file).rate == 10  # as browsers show it
 
 
-def test_a_folder_of_everything(tmp_path, clip):
+def test_a_folder_of_everything(tmp_path, clip, capfd):
     """What is not read is counted, and never passed over silently."""
     contents = {
         **{"a.JPG": jpeg(), "b.Jpeg": jpeg(), "no ending": jpeg(), "c.png.part": clip},
@@ -212,6 +212,7 @@ def test_a_folder_of_everything(tmp_path, clip):
         (folder / name).write_bytes(content)
     os.mkfifo(folder / "pipe")
     selection = find([str(folder)], folder / "out")
+    assert capfd.readouterr().err == ""  # of OpenCV, for each file
     assert {source.file_name: source.media.value for source in selection.sources} == {
         **{"a.JPG": "image", "b.Jpeg": "image", "no ending": "image"},
         **{"c.png.part": "video", "phone.heic": "image", "empty.mp4": "video"},

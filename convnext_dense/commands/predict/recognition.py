@@ -1,8 +1,13 @@
 """Recognises images, animations and videos by their content, not by their names."""
 
+import contextlib
 import enum
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import cv2
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files
@@ -68,11 +73,24 @@ def recognize(path: Path) -> Media | None:
         return by_ending
     if not content or is_text(content) or describe(content):
         return by_ending
-    capture = open_video(path)
+    with _opencv_silent():
+        capture = open_video(path)
     if capture.isOpened():
         capture.release()
         return Media.VIDEO
     return by_ending
+
+
+@contextlib.contextmanager
+def _opencv_silent() -> Iterator[None]:
+    """A context in which OpenCV does not warn of what it cannot open."""
+    logging: Any = getattr(cv2.utils, "logging", cv2)  # of OpenCV 5, of OpenCV 4
+    level = logging.getLogLevel()
+    logging.setLogLevel(0)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
 
 
 def _is_image(content: bytes) -> bool:

@@ -277,6 +277,8 @@ def _usable_images(
         if size and size != file.shown:
             problems.add(AS_STORED, file_name)
             annotated[key] = file.stored
+        if file.note:
+            problems.add(NOT_WHOLE, f"{file_name}: {file.note}")
         if min(file.shown) < SMALLEST:
             problems.add(TINY, f"{file_name}: {_size(file.shown)}")
     return {
