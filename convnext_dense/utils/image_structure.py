@@ -4,6 +4,7 @@ A file can repeat a scan a thousand times, or have thousands of tags that all re
 the same megabyte. OpenCV and Pillow would follow each of them.
 """
 
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ _INTEGERS = (1, 3, 4, 13, 16, 18)  # types without a sign
 WIDTH, HEIGHT = 256, 257  # tags
 
 MOST_PAGES = 1000
+MOST_TAGS = 200  # of a page
 MOST_VALUES = 64  # of a tag; a file has one for each band
 
 ByteOrder: TypeAlias = Literal["little", "big"]
@@ -146,8 +148,8 @@ def size_in_tags(content: bytes) -> tuple[int, int] | None:
 def tiff_pages(content: bytes) -> Iterator[dict[int, list[int]]]:
     """The integers in the tags of each page of a TIFF file, by the number of the tag.
 
-    The pages end at a place that was read before, or after ``MOST_PAGES``. Of a tag,
-    the first ``MOST_VALUES`` values are read.
+    The pages end at a place that was read before, or after ``MOST_PAGES``. Of a page,
+    the first ``MOST_TAGS`` are read, and of a tag, the first ``MOST_VALUES`` values.
     """
     if (header := _header(content)) is None:
         return
@@ -160,7 +162,9 @@ def tiff_pages(content: bytes) -> Iterator[dict[int, list[int]]]:
             seen.add(start)
             yield {
                 tag: values
-                for name, tag, value_type, count, value in _tags(content, start)
+                for name, tag, value_type, count, value in itertools.islice(
+                    _tags(content, start), MOST_TAGS
+                )
                 if (values := _integers(content, name, value_type, count, value))
             }
             (count,) = struct.unpack_from(order + number, content, start)

@@ -317,6 +317,19 @@ def test_pages_that_are_no_more_images():
         assert len(list(tiff_pages(whole[:end]))) <= 2
 
 
+def test_pages_that_overlap():
+    """A thousand pages of 65535 tags each, in a megabyte."""
+    content = bytearray(b"II*\0\x10\0\0\0") + bytes(10**6)
+    for number in range(1100):
+        start = 16 + 14 * number
+        content[start : start + 2] = b"\xff\xff"
+        place = start + 2 + 12 * 65535
+        content[place : place + 4] = struct.pack("<I", start + 14)
+    before = time.process_time()
+    assert len(list(tiff_pages(bytes(content)))) == 1000
+    assert time.process_time() - before < 5  # 0.3 s; a minute if all tags were read
+
+
 def test_tags_behind_the_pixels(tmp_path):
     file = tmp_path / "x.png"
     file.write_bytes(png(64, 48, pixels=ROWS, after=[(b"eXIf", tiff_tags(20_000))]))
