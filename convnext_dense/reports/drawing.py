@@ -3,6 +3,7 @@
 import colorsys
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -10,6 +11,11 @@ from mmengine.structures import BaseDataElement, PixelData
 
 from convnext_dense.utils.image_content import check_size
 from convnext_dense.utils.text import label
+
+from . import fonts
+
+if TYPE_CHECKING:  # it is slow to import
+    from mmengine.visualization import Visualizer
 
 # Its first multiples, modulo 1, are far from each other.
 GOLDEN_RATIO = 0.618034
@@ -51,14 +57,15 @@ class Drawer:
         classes = tuple(map(label, dataset_meta["classes"]))
         # The registry is not used: it would make this the visualizer of the run.
         if scope == "mmdet":
-            from mmdet.visualization import DetLocalVisualizer as Visualizer
+            from mmdet.visualization import DetLocalVisualizer as LocalVisualizer
         else:
-            from mmseg.visualization import SegLocalVisualizer as Visualizer
-        self._visualizer = Visualizer(name="drawer", alpha=0.5)
+            from mmseg.visualization import SegLocalVisualizer as LocalVisualizer
+        self._visualizer = LocalVisualizer(name="drawer", alpha=0.5)
         self._visualizer.dataset_meta = dict(
             classes=classes,
             palette=dataset_meta.get("palette") or palette(dataset_meta["classes"]),
         )
+        draw_in_any_script(self._visualizer)
         self._scope = scope
 
     def truth(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
@@ -90,32 +97,69 @@ class Drawer:
         return self._visualizer.get_image()
 
     def _label_map(self, image: np.ndarray, label_map: PixelData) -> np.ndarray:
-        """Draw a label map, and the name of each class where its area is widest.
-
-        mmseg can draw names, but only in ASCII, and takes a second for each class.
-        """
+        """Draw a label map, and the name of each class where its area is widest."""
         from mmseg.structures import SegDataSample
 
         if image.shape[:2] == (1, 1):
             return image  # mmseg fails: it reads a mask of one pixel as an index
         sample = SegDataSample(pred_sem_seg=label_map)
-        self._add(image, sample, draw_gt=False, with_labels=False)
-        labels = np.asarray(label_map.data.cpu()).squeeze(0)
-        meta = self._visualizer.dataset_meta
-        for index in np.unique(labels[labels < len(meta["classes"])]):
-            # The distance of each pixel to the class's edge; the padding is outside.
-            mask = np.pad((labels == index).astype(np.uint8), 1)
-            inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
-            _, radius, _, (x, y) = cv2.minMaxLoc(inside)
-            if radius < MIN_RADIUS:
-                continue
-            self._visualizer.draw_texts(
-                meta["classes"][index],
-                np.array([x - 1, y - 1]),
-                font_sizes=9,
-                colors="w",
-                horizontal_alignments="center",
-                vertical_alignments="center",
-                bboxes=dict(facecolor="black", alpha=0.6, pad=0.8, edgecolor="none"),
-            )
-        return self._visualizer.get_image()
+        return self._add(image, sample, draw_gt=False)
+
+
+def draw_in_any_script(visualizer: "Visualizer") -> None:
+    """Let a toolbox's visualizer draw its classes' names in fonts that have them.
+
+    Args:
+        visualizer: of mmdet or mmseg; its ``dataset_meta`` has the ``classes``.
+    """
+    classes = [label(name) for name in visualizer.dataset_meta["classes"]]
+    families = fonts.families(classes)
+    draw_texts, get_image = visualizer.draw_texts, visualizer.get_image
+
+    def draw_texts_in_fonts(texts, *args, **options):
+        number = 1 if isinstance(texts, str) else len(texts)
+        options["font_families"] = [families] * number
+        with fonts.without_warnings():
+            return draw_texts(texts, *args, **options)
+
+    def get_image_without_warnings():
+        with fonts.without_warnings():
+            return get_image()
+
+    visualizer.draw_texts = draw_texts_in_fonts
+    visualizer.get_image = get_image_without_warnings
+    if not hasattr(visualizer, "_draw_sem_seg"):
+        return
+    # mmseg draws names with OpenCV, which has ASCII only, and takes a second for each.
+    draw_sem_seg = visualizer._draw_sem_seg
+
+    def draw_sem_seg_and_names(image, sem_seg, names, colors, with_labels=True):
+        draw_sem_seg(image, sem_seg, names, colors, with_labels=False)
+        if with_labels:
+            _draw_class_names(visualizer, sem_seg, classes)
+        return visualizer.get_image()
+
+    visualizer._draw_sem_seg = draw_sem_seg_and_names
+
+
+def _draw_class_names(
+    visualizer: "Visualizer", label_map: PixelData, classes: Sequence[str]
+) -> None:
+    """Draw the name of each class where its area in a label map is widest."""
+    labels = np.asarray(label_map.data.cpu()).squeeze(0)
+    for index in np.unique(labels[labels < len(classes)]):
+        # The distance of each pixel to the class's edge; the padding is outside.
+        mask = np.pad((labels == index).astype(np.uint8), 1)
+        inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+        _, radius, _, (x, y) = cv2.minMaxLoc(inside)
+        if radius < MIN_RADIUS:
+            continue
+        visualizer.draw_texts(
+            classes[index],
+            np.array([x - 1, y - 1]),
+            font_sizes=9,
+            colors="w",
+            horizontal_alignments="center",
+            vertical_alignments="center",
+            bboxes=dict(facecolor="black", alpha=0.6, pad=0.8, edgecolor="none"),
+        )

@@ -10,6 +10,8 @@ coco_json        reads a COCO annotation file
 images           reads and writes image files
 image_content    opens an image after checks of its size
 image_structure  checks scans, chunks and tags of an image file
+image_values     checks that OpenCV reads an image's values as they are
+foreign_formats  names the format of a file that is not an image
 masks            reads COCO's masks
 memory           how much memory is free, and a limit on it
 text             short texts for messages

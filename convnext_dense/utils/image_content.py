@@ -18,6 +18,7 @@ import PIL.Image
 
 from convnext_dense.errors import InputError
 
+from . import foreign_formats
 from .image_structure import (
     JPEG,
     PNG,
@@ -35,6 +36,7 @@ GB = 1e9
 FORMATS = (
     *("JPEG", "PNG", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM", "GIF", "AVIF", "SUN"),
 )
+ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF")  # formats that can be animated
 JPEG_FORMATS = ("JPEG", "MPO")  # Pillow calls a JPEG with several images MPO
 
 # Pillow's own limit, 13377 x 13377. Decoding, predicting and drawing such an image
@@ -61,14 +63,28 @@ _TEXT_HEADERS = (
 
 
 class UnknownFormatError(InputError):
-    """The content is not an image in one of ``FORMATS``."""
+    """The content is not an image in one of ``FORMATS``.
+
+    Args:
+        format_name: what it is and what to do with it; None if this is not known.
+    """
+
+    def __init__(self, format_name: str | None):
+        self.format_name = format_name
+        super().__init__(
+            f"it is {format_name}"
+            if format_name
+            else "not an image, or not in a format that training reads: save it as "
+            "JPEG or PNG"
+        )
 
 
-def open_image(content: bytes) -> PIL.Image.Image:
+def open_image(content: bytes, animated: bool = False) -> PIL.Image.Image:
     """Open an image with Pillow, without decoding it.
 
     Args:
         content: all bytes of the file.
+        animated: whether to open an animated PNG that OpenCV must not get.
 
     Raises:
         UnknownFormatError: it is not an image in one of ``FORMATS``.
@@ -78,7 +94,12 @@ def open_image(content: bytes) -> PIL.Image.Image:
     """
     if content.startswith(JPEG):
         check_jpeg_markers(content)
-    if ANIMATED_PNG_CRASHES and content.startswith(PNG) and is_animated(content):
+    if (
+        ANIMATED_PNG_CRASHES
+        and not animated
+        and content.startswith(PNG)
+        and is_animated(content)
+    ):
         raise InputError("it is an animated PNG: save one of its images as a PNG")
     check_tags(content)
     PIL.Image.init()  # else Pillow fails at a format that this build does not have
@@ -86,10 +107,7 @@ def open_image(content: bytes) -> PIL.Image.Image:
     try:
         image = PIL.Image.open(io.BytesIO(content), formats=formats)
     except PIL.UnidentifiedImageError as error:
-        raise UnknownFormatError(
-            "not an image, or not in a format that training reads: save it as JPEG or "
-            "PNG"
-        ) from error
+        raise UnknownFormatError(foreign_formats.describe(content)) from error
     except PIL.Image.DecompressionBombError as error:
         number = re.search(r"\d+", str(error))
         pixels = f"{int(number[0]):,} pixels" if number else str(error)
@@ -97,6 +115,11 @@ def open_image(content: bytes) -> PIL.Image.Image:
     check_size(*image.size)
     check_exif(image)
     return image
+
+
+def number_of_frames(image: PIL.Image.Image) -> int:
+    """The number of images of an animation; 1 for other formats, whatever they hold."""
+    return getattr(image, "n_frames", 1) if image.format in ANIMATIONS else 1
 
 
 def check_exif(image: PIL.Image.Image) -> None:

@@ -4,6 +4,7 @@ A file can repeat a scan a thousand times, or have thousands of tags that all re
 the same megabyte. OpenCV and Pillow would follow each of them.
 """
 
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -27,7 +28,12 @@ _SIZES = {
     **{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8},
     **{13: 4, 16: 8, 17: 8, 18: 8},
 }
-_WIDTH, _HEIGHT = 256, 257  # tags
+_INTEGERS = (1, 3, 4, 13, 16, 18)  # types without a sign
+WIDTH, HEIGHT = 256, 257  # tags
+
+MOST_PAGES = 1000
+MOST_TAGS = 200  # of a page
+MOST_VALUES = 64  # of a tag; a file has one for each band
 
 ByteOrder: TypeAlias = Literal["little", "big"]
 
@@ -91,22 +97,35 @@ def check_tags(content: bytes) -> None:
         )
 
 
-def _tags(content: bytes) -> Iterator[tuple[ByteOrder, int, int, int, bytes]]:
-    """Byte order, tag, type, number of values, and value or place of the first tags.
-
-    Nothing for content in another format, or cut short.
-    """
+def _header(content: bytes) -> tuple[ByteOrder, str, bool] | None:
+    """Byte order, its sign for ``struct``, and whether a TIFF is a BigTIFF."""
     orders: dict[bytes, tuple[ByteOrder, str]]
     orders = {b"II": ("little", "<"), b"MM": ("big", ">")}
-    if content[:2] not in orders:
-        return
+    if content[:2] not in orders or len(content) < 16:
+        return None
     name, order = orders[content[:2]]
+    return name, order, struct.unpack_from(f"{order}H", content, 2)[0] == 43
+
+
+def _tags(
+    content: bytes, start: int | None = None
+) -> Iterator[tuple[ByteOrder, int, int, int, bytes]]:
+    """Byte order, tag, type, number of values, and value or place of a page's tags.
+
+    Nothing for content in another format, or cut short.
+
+    Args:
+        start: place of the page's tags; None for the first page.
+    """
+    if (header := _header(content)) is None:
+        return
+    name, order, big = header
+    number, entry = ("Q", "HHQ8s") if big else ("H", "HHI4s")
     try:
-        big = struct.unpack_from(f"{order}H", content, 2)[0] == 43  # BigTIFF
-        number, entry = ("Q", "HHQ8s") if big else ("H", "HHI4s")
-        (start,) = struct.unpack_from(
-            order + ("Q" if big else "I"), content, 8 if big else 4
-        )
+        if start is None:
+            (start,) = struct.unpack_from(
+                order + ("Q" if big else "I"), content, 8 if big else 4
+            )
         (count,) = struct.unpack_from(order + number, content, start)
     except struct.error:
         return
@@ -120,9 +139,52 @@ def _tags(content: bytes) -> Iterator[tuple[ByteOrder, int, int, int, bytes]]:
 
 def size_in_tags(content: bytes) -> tuple[int, int] | None:
     """Width and height of a TIFF image, such as floats in colour; None for another."""
-    sizes = {
-        tag: int.from_bytes(value[: _SIZES.get(value_type, 1)], order)
-        for order, tag, value_type, _, value in _tags(content)
-        if tag in (_WIDTH, _HEIGHT)
-    }
-    return (sizes[_WIDTH], sizes[_HEIGHT]) if len(sizes) == 2 else None
+    page = next(tiff_pages(content), {})
+    if WIDTH not in page or HEIGHT not in page:
+        return None
+    return page[WIDTH][0], page[HEIGHT][0]
+
+
+def tiff_pages(content: bytes) -> Iterator[dict[int, list[int]]]:
+    """The integers in the tags of each page of a TIFF file, by the number of the tag.
+
+    The pages end at a place that was read before, or after ``MOST_PAGES``. Of a page,
+    the first ``MOST_TAGS`` are read, and of a tag, the first ``MOST_VALUES`` values.
+    """
+    if (header := _header(content)) is None:
+        return
+    _, order, big = header
+    number, entry, word = ("Q", 20, "Q") if big else ("H", 12, "I")
+    seen: set[int] = set()
+    try:
+        (start,) = struct.unpack_from(order + word, content, 8 if big else 4)
+        while start and start not in seen and len(seen) < MOST_PAGES:
+            seen.add(start)
+            yield {
+                tag: values
+                for name, tag, value_type, count, value in itertools.islice(
+                    _tags(content, start), MOST_TAGS
+                )
+                if (values := _integers(content, name, value_type, count, value))
+            }
+            (count,) = struct.unpack_from(order + number, content, start)
+            end = start + struct.calcsize(order + number) + count * entry
+            (start,) = struct.unpack_from(order + word, content, end)
+    except struct.error:  # the file is cut short
+        return
+
+
+def _integers(
+    content: bytes, order: ByteOrder, value_type: int, count: int, value: bytes
+) -> list[int]:
+    """The first values of a tag; none if they are no integers, or not in the file."""
+    size = _SIZES.get(value_type, 0)
+    if value_type not in _INTEGERS or not count:
+        return []
+    if size * count > len(value):  # then the value is a place
+        start = int.from_bytes(value, order)
+        value = content[start : start + size * min(count, MOST_VALUES)]
+    count = min(count, MOST_VALUES, len(value) // size)
+    return [
+        int.from_bytes(value[size * i : size * (i + 1)], order) for i in range(count)
+    ]

@@ -20,13 +20,16 @@ from . import files
 from .image_content import (
     JPEG_FORMATS,
     TOO_LITTLE_MEMORY,
+    UnknownFormatError,
     check_exif,
     check_image,
     decode,
     in_turn,
+    number_of_frames,
     open_image,
     opencv_reads,
 )
+from .image_values import check_range, check_values, has_unusual_compression
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".ppm")
 # The EXIF tag that says how the camera was held: 1 is upright, 5 to 8 swap the sides.
@@ -49,12 +52,14 @@ class ImageFile(NamedTuple):
         stored: width and height in the file, in pixels.
         orientation: EXIF's, 1 to 8.
         digest: equal for files with the same bytes.
+        note: what of the image training does not read; None if it reads all.
     """
 
     error: str | None = None
     stored: tuple[int, int] = (0, 0)
     orientation: int = 1
     digest: bytes = b""
+    note: str | None = None
 
     @property
     def shown(self) -> tuple[int, int]:
@@ -102,6 +107,7 @@ def read_rgb(path: Path) -> np.ndarray:
     content = files.read_bytes(path)
     try:
         check_image(content)
+        check_values(content)
         bgr = decode(content, cv2.IMREAD_COLOR)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -156,28 +162,57 @@ def _read_image(path: Path) -> ImageFile:
         if not content:
             return ImageFile("empty file")
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        with open_image(content) as image:
-            stored = image.size
+        note = check_values(content)
+        try:
+            stored, orientation, animation = _decoded_whole(content)
+        except ValueError as error:
+            if isinstance(error, InputError) and type(error) is not UnknownFormatError:
+                raise
+            # OpenCV reads some images that Pillow does not, such as a TIFF of four
+            # bands in planes.
+            stored, orientation, animation = check_image(content), 1, None
             with in_turn(*stored):
-                if image.format == "PNG":
-                    image.load()
-                    check_exif(image)
-                orientation = image.getexif().get(ORIENTATION, 1)
-                if image.format in JPEG_FORMATS:
-                    check_jpeg(image, content)
-                else:
-                    image.load()  # Pillow opens files that are cut short, too
-            readable = opencv_reads(str(image.format))
+                if decode(content, cv2.IMREAD_COLOR) is None:
+                    raise
     except MemoryError:
         return ImageFile(TOO_LITTLE_MEMORY)
     except Exception as error:  # Pillow's readers raise errors of many types
         return ImageFile(str(error) or type(error).__name__)
-    if not readable:
-        return ImageFile("OpenCV cannot read this format; save it as PNG")
     if error := too_long(*stored):
         return ImageFile(error)
-    valid = isinstance(orientation, int) and 1 <= orientation <= 8
-    return ImageFile(None, stored, orientation if valid else 1, digest)
+    return ImageFile(None, stored, orientation, digest, note or animation)
+
+
+def _decoded_whole(content: bytes) -> tuple[tuple[int, int], int, str | None]:
+    """Decode an image to its end, as far as damage shows.
+
+    Returns:
+        width and height in the file, EXIF's orientation, 1 to 8, and a note if it is
+        an animation.
+    """
+    with open_image(content) as image:
+        stored, note = image.size, None
+        with in_turn(*stored):
+            if image.format == "PNG":
+                image.load()
+                check_exif(image)
+            orientation = image.getexif().get(ORIENTATION, 1)
+            if image.format in JPEG_FORMATS:
+                check_jpeg(image, content)
+            else:
+                image.load()  # Pillow opens files that are cut short, too
+                check_range(content, image)
+                if (frames := number_of_frames(image)) > 1:
+                    note = f"it is an animation, and only the first of its {frames} "
+                    note += "images is read"
+            if has_unusual_compression(content):
+                readable = decode(content, cv2.IMREAD_COLOR) is not None
+            else:
+                readable = opencv_reads(str(image.format))
+        if not readable:
+            raise InputError("OpenCV cannot read this format; save it as PNG")
+        valid = isinstance(orientation, int) and 1 <= orientation <= 8
+        return stored, orientation if valid else 1, note
 
 
 def too_long(width: int, height: int) -> str | None:

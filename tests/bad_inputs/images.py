@@ -8,9 +8,11 @@ from PIL import Image
 
 from ..helpers.custom_data import HEIGHT, WIDTH, coco, photograph, save
 from ..helpers.hostile_images import many_scans, png, tiff_tags
+from ..helpers.image_kinds import animation, pixels, saved, tiff
 from .case import Case, write
 from .weights import save as checkpoint
 
+SIZE = (WIDTH, HEIGHT)
 FIRST = "sub folder/0.jpg"
 
 
@@ -84,17 +86,20 @@ def huge(side):
     return content(png(side, side))
 
 
-def animation(file):
-    """Write a PNG of two frames."""
-    frame = Image.new("RGB", (WIDTH, HEIGHT))
-    other = Image.new("RGB", (WIDTH, HEIGHT), "red")
-    frame.save(file, "PNG", save_all=True, append_images=[other])
-
-
 def floats(file):
     """Write a TIFF of floats."""
     pixels = np.ones((HEIGHT, WIDTH), np.float32)
     Image.fromarray(pixels).save(file, "TIFF")
+
+
+def folder_of_everything(t):
+    """Make a folder of an image, an animation, texts and a subfolder."""
+    photograph(t / "in/good.png")
+    write(t / "in/moving.gif", animation("GIF", 2, (64, 64)))
+    write(t / "in/a.json", "{}")
+    write(t / "in/b.txt", "a list")
+    photograph(t / "in/sub/c.png")
+    return "in"
 
 
 def one_pixel(t):
@@ -119,11 +124,11 @@ CASES = [
     inspect("a JPEG with a damaged header", header, BAD),
     inspect("a PNG cut short", then(blank(), cut), BAD),
     inspect("an empty file", content(""), BAD + "empty file"),
-    inspect("text named .jpg", TEXT, BAD + "not an image"),
+    inspect("text named .jpg", TEXT, BAD + "it is a web page (HTML)"),
     inspect(
         "a HEIC named .jpg",
         content(b"\0\0\0\x18ftypheic" + bytes(100)),
-        BAD + "not an image",
+        BAD + "it is a HEIC image: save it as JPEG or PNG",
     ),
     inspect(
         "a folder named .jpg",
@@ -155,7 +160,7 @@ CASES = [
     inspect(
         "an EPS named .jpg",
         content(EPS),
-        BAD + "not an image, or not in a format that training reads",
+        BAD + "it is a PostScript file (EPS): save it as PNG",
     ),
     inspect(
         "a JPEG of thousands of scans",
@@ -183,7 +188,34 @@ CASES = [
     inspect("grey of 16 bits", noise("I;16", ".png"), WELL, 0),
     inspect("CMYK", noise("CMYK", ".jpeg"), WELL, 0),
     inspect("RGB with alpha", noise("RGBA", ".png"), WELL, 0),
-    inspect("a TIFF of floats", floats, WELL, 0),
+    inspect(
+        "a TIFF of floats",
+        floats,
+        BAD + "its pixels are floats of 32 bits: save it as a PNG of 8 bits",
+    ),
+    inspect(
+        "a TIFF of 13 bands",
+        content(tiff(pixels(13, np.uint16, 257, SIZE), 1)),
+        BAD + "its 13 bands are not marked as RGB, and OpenCV would read the first",
+    ),
+    inspect(
+        "values of 12 bits in a PNG of 16 bits",
+        content(saved(pixels(1, np.uint16, 16, SIZE)[..., 0], "PNG")),
+        BAD + "its values of 16 bits are all below 4096, and become nearly black",
+    ),
+    inspect(
+        "an animated GIF",
+        content(animation("GIF", 3, SIZE)),
+        f"warning: images of which training does not read all: 1 ({FIRST}: it is an "
+        "animation, and only the first of its 3 images is read)",
+        0,
+    ),
+    inspect(
+        "a TIFF of two pages",
+        content(tiff(pixels(size=SIZE), pages=2)),
+        f"warning: images of which training does not read all: 1 ({FIRST}: it has 2 ",
+        0,
+    ),
     predict("a JPEG cut short", "x.jpg", then(photograph, cut), "it is damaged: "),
     predict(
         "a JPEG whose end is zeros",
@@ -192,9 +224,8 @@ CASES = [
         "it is damaged: its end is missing",
     ),
     predict("a PNG cut short", "x.png", then(photograph, cut), "it cannot be decoded"),
-    predict("an animated PNG", "x.png", animation, "it is an animated PNG: save one"),
     predict("an empty file", "x.jpg", content(""), "it is empty"),
-    predict("text named .jpg", "x.jpg", TEXT, "it cannot be decoded as an image"),
+    predict("text named .jpg", "x.jpg", TEXT, "it is a web page (HTML): download the"),
     predict(
         "an image of 200000 x 200000 pixels",
         "x.png",
@@ -212,6 +243,31 @@ CASES = [
         "x.png",
         blank(size=(20000, 1)),
         "20000 x 1 pixels: one side is more than 100 times the other",
+    ),
+    predict(
+        "a TIFF of floats",
+        "x.tif",
+        content(tiff(pixels(3, np.float32))),
+        "its pixels are floats of 32 bits: save it as a PNG of 8 bits, with one range",
+    ),
+    Case(
+        *("predict", "a folder with other files and subfolders"),
+        lambda t: [checkpoint(t, "seg"), folder_of_everything(t), "--out", "out"],
+        "left out: files that are not read as images or videos: 2 (in/a.json, in/b.txt)"
+        "... left out: subfolders (to take their files, write 'FOLDER/**/*'): 1 (in/s"
+        "... note: moving.gif: an animation is predicted as a video"
+        "... files predicted: 2, in .../out",
+        *(0, ("out",)),
+    ),
+    Case(
+        *("predict", "an image on the internet"),
+        lambda t: [checkpoint(t, "seg"), "https://127.0.0.1/a.jpg", "--out", "out"],
+        "https://127.0.0.1/a.jpg is the address of a file elsewhere: download it",
+    ),
+    Case(
+        *("predict", "a COCO file instead of its images"),
+        lambda t: [checkpoint(t, "seg"), write(t / "coco.json", "{}"), "--out", "out"],
+        "no file could be predicted: .../coco.json: it is text, not an image",
     ),
     predict("a pipe (FIFO)", "x.png", os.mkfifo, "it is a pipe (FIFO)"),
     predict(
@@ -236,6 +292,6 @@ CASES = [
     Case(
         *("predict", "nothing that can be read"),
         lambda t: [checkpoint(t, "seg"), TEXT(t / "x.jpg"), "--out", "out"],
-        "no file could be predicted: .../x.jpg: it cannot be decoded as an image",
+        "no file could be predicted: .../x.jpg: it is a web page (HTML): download the",
     ),
 ]

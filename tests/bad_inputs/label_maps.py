@@ -289,7 +289,7 @@ CASES = [
     inspect(
         "PostScript named .png",
         instead(lambda file: write(file, "%!PS-Adobe-3.0 EPSF-3.0\n")),
-        "error: label maps that cannot be read: 1 (0.png: not an image",
+        "error: label maps that cannot be read: 1 (0.png: it is a PostScript file",
         1,
     ),
     inspect(

@@ -21,11 +21,13 @@ from convnext_dense.commands.predict import (
     results,
 )
 from convnext_dense.commands.predict.inputs import _named, find
+from convnext_dense.commands.predict.recognition import Media
 from convnext_dense.config.options import load_config
 from convnext_dense.datasets import shapes
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
 
+from ..helpers import image_kinds
 from ..helpers.running import shell
 from ..helpers.runs import ADE, DET, NO_WORKERS, SEG, options
 
@@ -228,6 +230,11 @@ def test_odd_files_do_not_stop_the_rest(tool, segmentor, photo, tmp_path):
     (folder / "notes.txt").write_text("no image")
     (folder / "._turned.JPG").write_text("a Mac's")
     write_videos(folder, [photo] * 4)
+    (folder / "clip").write_bytes((folder / "clip ä.mp4").read_bytes())
+    (folder / "moving.gif").write_bytes(image_kinds.animation("GIF", 2))
+    floats = image_kinds.tiff(image_kinds.pixels(3, np.float32))
+    (folder / "floats.tif").write_bytes(floats)
+    (folder / "scan.tif").write_bytes(image_kinds.tiff(image_kinds.pixels(), pages=2))
 
     done = tool(
         *("predict", segmentor, folder, folder / "turned.JPG", folder / "notes.txt"),
@@ -237,20 +244,24 @@ def test_odd_files_do_not_stop_the_rest(tool, segmentor, photo, tmp_path):
     reasons = {
         "cut.jpg": "it is damaged: image file is truncated",
         "empty.png": "it is empty",
-        "phone.heic": "it cannot be decoded as an image",
+        "phone.heic": "it is a HEIC image: save it as JPEG or PNG",
         "thin.png": "320 x 1 pixels: one side is more than 100 times the other, and "
         "resizing leaves nothing of it",
         "gone.jpg": "it cannot be read: No such file",
-        "notes.txt": "it cannot be decoded as an image",
+        "notes.txt": "it is text, not an image. If it lists images, one in a line",
         "cut.avi": "it is cut short: ",
+        "floats.tif": "its pixels are floats of 32 bits: save it as a PNG of 8 bits",
     }
+    assert "note: moving.gif: an animation is predicted as a video" in done.out
+    assert "note: scan.tif: it has 2 pages, and only the first one is read" in done.out
     error = done.err[done.err.index("error: ") :]
-    assert "7 of 16 files could not be predicted" in error
+    assert "8 of 20 files could not be predicted" in error
     for name, reason in reasons.items():
         (line,) = [line for line in error.splitlines() if f"/{name}: " in line]
         assert reason in line
     pictures = tmp_path / "out/pictures"
     assert {f for f in files(pictures) if not f.startswith("cut")} == {
+        *("moving.mp4", "scan.jpg", "clip.mp4"),
         *("alpha.jpg", "clip ä.mp4", "deep.jpg", "grey.jpg", "palette.jpg"),
         *("same.jpg", "same.webp.jpg", "schön [1] & 100%.jpg", "turned.jpg"),
     }
@@ -331,7 +342,7 @@ def test_sources(tmp_path, monkeypatch):
     out = tmp_path / "out"
 
     def listed(*arguments):
-        sources = find(arguments, out)
+        sources = find(arguments, out).sources
         return [(source.file_name, source.picture) for source in sources]
 
     x = ("x.jpg", "pictures/x.jpg")
@@ -392,7 +403,7 @@ def test_label_files(tmp_path, classes, meta, expected):
     """Labels are numbered like the data set's; more than 256 need 16 bits."""
     meta = dict(classes=tuple(map(str, range(classes + 1 * bool(meta)))), **meta)
     writer = results.Results(tmp_path, "mmseg", meta, 0.3)
-    (source,) = _named([Path("/a.png")])
+    (source,) = _named(dict.fromkeys([Path("/a.png")], Media.IMAGE))
     image = np.zeros((1, 2, 3), np.uint8)
     writer.image(source, 1, image, sample_of([[0, 255]]))
     labels = cv2.imread(str(tmp_path / "labels/a.png"), cv2.IMREAD_UNCHANGED)
@@ -402,7 +413,7 @@ def test_label_files(tmp_path, classes, meta, expected):
 
 def test_classes_that_the_data_has_not(tmp_path):
     writer = results.Results(tmp_path, "mmseg", dict(classes=("a", "b")), 0.3)
-    (source,) = _named([Path("/a.png")])
+    (source,) = _named(dict.fromkeys([Path("/a.png")], Media.IMAGE))
     with pytest.raises(InputError, match=r"predicts class 2 .*, but the data has 2"):
         writer.image(source, 1, np.zeros((1, 2, 3), np.uint8), sample_of([[0, 2]]))
     assert files(tmp_path) == []

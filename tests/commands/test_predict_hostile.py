@@ -20,6 +20,7 @@ from convnext_dense.commands.predict import dataset_meta, decoding, results
 from convnext_dense.commands.predict.decoding import Video, check_file
 from convnext_dense.commands.predict.inputs import _named, find
 from convnext_dense.commands.predict.predict_files import _Work
+from convnext_dense.commands.predict.recognition import Media
 from convnext_dense.errors import InputError
 from convnext_dense.utils import image_content
 
@@ -168,6 +169,7 @@ def test_a_video_whose_name_is_not_utf8(tmp_path):
 def test_images_that_are_too_large_to_predict(tmp_path, monkeypatch):
     file = tmp_path / "x.png"
     file.write_bytes(png(66_000, 1000))
+    monkeypatch.setattr(image_content, "free_memory", lambda: 10**12)
     with pytest.raises(InputError, match="a JPEG has at most 65,500"):
         check_file(file)
     monkeypatch.setattr(image_content, "free_memory", lambda: 10**9)
@@ -178,7 +180,7 @@ def test_images_that_are_too_large_to_predict(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [MemoryError(), ValueError("of matplotlib")])
 def test_an_image_that_cannot_be_drawn_does_not_stop_the_rest(error, monkeypatch):
-    sources = list(_named([Path("/a.png"), Path("/b.png")]))
+    sources = list(_named(dict.fromkeys([Path("/a.png"), Path("/b.png")], Media.IMAGE)))
     work = _Work(None, SimpleNamespace(), 1)
 
     def predicted(items, fail):
@@ -209,19 +211,20 @@ def test_loops_of_links(tmp_path, monkeypatch):
     for name in ("a.jpg", "x/b.jpg", "x/y/c.jpg", "x/.hidden/d.jpg", "[1]/e.jpg"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
-    before = find(["**/*.jpg"], tmp_path / "out")
+    before = find(["**/*.jpg"], tmp_path / "out").sources
     for link, target in {
         **{"one": ".", "two": ".", "x/up": "..", "x/y/top": str(tmp_path)},
         **{"this": "that", "that": "this", "to x": "x"},
     }.items():
         Path(link).symlink_to(target)
     start = time.process_time()
-    assert find(["**/*.jpg"], tmp_path / "out") == before
+    assert find(["**/*.jpg"], tmp_path / "out").sources == before
     assert time.process_time() - start < 5
     assert len(before) == 4
     Path("elsewhere").symlink_to("x/y", target_is_directory=True)
     names = [
-        source.file_name for source in find(["elsewhere/**/c.jpg"], tmp_path / "o")
+        source.file_name
+        for source in find(["elsewhere/**/c.jpg"], tmp_path / "o").sources
     ]
     assert names == ["c.jpg"]  # links to folders are followed
 
@@ -386,7 +389,7 @@ def det_sample(boxes, scores):
 def test_names_in_the_results_are_exact(tmp_path):
     meta = read(classes=HOSTILE)
     writer = results.Results(tmp_path, "mmdet", meta, 0.3)
-    (source,) = _named([Path("/\udcff\n$x$.png")])
+    (source,) = _named(dict.fromkeys([Path("/\udcff\n$x$.png")], Media.IMAGE))
     boxes = [[1, 2, 30, 40]] * len(HOSTILE)
     image = np.zeros((48, 64, 3), np.uint8)
     writer.image(source, 1, image, det_sample(boxes, [0.9] * len(HOSTILE)))
@@ -400,7 +403,7 @@ def test_names_in_the_results_are_exact(tmp_path):
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite(tmp_path, wrong):
     writer = results.Results(tmp_path, "mmdet", read(classes=HOSTILE), 0.3)
-    (source,) = _named([Path("/a.png")])
+    (source,) = _named(dict.fromkeys([Path("/a.png")], Media.IMAGE))
     image = np.zeros((48, 64, 3), np.uint8)
     for boxes, score in (([[1, 2, 3, wrong]], 0.5), ([[1, 2, 3, 4]], wrong)):
         with pytest.raises(InputError, match="are not finite numbers: the weights in"):
@@ -413,7 +416,7 @@ def test_names_on_label_maps(tmp_path):
     writer = results.Results(tmp_path, "mmseg", read(classes=HOSTILE), 0.3)
     labels = torch.arange(len(HOSTILE)).repeat_interleave(20).repeat(30, 1)[None]
     image = np.zeros((*labels.shape[1:], 3), np.uint8)
-    (source,) = _named([Path("/a.png")])
+    (source,) = _named(dict.fromkeys([Path("/a.png")], Media.IMAGE))
     sample = SegDataSample(pred_sem_seg=PixelData(data=labels))
     writer.image(source, 1, image, sample)
     assert (tmp_path / "pictures/a.jpg").is_file()

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import socket
 import struct
 import time
@@ -15,8 +16,11 @@ import pytest
 from convnext_dense.errors import InputError
 from convnext_dense.utils import image_content
 from convnext_dense.utils.image_content import check_image, check_size, opencv_reads
+from convnext_dense.utils.image_structure import tiff_pages
+from convnext_dense.utils.image_values import check_values
 from convnext_dense.utils.images import list_images, read_images, read_rgb, write_image
 
+from ..helpers import image_kinds
 from ..helpers.hostile_images import (
     jpeg,
     many_scans,
@@ -85,10 +89,13 @@ REFUSED = {
         png(64, 48, (b"iCCP", b"a\0\0" + TEXT), pixels=ROWS),
         "large",
     ),
-    "EPS, which Pillow gives to Ghostscript": (EPS, UNKNOWN),
-    "PSD": (b"8BPS\0\1" + bytes(6) + b"\0\3\0\0\0\x10\0\0\0\x10\0\x08\0\3", UNKNOWN),
+    "EPS, which Pillow gives to Ghostscript": (EPS, "it is a PostScript file"),
+    "PSD": (
+        b"8BPS\0\1" + bytes(6) + b"\0\3\0\0\0\x10\0\0\0\x10\0\x08\0\3",
+        "it is a Photoshop file",
+    ),
     "WMF": (b"\xd7\xcd\xc6\x9a" + bytes(100), UNKNOWN),
-    "FITS": (b"SIMPLE  =                    T".ljust(2880), UNKNOWN),
+    "FITS": (b"SIMPLE  =                    T".ljust(2880), "it is a FITS file"),
     "nothing": (b"", UNKNOWN),
 }
 GOOD = {
@@ -132,6 +139,195 @@ def test_good_images_are_read(name, tmp_path):
     (read,) = read_images([file], "").values()
     assert (read.error, read.stored) == (None, (64, 48))
     assert read_rgb(file).shape == (48, 64, 3)
+
+
+# Images that OpenCV reads with other values than are in the file, or not at all.
+DARK = "its values of 16 bits are all below 4096, and become nearly black"
+CHANGED = {
+    "grey floats": (
+        image_kinds.tiff(image_kinds.pixels(1, np.float32), 1),
+        "its pixels are floats of 32 bits: save it as a PNG of 8 bits",
+    ),
+    "floats in colour": (
+        image_kinds.tiff(image_kinds.pixels(3, np.float64, 1 / 255)),
+        "its pixels are floats of 64 bits",
+    ),
+    "floats in the other order": (
+        image_kinds.tiff(image_kinds.pixels(3, np.float32), order=">"),
+        "its pixels are floats of 32 bits",
+    ),
+    "floats as OpenCV writes them": (
+        cv2.imencode(".tiff", np.ones((48, 64, 3), np.float32))[1].tobytes(),
+        "its pixels are floats",
+    ),
+    "HDR": (
+        cv2.imencode(".hdr", np.ones((48, 64, 3), np.float32))[1].tobytes(),
+        "its pixels are floats: save",
+    ),
+    "PFM": (
+        cv2.imencode(".pfm", np.ones((48, 64, 3), np.float32))[1].tobytes(),
+        "its pixels are floats: save",
+    ),
+    "signed integers": (
+        image_kinds.tiff(image_kinds.pixels(3, np.int16)),
+        "its pixels are signed integers of 16 bits",
+    ),
+    "signed bytes": (
+        image_kinds.tiff(image_kinds.pixels(1, np.int8), 1),
+        "its pixels are signed integers of 8 bits",
+    ),
+    "integers of 32 bits": (
+        image_kinds.tiff(image_kinds.pixels(1, np.uint32), 1),
+        "its pixels are integers of 32 bits",
+    ),
+    "RGB that is not marked so": (
+        image_kinds.tiff(image_kinds.pixels(3, np.uint16, 257), 1),
+        "its 3 bands are not marked as RGB, and OpenCV would read the first one only",
+    ),
+    "two polarisations": (
+        image_kinds.tiff(image_kinds.pixels(2), 1),
+        "its 2 bands are not .*: save the one to use as a grey PNG",
+    ),
+    "13 bands of Sentinel-2": (
+        image_kinds.tiff(image_kinds.pixels(13, np.uint16, 257), 1),
+        "its 13 bands are not marked as RGB",
+    ),
+    "RGB and two more bands": (
+        image_kinds.tiff(image_kinds.pixels(5)),
+        "it has 5 bands, more than OpenCV reads: save three of them",
+    ),
+    "DNG": (
+        image_kinds.tiff(image_kinds.pixels(), more=[(50706, 1)]),
+        "it is a camera's raw file",
+    ),
+    "NEF, whose first image is a preview": (
+        image_kinds.tiff(image_kinds.pixels(), more=[(254, 1)]),
+        "it is a camera's raw file",
+    ),
+    "a TIFF compressed with Zstandard": (
+        image_kinds.saved(image_kinds.pixels(), "TIFF", compression="zstd"),
+        "OpenCV cannot read this format; save it as PNG",
+    ),
+    "a PNG of 12 bits": (
+        image_kinds.saved(image_kinds.pixels(1, np.uint16, 16)[..., 0], "PNG"),
+        DARK,
+    ),
+    "a TIFF of 12 bits in colour": (
+        image_kinds.tiff(image_kinds.pixels(3, np.uint16, 16)),
+        DARK,
+    ),
+    "8 bits in a TIFF of 16 bits": (
+        image_kinds.tiff(image_kinds.pixels(3, np.uint16)),
+        DARK,
+    ),
+    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(100), "it is a HEIC image: save it as JPEG"),
+    "CR3": (b"\0\0\0\x18ftypcrx " + bytes(100), "it is a camera's raw file"),
+    "EXR": (b"\x76\x2f\x31\x01" + bytes(100), "it is an OpenEXR image of floats"),
+    "JPEG XL": (b"\xff\x0a" + bytes(100), "it is a JPEG XL image"),
+    "DICOM": (bytes(128) + b"DICM" + bytes(100), "it is a DICOM file: save its image"),
+    "PDF": (b"%PDF-1.7\n", "it is a PDF: save its pages as PNG"),
+    "SVG": (b'<?xml version="1.0"?>\n<svg width="9">', "it is an SVG drawing: save it"),
+    "a web page": (b"\n<!DOCTYPE html>", "it is a web page .HTML.: download the image"),
+    "Git LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "it is a pointer of Git LFS: run 'git lfs pull'",
+    ),
+    "NumPy": (b"\x93NUMPY\1\0" + bytes(100), "it is a NumPy array: save it as a PNG"),
+    "zip": (b"PK\3\4" + bytes(100), "it is a zip archive: unpack it"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_training_would_read_wrongly(name, tmp_path):
+    content, message = CHANGED[name]
+    file = tmp_path / "x.tif"
+    file.write_bytes(content)
+    (read,) = read_images([file], "").values()
+    assert re.match(message, str(read.error)), read.error
+    if message != DARK:
+        with pytest.raises(InputError, match=rf"x\.tif:? ({message}|cannot be dec)"):
+            read_rgb(file)
+
+
+ALPHA = np.dstack([image_kinds.pixels(), np.full((48, 64), 128, np.uint8)])
+READ = {
+    "RGB": (image_kinds.tiff(image_kinds.pixels()), None),
+    "BigTIFF": (image_kinds.saved(image_kinds.pixels(), "TIFF", big_tiff=True), None),
+    "RGB in planes": (image_kinds.tiff(image_kinds.pixels(), planar=True), None),
+    "16 bits": (image_kinds.tiff(image_kinds.pixels(3, np.uint16, 257)), None),
+    "RGB and infrared": (
+        image_kinds.tiff(image_kinds.pixels(4)),
+        "it has 4 bands, and only the first three are read, as RGB",
+    ),
+    "RGB and infrared in planes": (
+        image_kinds.tiff(image_kinds.pixels(4, np.uint16, 257), planar=True),
+        "it has 4 bands, and only the first three are read, as RGB",
+    ),
+    "three pages": (
+        image_kinds.tiff(image_kinds.pixels(), pages=3),
+        "it has 3 pages, and only the first one is read",
+    ),
+    "GIF": (
+        image_kinds.animation("GIF"),
+        "it is an animation, and only the first of its 3 images is read",
+    ),
+    "WebP": (
+        image_kinds.animation("WEBP"),
+        "it is an animation, and only the first of its 3 images is read",
+    ),
+    "GIF of one image": (image_kinds.animation("GIF", 1), None),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_training_reads(name, tmp_path):
+    content, note = READ[name]
+    file = tmp_path / "x.jpg"
+    file.write_bytes(content)
+    (read,) = read_images([file], "").values()
+    assert (read.error, read.stored, read.note) == (None, (64, 48), note)
+    rgb = read_rgb(file)
+    assert rgb[0, 0].tolist() == [200, 100, 50]
+    assert rgb[0, -1].tolist() == [20, 40, 220]
+
+
+def test_alpha_of_a_tiff(tmp_path):
+    """OpenCV multiplies the colours; an image of infrared is often marked as alpha."""
+    file = tmp_path / "x.tif"
+    file.write_bytes(image_kinds.tiff(ALPHA, extra=2))
+    (read,) = read_images([file], "").values()
+    assert read.note == "OpenCV multiplies its colours by its alpha band"
+    assert read_rgb(file)[0, 0].tolist() == [100, 50, 25]
+
+
+def test_pages_that_are_no_more_images():
+    """Overviews and masks of a GeoTIFF, and loops and ends of damaged files."""
+    whole = image_kinds.tiff(image_kinds.pixels(), pages=2)
+    assert len(list(tiff_pages(whole))) == 2
+    smaller = bytearray(whole)
+    second = whole.rindex(struct.pack("<HHII", 256, 4, 1, 64))
+    smaller[second + 8 : second + 12] = struct.pack("<I", 32)
+    assert check_values(bytes(smaller)) is None
+    first = whole.index(struct.pack("<HHII", 256, 4, 1, 64)) - 2
+    loop = whole[: second - 2].replace(
+        struct.pack("<I", second - 2), struct.pack("<I", first)
+    )
+    assert len(list(tiff_pages(loop))) == 1
+    for end in range(0, len(whole), 97):
+        assert len(list(tiff_pages(whole[:end]))) <= 2
+
+
+def test_pages_that_overlap():
+    """A thousand pages of 65535 tags each, in a megabyte."""
+    content = bytearray(b"II*\0\x10\0\0\0") + bytes(10**6)
+    for number in range(1100):
+        start = 16 + 14 * number
+        content[start : start + 2] = b"\xff\xff"
+        place = start + 2 + 12 * 65535
+        content[place : place + 4] = struct.pack("<I", start + 14)
+    before = time.process_time()
+    assert len(list(tiff_pages(bytes(content)))) == 1000
+    assert time.process_time() - before < 5  # 0.3 s; a minute if all tags were read
 
 
 def test_tags_behind_the_pixels(tmp_path):

@@ -1,22 +1,19 @@
 """Find the files to predict from the files, folders and patterns a user names."""
 
+import functools
 import glob
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from convnext_dense.errors import InputError
 
-# Files with these endings are taken from folders. Formats that cannot be decoded are
-# among them, so that such files are reported and not skipped silently.
-IMAGES = {
-    *(".avif", ".bmp", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe"),
-    *(".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff"),
-    ".webp",
-}
-VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
+from .recognition import Media, recognize
+
+_OF_DESKTOPS = ("thumbs.db", "desktop.ini", "icon\r")  # in any folder; not named
 
 
 class Source(NamedTuple):
@@ -26,16 +23,18 @@ class Source(NamedTuple):
         path: absolute path of the file.
         file_name: its path relative to the folder that contains all files to predict.
         name: ``file_name`` without its suffix, made unique; its results are named so.
+        media: whether it is an image, an animation or a video.
     """
 
     path: Path
     file_name: str
     name: str
+    media: Media
 
     @property
     def is_video(self) -> bool:
-        """Whether the file is a video, by its suffix."""
-        return self.path.suffix.lower() in VIDEOS
+        """Whether the file has frames: a video or an animation."""
+        return self.media is not Media.IMAGE
 
     @property
     def picture(self) -> str:
@@ -53,7 +52,23 @@ class Source(NamedTuple):
         return f"labels/{self.name}.png"
 
 
-def find(inputs: Sequence[str], out: Path) -> list[Source]:
+class Selection(NamedTuple):
+    """The files that the user names.
+
+    Attributes:
+        sources: those to predict.
+        left_out: those in folders and patterns that are neither images nor videos.
+        folders: subfolders of the folders, whose files are not taken.
+        results: drawings and label maps of an earlier prediction.
+    """
+
+    sources: list[Source]
+    left_out: list[str]
+    folders: list[str]
+    results: list[str]
+
+
+def find(inputs: Sequence[str], out: Path) -> Selection:
     """Find the files that ``inputs`` name, each once, in order.
 
     - A file is taken, whatever its name.
@@ -66,38 +81,82 @@ def find(inputs: Sequence[str], out: Path) -> list[Source]:
         out: absolute path of the folder for the results.
 
     Raises:
-        InputError: an input names no file.
+        InputError: an input names no image or video.
     """
-    paths: dict[Path, None] = {}  # an ordered set
+    media: dict[Path, Media] = {}
+    left_out, folders, results = list[str](), list[str](), list[str]()
     for name in map(os.path.expanduser, inputs):
-        matches = _matches(name, out)
-        if not matches:
-            raise InputError(
-                f"the folder {name} has no images or videos. To take those of its "
-                f"subfolders, write '{name.rstrip('/')}/**/*'"
-                if os.path.isdir(name)
-                else f"no file, folder or pattern matches {name}"
-            )
-        paths.update((Path(os.path.abspath(path)), None) for path in matches)
-    return list(_named(paths))
+        if os.path.lexists(name) and not os.path.isdir(name):  # also 'photo[1].jpg'
+            path = Path(os.path.abspath(name))
+            media.setdefault(path, recognize(path) or Media.IMAGE)
+            continue
+        usable = False
+        for file in _candidates(name, out):
+            path = Path(os.path.abspath(file))
+            if os.path.isdir(file):
+                folders.append(file)
+            elif path in media:
+                usable = True
+            elif _is_result(path):
+                usable = True
+                results.append(file)
+            elif content := recognize(path):
+                usable = True
+                media[path] = content
+            elif path.name.lower() not in _OF_DESKTOPS:
+                left_out.append(file)
+        if not usable:
+            raise InputError(_nothing(name))
+    if not media:
+        raise InputError(
+            f"all {len(results)} images are results of an earlier prediction, such as "
+            f"{results[0]}: name the images themselves"
+        )
+    unique = (list(dict.fromkeys(names)) for names in (left_out, folders, results))
+    return Selection(list(_named(media)), *unique)
 
 
-def _matches(name: str, out: Path) -> list[str]:
-    """The files that one file name, folder or pattern stands for, sorted."""
-    if os.path.lexists(name) and not os.path.isdir(name):  # also 'photo[1].jpg'
-        return [name]
+def _nothing(name: str) -> str:
+    """Why an input that is no file leads to no file."""
+    if os.path.isdir(name):
+        return (
+            f"the folder {name} has no images or videos. To take those of its "
+            f"subfolders, write '{name.rstrip('/')}/**/*'"
+        )
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", name):
+        return f"{name} is the address of a file elsewhere: download it, and name that"
+    if name == "-":
+        return "standard input (-) is not read: name a file"
+    if name.isdecimal():
+        return f"no file is called {name}; cameras are not read: record a video"
+    return f"no file, folder or pattern matches {name}"
+
+
+def _candidates(name: str, out: Path) -> list[str]:
+    """The files and folders in a folder, or the files of a pattern, sorted."""
     if os.path.isdir(name):
         paths = [os.path.join(name, file) for file in os.listdir(name)]
+        paths = [p for p in paths if os.path.abspath(p) != str(out)]
     else:
-        paths = list(_expand(name))
+        paths = [p for p in _expand(name) if not os.path.isdir(p)]
         paths = [p for p in paths if out not in Path(os.path.abspath(p)).parents]
     # Names that start with a dot are skipped: macOS writes ._photo.jpg for photo.jpg.
-    return sorted(
-        path
-        for path in paths
-        if os.path.splitext(path)[1].lower() in IMAGES | VIDEOS
-        and not os.path.basename(path).startswith(".")
-        and not os.path.isdir(path)
+    return sorted(p for p in paths if not os.path.basename(p).startswith("."))
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file is a drawing of an earlier prediction, by the files beside it."""
+    return any(
+        folder.name == "pictures" and _has_results(folder.parent)
+        for folder in path.parents
+    )
+
+
+@functools.cache
+def _has_results(folder: Path) -> bool:
+    """Whether a folder has the json files that a prediction writes."""
+    return all(
+        (folder / name).is_file() for name in ("predictions.json", "images.json")
     )
 
 
@@ -144,11 +203,11 @@ def _folders(base: str) -> Iterator[str]:
                     real.append(path)
 
 
-def _named(paths: Iterable[Path]) -> Iterator[Source]:
+def _named(media: Mapping[Path, Media]) -> Iterator[Source]:
     """Yield a ``Source`` for each path, with names that differ."""
-    root = os.path.commonpath([path.parent for path in paths])
+    root = os.path.commonpath([path.parent for path in media])
     taken: set[str] = set()
-    for path in paths:
+    for path in media:
         file = path.relative_to(root)
         # a.jpg and a.png would have results of one name; so would A.jpg, where the
         # disk ignores case.
@@ -156,4 +215,4 @@ def _named(paths: Iterable[Path]) -> Iterator[Source]:
         names = itertools.chain([str(file.with_suffix("")), str(file)], numbered)
         name = next(name for name in names if name.lower() not in taken)
         taken.add(name.lower())
-        yield Source(path, str(file), name)
+        yield Source(path, str(file), name, media[path])

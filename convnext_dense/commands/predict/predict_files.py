@@ -16,12 +16,14 @@ from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError, printable
 from convnext_dense.utils import files, outputs
 from convnext_dense.utils.image_content import TOO_LITTLE_MEMORY
-from convnext_dense.utils.text import reason
+from convnext_dense.utils.text import few, reason
 
 from .. import INTERRUPTED
+from .animation import Animation
 from .decoding import Video
-from .inputs import Source, find
+from .inputs import Selection, Source, find
 from .predictor import OutOfMemory, Predictor, Prepared
+from .recognition import Media
 from .results import Results
 
 RESULTS = (".jpg", ".mp4", ".png")  # endings of drawings and label maps
@@ -92,8 +94,10 @@ def predict_files(
     if not 0 <= score_thr <= 1:  # nor is nan
         raise InputError(f"--score-thr {score_thr}: give a number from 0 to 1")
     files.check_folder(out, "--out")
-    sources = find(inputs, out)
+    selection = find(inputs, out)
+    sources = selection.sources
     _check_outputs(config, checkpoint, inputs, sources, out, options, overwrite)
+    _say_left_out(selection)
     predictor = Predictor(config, checkpoint, device, options)
     results = Results(out, predictor.scope, predictor.dataset_meta, score_thr)
     work = _Work(predictor, results, batch)
@@ -106,6 +110,7 @@ def predict_files(
                     work.video(source)
         except KeyboardInterrupt:
             interrupted = True
+    _say_notes(work.notes)
     failures = "".join(f"\n  {path}: {why}" for path, why in work.failures)
     if interrupted:
         raise IncompleteError(
@@ -121,6 +126,27 @@ def predict_files(
             f"{failures}\nThe results of the others are in {out}"
         )
     print_log(f"files predicted: {work.done}, in {out}", "current")
+    results.say_if_nothing_is_drawn()
+
+
+def _say_left_out(selection: Selection) -> None:
+    """Name the files that are in folders and patterns, and are not predicted."""
+    for names, what in (
+        (selection.left_out, "files that are not read as images or videos"),
+        (selection.results, "drawings of an earlier prediction"),
+        (selection.folders, "subfolders (to take their files, write 'FOLDER/**/*')"),
+    ):
+        if names:
+            print_log(f"left out: {what}: {len(names)} ({few(names)})", "current")
+
+
+def _say_notes(notes: Sequence[tuple[Path, str]]) -> None:
+    """Print a line for each note, with the files that have it."""
+    by_note: dict[str, list[Path]] = {}
+    for path, note in notes:
+        by_note.setdefault(note, []).append(path)
+    for note, paths in by_note.items():
+        print_log(f"note: {few(path.name for path in paths)}: {note}", "current")
 
 
 def _check_outputs(
@@ -167,6 +193,7 @@ class _Work:
     Attributes:
         done: the number of files predicted.
         failures: path and reason of each file that could not be predicted.
+        notes: path and note of files that were not read in full.
     """
 
     def __init__(self, predictor: Predictor, results: Results, batch: int):
@@ -176,6 +203,7 @@ class _Work:
         self._numbers = itertools.count(1)
         self.done = 0
         self.failures: list[tuple[Path, str]] = []
+        self.notes: list[tuple[Path, str]] = []
 
     def images(self, sources: Sequence[Source]) -> None:
         """Predict image files, in batches."""
@@ -193,7 +221,8 @@ class _Work:
     def video(self, source: Source) -> None:
         """Predict a video frame by frame: memory does not grow with its length."""
         try:
-            video = Video(source.path)
+            is_animation = source.media is Media.ANIMATION
+            video = (Animation if is_animation else Video)(source.path)
             title = escape(printable(source.file_name))
             frames = track(video, title, video.count)
             items = self._frames(source, frames)
@@ -206,15 +235,20 @@ class _Work:
             self.failures.append((source.path, _reason(error)))
         else:
             self.done += 1
+            if is_animation:
+                note = "an animation is predicted as a video"
+                self.notes.append((source.path, note))
 
     def _read(self, sources: Sequence[Source]) -> Iterator[Item]:
         for source in track(sources, "images", disable=not sources):
             number = next(self._numbers)
             try:
-                prepared = self._predictor.read(source.path, number)
+                prepared, note = self._predictor.read(source.path, number)
             except Exception as error:  # decoders and pipelines can raise anything
                 self.failures.append((source.path, _reason(error)))
             else:
+                if note:
+                    self.notes.append((source.path, note))
                 yield Item(source, None, number, prepared)
 
     def _frames(self, source: Source, frames: Iterable) -> Iterator[Item]:

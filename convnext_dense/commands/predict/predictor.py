@@ -90,19 +90,26 @@ class Predictor:
         with DefaultScope.overwrite_default_scope(self.scope):
             self._loader = TRANSFORMS.build(loader)
             self._pipeline = Compose(pipeline)
+        self._as_colors = (
+            self._loader.imdecode_backend == "cv2"
+            and self._loader.color_type.startswith("color")
+        )
 
-    def read(self, path: Path, number: int) -> Prepared:
+    def read(self, path: Path, number: int) -> tuple[Prepared, str | None]:
         """Read an image file and prepare it.
 
         Args:
             path: the file.
             number: the image's id in the results.
 
+        Returns:
+            the prepared image, and what of the file was not read, for a note.
+
         Raises:
             InputError: the file is damaged or not an image.
             Exception: any, from the config's pipeline.
         """
-        check_file(path)
+        note = check_file(path, self._as_colors)
         inputs = dict(img_path=str(path), img_id=number)
         try:
             inputs = self._loader(inputs)
@@ -110,7 +117,7 @@ class Predictor:
             if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
                 raise InputError(TOO_LITTLE_MEMORY) from error
             raise InputError("it cannot be decoded as an image") from error
-        return self._prepare(inputs)
+        return self._prepare(inputs), note
 
     def take(self, frame: np.ndarray, path: Path, number: int) -> Prepared:
         """Prepare a frame (H, W, 3) BGR uint8 of the video at ``path``."""

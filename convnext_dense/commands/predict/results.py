@@ -18,6 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 
 from convnext_dense.errors import InputError
@@ -48,6 +49,7 @@ class Results:
         self._classes = dataset_meta["classes"]
         self._drawer = Drawer(scope, dataset_meta)
         self._score_thr = score_thr
+        self._best: float | None = None  # score of all boxes
         # The label of the first class in the data set's label maps.
         self._first = 1 if dataset_meta.get("reduce_zero_label") else 0
         self._coco = _CocoFiles(out, _categories(dataset_meta))
@@ -55,6 +57,15 @@ class Results:
     def close(self) -> None:
         """Complete the json files."""
         self._coco.close()
+
+    def say_if_nothing_is_drawn(self) -> None:
+        """Print a line if boxes are predicted, and none is drawn."""
+        if self._best is not None and self._best < self._score_thr:
+            print_log(
+                f"no box has a score of {self._score_thr:g} or more, so none is drawn; "
+                f"the best has {self._best:.2g}: lower --score-thr",
+                "current",
+            )
 
     def image(
         self, source: Source, number: int, image: np.ndarray, sample: BaseDataElement
@@ -94,6 +105,8 @@ class Results:
             instances = sample.pred_instances
             self._check(instances.labels.numpy())
             _check_finite(instances)
+            if len(instances.scores):
+                self._best = max(self._best or 0.0, float(instances.scores.max()))
             picture = self._drawer.prediction(image, sample, self._score_thr)
             height, width = image.shape[:2]
             record = dict(

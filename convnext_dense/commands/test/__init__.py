@@ -69,6 +69,7 @@ def main(args: argparse.Namespace) -> None:
     from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.engine.runner import run
 
+    from .class_names import ClassNamesHook
     from .whole_files import WholeFilesHook
 
     cfg = options.load_config(
@@ -83,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
         options.use_tta(cfg)
     if args.out:
         options.use_out(cfg, args.out)
-    run(cfg, "test", hooks=[WholeFilesHook()])
+    run(cfg, "test", hooks=[WholeFilesHook(), ClassNamesHook()])
 
 
 def _check_outputs(

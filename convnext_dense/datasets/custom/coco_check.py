@@ -21,7 +21,15 @@ from .coco_objects import (
     objects_of_images,
 )
 from .image_names import ImageNames
-from .problems import TINY, UNREADABLE, Problems, error, note, warning
+from .problems import (
+    NOT_WHOLE,
+    TINY,
+    UNREADABLE,
+    Problems,
+    error,
+    note,
+    warning,
+)
 from .splits import totals
 
 # The largest public data sets have 13 000. A head for more takes gigabytes.
@@ -271,6 +279,8 @@ def _usable_images(
         if size and size != file.shown:
             problems.add(AS_STORED, file_name)
             annotated[key] = file.stored
+        if file.note:
+            problems.add(NOT_WHOLE, f"{file_name}: {file.note}")
         if min(file.shown) < SMALLEST:
             problems.add(TINY, f"{file_name}: {_size(file.shown)}")
     return {

@@ -18,7 +18,7 @@ from .label_maps import (
     unknown_colors,
 )
 from .label_split import LabelSplit
-from .problems import TINY, UNREADABLE, Problems, error, warning
+from .problems import NOT_WHOLE, TINY, UNREADABLE, Problems, error, warning
 
 UNREADABLE_LABELS = error("label maps that cannot be read")
 OTHER_SIZE = error("label maps of another size than their image")
@@ -109,6 +109,8 @@ def examine(
             sizes = f"{size[0]} x {size[1]}, image {width} x {height}"
             problems.add(OTHER_SIZE, f"{label_map}: {sizes}")
             continue
+        if file.note:
+            problems.add(NOT_WHOLE, f"{image}: {file.note}")
         if min(file.shown) < SMALLEST:
             problems.add(TINY, f"{image}: {width} x {height}")
         as_stored = size != file.shown

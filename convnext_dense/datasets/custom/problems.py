@@ -72,6 +72,10 @@ def note(what: str, remedy: str) -> ProblemType:
 
 # Problems of image files, which COCO files and label maps share.
 UNREADABLE = error("images that cannot be read or resized")
+NOT_WHOLE = warning(
+    "images of which training does not read all",
+    "if it needs the rest, save that as images of its own",
+)
 TINY = warning(
     "images with a side below 32 pixels",
     "training enlarges them if the config resizes images",

@@ -34,7 +34,7 @@ def _image_seeds() -> list[Files]:
         for mode in ("RGB", "L", "P", "RGBA", "I;16"):
             picture = PIL.Image.fromarray(noise, "RGBA")
             if mode == "I;16":
-                picture = PIL.Image.fromarray(noise[..., 0].astype(np.uint16))
+                picture = PIL.Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
             else:
                 picture = picture.convert(mode)
             stream = io.BytesIO()
@@ -74,6 +74,7 @@ class _Reader(Predictor):
         with DefaultScope.overwrite_default_scope(self.scope):
             self._loader = TRANSFORMS.build(dict(type="LoadImageFromFile"))
             self._pipeline = Compose([dict(type="PackSegInputs")])
+        self._as_colors = True
 
 
 @functools.cache
@@ -95,7 +96,7 @@ def _read_image(folder: Path) -> None:
         if rgb.shape[1::-1] not in (image.stored, image.shown):
             raise AssertionError(f"the header says {image.stored}, decoded {rgb.shape}")
     try:
-        for source in find([str(path)], folder.parent / "out"):
+        for source in find([str(path)], folder.parent / "out").sources:
             _reader().read(source.path, 1)
     except InputError as error:
         refused = error
