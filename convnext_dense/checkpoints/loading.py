@@ -1,7 +1,6 @@
 """Load a checkpoint's weights into a backbone, and log which tensors were used."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
@@ -11,15 +10,12 @@ from torch import Tensor, nn
 from convnext_dense.errors import InputError
 from convnext_dense.utils.text import few
 
+from .entries import OPTION, find, groups, several
 from .layout import layout
 from .origins import Origin
-from .reading import as_dict, read
+from .reading import read
 from .recognition import RecognisedConvNeXt, recognise
 
-# The keys under which training scripts store the weights; the first one present is
-# used.
-CONTAINERS = ("state_dict", "model", "module", "teacher", "state_dict_ema", "model_ema")
-_WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
 
 def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -> None:
@@ -36,31 +32,18 @@ def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -
     Args:
         module: the backbone; its parameter names are the authors'.
         source: whatever ``read`` takes.
-        prefix: uses only the tensors whose names begin with this, for a checkpoint
-            with several backbones.
+        prefix: uses only this entry of the checkpoint, or only the tensors whose names
+            begin with this, for a checkpoint with several backbones.
 
     Raises:
         InputError: there is no such checkpoint; or none of its tensors fits; or a
             tensor is missing, not finite, or of another shape. The module is unchanged
             then.
     """
-    weights = tensors(read(source), source)
-    if prefix:
-        prefix = prefix.rstrip(".") + "."
-        below = {n: w for n, w in weights.items() if n.startswith(prefix)}
-        if not below:
-            raise InputError(
-                f"{source} has no tensors below init_cfg.prefix={prefix!r}, only "
-                f"{groups(weights)}. Leave prefix out: the backbone is found without it"
-            )
-        weights = below
+    weights, source = find(read(source), source, prefix)
     convnexts = recognise(weights)
     if len(convnexts) > 1:
-        raise InputError(
-            f"{source} holds {len(convnexts)} ConvNeXts, under "
-            + ", ".join(repr(convnext.prefix) for convnext in convnexts)
-            + ": name one as init_cfg.prefix"
-        )
+        raise several(source, (convnext.prefix for convnext in convnexts), OPTION)
     # The package's other backbones have other names, which no library uses.
     unrecognised = RecognisedConvNeXt(Origin("its own names"), "", weights, {})
     choice = fit(module, convnexts[0] if convnexts else unrecognised, source)
@@ -232,40 +215,3 @@ def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
             raise InputError(
                 f"{source} is damaged: {name} holds NaN or infinite values"
             )
-
-
-def tensors(content: Any, source: str) -> dict[str, Tensor]:
-    """The weights in the content of a checkpoint, by name.
-
-    They may be under one of the keys ``CONTAINERS``. The prefixes that
-    DistributedDataParallel and torch.compile put before every name are removed.
-
-    Args:
-        content: what ``read`` returned.
-        source: the checkpoint's name, for messages.
-
-    Raises:
-        InputError: there are no tensors.
-    """
-    content = as_dict(content, source)
-    for key in CONTAINERS:
-        if isinstance(content.get(key), Mapping):
-            ema = [k for k in CONTAINERS[-2:] if k != key and k in content]
-            if ema:
-                print_log(f"{source}: {key!r} is used, {ema[0]!r} is not", "current")
-            content = content[key]
-            break
-    weights = {str(n): w for n, w in content.items() if isinstance(w, Tensor)}
-    if not weights:
-        others = f", only {few(content)}" if content else ": it is empty"
-        raise InputError(f"{source} holds no weights{others}")
-    for wrapper in _WRAPPERS:
-        if all(name.startswith(wrapper) for name in weights):
-            weights = {n.removeprefix(wrapper): w for n, w in weights.items()}
-    return weights
-
-
-def groups(names: Iterable[str]) -> str:
-    """The number of names that share each first component: 'decoder (14), head (2)'."""
-    counts = Counter(name.split(".")[0] for name in names)
-    return few((f"{top} ({n})" for top, n in sorted(counts.items())), 20) or "nothing"

@@ -42,8 +42,10 @@ def read(
         Exception: it is damaged.
     """
     magic, position = unpickle(data)
+    if isinstance(magic, dict):  # of names and NumPy arrays, as detectron2 has them
+        return magic
     if magic != _MAGIC:
-        raise Damaged("it is a pickle, and not one of torch.save")
+        raise Damaged("it is a pickle, and not one of torch.save, and has no weights")
     version, position = unpickle(data, start=position)
     machine, position = unpickle(data, start=position)
     if version != _VERSION or not isinstance(machine, dict):

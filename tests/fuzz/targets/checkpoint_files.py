@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convnext_dense import ConvNeXt, checkpoints
-from convnext_dense.checkpoints import loading, reading
+from convnext_dense.checkpoints import entries, loading, reading
 from convnext_dense.checkpoints.converting import convert, meta_of
 from convnext_dense.checkpoints.origins import TARGETS
 from convnext_dense.checkpoints.recognition import recognise
@@ -89,7 +89,7 @@ def use(content: Any, source: str) -> None:
     Most have no whole ConvNeXt: what refuses them must only do so properly.
     """
     with contextlib.suppress(InputError):
-        weights = loading.tensors(content, source)
+        weights = entries.find(content, source).tensors
         for convnext in recognise(weights):
             loading.fit(ConvNeXt(contents.ARCH), convnext, source)
     for library in TARGETS:
