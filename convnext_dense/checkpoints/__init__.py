@@ -9,6 +9,7 @@ origins      how each library names a ConvNeXt's parameters: the table, and adap
 layout       the architecture of a ConvNeXt, from the shapes of its tensors
 entries      the weights among what a checkpoint holds
 recognition  the origin of a checkpoint, from its keys; tensors under native names
+variants     of ConvNeXt that cannot be loaded
 loading      into a backbone, with one log line on what was used
 whole_models into mmengine's detectors and segmentors
 run_config   the config that a run wrote into its checkpoint, read as data

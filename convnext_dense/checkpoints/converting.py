@@ -9,8 +9,8 @@ from convnext_dense.errors import InputError
 from convnext_dense.models.archs import NUM_STAGES
 from convnext_dense.models.convnext import ConvNeXt
 
-from .layout import layout
 from .entries import find, several
+from .layout import layout
 from .loading import check_finite, fit
 from .origins import TARGETS, WRITERS, Conversion, NativeModel
 from .recognition import recognise

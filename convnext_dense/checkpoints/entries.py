@@ -31,7 +31,13 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 OPTION = "init_cfg.prefix"
 # Never weights: an optimizer's state can have the names of the model's parameters.
 _OPTIMIZER = re.compile(r"optim|sched|scaler|momentum_buffer|exp_avg", re.IGNORECASE)
-_DEEPEST = 4  # levels of entries in entries
+# Tensors that are left out, and how to get an ordinary one.
+_NOT_DENSE = {
+    "torch._utils._rebuild_nested_tensor": "tensor.to_padded_tensor(0)",
+    "torch._utils._rebuild_qtensor": "tensor.dequantize()",
+    "torch._utils._rebuild_sparse_tensor": "tensor.to_dense()",
+}
+_DEEPEST = 6  # levels of entries in entries
 _LONGEST = 100  # items of a list that are looked through
 
 
@@ -86,11 +92,11 @@ def find(
                 "not",
                 "current",
             )
-        return _checked(weights, source)
+        return _checked(weights, source, usual)
     if len(convnexts) > 1:
         raise several(source, convnexts, option)
     for name, entry in convnexts.items():
-        return _checked(entry, f"{source}, entry {name!r}")
+        return _checked(entry, f"{source}, entry {name!r}", name)
     raise _no_weights(content, source)
 
 
@@ -104,8 +110,7 @@ def several(source: str, names: Iterable[str], option: str) -> InputError:
     names = list(names)
     listed = few(map(repr, names), 10)
     return InputError(
-        f"{source} holds {len(names)} ConvNeXts, under {listed}: name one "
-        f"as {option}"
+        f"{source} holds {len(names)} ConvNeXts, under {listed}: name one as {option}"
     )
 
 
@@ -128,6 +133,8 @@ def _weights(entry: Any, top: bool = False) -> dict[str, Any]:
     """
     if isinstance(entry, nn.Module):  # of a trusted file
         entry = entry.state_dict()
+    elif isinstance(entry, LeftOut):
+        entry = entry.items
     if not isinstance(entry, Mapping):
         return {}
     weights = {}
@@ -152,6 +159,8 @@ def _entries(
             continue
         if isinstance(entry, list | tuple):
             entry = {str(n): item for n, item in enumerate(entry[:_LONGEST])}
+        elif isinstance(entry, LeftOut):
+            entry = entry.items
         name = f"{above}{key}"
         weights = _weights(entry)
         if weights:
@@ -161,13 +170,19 @@ def _entries(
                 yield from _entries(entry, f"{name}.", level + 1)
 
 
-def _checked(weights: dict[str, Any], source: str) -> Weights:
+def _checked(weights: dict[str, Any], source: str, entry: str = "") -> Weights:
     """The weights without the prefixes of wrappers, if all of them are there.
 
     Raises:
         InputError: one was left out, or they have no values.
     """
-    require_built(weights, "", source)
+    for name, tensor in weights.items():
+        if isinstance(tensor, LeftOut) and tensor.name in _NOT_DENSE:
+            raise InputError(
+                f"{source} was not used: {name} is not an ordinary tensor. Save it as "
+                f"one, by {_NOT_DENSE[tensor.name]}"
+            )
+    require_built(weights, entry, source)
     if all(".lora_" in name for name in weights):
         raise InputError(f"{source} was not used: {ADAPTER}")
     if not any(tensor.numel() for tensor in weights.values()):
@@ -209,16 +224,23 @@ def _below(
     weights = _cut(full, prefix)
     if weights:
         return _checked(weights, f"{source}, entry {prefix[:-1]!r}")
+    several_of_them = sum(map(has_convnext, entries.values())) > 1
     raise InputError(
         f"{source} has no tensors below {option}={prefix!r}, only "
-        f"{groups(entries[usual] or full)}. Leave the prefix out: the backbone is found "
-        "without it"
+        f"{groups(full if several_of_them else entries[usual] or full)}. "
+        + (
+            "Name one of these"
+            if several_of_them
+            else "Leave the prefix out: the backbone is found without it"
+        )
     )
 
 
 def _cut(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The tensors below a prefix, under the rest of their names."""
-    return {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+    return {
+        n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)
+    }
 
 
 def _no_weights(content: Mapping, source: str) -> InputError:
@@ -229,11 +251,14 @@ def _no_weights(content: Mapping, source: str) -> InputError:
     if not content:
         return InputError(f"{source} holds no weights: it is empty")
     message = f"{source} holds no weights, only {few(content)}"
-    if "param_groups" in content or all(_OPTIMIZER.search(str(k)) for k in content):
-        message += ": it is the state of an optimizer. Give the file with the model"
-    elif left := [path for path, _ in placeholders(content)]:
+    left = [
+        f"{path} ({placeholder.name})" for path, placeholder in placeholders(content)
+    ]
+    if "param_groups" in content or any(_OPTIMIZER.search(str(k)) for k in content):
+        message += ". It has the state of an optimizer. Give the file with the model"
+    elif left:
         message += (
-            f". Of its objects, {few(left)} were not built. Save a plain dict of "
-            "tensors: torch.save(dict(model.state_dict()), 'weights.pth')"
+            f". These are not built: {few(left)}. Save the weights as a plain dict: "
+            "torch.save(dict(model.state_dict()), 'weights.pth')"
         )
     return InputError(message)

@@ -1,7 +1,8 @@
 """Load a checkpoint's weights into a backbone, and log which tensors were used."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
@@ -15,7 +16,7 @@ from .layout import layout
 from .origins import Origin
 from .reading import read
 from .recognition import RecognisedConvNeXt, recognise
-
+from .variants import differences
 
 
 def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -> None:
@@ -49,6 +50,12 @@ def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -
     choice = fit(module, convnexts[0] if convnexts else unrecognised, source)
     module.load_state_dict(choice.used, strict=False)
     choice.report()
+
+
+_SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}\.")
+_SHARD = (
+    ". It is one of several files: name their index (*.index.json), or their folder"
+)
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -120,6 +127,12 @@ def fit(
             f"would be random. The checkpoint's {len(names)} tensors begin with "
             f"{few(names)}"
         )
+    if others := differences(recognised.backbone):
+        raise InputError(
+            f"{source} ({recognised.origin.name}) is of a variant of ConvNeXt that "
+            f"cannot be loaded: it has {' and '.join(others)}. Use the checkpoint of "
+            "another model; docs/checkpoints.md lists those that load"
+        )
     _check_layout(expected, recognised, source)
     check_shapes(used, expected, source)
     integers = [name for name, tensor in used.items() if not tensor.is_floating_point()]
@@ -133,7 +146,7 @@ def fit(
         raise InputError(
             f"{source} lacks {len(lacking)} of the {len(expected)} tensors of this "
             f"{type(module).__name__}, such as {few(lacking)}: it is not whole, or of "
-            "another architecture"
+            f"another architecture{_SHARD if _SHARD_NAME.search(source) else ''}"
         )
     return FittedTensors(
         source,
@@ -159,7 +172,8 @@ def _check_layout(
     """Raise an InputError with the settings to change if the architectures differ."""
     ours, theirs = layout(expected), layout(recognised.backbone)
     built = len(ours.depths)
-    if not built or 0 in (*theirs.depths, theirs.in_channels):
+    incomplete = len(theirs.depths) < built or 0 in (*theirs.depths, theirs.in_channels)
+    if not built or incomplete:
         # The module is not a ConvNeXt, or the checkpoint is incomplete.
         return
     arch = (

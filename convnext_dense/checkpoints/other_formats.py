@@ -36,7 +36,7 @@ _ONNX = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]", re.DOTALL)
 # MessagePack: a map of few entries, the first of which has text as its key.
 _MSGPACK = re.compile(rb"[\x81-\x8f][\xa1-\xbf\xd9]")
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar", ".pkl")
-_SHARD_OF_TORCH = ".distcp"
+PIECE = ".distcp"  # of a sharded checkpoint of torch.distributed.checkpoint
 _OTHER_SUFFIXES = {
     ".index": _OF_ANOTHER.format("TensorFlow"),
     ".pb": _OF_ANOTHER.format("TensorFlow"),
@@ -102,7 +102,7 @@ def folder_mistake(folder: Path) -> str:
     """What to name instead of a folder that has no weights under the usual names."""
     names = sorted(os.listdir(folder))
     files = [name for name in names if name.endswith(_CHECKPOINTS)]
-    if ".metadata" in names and any(name.endswith(_SHARD_OF_TORCH) for name in names):
+    if ".metadata" in names and any(name.endswith(PIECE) for name in names):
         return (
             "it is a sharded checkpoint (torch.distributed.checkpoint). Join it: "
             f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} "
@@ -119,7 +119,7 @@ def folder_mistake(folder: Path) -> str:
         return (
             "it is a file of torch.save that was unpacked. Pack it again: "
             f"python -c \"import shutil; shutil.make_archive('weights', 'zip', "
-            f"{str(folder.parent)!r}, {folder.name!r})\", and name weights.zip"
+            f'{str(folder.parent)!r}, {folder.name!r})", and name weights.zip'
         )
     if "saved_model.pb" in names or any(name.endswith(".index") for name in names):
         return "it holds " + _OF_ANOTHER.format("TensorFlow")

@@ -3,6 +3,7 @@
 import io
 import mmap
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +18,7 @@ from convnext_dense.utils import files
 from convnext_dense.utils.text import few, reason
 
 from . import safetensors_file, torch_legacy, torch_zip
-from .other_formats import file_mistake
+from .other_formats import PIECE, file_mistake
 from .sources import SCHEMES, locate, shards
 from .unpickling import (
     TRUST,
@@ -175,6 +176,8 @@ def _content(
     if trusted():
         print_log(f"{name} is trusted and may run code ({TRUST}=1)", "current")
         return _trusted(file, start, map_location)
+    if os.fspath(name).endswith(PIECE):
+        raise ValueError("it is a piece of a sharded checkpoint: name its folder")
     if start[:2] == b"PK":
         return torch_zip.read(file, map_location, table)
     if start[257:] == _TAR:
@@ -194,6 +197,8 @@ def _trusted(file: BinaryIO, start: bytes, map_location: Any) -> Any:
     if start[:2] == b"PK":
         torch_zip.check(file)
         file.seek(0)
+    elif start[:1] == torch_legacy.FIRST and not torch_legacy.is_legacy(start):
+        return pickle.load(file)
     elif mistake := file_mistake(start, ""):
         raise ValueError(mistake)
     try:

@@ -12,6 +12,7 @@ from convnext_dense.errors import printable
 
 from . import tensors
 from .limits import Limits
+from .names import Named, Unknown, left_out, unknown
 from .objects import (
     CALLS,
     FACTORIES,
@@ -21,11 +22,12 @@ from .objects import (
     set_attributes,
     versions,
 )
-from .names import Named, Unknown, left_out, unknown
 from .refused import Refused
 
 # What Python 2, NumPy before 2.0 and Python 3.13 call the same.
 _RENAMED = (
+    ("__builtin__.long", "builtins.int"),
+    ("__builtin__.unicode", "builtins.str"),
     ("__builtin__.", "builtins."),
     ("copy_reg.", "copyreg."),
     ("numpy.core.", "numpy._core."),

@@ -60,8 +60,8 @@ def report(content: Any) -> str:
     names = dict.fromkeys(
         f"{placeholder.name} ({path.split('.')[0]})" for path, placeholder in left
     )
-    objects = "1 object was" if len(left) == 1 else f"{len(left)} objects were"
-    return f"{objects} left out, and no code of theirs was run: {few(names)}"
+    objects = "1 object is" if len(left) == 1 else f"{len(left)} objects are"
+    return f"{objects} left out, since building them would run code: {few(names)}"
 
 
 def require_built(value: Any, name: str, source: object) -> None:

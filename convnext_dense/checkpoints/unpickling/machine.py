@@ -185,6 +185,8 @@ class Machine:
         """Set entries, given as key, value, key, ..., of the dict that is last."""
         target = self._stack[-1]
         if isinstance(target, LeftOut):
+            for key, value in zip(items[::2], items[1::2], strict=True):
+                target.set_item(key, value)
             return
         if type(target) not in (dict, OrderedDict, defaultdict):
             raise Refused(f"setting an entry of a {type(target).__name__}")

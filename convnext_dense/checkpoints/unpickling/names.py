@@ -8,7 +8,11 @@ those by which libraries describe objects.
 
 import re
 import sys
+from collections import OrderedDict
 from typing import Any, NoReturn
+
+from torch import Tensor
+from torch.nn import Parameter
 
 from .refused import Refused
 
@@ -33,25 +37,32 @@ class Unknown(Named):
 
 
 class LeftOut(Named):
-    """An object that is not built. Its arguments and its content are dropped.
+    """An object that is not built. Its arguments and its state are dropped.
 
     Args:
         name: of its class.
 
     Attributes:
         is_model: whether its state is that of a ``torch.nn.Module``.
+        items: the tensors and dicts in it, if its class is a subclass of dict.
     """
 
-    __slots__ = ("is_model",)
+    __slots__ = ("is_model", "items")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.is_model = False
+        self.items: dict[str, Any] = {}
 
     def take(self, state: Any) -> None:
         """Drop a state, and note whether a module has such a state."""
         if isinstance(state, dict):
             self.is_model |= {"_parameters", "_buffers", "_modules"} <= state.keys()
+
+    def set_item(self, key: Any, value: Any) -> None:
+        """Keep an entry if it may be weights."""
+        if type(key) is str and type(value) in (dict, OrderedDict, Tensor, Parameter):
+            self.items[key] = value
 
 
 # Of Python's own library: classes of data, and functions that objects refer to. Its
@@ -88,8 +99,11 @@ _MODULES_OF_PYTHON = frozenset(sys.stdlib_module_names) | {
     *("__builtin__", "asynchat", "asyncore", "commands", "copy_reg", "distutils"),
     *("imp", "nturl2path", "os2", "pipes", "popen2", "smtpd", "telnetlib"),
 }
+_EXCEPTION = re.compile(r"builtins\.\w+(Error|Exception|Warning)")
 # Functions by which libraries describe the objects that they pickle.
-_DESCRIBES = re.compile(r"_+(un)?pickle\w*|_+(ma)?reconstruct\w*|_\w+_ctor|_new_Index")
+_DESCRIBES = re.compile(
+    r"_+(pyx_)?(un)?pickle\w*|_+(ma)?reconstruct\w*|_\w+_ctor|_new_Index"
+)
 _DESCRIBES_IN_TORCH = (
     "torch._utils._rebuild_nested_tensor",
     "torch._utils._rebuild_qtensor",
@@ -104,7 +118,8 @@ def unknown(name: str) -> Unknown:
         Refused: it is of Python's own library, and not of data.
     """
     module = name.partition(".")[0]
-    if module in _MODULES_OF_PYTHON and module != "typing" and name not in _OF_PYTHON:
+    of_data = module == "typing" or name in _OF_PYTHON or _EXCEPTION.fullmatch(name)
+    if module in _MODULES_OF_PYTHON and not of_data:
         raise Refused(name)
     return Unknown(name)
 

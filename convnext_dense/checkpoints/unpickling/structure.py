@@ -91,6 +91,8 @@ class _Walk:
             return value.ravel().tolist()
         if cls in self._records:
             return vars(value).values()
+        if cls is LeftOut and value.items:
+            return value.items.values()
         if cls is slice:
             return [value.start, value.stop, value.step]
         if not isinstance(value, self._leaves):
