@@ -88,8 +88,8 @@ def find(
     if weights and (has_convnext(weights) or not convnexts):
         if convnexts:
             print_log(
-                f"{source}: {usual or 'its tensors'!r} is used, {few(convnexts)} is "
-                "not",
+                f"{source}: {usual or 'the tensors at its top'!r} is used, "
+                f"{few(convnexts)} is not",
                 "current",
             )
         return _checked(weights, source, usual)
@@ -165,9 +165,9 @@ def _entries(
         weights = _weights(entry)
         if weights:
             yield name, weights
-        if isinstance(entry, Mapping) and level < _DEEPEST:
-            if "param_groups" not in entry:
-                yield from _entries(entry, f"{name}.", level + 1)
+        is_above = isinstance(entry, Mapping) and "param_groups" not in entry
+        if is_above and level < _DEEPEST:
+            yield from _entries(entry, f"{name}.", level + 1)
 
 
 def _checked(weights: dict[str, Any], source: str, entry: str = "") -> Weights:

@@ -48,7 +48,7 @@ _OTHER_SUFFIXES = {
 
 
 def file_mistake(start: bytes, name: str | os.PathLike) -> str | None:
-    """What is wrong with a file that is neither a pickle nor an archive nor safetensors.
+    """What a file is that is neither a pickle nor an archive nor safetensors.
 
     Args:
         start: its first bytes, 16 or more.
@@ -104,14 +104,14 @@ def folder_mistake(folder: Path) -> str:
     files = [name for name in names if name.endswith(_CHECKPOINTS)]
     if ".metadata" in names and any(name.endswith(PIECE) for name in names):
         return (
-            "it is a sharded checkpoint (torch.distributed.checkpoint). Join it: "
-            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} "
-            "weights.pth"
+            "it is a sharded checkpoint (torch.distributed.checkpoint). Join it: python "
+            "-m torch.distributed.checkpoint.format_utils dcp_to_torch "
+            f"{folder} weights.pth"
         )
     if "zero_to_fp32.py" in names or any("zero_pp_rank" in name for name in names):
         return (
-            "it is a checkpoint of DeepSpeed. Join it by the script that DeepSpeed puts "
-            f"beside it: python zero_to_fp32.py {folder} weights.pth"
+            "it is a checkpoint of DeepSpeed. Join it by the script that DeepSpeed "
+            f"puts beside it: python zero_to_fp32.py {folder} weights.pth"
         )
     if "adapter_config.json" in names:
         return ADAPTER
@@ -131,8 +131,8 @@ def folder_mistake(folder: Path) -> str:
 
 
 ZERO = (
-    "each process of DeepSpeed (ZeRO) has saved a piece of them. Join the pieces by the "
-    "script in the checkpoint's folder: python zero_to_fp32.py FOLDER weights.pth"
+    "each process of DeepSpeed (ZeRO) has saved a piece of them. Join the pieces by "
+    "the script in the checkpoint's folder: python zero_to_fp32.py FOLDER weights.pth"
 )
 ADAPTER = (
     "it holds a LoRA adapter: changes to the weights of another model. Merge them and "
