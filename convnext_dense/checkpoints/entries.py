@@ -150,24 +150,28 @@ def _weights(entry: Any, top: bool = False) -> dict[str, Any]:
     return weights if has_tensors else {}
 
 
-def _entries(
-    content: Mapping, above: str = "", level: int = 1
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _entries(content: Mapping) -> Iterator[tuple[str, dict[str, Any]]]:
     """The entries with tensors, at any level, each with its path of keys."""
-    for key, entry in content.items():
-        if not isinstance(key, str) or _OPTIMIZER.search(key):
-            continue
-        if isinstance(entry, list | tuple):
-            entry = {str(n): item for n, item in enumerate(entry[:_LONGEST])}
-        elif isinstance(entry, LeftOut):
-            entry = entry.items
-        name = f"{above}{key}"
-        weights = _weights(entry)
-        if weights:
-            yield name, weights
-        is_above = isinstance(entry, Mapping) and "param_groups" not in entry
-        if is_above and level < _DEEPEST:
-            yield from _entries(entry, f"{name}.", level + 1)
+    seen = {id(content)}
+
+    def below(content: Mapping, above: str, level: int) -> Iterator:
+        for key, entry in content.items():
+            if not isinstance(key, str) or _OPTIMIZER.search(key) or id(entry) in seen:
+                continue
+            seen.add(id(entry))
+            if isinstance(entry, list | tuple):
+                entry = {str(n): item for n, item in enumerate(entry[:_LONGEST])}
+            elif isinstance(entry, LeftOut):
+                entry = entry.items
+            name = f"{above}{key}"
+            weights = _weights(entry)
+            if weights:
+                yield name, weights
+            is_above = isinstance(entry, Mapping) and "param_groups" not in entry
+            if is_above and level < _DEEPEST:
+                yield from below(entry, f"{name}.", level + 1)
+
+    return below(content, "", 1)
 
 
 def _checked(weights: dict[str, Any], source: str, entry: str = "") -> Weights:

@@ -104,8 +104,8 @@ def folder_mistake(folder: Path) -> str:
     files = [name for name in names if name.endswith(_CHECKPOINTS)]
     if ".metadata" in names and any(name.endswith(PIECE) for name in names):
         return (
-            "it is a sharded checkpoint (torch.distributed.checkpoint). Join it: python "
-            "-m torch.distributed.checkpoint.format_utils dcp_to_torch "
+            "it is a sharded checkpoint (torch.distributed.checkpoint). Join it: "
+            "python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
             f"{folder} weights.pth"
         )
     if "zero_to_fp32.py" in names or any("zero_pp_rank" in name for name in names):

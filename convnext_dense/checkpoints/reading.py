@@ -175,7 +175,7 @@ def _content(
         return safetensors_file.read(file, map_location)
     if trusted():
         print_log(f"{name} is trusted and may run code ({TRUST}=1)", "current")
-        return _trusted(file, start, map_location)
+        return _trusted(file, name, start, map_location)
     if os.fspath(name).endswith(PIECE):
         raise ValueError("it is a piece of a sharded checkpoint: name its folder")
     if start[:2] == b"PK":
@@ -192,15 +192,16 @@ def _content(
     )
 
 
-def _trusted(file: BinaryIO, start: bytes, map_location: Any) -> Any:
+def _trusted(file: BinaryIO, name: str | Path, start: bytes, map_location: Any) -> Any:
     """What Python's own unpickler makes of a file; of a model, its weights."""
     if start[:2] == b"PK":
         torch_zip.check(file)
         file.seek(0)
-    elif start[:1] == torch_legacy.FIRST and not torch_legacy.is_legacy(start):
+    elif start[:1] != torch_legacy.FIRST:
+        if mistake := file_mistake(start, name):
+            raise ValueError(mistake)
+    elif not torch_legacy.is_legacy(start):
         return pickle.load(file)
-    elif mistake := file_mistake(start, ""):
-        raise ValueError(mistake)
     try:
         content = torch.load(file, map_location=map_location, weights_only=False)
     except (ImportError, AttributeError) as error:  # not where the file was written

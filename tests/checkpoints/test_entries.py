@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from mmengine.runner import load_checkpoint
 
-from convnext_dense import ConvNeXt, checkpoints
+from convnext_dense import ConvNeXt
 from convnext_dense.errors import InputError
 
 from ..helpers.mmengine_state import logged
@@ -92,10 +92,19 @@ def test_the_entry_is_found_by_its_content(tmp_path, case):
 def test_weights_under_the_usual_keys_come_first(tmp_path):
     """Whatever else is in the file, and as it was before."""
     for content, says in (
-        (dict(model=weights(1.0), model_ema=weights(2.0)), "'model' is used, model_ema"),
-        (dict(teacher=weights(1.0), student=weights(2.0)), "'teacher' is used, student"),
+        (
+            dict(model=weights(1.0), model_ema=weights(2.0)),
+            "'model' is used, model_ema",
+        ),
+        (
+            dict(teacher=weights(1.0), student=weights(2.0)),
+            "'teacher' is used, student",
+        ),
         (dict(state_dict=weights(1.0), ema=weights(2.0)), "'state_dict' is used, ema"),
-        (dict(state_dict_ema=weights(1.0), optimizer=optimizer()), "a.pth: the authors"),
+        (
+            dict(state_dict_ema=weights(1.0), optimizer=optimizer()),
+            "a.pth: the authors",
+        ),
     ):
         mean, messages = loaded(tmp_path, content)
         assert mean == 1.0
@@ -169,7 +178,9 @@ def test_the_advice_for_a_whole_model_works(tmp_path, tool):
     torch.save(dict(state_dict=content), tmp_path / "a.pth")
     with pytest.raises(InputError, match=r"holds 2 ConvNeXts") as e:
         load_checkpoint(model, str(tmp_path / "a.pth"))
-    _, _, advice = str(e.value).partition("the --prefix of tools/convert_checkpoint.py ")
+    _, _, advice = str(e.value).partition(
+        "the --prefix of tools/convert_checkpoint.py "
+    )
     command, _, then = advice.partition(", then give ")
     done = tool("convert_checkpoint", *command.replace("NAME", "teacher").split())
     assert done.code == 0, done.err
@@ -186,7 +197,8 @@ def test_a_prefix_of_an_entry_and_of_names(tmp_path):
     with pytest.raises(InputError, match=r"'net\.backbone\.', 'ema\.backbone\.': name"):
         loaded(tmp_path, content, prefix="backbone")
     with pytest.raises(
-        InputError, match=r"no tensors below .*='x\.', only ema \(60\), net \(60\)\. Name"
+        InputError,
+        match=r"no tensors below .*='x\.', only ema \(60\), net \(60\)\. Name",
     ):
         loaded(tmp_path, content, prefix="x")
     # One entry has it: which one, need not be said.
@@ -195,7 +207,10 @@ def test_a_prefix_of_an_entry_and_of_names(tmp_path):
 
 
 NO_WEIGHTS = {
-    "an optimizer": (optimizer, r"only state, param_groups\. It has the state of an op"),
+    "an optimizer": (
+        optimizer,
+        r"only state, param_groups\. It has the state of an op",
+    ),
     "an optimizer in an entry": (
         lambda: dict(optimizer_state_dict=optimizer(), epoch=3),
         r"It has the state of an optimizer\. Give the file with the model",

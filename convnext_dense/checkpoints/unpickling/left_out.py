@@ -60,8 +60,10 @@ def report(content: Any) -> str:
     names = dict.fromkeys(
         f"{placeholder.name} ({path.split('.')[0]})" for path, placeholder in left
     )
-    objects = "1 object is" if len(left) == 1 else f"{len(left)} objects are"
-    return f"{objects} left out, since building them would run code: {few(names)}"
+    objects, are = ("object", "is") if len(left) == 1 else ("objects", "are")
+    return (
+        f"{len(left)} {objects} that only code can build {are} left out: {few(names)}"
+    )
 
 
 def require_built(value: Any, name: str, source: object) -> None:

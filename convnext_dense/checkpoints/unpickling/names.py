@@ -61,7 +61,8 @@ class LeftOut(Named):
 
     def set_item(self, key: Any, value: Any) -> None:
         """Keep an entry if it may be weights."""
-        if type(key) is str and type(value) in (dict, OrderedDict, Tensor, Parameter):
+        kept = (dict, OrderedDict, Tensor, Parameter, LeftOut)
+        if type(key) is str and type(value) in kept:
             self.items[key] = value
 
 
