@@ -24,6 +24,17 @@ from . import contents, formats
 from .target import Target
 
 
+class Settings(dict):
+    """A class of a training script, with entries and attributes."""
+
+
+def beside_objects(weights: dict) -> dict:
+    """Weights beside objects that are left out when the file is read."""
+    settings = Settings(lr=0.1, net=Settings(weights))
+    settings.inside = {Settings: [settings], "sparse": torch.eye(2).to_sparse()}
+    return {"net": Settings(weights), "ema": {"module": weights}, "x": settings}
+
+
 @functools.cache
 def file_seeds() -> list[Files]:
     """One file, or an index with shards, of each format."""
@@ -35,6 +46,8 @@ def file_seeds() -> list[Files]:
         {"c.pth": formats.zip_file(weights)},
         *({"c.pth": formats.legacy_file(run)} for _ in range(3)),
         {"c.pth": formats.legacy_file(few)},
+        {"c.pth": formats.zip_file(beside_objects(weights))},
+        {"c.pth": formats.legacy_file(beside_objects(few))},
         *({"c.pth": formats.tar_file(few)} for _ in range(2)),
         *({"c.safetensors": formats.safetensors_file(weights)} for _ in range(2)),
         formats.index_and_shards(weights, ".safetensors"),
