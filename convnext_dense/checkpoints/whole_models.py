@@ -78,7 +78,13 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
             f"be random. The checkpoint holds {groups(weights)}"
         )
     if len(backbones) == len(convnexts) == 1:
-        convnexts = dict(zip(backbones, convnexts.values(), strict=True))
+        ((place, _),), (convnext,) = backbones.items(), convnexts.values()
+        # The whole model can be in another one, as Lightning's modules are.
+        outer = convnext.prefix.removesuffix(place)
+        if place and outer != convnext.prefix:
+            rest = {n.removeprefix(outer): w for n, w in convnext.rest.items()}
+            convnext = convnext._replace(rest=rest)
+        convnexts = {place: convnext}
     adapted: OrderedDict[str, Tensor] = _with_metadata(
         OrderedDict(), _metadata_of(state_dict)
     )

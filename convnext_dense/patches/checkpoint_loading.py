@@ -96,8 +96,9 @@ def _load(filename: str, map_location: Any = None) -> Any:
     if isinstance(meta, Mapping):
         for key in _USED_META:
             require_built(meta.get(key), f"meta.{key}", filename)
-    if "state_dict" in content and not isinstance(weights, Mapping):
-        content = {k: v for k, v in content.items() if k != "state_dict"}
     if isinstance(weights, Mapping):
         return {**content, "state_dict": with_source(weights, filename)}
-    return with_source(content, filename)
+    # mmengine takes the keys for the names of tensors.
+    entries = {k: v for k, v in content.items() if isinstance(k, str)}
+    entries.pop("state_dict", None)
+    return with_source(entries, filename)

@@ -434,8 +434,8 @@ CASES = [
         "a model of timm's with another stem",
         overlapping_stem,
         "x.pth (timm) is of a variant of ConvNeXt that cannot be loaded: it has "
-        "another stem (kernels of 3 x 3, not of 4 x 4, as timm's convnext_*_ols). Use the "
-        "checkpoint of another model",
+        "another stem (kernels of 3 x 3, not of 4 x 4, as timm's convnext_*_ols). "
+        "Use the checkpoint of another model",
     ),
     convert(
         "a sparse tensor",
