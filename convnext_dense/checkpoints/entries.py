@@ -156,8 +156,9 @@ def _entries(content: Mapping) -> Iterator[tuple[str, dict[str, Any]]]:
 
     def below(content: Mapping, above: str, level: int) -> Iterator:
         for key, entry in content.items():
-            if not isinstance(key, str) or _OPTIMIZER.search(key) or id(entry) in seen:
+            if not isinstance(key, str) or _OPTIMIZER.search(key):
                 continue
+            known = id(entry) in seen  # entries can be shared many times
             seen.add(id(entry))
             if isinstance(entry, list | tuple):
                 entry = {str(n): item for n, item in enumerate(entry[:_LONGEST])}
@@ -168,7 +169,7 @@ def _entries(content: Mapping) -> Iterator[tuple[str, dict[str, Any]]]:
             if weights:
                 yield name, weights
             is_above = isinstance(entry, Mapping) and "param_groups" not in entry
-            if is_above and level < _DEEPEST:
+            if is_above and not known and level < _DEEPEST:
                 yield from below(entry, f"{name}.", level + 1)
 
     return below(content, "", 1)

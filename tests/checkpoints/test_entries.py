@@ -201,6 +201,11 @@ def test_a_prefix_of_an_entry_and_of_names(tmp_path):
         match=r"no tensors below .*='x\.', only ema \(60\), net \(60\)\. Name",
     ):
         loaded(tmp_path, content, prefix="x")
+    same = weights(0.25)
+    shared = dict(params=same, params_ema=same)  # one dict under two names
+    with pytest.raises(InputError, match=r"under 'params', 'params_ema': name one"):
+        loaded(tmp_path, shared)
+    assert loaded(tmp_path, shared, prefix="params_ema")[0] == 0.25
     # One entry has it: which one, need not be said.
     content["ema"] = below("encoder.", weights(0.5))
     assert loaded(tmp_path, content, prefix="encoder")[0] == 0.5
