@@ -4,9 +4,12 @@ sources      from a path, a URL or a model's name to a file on this disk
 unpickling   reads a pickle without running code from it
 reading      the content of a file, in any format; it uses torch_zip, torch_legacy,
              safetensors_file and storages
+other_formats  what to do with a file or a folder that is not read
 origins      how each library names a ConvNeXt's parameters: the table, and adapters
 layout       the architecture of a ConvNeXt, from the shapes of its tensors
+entries      the weights among what a checkpoint holds
 recognition  the origin of a checkpoint, from its keys; tensors under native names
+variants     of ConvNeXt that cannot be loaded
 loading      into a backbone, with one log line on what was used
 whole_models into mmengine's detectors and segmentors
 run_config   the config that a run wrote into its checkpoint, read as data
@@ -32,7 +35,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .converting import convert
-    from .loading import groups, load_pretrained
+    from .entries import groups
+    from .loading import load_pretrained
     from .reading import read, read_batch
     from .sources import SCHEMES, locate
     from .unpickling import TRUST
@@ -54,7 +58,7 @@ _MODULES = {
     "SCHEMES": "sources",
     "TRUST": "unpickling",
     "convert": "converting",
-    "groups": "loading",
+    "groups": "entries",
     "load_pretrained": "loading",
     "locate": "sources",
     "read": "reading",

@@ -9,13 +9,17 @@ from convnext_dense.errors import InputError
 from convnext_dense.models.archs import NUM_STAGES
 from convnext_dense.models.convnext import ConvNeXt
 
+from .entries import find, several
 from .layout import layout
-from .loading import check_finite, fit, tensors
+from .loading import check_finite, fit
 from .origins import TARGETS, WRITERS, Conversion, NativeModel
 from .recognition import recognise
+from .unpickling import placeholders
 
 
-def convert(content: Any, source: str, to: str) -> Conversion:
+def convert(
+    content: Any, source: str, to: str, prefix: str | None = None
+) -> Conversion:
     """Rename the content of a checkpoint for another library.
 
     A classifier stays one. A detector or segmentor stays whole under native names
@@ -33,18 +37,19 @@ def convert(content: Any, source: str, to: str) -> Conversion:
             origin.
         source: the checkpoint's name, for messages.
         to: one of ``origins.TARGETS``.
+        prefix: chooses one of several, as in ``load_pretrained``.
 
     Raises:
         InputError: the ConvNeXt is incomplete, or the library cannot express it.
     """
     if to not in WRITERS:
         raise InputError(f"to={to!r}: use one of {', '.join(TARGETS)}")
-    weights = tensors(content, source)
+    weights, source = find(content, source, prefix, "--prefix")
     convnexts = recognise(weights)
-    if len(convnexts) != 1:
-        raise InputError(
-            f"{source} holds {len(convnexts) or 'no'} ConvNeXts: give a file with one"
-        )
+    if not convnexts:
+        raise InputError(f"{source} holds no ConvNeXts: give a file with one")
+    if len(convnexts) > 1:
+        raise several(source, (convnext.prefix for convnext in convnexts), "--prefix")
     convnext = convnexts[0]
     size = layout(convnext.backbone)
     if len(size.depths) < NUM_STAGES:
@@ -76,6 +81,11 @@ def convert(content: Any, source: str, to: str) -> Conversion:
 
 
 def meta_of(content: Any) -> Mapping | None:
-    """The classes, palette and config that a run writes beside the weights."""
+    """The classes, palette and config that a run writes beside the weights.
+
+    Entries with objects that were left out are not among them.
+    """
     meta = content.get("meta") if isinstance(content, Mapping) else None
-    return meta if isinstance(meta, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return None
+    return {key: v for key, v in meta.items() if not any(placeholders({key: v}))}

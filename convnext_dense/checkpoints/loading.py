@@ -1,8 +1,8 @@
 """Load a checkpoint's weights into a backbone, and log which tensors were used."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
@@ -11,15 +11,12 @@ from torch import Tensor, nn
 from convnext_dense.errors import InputError
 from convnext_dense.utils.text import few
 
+from .entries import OPTION, find, groups, several
 from .layout import layout
 from .origins import Origin
-from .reading import as_dict, read
+from .reading import read
 from .recognition import RecognisedConvNeXt, recognise
-
-# The keys under which training scripts store the weights; the first one present is
-# used.
-CONTAINERS = ("state_dict", "model", "module", "teacher", "state_dict_ema", "model_ema")
-_WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+from .variants import differences
 
 
 def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -> None:
@@ -36,36 +33,29 @@ def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -
     Args:
         module: the backbone; its parameter names are the authors'.
         source: whatever ``read`` takes.
-        prefix: uses only the tensors whose names begin with this, for a checkpoint
-            with several backbones.
+        prefix: uses only this entry of the checkpoint, or only the tensors whose names
+            begin with this, for a checkpoint with several backbones.
 
     Raises:
         InputError: there is no such checkpoint; or none of its tensors fits; or a
             tensor is missing, not finite, or of another shape. The module is unchanged
             then.
     """
-    weights = tensors(read(source), source)
-    if prefix:
-        prefix = prefix.rstrip(".") + "."
-        below = {n: w for n, w in weights.items() if n.startswith(prefix)}
-        if not below:
-            raise InputError(
-                f"{source} has no tensors below init_cfg.prefix={prefix!r}, only "
-                f"{groups(weights)}. Leave prefix out: the backbone is found without it"
-            )
-        weights = below
+    weights, source = find(read(source), source, prefix)
     convnexts = recognise(weights)
     if len(convnexts) > 1:
-        raise InputError(
-            f"{source} holds {len(convnexts)} ConvNeXts, under "
-            + ", ".join(repr(convnext.prefix) for convnext in convnexts)
-            + ": name one as init_cfg.prefix"
-        )
+        raise several(source, (convnext.prefix for convnext in convnexts), OPTION)
     # The package's other backbones have other names, which no library uses.
     unrecognised = RecognisedConvNeXt(Origin("its own names"), "", weights, {})
     choice = fit(module, convnexts[0] if convnexts else unrecognised, source)
     module.load_state_dict(choice.used, strict=False)
     choice.report()
+
+
+_SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}\.")
+_SHARD = (
+    ". It is one of several files: name their index (*.index.json), or their folder"
+)
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -137,6 +127,12 @@ def fit(
             f"would be random. The checkpoint's {len(names)} tensors begin with "
             f"{few(names)}"
         )
+    if others := differences(recognised.backbone):
+        raise InputError(
+            f"{source} ({recognised.origin.name}) is of a variant of ConvNeXt that "
+            f"cannot be loaded: it has {' and '.join(others)}. Use the checkpoint of "
+            "another model; docs/checkpoints.md lists those that load"
+        )
     _check_layout(expected, recognised, source)
     check_shapes(used, expected, source)
     integers = [name for name, tensor in used.items() if not tensor.is_floating_point()]
@@ -150,7 +146,7 @@ def fit(
         raise InputError(
             f"{source} lacks {len(lacking)} of the {len(expected)} tensors of this "
             f"{type(module).__name__}, such as {few(lacking)}: it is not whole, or of "
-            "another architecture"
+            f"another architecture{_SHARD if _SHARD_NAME.search(source) else ''}"
         )
     return FittedTensors(
         source,
@@ -176,7 +172,8 @@ def _check_layout(
     """Raise an InputError with the settings to change if the architectures differ."""
     ours, theirs = layout(expected), layout(recognised.backbone)
     built = len(ours.depths)
-    if not built or 0 in (*theirs.depths, theirs.in_channels):
+    incomplete = len(theirs.depths) < built or 0 in (*theirs.depths, theirs.in_channels)
+    if not built or incomplete:
         # The module is not a ConvNeXt, or the checkpoint is incomplete.
         return
     arch = (
@@ -232,40 +229,3 @@ def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
             raise InputError(
                 f"{source} is damaged: {name} holds NaN or infinite values"
             )
-
-
-def tensors(content: Any, source: str) -> dict[str, Tensor]:
-    """The weights in the content of a checkpoint, by name.
-
-    They may be under one of the keys ``CONTAINERS``. The prefixes that
-    DistributedDataParallel and torch.compile put before every name are removed.
-
-    Args:
-        content: what ``read`` returned.
-        source: the checkpoint's name, for messages.
-
-    Raises:
-        InputError: there are no tensors.
-    """
-    content = as_dict(content, source)
-    for key in CONTAINERS:
-        if isinstance(content.get(key), Mapping):
-            ema = [k for k in CONTAINERS[-2:] if k != key and k in content]
-            if ema:
-                print_log(f"{source}: {key!r} is used, {ema[0]!r} is not", "current")
-            content = content[key]
-            break
-    weights = {str(n): w for n, w in content.items() if isinstance(w, Tensor)}
-    if not weights:
-        others = f", only {few(content)}" if content else ": it is empty"
-        raise InputError(f"{source} holds no weights{others}")
-    for wrapper in _WRAPPERS:
-        if all(name.startswith(wrapper) for name in weights):
-            weights = {n.removeprefix(wrapper): w for n, w in weights.items()}
-    return weights
-
-
-def groups(names: Iterable[str]) -> str:
-    """The number of names that share each first component: 'decoder (14), head (2)'."""
-    counts = Counter(name.split(".")[0] for name in names)
-    return few((f"{top} ({n})" for top, n in sorted(counts.items())), 20) or "nothing"

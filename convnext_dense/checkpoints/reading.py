@@ -3,6 +3,7 @@
 import io
 import mmap
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,29 +11,34 @@ from typing import Any, BinaryIO
 import torch
 from mmengine import fileio
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
-from convnext_dense.errors import InputError
+from convnext_dense.errors import InputError, printable
 from convnext_dense.utils import files
 from convnext_dense.utils.text import few, reason
 
 from . import safetensors_file, torch_legacy, torch_zip
+from .other_formats import PIECE, file_mistake
 from .sources import SCHEMES, locate, shards
-from .unpickling import TRUST, BatchTable, CheckpointTable, Refused, trusted
+from .unpickling import (
+    TRUST,
+    BatchTable,
+    CheckpointTable,
+    Refused,
+    WholeModel,
+    report,
+    require_built,
+    trusted,
+)
 
-# First bytes of files that people name by mistake, or that a failed download leaves.
-_MISTAKES = {
-    b"version https://git-lfs": "it is a pointer of Git LFS: run `git lfs pull`",
-    b"\x1f\x8b": "it is compressed: unpack it with gunzip",
-    b"<": "it is a page of the web: the download failed",
-    b"{": "it is JSON",
-    b"\x89HDF": "it holds the weights of another framework (HDF5)",
-}
 _TAR = b"ustar"  # at byte 257
 
 
 def read(source: str | os.PathLike, map_location: Any = "cpu") -> Any:
     """The content of a checkpoint: ``.pth``, ``.safetensors`` or an index of shards.
+
+    Objects that no code of this package knows are left out: an
+    ``unpickling.Named`` takes the place of each, and the log says so.
 
     >>> torch.save({"state_dict": {"weight": torch.ones(2)}}, "run.pth")
     >>> read("run.pth")["state_dict"]["weight"]  # or "timm://...", "hf://...", a URL
@@ -76,9 +82,17 @@ def as_dict(content: Any, source: str | os.PathLike | None) -> Mapping:
     Raises:
         InputError: it is something else.
     """
-    if not isinstance(content, Mapping):
-        raise InputError(f"{source} holds a {type(content).__name__}, not weights")
-    return content
+    if isinstance(content, Mapping):
+        return content
+    message = f"{source} holds a {type(content).__name__}, not weights"
+    if isinstance(content, list | tuple):
+        dicts = [n for n, entry in enumerate(content) if isinstance(entry, Mapping)]
+        if dicts:
+            message += (
+                ". Save the dict in it that has them: torch.save(torch.load("
+                f"{str(source)!r}, 'cpu')[{dicts[0]}], 'weights.pth')"
+            )
+    raise InputError(message)
 
 
 def read_batch(file: str) -> dict:
@@ -92,6 +106,7 @@ def read_batch(file: str) -> dict:
         raise InputError(
             f"--replay: {file} holds no batch; not_finite/iter_N.pth in a work dir does"
         )
+    require_built(content, "", f"--replay: {file}")
     return dict(content)
 
 
@@ -130,31 +145,9 @@ def _read_file(
         table: what the file may hold, ``CheckpointTable`` or ``BatchTable``.
     """
     try:
-        start = file.read(262)
-        file.seek(0)
-        if not start:
-            raise EOFError("it is empty")
-        if safetensors_file.is_safetensors(start):
-            return safetensors_file.read(file, map_location)
-        if trusted():
-            print_log(f"{name} is trusted and may run code ({TRUST}=1)", "current")
-            if start[:2] == b"PK":
-                torch_zip.check(file)
-                file.seek(0)
-            return torch.load(file, map_location=map_location, weights_only=False)
-        if start[:2] == b"PK":
-            return torch_zip.read(file, map_location, table)
-        if start[257:] == _TAR:
-            raise Refused(
-                "the format of PyTorch before 0.1.12 (a tar archive). To convert it, "
-                "torch.load it where you trust it, and torch.save the result"
-            )
-        for beginning, mistake in _MISTAKES.items():
-            if start.startswith(beginning):
-                raise ValueError(mistake)
-        if start[:1] != torch_legacy.FIRST:
-            raise ValueError("neither torch.save nor safetensors has written it")
-        return torch_legacy.read(_mapped(file), map_location, table)
+        content = _content(file, name, map_location, table)
+    except WholeModel as model:
+        raise InputError(whole_model(name, str(model))) from model
     except Refused as refused:
         raise InputError(
             f"{name} was not read: it asks for {refused}, which no checkpoint needs. "
@@ -165,6 +158,79 @@ def _read_file(
         raise InputError(
             f"{name} is damaged or not a checkpoint: {str(error) or reason(error)}"
         ) from error
+    if left := report(content):
+        print_log(f"{name}: {left}", "current")
+    return content
+
+
+def _content(
+    file: BinaryIO, name: str | Path, map_location: Any, table: type[CheckpointTable]
+) -> Any:
+    """``_read_file``, with the exceptions of the formats."""
+    start = file.read(262)
+    file.seek(0)
+    if not start:
+        raise EOFError("it is empty")
+    if safetensors_file.is_safetensors(start):
+        return safetensors_file.read(file, map_location)
+    if trusted():
+        print_log(f"{name} is trusted and may run code ({TRUST}=1)", "current")
+        return _trusted(file, name, start, map_location)
+    if os.fspath(name).endswith(PIECE):
+        raise ValueError("it is a piece of a sharded checkpoint: name its folder")
+    if start[:2] == b"PK":
+        return torch_zip.read(file, map_location, table)
+    if start[257:] == _TAR:
+        raise Refused(
+            "the format of PyTorch before 0.1.12 (a tar archive). To convert it, "
+            "torch.load it where you trust it, and torch.save the result"
+        )
+    if start[:1] == torch_legacy.FIRST:
+        return torch_legacy.read(_mapped(file), map_location, table)
+    raise ValueError(
+        file_mistake(start, name) or "neither torch.save nor safetensors has written it"
+    )
+
+
+def _trusted(file: BinaryIO, name: str | Path, start: bytes, map_location: Any) -> Any:
+    """What Python's own unpickler makes of a file; of a model, its weights."""
+    if start[:2] == b"PK":
+        torch_zip.check(file)
+        file.seek(0)
+    elif start[:1] != torch_legacy.FIRST:
+        if mistake := file_mistake(start, name):
+            raise ValueError(mistake)
+    elif not torch_legacy.is_legacy(start):
+        return pickle.load(file)
+    try:
+        content = torch.load(file, map_location=map_location, weights_only=False)
+    except (ImportError, AttributeError) as error:  # not where the file was written
+        raise ValueError(
+            f"it holds objects whose code is not installed ({error}). Install it, or "
+            "leave out --trust-checkpoint: the weights are read without the objects"
+        ) from error
+    return content.state_dict() if isinstance(content, nn.Module) else content
+
+
+def whole_model(source: str | Path, cls: str, entry: str = "") -> str:
+    """What to do with a checkpoint that holds a model with its code.
+
+    Args:
+        source: the checkpoint's name.
+        cls: the name of the model's class.
+        entry: the key of the model in the checkpoint; empty if it is the content.
+    """
+    place = f"[{entry!r}]" if entry else ""
+    return (
+        f"{source} holds a whole model ({printable(cls, 200)}), which only its own "
+        "code can build. Save its weights alone, where that code is installed and if "
+        "you trust its author:\n"
+        "  import torch\n"
+        f"  model = torch.load({str(source)!r}, 'cpu', weights_only=False){place}\n"
+        "  torch.save(model.state_dict(), 'weights.pth')\n"
+        f"Or use --trust-checkpoint, or {TRUST}=1 in the environment, which does the "
+        "same"
+    )
 
 
 def _mapped(file: BinaryIO) -> Any:

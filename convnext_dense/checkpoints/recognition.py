@@ -6,8 +6,8 @@ file.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -43,7 +43,13 @@ def recognise(weights: Mapping[str, Tensor]) -> list[RecognisedConvNeXt]:
     return convnexts
 
 
-def _places(weights: Mapping[str, Tensor], origin: Origin) -> Iterator[tuple[str, str]]:
+def has_convnext(names: Iterable[str]) -> bool:
+    """Whether tensors with these names are those of a ConvNeXt, of any origin."""
+    weights = dict.fromkeys(names)
+    return any(next(_places(weights, origin), None) for origin in ORIGINS)
+
+
+def _places(weights: Mapping[str, Any], origin: Origin) -> Iterator[tuple[str, str]]:
     """The names in ``weights`` that are the signature of ``origin``, with prefixes."""
     signature = names(origin, 1)[SIGNATURE]
     for name in weights:

@@ -29,6 +29,8 @@ from convnext_dense.utils import files
 from convnext_dense.utils.json_files import read_json
 from convnext_dense.utils.text import few
 
+from .other_formats import folder_mistake
+
 URL = re.compile(r"https?://")
 _HUB = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<file>.+))?"
@@ -84,9 +86,11 @@ def _on_disk(path: Path) -> Path:
     weights = [path / name for name in WEIGHTS if os.path.isfile(path / name)]
     if weights:
         return weights[0]
+    mistake = folder_mistake(path) if os.path.isdir(path) else None
     raise InputError(
         f"no checkpoint at {path}"
-        + (f" (a folder, without {WEIGHTS[0]})" if os.path.isdir(path) else "")
+        + (f" (a folder, without {WEIGHTS[0]})" if mistake is not None else "")
+        + (f": {mistake}" if mistake else "")
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from .unpickling import Damaged, Refused, storage_dtype
-from .unpickling.table import Named
+from .unpickling.names import Named
 
 
 def reference(value: Any) -> tuple[torch.dtype, str, str, int]:

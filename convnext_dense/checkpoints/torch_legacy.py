@@ -14,10 +14,17 @@ import torch
 
 from .storages import on_meta, place, reference, swap_bytes
 from .unpickling import CheckpointTable, Damaged, Storage, unpickle
+from .unpickling.names import Unknown
 
 FIRST = b"\x80"  # byte of every file: a pickle of protocol 2 or later
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
+_START = 32  # bytes, in which the magic number is
+
+
+def is_legacy(start: bytes) -> bool:
+    """Whether a pickle with these first bytes is of ``torch.save``."""
+    return _MAGIC.to_bytes(10, "little") in start[:_START]
 
 
 class _Claim(NamedTuple):
@@ -41,6 +48,11 @@ def read(
         Refused: it asks for something that is not data.
         Exception: it is damaged.
     """
+    if not is_legacy(data[:_START]):
+        content, _ = unpickle(data)
+        if not isinstance(content, dict):  # names and NumPy arrays, as of detectron2
+            raise Damaged("it is a pickle, and not one of torch.save, without weights")
+        return content
     magic, position = unpickle(data)
     if magic != _MAGIC:
         raise Damaged("it is a pickle, and not one of torch.save")
@@ -51,7 +63,9 @@ def read(
 
     claims: dict[str, _Claim] = {}
 
-    def claim(value: Any) -> Storage:
+    def claim(value: Any) -> Storage | Unknown:
+        if (cls := _class_of_module(value)) is not None:
+            return cls
         dtype, key, device, count = reference(value)
         if claims.setdefault(key, _Claim(dtype, device, count)).elements != count:
             raise Damaged(f"a storage in it, {key:.40}, has two sizes")
@@ -93,8 +107,17 @@ def read(
             swap_bytes(values, dtype)
         storages[key] = place(values.untyped_storage(), device, map_location)
 
-    def load(value: Any) -> Storage:
+    def load(value: Any) -> Storage | Unknown:
+        if (cls := _class_of_module(value)) is not None:
+            return cls
         dtype, key, _, _ = reference(value)
         return Storage(storages[key], dtype)
 
     return unpickle(data, load, table, content_at)[0]
+
+
+def _class_of_module(value: Any) -> Unknown | None:
+    """The class of a layer that is left out; its source code is beside it in files."""
+    if isinstance(value, tuple) and len(value) == 4 and value[0] == "module":
+        return value[1] if isinstance(value[1], Unknown) else None
+    return None

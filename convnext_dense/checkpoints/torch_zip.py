@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from .other_formats import archive_mistake
 from .storages import on_meta, place, reference, swap_bytes
 from .unpickling import CheckpointTable, Damaged, Refused, Storage, TooMuch, unpickle
 
@@ -82,7 +83,7 @@ class _Archive:
             raise TooMuch("it unpacks to far more than its size")
         pickles = [name for name in self._members if name.endswith("data.pkl")]
         if not pickles:
-            raise Damaged("it is a zip archive, and not one of torch.save")
+            raise Damaged(archive_mistake(self._members))
         self._prefix = min(pickles, key=len).removesuffix("data.pkl")
         order = self._members.get(f"{self._prefix}byteorder")
         self._swapped = order is not None and (

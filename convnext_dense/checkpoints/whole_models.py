@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from convnext_dense.errors import InputError
 from convnext_dense.models.convnext import ConvNeXt
 
-from .loading import FittedTensors, check_finite, check_shapes, fit, groups, tensors
+from .entries import find, groups, several
+from .loading import FittedTensors, check_finite, check_shapes, fit
 from .recognition import recognise
 
 _SOURCE = "convnext_dense.source"  # a key of the state dict's metadata
@@ -64,7 +65,11 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
     if not backbones:
         return Match(model, state_dict)
     source = source_of(state_dict)
-    weights = tensors(state_dict, source)
+    option = (
+        f"the --prefix of tools/convert_checkpoint.py {source} weights.pth --to native "
+        "--prefix NAME, then give weights.pth"
+    )
+    weights, source = find(state_dict, source, option=option)
     convnexts = {convnext.prefix: convnext for convnext in recognise(weights)}
     if not convnexts:
         places = [prefix.removesuffix(".") for prefix in backbones if prefix]
@@ -73,10 +78,18 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
             f"be random. The checkpoint holds {groups(weights)}"
         )
     if len(backbones) == len(convnexts) == 1:
-        convnexts = dict(zip(backbones, convnexts.values(), strict=True))
+        ((place, _),), (convnext,) = backbones.items(), convnexts.values()
+        # The whole model can be in another one, as Lightning's modules are.
+        outer = convnext.prefix.removesuffix(place)
+        if place and outer != convnext.prefix:
+            rest = {n.removeprefix(outer): w for n, w in convnext.rest.items()}
+            convnext = convnext._replace(rest=rest)
+        convnexts = {place: convnext}
     adapted: OrderedDict[str, Tensor] = _with_metadata(
         OrderedDict(), _metadata_of(state_dict)
     )
+    if len(backbones) == 1 and not set(backbones) <= set(convnexts):
+        raise several(source, convnexts, option)
     if not set(backbones) <= set(convnexts):
         # Semi-supervised models load one backbone into two by themselves.
         for prefix, convnext in convnexts.items():

@@ -4,7 +4,8 @@ The names in IN are recognised, whichever library wrote it:
   tools/convert_checkpoint.py IN OUT --to timm
 
 A detector's or segmentor's heads are kept where the library has a place for them. The
-tool prints which model takes the weights, and which tensors were left out.
+tool prints which model takes the weights, and which tensors were left out. If IN has
+several ConvNeXts, such as a student and a teacher, --prefix chooses one.
 """
 
 import argparse
@@ -29,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=TARGETS,
         required=True,
         help="library whose names OUT has; native is this package's and the authors'",
+    )
+    parser.add_argument(
+        "--prefix",
+        metavar="NAME",
+        help="which ConvNeXt of IN to convert, if it has several: an entry, such as "
+        "params_ema, or what the names of its tensors begin with, such as teacher",
     )
     add_overwrite_argument(parser)
     add_trust_argument(parser)
@@ -60,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
         args.overwrite,
     )
     content = checkpoints.read(checkpoints.locate(args.source))
-    conversion = converting.convert(content, args.source, args.to)
+    conversion = converting.convert(content, args.source, args.to, args.prefix)
     meta = converting.meta_of(content) if conversion.whole else None
     writing.write(conversion.weights, out, meta)
     print(

@@ -12,7 +12,6 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from convnext_dense import checkpoints
 from convnext_dense.checkpoints.reading import as_dict
 from convnext_dense.config import checks
 from convnext_dense.config.checks.build_errors import explain_build
@@ -22,7 +21,7 @@ from convnext_dense.config.checks.names import check_names
 from convnext_dense.errors import InputError, NotFiniteError
 from convnext_dense.reports.run.hook import RunReportHook
 
-from . import cleanup, launch
+from . import cleanup, launch, own_config
 from .attempt import attempt, wait_for_free_name
 from .build import build_model
 from .exact_resume.hook import ExactResumeHook
@@ -121,8 +120,7 @@ class _Start(Hook):
         """Raise an InputError if the checkpoint does not suit the run."""
         content = as_dict(checkpoint, runner._load_from)
         if self.whole:
-            weights = content.get("state_dict", content)
-            checkpoints.require_whole(runner.model, weights)
+            own_config.require_whole(runner.model, content, runner._load_from, None)
 
     def before_train(self, runner: Runner) -> None:
         """Note that the work has begun."""

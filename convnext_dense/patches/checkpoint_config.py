@@ -6,7 +6,7 @@ from it.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -19,7 +19,7 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 from torch import distributed, nn
 
 from convnext_dense.checkpoints import loaded_state, run_config, run_state
-from convnext_dense.checkpoints.unpickling import TRUST, trusted
+from convnext_dense.checkpoints.unpickling import TRUST, require_built, trusted
 from convnext_dense.errors import InputError
 from convnext_dense.utils.text import reason
 
@@ -68,7 +68,7 @@ def _resuming(plain: Callable) -> Callable:
     @functools.wraps(plain)
     def resume(self: Runner, filename: str, *args: Any, **kwargs: Any) -> None:
         try:
-            with _reading(_gpu_ids), checkpoint_loading.checked(run_state.checked):
+            with _reading(_gpu_ids), checkpoint_loading.checked(_state):
                 plain(self, filename, *args, **kwargs)
             wrapper = getattr(self, "strategy", self).optim_wrapper
             loaded_state.check_optimizers(wrapper, filename)
@@ -91,6 +91,13 @@ def _resuming(plain: Callable) -> Callable:
             ) from error
 
     return resume
+
+
+def _state(content: Any, source: str) -> Any:
+    """The content of a run's checkpoint, of which everything is used."""
+    if isinstance(content, Mapping) and "message_hub" in content:
+        require_built(content, "", f"--resume: {source}")
+    return run_state.checked(content, source)
 
 
 def _gpu_ids(text: object) -> dict:

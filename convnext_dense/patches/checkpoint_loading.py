@@ -19,6 +19,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import nn
 
 from convnext_dense.checkpoints.reading import read
+from convnext_dense.checkpoints.unpickling import LeftOut, require_built
 from convnext_dense.checkpoints.whole_models import match, with_source
 
 # All of mmengine's patterns whose loader would unpickle by itself; "" is any other.
@@ -26,6 +27,9 @@ _SCHEMES = (
     *("", "http://", "https://", "modelzoo://", "torchvision://", "open-mmlab://"),
     *("openmmlab://", "mmcls://", "pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"),
 )
+
+# What the tools and the toolboxes' inferencers take from a checkpoint's meta.
+_USED_META = ("cfg", "dataset_meta", "CLASSES", "PALETTE")
 
 _Check = Callable[[Any, str], Any]
 _check: ContextVar[_Check | None] = ContextVar("check", default=None)
@@ -85,6 +89,16 @@ def _load(filename: str, map_location: Any = None) -> Any:
         content = check(content, str(filename))
     if not isinstance(content, Mapping):
         return content
-    if isinstance(content.get("state_dict"), Mapping):
-        return {**content, "state_dict": with_source(content["state_dict"], filename)}
-    return with_source(content, filename)
+    weights, meta = content.get("state_dict"), content.get("meta")
+    if isinstance(weights, LeftOut):  # of a subclass of dict
+        weights = weights.items
+    require_built(weights, "state_dict", filename)
+    if isinstance(meta, Mapping):
+        for key in _USED_META:
+            require_built(meta.get(key), f"meta.{key}", filename)
+    if isinstance(weights, Mapping):
+        return {**content, "state_dict": with_source(weights, filename)}
+    # mmengine takes the keys for the names of tensors.
+    entries = {k: v for k, v in content.items() if isinstance(k, str)}
+    entries.pop("state_dict", None)
+    return with_source(entries, filename)

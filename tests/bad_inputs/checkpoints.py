@@ -146,6 +146,47 @@ def shards(t):
     return [DET, write(t / "model.safetensors.index.json", json.dumps(index))]
 
 
+def convert(mistake: str, change: Callable, says: str, *more: str) -> Case:
+    """Convert a checkpoint after ``change(content)``."""
+
+    def arguments(t):
+        return [save(t, change=change), "y.pth", "--to", "timm", *more]
+
+    return Case("convert_checkpoint", mistake, arguments, says)
+
+
+def renamed(prefix: str, content) -> dict:
+    """The weights of a checkpoint with something before each name."""
+    return {f"{prefix}{name}": v for name, v in content["state_dict"].items()}
+
+
+def student_and_teacher(content) -> dict:
+    return dict(
+        state_dict={**renamed("student.", content), **renamed("teacher.", content)}
+    )
+
+
+class Settings:
+    """A class that only the script which wrote the file has."""
+
+
+def with_an_object_in_its_run(content) -> dict:
+    content = as_run()(content)
+    content["message_hub"]["runtime_info"]["settings"] = Settings()
+    return content
+
+
+def overlapping_stem(content) -> dict:
+    stem = {"stem.0.weight": torch.rand(20, 3, 3, 3), "stem.0.bias": torch.rand(20)}
+    return {**backbone(content), **stem}
+
+
+def sharded(t):
+    for name in (".metadata", "__0_0.distcp"):
+        write(t / "step_9" / name, "")
+    return [t / "step_9", "y.pth", "--to", "timm"]
+
+
 CONFIG_IN_IT = """default_scope = 'mmseg'
 test_dataloader = dict(dataset=dict(
     type='ADE20KDataset', pipeline=[dict(type='LoadImageFromFile')]))
@@ -339,13 +380,93 @@ CASES = [
         "timm://convnext_tiny: give the whole name with its tag, such as "
         "timm://convnext_tiny.fb_in22k",
     ),
-    Case(
-        *("convert_checkpoint", "a model that is no ConvNeXt"),
-        lambda t: [
-            save(t, change=lambda c: {"conv1.weight": torch.rand(3)}),
-            *("y.pth", "--to", "timm"),
-        ],
+    convert(
+        "a model that is no ConvNeXt",
+        lambda c: {"conv1.weight": torch.rand(3)},
         "x.pth holds no ConvNeXts: give a file with one",
+    ),
+    convert(
+        "several entries with weights",
+        lambda c: dict(params=backbone(c), params_ema=backbone(c)),
+        "x.pth holds 2 ConvNeXts, under 'params', 'params_ema': name one as --prefix",
+    ),
+    convert(
+        "a prefix that no tensor has",
+        lambda c: dict(params=backbone(c), params_ema=backbone(c)),
+        "x.pth has no tensors below --prefix='ema.', only params (52), params_ema "
+        "(52). Name one of these",
+        *("--prefix", "ema"),
+    ),
+    test(
+        "a student and a teacher",
+        student_and_teacher,
+        "x.pth holds 2 ConvNeXts, under 'student.backbone.', 'teacher.backbone.': name "
+        "one as the --prefix of tools/convert_checkpoint.py ...x.pth weights.pth --to "
+        "native --prefix NAME, then give weights.pth",
+    ),
+    init_cfg(
+        "a student and a teacher",
+        student_and_teacher,
+        "x.pth holds 2 ConvNeXts, under 'student.backbone.', 'teacher.backbone.': name "
+        "one as init_cfg.prefix",
+    ),
+    convert(
+        "a whole model instead of its weights",
+        lambda c: torch.nn.ModuleDict(dict(backbone=torch.nn.Linear(2, 2))),
+        "x.pth holds a whole model (torch.nn.modules.container.ModuleDict), which only "
+        "its own code can build. Save its weights alone, ... model = torch.load('...', "
+        "'cpu', weights_only=False) torch.save(model.state_dict(), 'weights.pth') Or "
+        "use --trust-checkpoint",
+    ),
+    convert(
+        "an optimizer's state alone",
+        lambda c: dict(state={}, param_groups=[dict(lr=0.1, params=[0])]),
+        "x.pth holds no weights, only state, param_groups. It has the state of an "
+        "optimizer. Give the file with the model",
+    ),
+    convert(
+        "a LoRA adapter",
+        lambda c: {"base_model.model.x.lora_A.weight": torch.rand(2, 2)},
+        "x.pth was not used: it holds a LoRA adapter: changes to the weights of "
+        "another model. Merge them and save the result: ",
+    ),
+    convert(
+        "a model of timm's with another stem",
+        overlapping_stem,
+        "x.pth (timm) is of a variant of ConvNeXt that cannot be loaded: it has "
+        "another stem (kernels of 3 x 3, not of 4 x 4, as timm's convnext_*_ols). "
+        "Use the checkpoint of another model",
+    ),
+    convert(
+        "a sparse tensor",
+        lambda c: dict(net={**backbone(c), "stem.0.bias": torch.eye(2).to_sparse()}),
+        "x.pth, entry 'net' was not used: stem.0.bias is not an ordinary tensor. Save "
+        "it as one, by tensor.to_dense()",
+    ),
+    Case(
+        *("convert_checkpoint", "a sharded checkpoint"),
+        sharded,
+        "no checkpoint at .../step_9 (a folder, without model.safetensors): it is a "
+        "sharded checkpoint (torch.distributed.checkpoint). Join it: python -m "
+        "torch.distributed.checkpoint.format_utils dcp_to_torch .../step_9 weights.pth",
+    ),
+    Case(
+        *("convert_checkpoint", "the weights of another framework"),
+        lambda t: [
+            write(t / "x.onnx", b"\x08\x07\x12\x07pytorch"),
+            "y.pth",
+            "--to",
+            "timm",
+        ],
+        f"x.onnx {DAMAGED}it holds the weights of another framework (ONNX). Give "
+        "weights that PyTorch has saved: ",
+    ),
+    resume(
+        "an object of a class of others in the state of the run",
+        with_an_object_in_its_run,
+        "--resume: .../x.pth was not used: its message_hub.runtime_info.settings is a "
+        "tests.bad_inputs.checkpoints.Settings, which is not built, because that could "
+        "run code; none was run. If you trust its author, use --trust-checkpoint",
     ),
     predict(
         "weights without a config",
@@ -389,7 +510,8 @@ CASES = [
     Case(
         *("predict", "a config of another architecture"),
         lambda t: [DET, save(t), t / "data/shapes/images/val", "--out", "out"],
-        "x.pth (the authors' names) is of another architecture: ",
+        "x.pth (the authors' names) is of another architecture: ... The checkpoint "
+        "fits the config of its run, which is inside it: leave out ",
     ),
     Case(
         *("predict", "a file that is not there"),

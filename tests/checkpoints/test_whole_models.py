@@ -61,6 +61,19 @@ def test_own_checkpoint(tmp_path, wrap, container):
     assert "not used: nothing; not in the checkpoint: nothing" in said
 
 
+@pytest.mark.parametrize("outer", ["model.", "net.detector."])
+def test_a_whole_model_in_another(tmp_path, outer):
+    """As Lightning's modules save it, with keys that are no text beside it."""
+    model = Detector()
+    weights = noise(model)
+    stored = {f"{outer}{name}": tensor for name, tensor in weights.items()}
+    for content in (dict(state_dict=stored), {"my_state": stored, 3: {}, None: 1}):
+        (said,) = load(model, content, tmp_path)
+        assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+        assert "not used: nothing; not in the checkpoint: nothing" in said
+        checkpoints.require_whole(model, content.get("state_dict", stored))
+
+
 @pytest.mark.parametrize("container", ["state_dict", "model", None])
 def test_backbone_of_another_library_into_a_detector(tmp_path, container):
     model, source = Detector(), ConvNeXt(SMALL, layer_scale_init_value=1.0)

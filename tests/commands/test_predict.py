@@ -108,6 +108,33 @@ def files(folder):
     )
 
 
+def test_the_advice_for_a_config_that_does_not_fit_works(
+    tool, det, shapes_root, tmp_path
+):
+    """A run on custom data has other classes than the config that it began with."""
+    config, detector = det
+    folder = tmp_path / "begin"
+    folder.mkdir()
+    other = folder / "config.py"
+    other.write_text(config.read_text().replace("[1] * 4", "[1, 1, 2, 1]"))
+    image = next((shapes_root / "images/val").iterdir())
+    done = tool("predict", other, detector, image, "--out", "out")
+    assert done.code == 2
+    says = "fits the config of its run, which is inside it"
+    assert f"{says}: leave out {other}" in done.err
+    assert tool("predict", detector, image, "--out", "out").code == 0
+
+    settings = options(f"data_root={shapes_root}")
+    done = tool("test", other, detector, *settings)
+    assert done.code == 2
+    given = done.err.strip().rpartition(": give ")[2]
+    assert says in done.err
+    assert given == str(config)
+    # Without a config inside, or with one that does not fit either, nothing is advised.
+    alone = with_change(detector, tmp_path / "a.pth", lambda c: c["state_dict"])
+    assert says not in tool("predict", other, alone, image, "--out", "out").err
+
+
 def test_detections_are_those_of_test(tool, det, shapes_root, tmp_path):
     config, detector = det
     images = shapes_root / "images/val"

@@ -11,8 +11,11 @@ allowed    what checkpoints and files with a batch may ask for
 table      what the machine needs of such a list
 objects    how each object is built
 arrays     NumPy's arrays and numbers
+names      what stands for names, and for objects that are not built
 tensors    tensors, checked against the bytes that the file has for them
 structure  checks the result: its types, depth and size
+left_out   finds what was not built in the result
+trust      whether the user allows Python's own machine instead
 
 torch's ``weights_only=True`` has the same aim. It is not used, because the package
 takes any torch: before 2.6 a crafted file gets around it (CVE-2025-32434); no version
@@ -21,35 +24,36 @@ and mmengine's checkpoints hold types that it has to be taught, whose states it 
 copies into the objects unchecked.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from .allowed import BatchTable, CheckpointTable
+from .left_out import placeholders, report, require_built
 from .machine import Machine
-from .refused import Damaged, Refused, TooMuch
+from .names import LeftOut, Named
+from .refused import Damaged, Refused, TooMuch, WholeModel
 from .structure import check
 from .tensors import Storage, storage_dtype
+from .trust import TRUST, trusted
 
 __all__ = [
     "TRUST",
     "BatchTable",
     "CheckpointTable",
     "Damaged",
+    "LeftOut",
+    "Named",
     "Refused",
     "Storage",
     "TooMuch",
+    "WholeModel",
+    "placeholders",
+    "report",
+    "require_built",
     "storage_dtype",
     "trusted",
     "unpickle",
 ]
-
-TRUST = "CONVNEXT_DENSE_TRUST_CHECKPOINT"
-
-
-def trusted() -> bool:
-    """Whether the user has asked for unrestricted unpickling."""
-    return os.environ.get(TRUST) == "1"
 
 
 def unpickle(
@@ -77,5 +81,7 @@ def unpickle(
     filled = table()
     machine = Machine(data, filled, persistent, start)
     content = machine.run()
+    if isinstance(content, LeftOut) and content.items:  # of a subclass of dict
+        content = content.items
     check(content, filled.records)
     return content, machine.position

@@ -12,6 +12,7 @@ from convnext_dense.errors import printable
 
 from . import tensors
 from .limits import Limits
+from .names import Named, Unknown, left_out, unknown
 from .objects import (
     CALLS,
     FACTORIES,
@@ -22,11 +23,13 @@ from .objects import (
     versions,
 )
 from .refused import Refused
-from .table import Named
 
 # What Python 2, NumPy before 2.0 and Python 3.13 call the same.
 _RENAMED = (
+    ("__builtin__.long", "builtins.int"),
+    ("__builtin__.unicode", "builtins.str"),
     ("__builtin__.", "builtins."),
+    ("copy_reg.", "copyreg."),
     ("numpy.core.", "numpy._core."),
     ("pathlib._local.", "pathlib."),
 )
@@ -59,6 +62,7 @@ class CheckpointTable:
             "torch._utils._rebuild_tensor": lambda limits, *a: made.tensor(*a[:4]),
             "torch._utils._rebuild_tensor_v2": lambda limits, *a: made.tensor(*a[:6]),
             "torch._utils._rebuild_tensor_v3": lambda limits, *a: made.tensor(*a[:7]),
+            "torch._tensor._rebuild_from_type_v2": self._plain_tensor,
         }
 
     def constant(self, name: str) -> Any:
@@ -72,7 +76,26 @@ class CheckpointTable:
             return name
         if name in self._calls or name in _NAMED or tensors.storage_dtype(name):
             return Named(name)
-        raise Refused(printable(name, 200))
+        return self._other(name)
+
+    def _other(self, name: str) -> Unknown:
+        """What stands for a name that is not listed."""
+        try:
+            return unknown(name)
+        except Refused as refused:
+            raise Refused(printable(name, 200)) from refused
+
+    def _plain_tensor(
+        self, limits: Limits, function: Any, cls: Any, arguments: Any, state: Any
+    ) -> Any:
+        """A tensor without its attributes, or of a subclass, as a plain tensor."""
+        if not isinstance(function, Named) or type(arguments) is not tuple:
+            raise Refused("a tensor that no function of torch makes")
+        if not function.name.startswith("torch._utils._rebuild_"):
+            raise Refused(f"a tensor made by {function.name}")
+        if isinstance(function, Unknown):
+            return left_out(function)
+        return self.call(function.name, arguments, limits)
 
     def call(self, name: str, arguments: tuple, limits: Limits) -> Any:
         """As ``machine.Table``."""
@@ -100,6 +123,10 @@ class BatchTable(CheckpointTable):
         if name in _SAMPLES:
             return Named(name)
         return super().constant(name)
+
+    def _other(self, name: str) -> Unknown:
+        """Refuse it: a batch is used as a whole."""
+        raise Refused(printable(name, 200))
 
     def call(self, name: str, arguments: tuple, limits: Limits) -> Any:
         """As ``machine.Table``."""

@@ -5,13 +5,17 @@ from pathlib import PurePath
 
 import torch
 
+from .names import Named
 from .refused import Refused, TooMuch
 
 # Dict keys that are neither text nor ordinary numbers. A file can give them equal
 # hashes; each then takes time in proportion to their number.
 MOST_ODD_KEYS = 10_000
 
-_KEYS = (str, bytes, type(None), bool, int, float, complex, torch.dtype, PurePath)
+_KEYS = (
+    *(str, bytes, type(None), bool, int, float, complex, torch.dtype, PurePath),
+    Named,  # its hash is that of the object, which a file cannot choose
+)
 
 
 class Limits:

@@ -14,8 +14,9 @@ from typing import Any
 from convnext_dense.utils.text import reason
 
 from .limits import Limits
+from .names import LeftOut, Named, Unknown, left_out
 from .refused import Damaged, Refused, TooMuch
-from .table import Named, Table, Unbuilt
+from .table import Table, Unbuilt
 
 # A checkpoint of the largest ConvNeXt with its optimizer takes 100,000. An instruction
 # takes a microsecond, and may make an object of 300 bytes.
@@ -174,6 +175,8 @@ class Machine:
     def append(self, values: list) -> None:
         """Append to the list that is last on the stack."""
         target = self._stack[-1]
+        if isinstance(target, LeftOut):
+            return
         if type(target) is not list:
             raise Refused(f"an append to a {type(target).__name__}")
         target.extend(values)
@@ -181,6 +184,10 @@ class Machine:
     def set_items(self, items: list) -> None:
         """Set entries, given as key, value, key, ..., of the dict that is last."""
         target = self._stack[-1]
+        if isinstance(target, LeftOut):
+            for key, value in zip(items[::2], items[1::2], strict=True):
+                target.set_item(key, value)
+            return
         if type(target) not in (dict, OrderedDict, defaultdict):
             raise Refused(f"setting an entry of a {type(target).__name__}")
         keys, values = items[::2], items[1::2]
@@ -196,6 +203,8 @@ class Machine:
     def add(self, members: list) -> None:
         """Add members to the set that is last on the stack."""
         target = self._stack[-1]
+        if isinstance(target, LeftOut):
+            return
         if type(target) is not set:
             raise Refused(f"an addition to a {type(target).__name__}")
         self._limits.check_keys(members)
@@ -240,22 +249,33 @@ class Machine:
         self.name(self.pop(), name)
 
     def call(self) -> None:
-        """Call a function, or make an instance of a class."""
+        """Call a function or a class."""
         arguments, function = self.pop(), self.pop()
-        if not isinstance(function, Named):
+        if not isinstance(function, Named) or isinstance(function, LeftOut):
             raise Refused(f"a call of a {type(function).__name__}")
         if type(arguments) is not tuple:
             raise Refused(f"{function.name} of a {type(arguments).__name__}")
-        value = self._table.call(function.name, arguments, self._limits)
+        if isinstance(function, Unknown):
+            value: Any = left_out(function)
+        else:
+            value = self._table.call(function.name, arguments, self._limits)
         self._unbuilt += isinstance(value, Unbuilt)
         self.push(value)
 
-    def call_with_keywords(self) -> None:
-        """``call`` with an empty dict of keyword arguments."""
+    def new(self) -> None:
+        """Make an instance of a class. Python's machine can call no function here."""
+        if isinstance(self._stack[-2], Unknown):
+            self.pop()
+            self.push(LeftOut(self.pop().name))
+        else:
+            self.call()
+
+    def new_with_keywords(self) -> None:
+        """``new`` with keyword arguments, which only an instance left out may have."""
         keywords = self.pop()
-        if keywords:
+        if keywords and not isinstance(self._stack[-2], Unknown):
             raise Refused("a call with keyword arguments")
-        self.call()
+        self.new()
 
     def build(self) -> None:
         """Give an object its state."""
@@ -267,6 +287,8 @@ class Machine:
             self._unbuilt -= 1
             if index is not None:
                 self._memo[index] = value
+        elif isinstance(value, LeftOut):
+            value.take(state)
         else:
             self._table.change(value, state)
         self.push(value)
@@ -388,8 +410,8 @@ _INSTRUCTIONS: dict[int, Callable[[Machine], Any]] = {
         b"c": lambda m: m.name(m.word(), m.word()),
         b"\x93": Machine.name_from_stack,
         b"R": Machine.call,
-        b"\x81": Machine.call,
-        b"\x92": Machine.call_with_keywords,
+        b"\x81": Machine.new,
+        b"\x92": Machine.new_with_keywords,
         b"b": Machine.build,
         # PERSID, BINPERSID
         b"P": lambda m: m.refer(m.word()),

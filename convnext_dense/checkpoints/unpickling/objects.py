@@ -16,8 +16,9 @@ from mmengine.logging import HistoryBuffer
 
 from . import arrays, tensors
 from .limits import Limits
+from .names import LeftOut, Named, Unknown
 from .refused import Damaged, Refused
-from .table import Named, Unbuilt
+from .table import Unbuilt
 
 _DATA = (type(None), bool, int, float, str)
 FACTORIES: dict[str | None, Callable | None] = {
@@ -149,8 +150,11 @@ def _bytearray(limits: Limits, *arguments: Any) -> bytearray:
     raise Refused("builtins.bytearray of a number")
 
 
-def _method_name(owner: Any, name: Any) -> str:
-    """``getattr`` of a class and a method, by which protocol 2 writes a method."""
+def _attribute(owner: Any, name: Any) -> str | Unknown:
+    """``getattr``: of a class and a method, by which protocol 2 writes a method, or of
+    what is left out, such as the member of an enumeration."""
+    if isinstance(owner, Unknown | LeftOut):
+        return Unknown(f"{owner.name}.{name!s:.80}")
     full = f"{getattr(owner, 'name', type(owner).__name__)}.{name!s:.80}"
     if full not in METHODS:
         raise Refused(f"builtins.getattr of {full}")
@@ -188,25 +192,47 @@ def _windows_path(limits: Limits, *arguments: Any) -> pathlib.PurePath:
     return pathlib.PureWindowsPath(_path(limits, *arguments))
 
 
+def _instance(cls: Any) -> LeftOut:
+    """``copyreg._reconstructor``, by which protocols 0 and 1 write an instance."""
+    if not isinstance(cls, Unknown):
+        raise Refused("copyreg._reconstructor")
+    return LeftOut(cls.name)
+
+
 def _slice(limits: Limits, *arguments: Any) -> slice:
     if not all(argument is None or type(argument) is int for argument in arguments):
         raise Refused("builtins.slice of something else than numbers")
     return slice(*arguments)
 
 
+_LAYOUTS = {
+    f"torch.{name}": getattr(torch, name)
+    for name in (
+        *("strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr"),
+        "sparse_bsc",
+    )
+}
+
+
 def _layout(name: Any) -> torch.layout:
-    if name not in ("torch.strided", "torch.sparse_coo"):
+    if name not in _LAYOUTS:
         raise Refused(f"torch.serialization._get_layout({name!r:.40})")
-    return torch.strided if name == "torch.strided" else torch.sparse_coo
+    return _LAYOUTS[name]
 
 
-def _array_to_fill(limits: Limits, cls: Any, shape: Any, code: Any) -> Unbuilt:
+def _array_to_fill(
+    limits: Limits, cls: Any, shape: Any, code: Any
+) -> Unbuilt | LeftOut:
+    if isinstance(cls, Unknown):
+        return LeftOut(cls.name)
     if not isinstance(cls, Named) or cls.name != "numpy.ndarray":
         raise Refused("numpy.core.multiarray._reconstruct of another class")
     return arrays.UnbuiltArray(limits)
 
 
 def _default_dict(limits: Limits, factory: Any = None, *content: Any) -> defaultdict:
+    if isinstance(factory, Unknown):
+        factory = None
     name = getattr(factory, "name", None)
     if name not in FACTORIES or (name is None and factory is not None):
         raise Refused(f"collections.defaultdict of {factory!r:.40}")
@@ -221,12 +247,13 @@ CALLS: dict[str, Callable[..., Any]] = {
     "builtins.bytes": lambda limits: b"",  # protocol 2 writes empty bytes so
     "builtins.complex": _plain("builtins.complex", complex),
     "builtins.frozenset": lambda limits, c=(): _filled(frozenset, c, limits),
-    "builtins.getattr": lambda limits, owner, name: _method_name(owner, name),
+    "builtins.getattr": lambda limits, owner, name: _attribute(owner, name),
     "builtins.set": lambda limits, content=(): _filled(set, content, limits),
     "builtins.slice": _slice,
     "collections.Counter": lambda limits, c=(): _filled(Counter, c, limits),
     "collections.OrderedDict": lambda limits, c=(): _filled(OrderedDict, c, limits),
     "collections.defaultdict": _default_dict,
+    "copyreg._reconstructor": lambda limits, cls, base, state: _instance(cls),
     "mmengine.config.config.ConfigDict": lambda limits, content=(): _config_dict(
         _filled(dict, content, limits), limits
     ),

@@ -16,7 +16,9 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
-from .refused import Refused, TooMuch
+from .names import LeftOut, Named
+from .refused import Refused, TooMuch, WholeModel
+from .tensors import Storage
 
 DEEPEST = 100  # mmengine's checkpoints have 20 levels
 # Entries in all, each as often as it can be reached; and how many of them an object
@@ -40,10 +42,12 @@ class _Walk:
 
     Args:
         records: further classes of objects with attributes.
+        leave: whether names, storages and what stands for objects may be among them.
     """
 
-    def __init__(self, records: tuple[type, ...]) -> None:
+    def __init__(self, records: tuple[type, ...], leave: bool) -> None:
         self._records = (argparse.Namespace, *records)
+        self._leaves = (*_LEAVES, Named, Storage) if leave else _LEAVES
         self._entries: dict[int, int] = {}  # by the object's id; 0 while it is counted
 
     def entries(self, value: Any, depth: int = 0) -> int:
@@ -87,9 +91,11 @@ class _Walk:
             return value.ravel().tolist()
         if cls in self._records:
             return vars(value).values()
+        if cls is LeftOut and value.items:
+            return value.items.values()
         if cls is slice:
             return [value.start, value.stop, value.step]
-        if not isinstance(value, _LEAVES):
+        if not isinstance(value, self._leaves):
             raise Refused(getattr(value, "name", cls.__name__))
         return None
 
@@ -97,11 +103,16 @@ class _Walk:
 def check(content: Any, records: tuple[type, ...] = ()) -> None:
     """Check that an object holds only data, and not more than can be gone through.
 
+    A dict may have objects beside its data that were left out.
+
     Args:
         records: further classes that it may hold.
 
     Raises:
+        WholeModel: it is an instance of a ``torch.nn.Module``.
         Refused: it holds an object of another type.
         TooMuch: it is nested too deeply, is in itself, or has too many entries.
     """
-    _Walk(records).entries(content)
+    if isinstance(content, LeftOut) and content.is_model:
+        raise WholeModel(content.name)
+    _Walk(records, leave=isinstance(content, dict)).entries(content)

@@ -5,15 +5,6 @@ from typing import Any, Protocol
 from .limits import Limits
 
 
-class Named:
-    """A class or function that the file names. It is not looked up."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
 class Unbuilt:
     """An object whose state the instruction BUILD still brings.
 
@@ -32,7 +23,8 @@ class Table(Protocol):
     """What a pickle may ask for."""
 
     def constant(self, name: str) -> Any:
-        """The value of this name, such as a dtype; a ``Named`` if it is to be called.
+        """The value of this name, such as a dtype; a ``Named`` if it is to be called,
+        and an ``Unknown`` if what it makes is left out.
 
         Raises:
             Refused: no checkpoint needs it.

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .names import LeftOut, Named
 from .refused import Damaged, Refused, TooMuch
 
 MOST_DIMENSIONS = 64
@@ -26,6 +27,10 @@ _STORAGES = {
     "ComplexDoubleStorage": torch.complex128,
     "ComplexFloatStorage": torch.complex64,
     "UntypedStorage": torch.uint8,
+    # Of quantised tensors, which are left out.
+    "QInt8Storage": torch.int8,
+    "QUInt8Storage": torch.uint8,
+    "QInt32Storage": torch.int32,
 }
 # Of torch's dtypes those that hold one number in an element, as far as this torch has
 # them.
@@ -95,6 +100,8 @@ class Tensors:
         if not isinstance(storage, Storage):
             raise Refused(f"a tensor of a {type(storage).__name__}")
         dtype = storage.dtype if dtype is None else dtype
+        if isinstance(dtype, Named):
+            raise Refused(f"a tensor of {dtype.name}")
         if not isinstance(dtype, torch.dtype):
             raise Refused(f"a tensor with a {type(dtype).__name__} as its dtype")
         numbers = [offset, *_numbers(size), *_numbers(stride)]
@@ -134,8 +141,15 @@ def _numbers(values: Any) -> tuple:
     return tuple(values)
 
 
-def parameter(data: Any, requires_grad: Any = True, *_: Any) -> torch.nn.Parameter:
-    """A parameter, as ``torch._utils._rebuild_parameter`` makes it; without hooks."""
+def parameter(
+    data: Any, requires_grad: Any = True, *_: Any
+) -> torch.nn.Parameter | LeftOut:
+    """A parameter, as ``torch._utils._rebuild_parameter`` makes it; without hooks.
+
+    It is left out if its values are, which are sparse or quantised.
+    """
+    if isinstance(data, LeftOut):
+        return data
     if type(data) is not torch.Tensor:
         raise Refused(f"a parameter of a {type(data).__name__}")
     return torch.nn.Parameter(data, requires_grad=requires_grad is True)

@@ -15,10 +15,10 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.structures import BaseDataElement
 
-from convnext_dense import checkpoints
 from convnext_dense.checkpoints.reading import as_dict
 from convnext_dense.config.embedded import embedded_config
 from convnext_dense.config.options import image_pipeline, load_config, use_options
+from convnext_dense.engine import own_config
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 from convnext_dense.utils.image_content import TOO_LITTLE_MEMORY
@@ -83,7 +83,7 @@ class Predictor:
         self.dataset_meta = dataset_meta.read(
             content, cfg if config_file else None, checkpoint
         )
-        checkpoints.require_whole(model, content.get("state_dict", content))
+        own_config.require_whole(model, content, checkpoint, config_file)
         _load_checkpoint_to_model(model, content)
         self._model = revert_sync_batchnorm(model).to(device).eval()
         loader, *pipeline = image_pipeline(cfg)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convnext_dense import ConvNeXt, checkpoints
-from convnext_dense.checkpoints import loading, reading
+from convnext_dense.checkpoints import entries, loading, reading
 from convnext_dense.checkpoints.converting import convert, meta_of
 from convnext_dense.checkpoints.origins import TARGETS
 from convnext_dense.checkpoints.recognition import recognise
@@ -22,6 +22,17 @@ from ..case import Files, Link, Pipe
 from ..mutations import values
 from . import contents, formats
 from .target import Target
+
+
+class Settings(dict):
+    """A class of a training script, with entries and attributes."""
+
+
+def beside_objects(weights: dict) -> dict:
+    """Weights beside objects that are left out when the file is read."""
+    settings = Settings(lr=0.1, net=Settings(weights))
+    settings.inside = {Settings: [settings], "sparse": torch.eye(2).to_sparse()}
+    return {"net": Settings(weights), "ema": {"module": weights}, "x": settings}
 
 
 @functools.cache
@@ -35,6 +46,8 @@ def file_seeds() -> list[Files]:
         {"c.pth": formats.zip_file(weights)},
         *({"c.pth": formats.legacy_file(run)} for _ in range(3)),
         {"c.pth": formats.legacy_file(few)},
+        {"c.pth": formats.zip_file(beside_objects(weights))},
+        {"c.pth": formats.legacy_file(beside_objects(few))},
         *({"c.pth": formats.tar_file(few)} for _ in range(2)),
         *({"c.safetensors": formats.safetensors_file(weights)} for _ in range(2)),
         formats.index_and_shards(weights, ".safetensors"),
@@ -89,7 +102,7 @@ def use(content: Any, source: str) -> None:
     Most have no whole ConvNeXt: what refuses them must only do so properly.
     """
     with contextlib.suppress(InputError):
-        weights = loading.tensors(content, source)
+        weights = entries.find(content, source).tensors
         for convnext in recognise(weights):
             loading.fit(ConvNeXt(contents.ARCH), convnext, source)
     for library in TARGETS:
