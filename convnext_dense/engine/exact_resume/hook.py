@@ -11,28 +11,26 @@ import torch
 from mmengine.dist import (
     all_gather_object,
     all_reduce,
-    all_reduce_params,
     broadcast_object_list,
     get_rank,
     get_world_size,
     is_main_process,
 )
-from mmengine.hooks import EMAHook, Hook
-from mmengine.optim import OptimWrapper
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
 from convnext_dense.checkpoints import loaded_state
 from convnext_dense.errors import STOPPED, InputError
 from convnext_dense.utils import files, partials
-from convnext_dense.utils.distributed import bare
 from convnext_dense.utils.text import few
 
-from . import checked, random_states
+from . import checked, ends, memory, random_states
 from .differences import differences
+from .gradients import accumulate, accumulated
 from .other_batch import adapt
+from .schedules import Change, Position, use_new_settings
 from .signals import StopRequest
 from .stream import Endless, seeded, start_worker
 
@@ -51,8 +49,10 @@ class ExactResumeHook(Hook):
     ``tools/train.py`` adds the hook to every run; in another project, use
     ``custom_hooks = [dict(type='ExactResumeHook')]``. The hook adds to mmengine's
     checkpoints the states of all random generators of each process, the position in
-    the data (see ``stream``), accumulated gradients, and whether the validation that
-    was due is done. The number of processes may change.
+    the data (see ``stream``), accumulated gradients, what other hooks remember (see
+    ``memory``), and whether the validation that was due is done. The number of
+    processes may change, and settings of the optimizer and the schedules, too (see
+    ``schedules``).
 
     On SIGTERM or Ctrl-C the hook finishes the iteration, writes ``interrupted.pth``,
     and ends the process with exit code 75. ``resume=True`` finds that file.
@@ -72,6 +72,9 @@ class ExactResumeHook(Hook):
         self._validated_at = -1  # iteration
         self._before_validation: dict | None = None  # random states
         self._exact = False
+        self._is_over = False  # before a resumed run has begun
+        self._by_epoch: bool | None = None  # None: another kind of loop
+        self._memory = memory.Memory(())
 
     def before_run(self, runner: Runner) -> None:
         """Make the samples depend on the seed; add the hook's state to checkpoints."""
@@ -79,6 +82,8 @@ class ExactResumeHook(Hook):
         if not isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
             return  # testing, or a custom loop
         self._by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        self._memory = memory.Memory(runner.hooks)
+        runner._hooks = memory.come_last(runner._hooks, self._memory.kept(), self)
         self._exact = hasattr(loop.dataloader.batch_sampler, "sampler")
         if not self._exact:
             runner.logger.warning(
@@ -110,7 +115,7 @@ class ExactResumeHook(Hook):
             states = all_gather_object(
                 self._before_validation or random_states.capture()
             )
-            self._saved = dict(random_states=states, gradients=_accumulated(runner))
+            self._saved = dict(random_states=states, gradients=accumulated(runner))
             save(out_dir, filename, *args, **kwargs)
             if filename != FILE and kwargs.get("save_optimizer"):
                 self._just_saved = Path(out_dir, filename)
@@ -135,6 +140,9 @@ class ExactResumeHook(Hook):
             seed=loader.dataset.seed,
             sampler_seed=getattr(loader.batch_sampler.sampler, "seed", None),
             validated=self._validated_at == iteration,
+            by_epoch=self._by_epoch,
+            stopped=bool(runner.train_loop.stop_training),
+            hooks=self._memory.capture(),
         )
 
     # Resuming
@@ -143,13 +151,17 @@ class ExactResumeHook(Hook):
         """Keep the hook's state of the checkpoint until training begins.
 
         Raises:
-            InputError: a value of it is not what the hook writes, or the run has
-                another type of optimizer.
+            InputError: a value of it is not what the hook writes, or the run cannot
+                continue with this config.
         """
         if not runner._resume:
             return
         loaded_state.check_type(checkpoint["optimizer"], runner.optim_wrapper)
-        self._name_differences(runner, checkpoint["meta"].get("cfg"))
+        if memory.use_training_weights(runner.hooks, checkpoint):
+            runner.logger.warning(
+                "the checkpoint has averaged weights, and this run has no EMAHook: it "
+                "continues with the weights that were trained, without the average"
+            )
         if _KEY in checkpoint:
             iteration = checkpoint["meta"]["iter"]
             self._resumed = checked.state(checkpoint[_KEY], iteration, runner.model)
@@ -159,25 +171,70 @@ class ExactResumeHook(Hook):
                 "images and the random numbers differ from those of a run without a "
                 "stop"
             )
+        for line in self._memory.restore((self._resumed or {}).get("hooks")):
+            runner.logger.warning(line)
+        if self._by_epoch is not None:
+            self._use_new_settings(runner, checkpoint)
 
-    def _name_differences(self, runner: Runner, before: object) -> None:
+    def _use_new_settings(self, runner: Runner, checkpoint: dict) -> None:
+        """Continue with this run's length, optimizer settings and schedules.
+
+        Raises:
+            InputError: they cannot be changed so.
+        """
+        meta, state, loop = checkpoint["meta"], self._resumed, runner.train_loop
+        epochs, iterations = meta["epoch"], meta["iter"]
+        moved, length = False, None
+        if state and "by_epoch" in state:
+            ends.check_loop(state["by_epoch"], self._by_epoch)
+        if self._by_epoch:
+            more = bool(state and state["samples"])
+            ends.check_length(epochs, more, loop.max_epochs, True)
+            length = len(loop.dataloader)
+            if state:
+                batch = _global_batch(loop.dataloader)
+                iterations = epochs * length + state["samples"] // batch
+                moved = state["batch"] != batch or iterations != meta["iter"]
+        else:
+            epochs = 0
+            ends.check_length(iterations, False, loop.max_iters, False)
+        position = Position(epochs, iterations, length, loop.max_iters)
+        change = use_new_settings(runner, checkpoint, position, moved)
+        self._name_differences(runner, meta.get("cfg"), change)
+
+    def _name_differences(
+        self, runner: Runner, before: object, change: Change | None
+    ) -> None:
         """Log the settings that differ from those in the checkpoint.
 
         Args:
             before: the text of the config in the checkpoint.
+            change: of the settings of optimizer and schedules.
         """
-        if isinstance(before, str):
-            different = differences(before, runner.cfg.pretty_text)
-            if different:
-                runner.logger.warning(
-                    "the run continues with another config than the checkpoint's: "
-                    f"{few(different, 10)}. What the checkpoint has of the optimizer "
-                    "and the schedules, such as the learning rate, stays as it was"
-                )
+        different = (
+            differences(before, runner.cfg.pretty_text)
+            if isinstance(before, str)
+            else []
+        )
+        names = change.names if change else []
+        if not (different or names):
+            return
+        text = "the optimizer and the schedules continue as they were"
+        if change:
+            text = (
+                "the schedules are this config's, as if it had been used from the "
+                f"start: the next learning rate is {change.now:.4g} and was "
+                f"{change.before:.4g}"
+            )
+        runner.logger.warning(
+            "the run continues with another config than the checkpoint's: "
+            f"{few(different or names, 10)}; {text}"
+        )
 
     def before_train(self, runner: Runner) -> None:
         """Restore the state, listen for signals, and make a missed validation."""
         state = None
+        self._memory.begin()
         if self._exact:
             if is_main_process():
                 partials.remove_left(Path(runner.work_dir))
@@ -187,6 +244,20 @@ class ExactResumeHook(Hook):
         if state and not state["validated"] and self._is_due(runner):
             runner.logger.info("the validation that is due is made first")
             runner.val_loop.run()
+        if runner._resume and runner._has_loaded and self._by_epoch is not None:
+            self._say_if_over(runner, state)
+
+    def _say_if_over(self, runner: Runner, state: dict | None) -> None:
+        """Log it if the resumed run trains nothing more."""
+        loop = runner.train_loop
+        if state and state.get("stopped"):
+            loop.stop_training = not self._memory.lifted(state["hooks"])
+        over = ends.nothing_left(runner, self._by_epoch)
+        if over is None and loop.stop_training:
+            over = ends.stopped_early(runner, self._by_epoch)
+        self._is_over = over is not None
+        if over:
+            runner.logger.warning(over)
 
     def _restore(self, runner: Runner, state: dict | None) -> None:
         """Put data, random generators and gradients where the checkpoint has them.
@@ -204,7 +275,7 @@ class ExactResumeHook(Hook):
                 loader.batch_sampler.sampler.inner.seed = state["sampler_seed"]
             if get_rank() < len(state["random_states"]):
                 random_states.restore(state["random_states"][get_rank()])
-            _accumulate(runner, state["gradients"])
+            accumulate(runner, state["gradients"])
         elif not self._by_epoch:
             self._samples = loop.iter * batch
         batches = self._samples // batch
@@ -227,7 +298,7 @@ class ExactResumeHook(Hook):
             # The loop counts from 0 the batches that the loader yields.
             run_iter = loop.run_iter
             loop.run_iter = lambda index, batch: run_iter(index + batches, batch)
-        if state and state["batch"] != batch:
+        if state:
             adapt(runner, state["batch"], batch, batches)
 
     def _is_due(self, runner: Runner) -> bool:
@@ -290,7 +361,17 @@ class ExactResumeHook(Hook):
             self._before_validation = None
 
     def after_train(self, runner: Runner) -> None:
-        """Give signals their former effect."""
+        """Save a run that a hook has stopped; give signals their former effect.
+
+        mmengine saves no checkpoint when a run stops before its last iteration.
+        """
+        loop = runner.train_loop
+        if self._exact and loop.stop_training and not self._is_over:
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            for hook in runner.hooks:
+                if isinstance(hook, CheckpointHook) and hook.save_last:
+                    step = runner.epoch if hook.by_epoch else runner.iter
+                    hook._save_checkpoint_with_step(runner, step, meta)
         self._request.forget()
 
     def _save_and_stop(self, runner: Runner, iteration: int) -> None:
@@ -317,33 +398,3 @@ def _global_batch(loader: DataLoader) -> int:
     """
     size = getattr(loader.batch_sampler, "batch_size", None)
     return get_world_size() * (size if isinstance(size, int) else 1)
-
-
-def _accumulated(runner: Runner) -> dict[str, torch.Tensor]:
-    """The gradients accumulated so far, by parameter name, as the processes' mean.
-
-    The next step will use this mean. The result is empty when no step is pending.
-    """
-    wrapper = runner.optim_wrapper
-    model = runner.model
-    if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
-        return {}
-    if isinstance(model, FullyShardedDataParallel):
-        runner.logger.warning(
-            "FSDP: this checkpoint does not have the gradients accumulated so far"
-        )
-        return {}
-    gradients = {
-        name: parameter.grad.detach().clone()
-        for name, parameter in bare(model).named_parameters()
-        if parameter.grad is not None
-    }
-    all_reduce_params(gradients.values(), op="mean")
-    return {name: gradient.cpu() for name, gradient in gradients.items()}
-
-
-def _accumulate(runner: Runner, gradients: dict[str, torch.Tensor]) -> None:
-    """Put accumulated gradients back into the model's parameters."""
-    for name, parameter in bare(runner.model).named_parameters():
-        if name in gradients:
-            parameter.grad = gradients[name].to(parameter.device)
