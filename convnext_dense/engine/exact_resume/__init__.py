@@ -5,6 +5,8 @@ random_states  saves and restores all random generators of a process
 signals        treats SIGTERM and Ctrl-C as requests to stop
 gradients      saves and restores accumulated gradients
 memory         saves and restores what other hooks remember
+position       puts the data where the checkpoint has it
+new_config     continues with another config, and names the settings that differ
 schedules      gives the run the schedules and optimizer settings of its new config
 other_batch    continues with more or fewer images a step
 ends           says so when nothing is left to train

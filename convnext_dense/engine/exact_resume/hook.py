@@ -19,20 +19,16 @@ from mmengine.dist import (
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
 
 from convnext_dense.checkpoints import loaded_state
-from convnext_dense.errors import STOPPED, InputError
+from convnext_dense.errors import STOPPED
 from convnext_dense.utils import files, partials
-from convnext_dense.utils.text import few
 
-from . import checked, ends, memory, random_states
-from .differences import differences
+from . import checked, ends, memory, new_config, position, random_states
 from .gradients import accumulate, accumulated
-from .other_batch import adapt
-from .schedules import Change, Position, use_new_settings
+from .position import global_batch
 from .signals import StopRequest
-from .stream import Endless, seeded, start_worker
+from .stream import seeded, start_worker
 
 FILE = "interrupted.pth"  # the checkpoint that a signal causes
 _KEY = "exact_resume"  # of this hook's state in a checkpoint
@@ -72,8 +68,9 @@ class ExactResumeHook(Hook):
         self._validated_at = -1  # iteration
         self._before_validation: dict | None = None  # random states
         self._exact = False
-        self._is_over = False  # before a resumed run has begun
-        self._by_epoch: bool | None = None  # None: another kind of loop
+        self._has_resumed = False
+        self._stop_is_saved = False  # in the checkpoint from which the run resumed
+        self._has_known_loop = self._by_epoch = False
         self._memory = memory.Memory(())
 
     def before_run(self, runner: Runner) -> None:
@@ -81,6 +78,7 @@ class ExactResumeHook(Hook):
         loop = runner._train_loop
         if not isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
             return  # testing, or a custom loop
+        self._has_known_loop = True
         self._by_epoch = isinstance(loop, EpochBasedTrainLoop)
         self._memory = memory.Memory(runner.hooks)
         runner._hooks = memory.come_last(runner._hooks, self._memory.kept(), self)
@@ -136,7 +134,7 @@ class ExactResumeHook(Hook):
             samples=(
                 0 if self._by_epoch and iteration == runner.iter else self._samples
             ),
-            batch=_global_batch(loader),
+            batch=global_batch(loader),
             seed=loader.dataset.seed,
             sampler_seed=getattr(loader.batch_sampler.sampler, "seed", None),
             validated=self._validated_at == iteration,
@@ -156,6 +154,7 @@ class ExactResumeHook(Hook):
         """
         if not runner._resume:
             return
+        self._has_resumed = True
         loaded_state.check_type(checkpoint["optimizer"], runner.optim_wrapper)
         if memory.use_training_weights(runner.hooks, checkpoint):
             runner.logger.warning(
@@ -173,78 +172,29 @@ class ExactResumeHook(Hook):
             )
         for line in self._memory.restore((self._resumed or {}).get("hooks")):
             runner.logger.warning(line)
-        if self._by_epoch is not None:
-            self._use_new_settings(runner, checkpoint)
-
-    def _use_new_settings(self, runner: Runner, checkpoint: dict) -> None:
-        """Continue with this run's length, optimizer settings and schedules.
-
-        Raises:
-            InputError: they cannot be changed so.
-        """
-        meta, state, loop = checkpoint["meta"], self._resumed, runner.train_loop
-        epochs, iterations = meta["epoch"], meta["iter"]
-        moved, length = False, None
-        if state and "by_epoch" in state:
-            ends.check_loop(state["by_epoch"], self._by_epoch)
-        if self._by_epoch:
-            more = bool(state and state["samples"])
-            ends.check_length(epochs, more, loop.max_epochs, True)
-            length = len(loop.dataloader)
-            if state:
-                batch = _global_batch(loop.dataloader)
-                iterations = epochs * length + state["samples"] // batch
-                moved = state["batch"] != batch or iterations != meta["iter"]
-        else:
-            epochs = 0
-            ends.check_length(iterations, False, loop.max_iters, False)
-        position = Position(epochs, iterations, length, loop.max_iters)
-        change = use_new_settings(runner, checkpoint, position, moved)
-        self._name_differences(runner, meta.get("cfg"), change)
-
-    def _name_differences(
-        self, runner: Runner, before: object, change: Change | None
-    ) -> None:
-        """Log the settings that differ from those in the checkpoint.
-
-        Args:
-            before: the text of the config in the checkpoint.
-            change: of the settings of optimizer and schedules.
-        """
-        different = (
-            differences(before, runner.cfg.pretty_text)
-            if isinstance(before, str)
-            else []
-        )
-        names = change.names if change else []
-        if not (different or names):
-            return
-        text = "the optimizer and the schedules continue as they were"
-        if change:
-            text = (
-                "the schedules are this config's, as if it had been used from the "
-                f"start: the next learning rate is {change.now:.4g} and was "
-                f"{change.before:.4g}"
-            )
-        runner.logger.warning(
-            "the run continues with another config than the checkpoint's: "
-            f"{few(different or names, 10)}; {text}"
-        )
+        if self._has_known_loop:
+            batch = global_batch(runner.train_dataloader)
+            new_config.use(runner, checkpoint, self._resumed, self._by_epoch, batch)
 
     def before_train(self, runner: Runner) -> None:
         """Restore the state, listen for signals, and make a missed validation."""
         state = None
-        self._memory.begin()
+        for line in self._memory.begin():
+            runner.logger.warning(line)
         if self._exact:
             if is_main_process():
                 partials.remove_left(Path(runner.work_dir))
             state, self._resumed = self._resumed, None
-            self._restore(runner, state)
+            self._samples = position.restore(runner, state, self._by_epoch)
+            if state:
+                if get_rank() < len(state["random_states"]):
+                    random_states.restore(state["random_states"][get_rank()])
+                accumulate(runner, state["gradients"])
         self._request.listen()
         if state and not state["validated"] and self._is_due(runner):
             runner.logger.info("the validation that is due is made first")
             runner.val_loop.run()
-        if runner._resume and runner._has_loaded and self._by_epoch is not None:
+        if self._has_resumed and self._has_known_loop:
             self._say_if_over(runner, state)
 
     def _say_if_over(self, runner: Runner, state: dict | None) -> None:
@@ -252,54 +202,12 @@ class ExactResumeHook(Hook):
         loop = runner.train_loop
         if state and state.get("stopped"):
             loop.stop_training = not self._memory.lifted(state["hooks"])
+            self._stop_is_saved = loop.stop_training
         over = ends.nothing_left(runner, self._by_epoch)
         if over is None and loop.stop_training:
             over = ends.stopped_early(runner, self._by_epoch)
-        self._is_over = over is not None
         if over:
             runner.logger.warning(over)
-
-    def _restore(self, runner: Runner, state: dict | None) -> None:
-        """Put data, random generators and gradients where the checkpoint has them.
-
-        Args:
-            state: this hook's, of the checkpoint; None for a new run, or for a
-                checkpoint that was written without the hook.
-        """
-        loop, loader = runner.train_loop, runner.train_dataloader
-        batch = _global_batch(loader)
-        if state:
-            self._samples = state["samples"]
-            loader.dataset.__dict__["seed"] = state["seed"]
-            if state["sampler_seed"] is not None:
-                loader.batch_sampler.sampler.inner.seed = state["sampler_seed"]
-            if get_rank() < len(state["random_states"]):
-                random_states.restore(state["random_states"][get_rank()])
-            accumulate(runner, state["gradients"])
-        elif not self._by_epoch:
-            self._samples = loop.iter * batch
-        batches = self._samples // batch
-        if self._by_epoch and batches > len(loader):
-            raise InputError(
-                f"--resume: the checkpoint was written after {self._samples} images of "
-                f"an epoch, and an epoch of this run has {len(loader)} steps of "
-                f"{batch}: the data is not the same. Use the data with which the run "
-                "began"
-            )
-        if not self._by_epoch:
-            loop.fast_forward_on_resume = False
-            eager = getattr(loop.dataloader_iterator, "_iterator", None)
-            # mmengine's own workers have begun to load.
-            if eager is not None and hasattr(eager, "_shutdown_workers"):
-                eager._shutdown_workers()
-            loop.dataloader_iterator = Endless(loader, batches, loop.iter)
-        elif batches:
-            loader.batch_sampler.first = batches
-            # The loop counts from 0 the batches that the loader yields.
-            run_iter = loop.run_iter
-            loop.run_iter = lambda index, batch: run_iter(index + batches, batch)
-        if state:
-            adapt(runner, state["batch"], batch, batches)
 
     def _is_due(self, runner: Runner) -> bool:
         """Whether the loop would have validated where the checkpoint was written."""
@@ -322,7 +230,7 @@ class ExactResumeHook(Hook):
         """Count the iteration's samples."""
         self._just_saved = None
         if self._exact:
-            self._samples += _global_batch(runner.train_dataloader)
+            self._samples += global_batch(runner.train_dataloader)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Stop all processes after this iteration if one of them got a signal."""
@@ -366,7 +274,7 @@ class ExactResumeHook(Hook):
         mmengine saves no checkpoint when a run stops before its last iteration.
         """
         loop = runner.train_loop
-        if self._exact and loop.stop_training and not self._is_over:
+        if self._exact and loop.stop_training and not self._stop_is_saved:
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             for hook in runner.hooks:
                 if isinstance(hook, CheckpointHook) and hook.save_last:
@@ -389,12 +297,3 @@ class ExactResumeHook(Hook):
             "--resume continues the run"
         )
         sys.exit(STOPPED)
-
-
-def _global_batch(loader: DataLoader) -> int:
-    """Images a step, of all processes.
-
-    If the batch size is not fixed, each process counts as one.
-    """
-    size = getattr(loader.batch_sampler, "batch_size", None)
-    return get_world_size() * (size if isinstance(size, int) else 1)

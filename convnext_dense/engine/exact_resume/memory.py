@@ -51,11 +51,21 @@ class Memory:
                 number += 1
                 name = f"{type(hook).__name__} {number}"
             self._hooks[name] = hook
-        self.begin()
+        self._before: dict[str, dict] = {}
 
-    def begin(self) -> None:
-        """Note the values with which the hooks begin to train."""
+    def begin(self) -> list[str]:
+        """Note the values with which the hooks begin to train.
+
+        Returns:
+            What the log should say of hooks that cannot be saved.
+        """
         self._before = {name: _plain(hook) for name, hook in self._unknown().items()}
+        return [
+            f"checkpoints will not have the state of the hook {name}: its state_dict "
+            "holds more than numbers, text, lists, dicts and tensors"
+            for name, hook in self._hooks.items()
+            if _has_protocol(hook) and not is_data(_as_data(hook.state_dict()))
+        ]
 
     def _unknown(self) -> dict[str, Hook]:
         """Hooks of other projects that cannot be saved."""
@@ -71,28 +81,20 @@ class Memory:
         return [hook for hook in self._hooks.values() if _is_kept(hook)]
 
     def capture(self) -> dict[str, dict]:
-        """The hooks' values as plain data, by the hook's name.
-
-        Raises:
-            InputError: a hook's ``state_dict`` has other objects than plain data.
-        """
+        """The hooks' values as plain data, by the hook's name."""
         result: dict[str, dict] = {}
         for name, hook in self._hooks.items():
             if _has_protocol(hook):
-                state = _as_data(hook.state_dict())  # type: ignore[attr-defined]
-                if not is_data(state):
-                    raise InputError(
-                        f"the state_dict of the hook {name} holds more than numbers, "
-                        "text, lists, dicts and tensors, so a checkpoint cannot keep it"
-                    )
-                result[name] = dict(state=state)
+                state = _as_data(hook.state_dict())
+                if is_data(state):
+                    result[name] = dict(state=state)
             elif isinstance(hook, EarlyStoppingHook):
                 score = float(hook.best_score)  # a metric can be a tensor
                 state = dict(wait_count=hook.wait_count, best_score=score)
                 settings = {key: getattr(hook, key) for key in SETTINGS}
                 result[name] = dict(state=_as_data(state), settings=_as_data(settings))
         for name, hook in self._unknown().items():
-            now, before = _plain(hook), self._before[name]
+            now, before = _plain(hook), self._before.get(name, {})
             changed = [key for key in now if now[key] != before.get(key)]
             if changed:
                 result[name] = dict(changed=changed)
@@ -118,7 +120,7 @@ class Memory:
                 anew.append(name)
             elif _has_protocol(hook):
                 try:
-                    hook.load_state_dict(state)  # type: ignore[attr-defined]
+                    hook.load_state_dict(state)
                 except Exception as error:  # the hook can raise anything
                     raise InputError(
                         f"--resume: the hook {name} cannot use its state in the "
@@ -225,7 +227,7 @@ def _as_data(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def _has_protocol(hook: Hook) -> bool:
+def _has_protocol(hook: Any) -> bool:
     return callable(getattr(hook, "state_dict", None)) and callable(
         getattr(hook, "load_state_dict", None)
     )

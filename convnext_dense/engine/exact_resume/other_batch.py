@@ -24,7 +24,7 @@ def adapt(runner: Runner, before: int, now: int, batches: int) -> None:
     iteration = loop.epoch * length + batches if by_epoch else loop.iter
     if now == before and iteration == loop.iter:
         return
-    scaled = (runner.auto_scale_lr or {}).get("enable")
+    scaled = (getattr(runner, "auto_scale_lr", None) or {}).get("enable")
     change = "learning rate and number of steps do not change"
     if by_epoch or scaled:
         scale = now / before if scaled else 1.0

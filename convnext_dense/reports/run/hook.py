@@ -39,9 +39,11 @@ class RunReportHook(Hook):
     def __init__(self) -> None:
         self._records: list[dict] = []
         self._error: str | None = None
+        self._has_worked = False  # trained or validated, in this process
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the predictions of the validation before."""
+        self._has_worked = True
         self._records, self._error = [], None
 
     def after_val_iter(
@@ -86,10 +88,16 @@ class RunReportHook(Hook):
                 f"The predictions could not be compared to the truth: {reason(error)}"
             )
 
+    def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Note that the run trains."""
+        self._has_worked = True
+
     def after_train(self, runner: Runner) -> None:
-        """Write the page."""
+        """Write the page, unless a resumed run had nothing to do and has one."""
         try:
             results = self.results(runner)
+            if not self._has_worked and (Path(runner.work_dir) / PAGE).exists():
+                return
             if results is not None and is_main_process():
                 self._write(runner, results)
         except Exception as error:
