@@ -147,10 +147,10 @@ def use_new_settings(
             _step(optimizer.schedulers, position)
             _replace(optimizer)
         rates = max(rates, _largest(optimizer.saved))
+    if optimizers and position.iterations < position.end:
+        _check_rates(runner, optimizers, position)
     if not names and not moved:
         return None
-    if names and position.iterations < position.end:
-        _check_rates(runner, optimizers, position)
     return Change(sorted(set(names)), before, rates)
 
 
@@ -238,36 +238,23 @@ def _largest(groups: Iterable[Mapping]) -> float:
 
 def _step(schedulers: Iterable[Any], position: Position) -> None:
     """Step schedulers from the beginning as mmengine's ParamSchedulerHook does."""
+    by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
+    by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
     loud = [scheduler for scheduler in schedulers if scheduler.verbose]
     for scheduler in loud:
         scheduler.verbose = False
     with warnings.catch_warnings():  # of steps without the optimizer's
         warnings.simplefilter("ignore")
-        for _ in _steps(schedulers, position, range(1, position.iterations + 1)):
-            pass
-    for scheduler in loud:
-        scheduler.verbose = True
-
-
-def _steps(
-    schedulers: Iterable[Any], position: Position, iterations: range
-) -> Iterator[None]:
-    """Step schedulers through some iterations; yield after each.
-
-    A checkpoint can be of the last iteration of an epoch that is not completed. Then
-    the schedulers by epoch have not taken the epoch's step.
-    """
-    by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
-    by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
-    for iteration in iterations:
-        for scheduler in by_iteration:
-            scheduler.step()
-        if position.length and iteration % position.length == 0:
-            ahead = iteration > position.iterations
-            if ahead or iteration // position.length <= position.epochs:
+        for iteration in range(1, position.iterations + 1):
+            for scheduler in by_iteration:
+                scheduler.step()
+            epoch, rest = divmod(iteration, position.length or math.inf)
+            # The last iteration's epoch may not be completed.
+            if not rest and epoch <= position.epochs:
                 for scheduler in by_epoch:
                     scheduler.step()
-        yield
+    for scheduler in loud:
+        scheduler.verbose = True
 
 
 def _replace(optimizer: _Optimizer) -> None:
@@ -318,34 +305,20 @@ def _use_beside_metrics(
 def _check_rates(
     runner: Runner, optimizers: list[_Optimizer], position: Position
 ) -> None:
-    """Raise an InputError if the learning rate is 0 in all steps that are left."""
-    groups = [group for one in optimizers for group in one.groups]
-    first = max((float(_at_start(group).get("lr", 0)) for group in groups), default=0)
-    least = _NOTHING * first
-    if any(one.by_metric() for one in optimizers) or _largest(groups) > least:
-        return
-    # The schedulers have to look ahead, and come back.
-    schedulers = [scheduler for one in optimizers for scheduler in one.schedulers]
-    states = [dict(vars(scheduler)) for scheduler in schedulers]
-    values = [dict(group) for group in groups]
-    alive = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ahead = range(position.iterations + 1, position.end)
-        for _ in _steps(schedulers, position, ahead):
-            if _largest(groups) > least:
-                alive = True
-                break
-    for scheduler, state in zip(schedulers, states, strict=True):
-        vars(scheduler).update(state)
-    for group, value in zip(groups, values, strict=True):
-        group.update(value)
-    if not alive:
-        raise InputError(
-            f"--resume: the learning rate is 0 from iteration {position.iterations} to "
-            f"the end, iteration {position.end}: {_ends(runner)}. Make the schedule as "
-            "long as the run with --cfg-options"
-        )
+    """Raise an InputError if the schedules have ended with a learning rate of 0."""
+    for optimizer in optimizers:
+        first = _largest(map(_at_start, optimizer.saved))
+        if optimizer.by_metric() or _largest(optimizer.saved) > _NOTHING * first:
+            return
+        for scheduler in optimizer.schedulers:
+            done = position.epochs if scheduler.by_epoch else position.iterations
+            if scheduler.end > done:
+                return
+    raise InputError(
+        f"--resume: the learning rate is 0 from iteration {position.iterations} to the "
+        f"end, iteration {position.end}: {_ends(runner)}. Make the schedule as long as "
+        "the run with --cfg-options"
+    )
 
 
 def _ends(runner: Runner) -> str:
