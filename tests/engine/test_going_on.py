@@ -157,7 +157,50 @@ def test_without_averages(train, tmp_path):
     assert all(small_runs.same(resumed[key], expected[key]) for key in expected)
 
 
+def test_other_data(train, tmp_path):
+    """An epoch has another length: the schedule by iterations continues in epochs."""
+    poly = [dict(type="PolyLR", by_epoch=True, convert_to_iter_based=True)]
+    more = dict(by_epoch=True, param_scheduler=poly)
+    size = {"train_dataloader.dataset.size": 8}
+    train(kill_before=7, **more)
+    runner, log = train(resume=True, **more, **size)
+    assert "an epoch of this run has 4 steps, which is another number" in log
+    train("new", **more, **size)
+    assert runner.iter == 16
+    resumed, expected = rates(tmp_path / "run"), rates(tmp_path / "new")
+    assert [resumed[n] for n in range(9, 17)] == [expected[n] for n in range(9, 17)]
+
+
+def test_without_the_loss_scaler(train, tmp_path):
+    """Of a run in mixed precision, continued in full precision."""
+    train(kill_before=3)
+    content = load(tmp_path / "run/iter_2.pth")
+    content["optimizer"]["loss_scaler"] = dict(scale=65536.0, growth_factor=2.0)
+    torch.save(content, tmp_path / "run/iter_2.pth")
+    assert train(resume=True)[0].iter == 8
+
+
+def test_other_groups(train):
+    """A group for each parameter instead of one for all."""
+    train(kill_before=3)
+    groups = {"optim_wrapper.paramwise_cfg": dict(bias_lr_mult=2.0)}
+    with pytest.raises(InputError, match=r"does not fit this run: .*parameter group"):
+        train(resume=True, **groups)
+
+
 # Hooks
+
+
+def test_the_best_of_another_metric(train, tmp_path):
+    """Its score is not compared with that of the metric before."""
+    scores = {"val_evaluator.scores": {"2": 1.0, "6": 1.2}}
+    train(kill_before=5, **scores)
+    other = {"default_hooks.checkpoint.save_best": "other"}
+    _, log = train(resume=True, **scores, **other)
+    assert "best score is of another metric than other: the search for the best" in log
+    assert {"best_score_iter_2.pth", "best_other_iter_6.pth"} < set(
+        names(tmp_path / "run")
+    )
 
 
 def early(**settings):

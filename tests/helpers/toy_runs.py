@@ -59,7 +59,8 @@ class ToyMetric(BaseMetric):
 
     def compute_metrics(self, results):
         iteration = MessageHub.get_current_instance().get_info("iter") + 1
-        return dict(score=float(self.scores.get(str(iteration), 0.0)))
+        score = float(self.scores.get(str(iteration), 0.0))
+        return dict(score=score, other=score / 2)
 
 
 SAMPLES = dict(type="DefaultSampler", shuffle=True)

@@ -170,6 +170,9 @@ class ExactResumeHook(Hook):
                 "images and the random numbers differ from those of a run without a "
                 "stop"
             )
+        other_best = memory.forget_other_best(runner.hooks, checkpoint)
+        if other_best:
+            runner.logger.warning(other_best)
         for line in self._memory.restore((self._resumed or {}).get("hooks")):
             runner.logger.warning(line)
         if self._has_known_loop:

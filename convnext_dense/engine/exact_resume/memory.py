@@ -17,6 +17,7 @@ are saved, so that a resumed run can say what begins anew.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,32 @@ def use_training_weights(hooks: Iterable[Hook], checkpoint: dict) -> bool:
         if inner != name and inner in weights:
             weights[inner] = value
     return True
+
+
+def forget_other_best(hooks: Iterable[Hook], checkpoint: dict) -> str | None:
+    """Remove the best score of a metric that the run does not follow any more.
+
+    mmengine would compare the new metric with it, and might never save a best
+    checkpoint again.
+
+    Returns:
+        What the log should say; None if nothing was removed.
+    """
+    info = checkpoint["message_hub"]["runtime_info"]
+    best = Path(info.get("best_ckpt") or "").name
+    for hook in hooks:
+        keys = getattr(hook, "key_indicators", None) or []
+        if not best or not isinstance(hook, CheckpointHook) or len(keys) != 1:
+            continue
+        key = keys[0]
+        if key != "auto" and not best.startswith(f"best_{key.replace('/', '_')}_"):
+            del info["best_ckpt"]
+            info.pop("best_score", None)
+            return (
+                f"the checkpoint's best score is of another metric than {key}: the "
+                f"search for the best begins anew, and {best} stays"
+            )
+    return None
 
 
 def is_data(value: object, depth: int = 0) -> bool:
