@@ -173,6 +173,8 @@ def test_momentum_of_adam():
     schedule = dict(type="LinearMomentum", start_factor=0.5, end=12, **STEPS)
     first = Run([schedule], type="AdamW", betas=(0.9, 0.99))
     list(first.to(5))
+    unchanged = Run([schedule], type="AdamW", betas=(0.9, 0.99))
+    assert unchanged.resume(first.checkpoint(), 5) is None
     second, reference = (
         Run([schedule], type="AdamW", betas=(0.8, 0.99)) for _ in range(2)
     )
@@ -190,6 +192,18 @@ def test_schedules_by_epoch_and_iteration_together():
         assert goes_on(
             dict(schedules=schedules), dict(schedules=longer), at, 40, length=5
         )
+
+
+def test_the_last_iteration_of_an_epoch_that_is_not_completed():
+    """A signal can stop a run before its schedules take the epoch's step."""
+    first, second, reference = (
+        Run([dict(STEP, by_epoch=True, milestones=[1, 2], gamma=gamma)], length=5)
+        for gamma in (0.5, 0.1, 0.1)
+    )
+    list(first.to(9))
+    use_new_settings(second, first.checkpoint(), Position(1, 10, 5, 24), False)
+    list(reference.to(9))
+    assert same(second.values(), reference.values())
 
 
 def test_other_kinds_of_schedules():

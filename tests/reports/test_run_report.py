@@ -773,6 +773,25 @@ def test_trouble_is_a_warning_and_a_word_on_the_page(seg_run, monkeypatch, tmp_p
     assert f"tools/report.py {tmp_path}" in message
 
 
+def test_a_run_with_nothing_to_do_keeps_its_page(tmp_path, monkeypatch):
+    """A resumed run that is complete has no predictions, and its page has them."""
+    runner = SimpleNamespace(work_dir=str(tmp_path))
+    written = []
+    monkeypatch.setattr(
+        RunReportHook, "results", lambda *_: written.append("results") or "none"
+    )
+    monkeypatch.setattr(RunReportHook, "_write", lambda *_: written.append("_write"))
+    (tmp_path / "report.html").touch()
+    hook = RunReportHook()
+    hook.after_train(runner)
+    assert written == ["results"]  # all processes take part in it
+    hook.before_train_iter(runner, 0)
+    hook.after_train(runner)
+    (tmp_path / "report.html").unlink()
+    RunReportHook().after_train(runner)
+    assert written == ["results", *["results", "_write"] * 2]
+
+
 def test_only_one_hook_writes_the_page():
     cfg = SimpleNamespace(work_dir="x", get=lambda *_: False)
     for hooks in ([], [RunReportHook()]):
