@@ -26,6 +26,7 @@ from .attempt import attempt, wait_for_free_name
 from .build import build_model
 from .exact_resume.hook import ExactResumeHook
 from .machine import fit_to_machine
+from .short_runs import ShortRunHook
 from .watch import batches
 from .watch.hook import WatchHook
 
@@ -74,7 +75,7 @@ def run(
         if mode == "train":
             present = set(map(type, runner.hooks))
             missing = [hook for hook in TRAINING_HOOKS if hook not in present]
-            hooks = [*(hook() for hook in missing), *hooks]
+            hooks = [ShortRunHook(), *(hook() for hook in missing), *hooks]
         for hook in hooks:
             runner.register_hook(hook)
         try:

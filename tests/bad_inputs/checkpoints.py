@@ -281,6 +281,13 @@ CASES = [
         "message_hub.runtime_info.best_score is 'high', not a number",
     ),
     resume(
+        "more epochs than the command asks for",
+        as_run(epoch=99),
+        "--resume: the run has 99 epochs already, and this run ends at ...: raise "
+        "--epochs (custom data) or --cfg-options train_cfg.max_epochs, or name an "
+        "earlier checkpoint: --resume FILE",
+    ),
+    resume(
         "the optimizer of another model",
         as_run(),
         "--resume: the state of the run in .../x.pth does not fit this run: ... Resume "

@@ -261,6 +261,9 @@ def test_detection_trains_without_masks_and_goes_on(tool, detection, tmp_path):
     done = tool("train", DET, *data, "--epochs", 2, "--resume", *options())
     assert done.code == 0
     assert "the run keeps the splits with which it began" in done.out
+    # The schedule has become as long as the run: without that, the rate would be 0.
+    assert "train_cfg.max_epochs is 2 and was 1" in done.out
+    assert re.search(r"the next learning rate is [1-9]\S* and was ", done.out)
     assert (run / "data/train.json").read_text() == before
     assert (run / "epoch_2.pth").is_file()
     # The run's own config and checkpoint need no more options.

@@ -303,7 +303,7 @@ def test_the_log_names_the_settings_that_differ(resume):
         "train_dataloader.batch_size is 3 and was 2",
         "randomness.seed is 7 and was 0",
         "train_cfg.max_iters is 4 and was 3",
-        "such as the learning rate, stays as it was",
+        "the next learning rate is 0.06688 and was 0.0004013",
     ):
         assert setting in log
 

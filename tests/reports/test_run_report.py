@@ -741,10 +741,12 @@ def test_a_start_with_nothing_left_keeps_the_page(seg_run, monkeypatch, tmp_path
     (tmp_path / "report.html").write_text("the page")
     with logged() as messages:
         monkeypatch.setattr(runner, "logger", MMLogger.get_current_instance())
-        hook.before_train(runner)
         hook.after_train(runner)
     assert messages == ["training ended after 2 of 2 iterations"]
     assert (tmp_path / "report.html").read_text() == "the page"
+    hook.before_train_iter(runner, 0)
+    hook.after_train(runner)
+    assert (tmp_path / "report.html").read_text() != "the page"
 
 
 def test_only_one_hook_writes_the_page():

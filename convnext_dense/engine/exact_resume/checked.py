@@ -14,6 +14,7 @@ from convnext_dense.utils.distributed import bare
 from convnext_dense.utils.text import few
 
 from . import random_states
+from .memory import is_data
 
 _LARGEST_BATCH = 2**20  # images a step, of all processes
 _LARGEST_SEED = 2**63 - 1
@@ -62,6 +63,15 @@ def _problem(content: Any, iteration: int, model: torch.nn.Module) -> str | None
             return f"has the {name} {_shown(seed)}. {_START_AGAIN}"
     if not isinstance(content["validated"], bool):
         return f"has validated={_shown(content['validated'])}. {_START_AGAIN}"
+    for name in ("by_epoch", "stopped"):  # older checkpoints lack them
+        if not isinstance(content.get(name, False), bool):
+            return f"has {name}={_shown(content[name])}. {_START_AGAIN}"
+    hooks = content.get("hooks", {})
+    if not isinstance(hooks, dict) or not all(
+        isinstance(name, str) and isinstance(entry, dict) and is_data(entry)
+        for name, entry in hooks.items()
+    ):
+        return f"has hooks that are not their states. {_START_AGAIN}"
     states = content["random_states"]
     if not isinstance(states, list) or not states:
         return f"has no random states. {_START_AGAIN}"

@@ -11,30 +11,24 @@ import torch
 from mmengine.dist import (
     all_gather_object,
     all_reduce,
-    all_reduce_params,
     broadcast_object_list,
     get_rank,
     get_world_size,
     is_main_process,
 )
-from mmengine.hooks import EMAHook, Hook
-from mmengine.optim import OptimWrapper
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.utils.data import DataLoader
 
 from convnext_dense.checkpoints import loaded_state
-from convnext_dense.errors import STOPPED, InputError
+from convnext_dense.errors import STOPPED
 from convnext_dense.utils import files, partials
-from convnext_dense.utils.distributed import bare
-from convnext_dense.utils.text import few
 
-from . import checked, random_states
-from .differences import differences
-from .other_batch import adapt
+from . import checked, ends, memory, new_config, position, random_states
+from .gradients import accumulate, accumulated
+from .position import global_batch
 from .signals import StopRequest
-from .stream import Endless, seeded, start_worker
+from .stream import seeded, start_worker
 
 FILE = "interrupted.pth"  # the checkpoint that a signal causes
 _KEY = "exact_resume"  # of this hook's state in a checkpoint
@@ -51,8 +45,10 @@ class ExactResumeHook(Hook):
     ``tools/train.py`` adds the hook to every run; in another project, use
     ``custom_hooks = [dict(type='ExactResumeHook')]``. The hook adds to mmengine's
     checkpoints the states of all random generators of each process, the position in
-    the data (see ``stream``), accumulated gradients, and whether the validation that
-    was due is done. The number of processes may change.
+    the data (see ``stream``), accumulated gradients, what other hooks remember (see
+    ``memory``), and whether the validation that was due is done. The number of
+    processes may change, and settings of the optimizer and the schedules, too (see
+    ``schedules``).
 
     On SIGTERM or Ctrl-C the hook finishes the iteration, writes ``interrupted.pth``,
     and ends the process with exit code 75. ``resume=True`` finds that file.
@@ -72,13 +68,20 @@ class ExactResumeHook(Hook):
         self._validated_at = -1  # iteration
         self._before_validation: dict | None = None  # random states
         self._exact = False
+        self._has_resumed = False
+        self._stop_is_saved = False  # in the checkpoint from which the run resumed
+        self._has_known_loop = self._by_epoch = False
+        self._memory = memory.Memory(())
 
     def before_run(self, runner: Runner) -> None:
         """Make the samples depend on the seed; add the hook's state to checkpoints."""
         loop = runner._train_loop
         if not isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
             return  # testing, or a custom loop
+        self._has_known_loop = True
         self._by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        self._memory = memory.Memory(runner.hooks)
+        runner._hooks = memory.come_last(runner._hooks, self._memory.kept(), self)
         self._exact = hasattr(loop.dataloader.batch_sampler, "sampler")
         if not self._exact:
             runner.logger.warning(
@@ -110,7 +113,7 @@ class ExactResumeHook(Hook):
             states = all_gather_object(
                 self._before_validation or random_states.capture()
             )
-            self._saved = dict(random_states=states, gradients=_accumulated(runner))
+            self._saved = dict(random_states=states, gradients=accumulated(runner))
             save(out_dir, filename, *args, **kwargs)
             if filename != FILE and kwargs.get("save_optimizer"):
                 self._just_saved = Path(out_dir, filename)
@@ -131,10 +134,13 @@ class ExactResumeHook(Hook):
             samples=(
                 0 if self._by_epoch and iteration == runner.iter else self._samples
             ),
-            batch=_global_batch(loader),
+            batch=global_batch(loader),
             seed=loader.dataset.seed,
             sampler_seed=getattr(loader.batch_sampler.sampler, "seed", None),
             validated=self._validated_at == iteration,
+            by_epoch=self._by_epoch,
+            stopped=bool(runner.train_loop.stop_training),
+            hooks=self._memory.capture(),
         )
 
     # Resuming
@@ -143,13 +149,18 @@ class ExactResumeHook(Hook):
         """Keep the hook's state of the checkpoint until training begins.
 
         Raises:
-            InputError: a value of it is not what the hook writes, or the run has
-                another type of optimizer.
+            InputError: a value of it is not what the hook writes, or the run cannot
+                continue with this config.
         """
         if not runner._resume:
             return
+        self._has_resumed = True
         loaded_state.check_type(checkpoint["optimizer"], runner.optim_wrapper)
-        self._name_differences(runner, checkpoint["meta"].get("cfg"))
+        if memory.use_training_weights(runner.hooks, checkpoint):
+            runner.logger.warning(
+                "the checkpoint has averaged weights, and this run has no EMAHook: it "
+                "continues with the weights that were trained, without the average"
+            )
         if _KEY in checkpoint:
             iteration = checkpoint["meta"]["iter"]
             self._resumed = checked.state(checkpoint[_KEY], iteration, runner.model)
@@ -159,76 +170,47 @@ class ExactResumeHook(Hook):
                 "images and the random numbers differ from those of a run without a "
                 "stop"
             )
-
-    def _name_differences(self, runner: Runner, before: object) -> None:
-        """Log the settings that differ from those in the checkpoint.
-
-        Args:
-            before: the text of the config in the checkpoint.
-        """
-        if isinstance(before, str):
-            different = differences(before, runner.cfg.pretty_text)
-            if different:
-                runner.logger.warning(
-                    "the run continues with another config than the checkpoint's: "
-                    f"{few(different, 10)}. What the checkpoint has of the optimizer "
-                    "and the schedules, such as the learning rate, stays as it was"
-                )
+        other_best = memory.forget_other_best(runner.hooks, checkpoint)
+        if other_best:
+            runner.logger.warning(other_best)
+        for line in self._memory.restore((self._resumed or {}).get("hooks")):
+            runner.logger.warning(line)
+        if self._has_known_loop:
+            batch = global_batch(runner.train_dataloader)
+            new_config.use(runner, checkpoint, self._resumed, self._by_epoch, batch)
 
     def before_train(self, runner: Runner) -> None:
         """Restore the state, listen for signals, and make a missed validation."""
         state = None
+        for line in self._memory.begin():
+            runner.logger.warning(line)
         if self._exact:
             if is_main_process():
                 partials.remove_left(Path(runner.work_dir))
             state, self._resumed = self._resumed, None
-            self._restore(runner, state)
+            self._samples = position.restore(runner, state, self._by_epoch)
+            if state:
+                if get_rank() < len(state["random_states"]):
+                    random_states.restore(state["random_states"][get_rank()])
+                accumulate(runner, state["gradients"])
         self._request.listen()
         if state and not state["validated"] and self._is_due(runner):
             runner.logger.info("the validation that is due is made first")
             runner.val_loop.run()
+        if self._has_resumed and self._has_known_loop:
+            self._say_if_over(runner, state)
 
-    def _restore(self, runner: Runner, state: dict | None) -> None:
-        """Put data, random generators and gradients where the checkpoint has them.
-
-        Args:
-            state: this hook's, of the checkpoint; None for a new run, or for a
-                checkpoint that was written without the hook.
-        """
-        loop, loader = runner.train_loop, runner.train_dataloader
-        batch = _global_batch(loader)
-        if state:
-            self._samples = state["samples"]
-            loader.dataset.__dict__["seed"] = state["seed"]
-            if state["sampler_seed"] is not None:
-                loader.batch_sampler.sampler.inner.seed = state["sampler_seed"]
-            if get_rank() < len(state["random_states"]):
-                random_states.restore(state["random_states"][get_rank()])
-            _accumulate(runner, state["gradients"])
-        elif not self._by_epoch:
-            self._samples = loop.iter * batch
-        batches = self._samples // batch
-        if self._by_epoch and batches > len(loader):
-            raise InputError(
-                f"--resume: the checkpoint was written after {self._samples} images of "
-                f"an epoch, and an epoch of this run has {len(loader)} steps of "
-                f"{batch}: the data is not the same. Use the data with which the run "
-                "began"
-            )
-        if not self._by_epoch:
-            loop.fast_forward_on_resume = False
-            eager = getattr(loop.dataloader_iterator, "_iterator", None)
-            # mmengine's own workers have begun to load.
-            if eager is not None and hasattr(eager, "_shutdown_workers"):
-                eager._shutdown_workers()
-            loop.dataloader_iterator = Endless(loader, batches, loop.iter)
-        elif batches:
-            loader.batch_sampler.first = batches
-            # The loop counts from 0 the batches that the loader yields.
-            run_iter = loop.run_iter
-            loop.run_iter = lambda index, batch: run_iter(index + batches, batch)
-        if state and state["batch"] != batch:
-            adapt(runner, state["batch"], batch, batches)
+    def _say_if_over(self, runner: Runner, state: dict | None) -> None:
+        """Log it if the resumed run trains nothing more."""
+        loop = runner.train_loop
+        if state and state.get("stopped"):
+            loop.stop_training = not self._memory.lifted(state["hooks"])
+            self._stop_is_saved = loop.stop_training
+        over = ends.nothing_left(runner, self._by_epoch)
+        if over is None and loop.stop_training:
+            over = ends.stopped_early(runner, self._by_epoch)
+        if over:
+            runner.logger.warning(over)
 
     def _is_due(self, runner: Runner) -> bool:
         """Whether the loop would have validated where the checkpoint was written."""
@@ -251,7 +233,7 @@ class ExactResumeHook(Hook):
         """Count the iteration's samples."""
         self._just_saved = None
         if self._exact:
-            self._samples += _global_batch(runner.train_dataloader)
+            self._samples += global_batch(runner.train_dataloader)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Stop all processes after this iteration if one of them got a signal."""
@@ -290,7 +272,17 @@ class ExactResumeHook(Hook):
             self._before_validation = None
 
     def after_train(self, runner: Runner) -> None:
-        """Give signals their former effect."""
+        """Save a run that a hook has stopped; give signals their former effect.
+
+        mmengine saves no checkpoint when a run stops before its last iteration.
+        """
+        loop = runner.train_loop
+        if self._exact and loop.stop_training and not self._stop_is_saved:
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            for hook in runner.hooks:
+                if isinstance(hook, CheckpointHook) and hook.save_last:
+                    step = runner.epoch if hook.by_epoch else runner.iter
+                    hook._save_checkpoint_with_step(runner, step, meta)
         self._request.forget()
 
     def _save_and_stop(self, runner: Runner, iteration: int) -> None:
@@ -308,42 +300,3 @@ class ExactResumeHook(Hook):
             "--resume continues the run"
         )
         sys.exit(STOPPED)
-
-
-def _global_batch(loader: DataLoader) -> int:
-    """Images a step, of all processes.
-
-    If the batch size is not fixed, each process counts as one.
-    """
-    size = getattr(loader.batch_sampler, "batch_size", None)
-    return get_world_size() * (size if isinstance(size, int) else 1)
-
-
-def _accumulated(runner: Runner) -> dict[str, torch.Tensor]:
-    """The gradients accumulated so far, by parameter name, as the processes' mean.
-
-    The next step will use this mean. The result is empty when no step is pending.
-    """
-    wrapper = runner.optim_wrapper
-    model = runner.model
-    if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
-        return {}
-    if isinstance(model, FullyShardedDataParallel):
-        runner.logger.warning(
-            "FSDP: this checkpoint does not have the gradients accumulated so far"
-        )
-        return {}
-    gradients = {
-        name: parameter.grad.detach().clone()
-        for name, parameter in bare(model).named_parameters()
-        if parameter.grad is not None
-    }
-    all_reduce_params(gradients.values(), op="mean")
-    return {name: gradient.cpu() for name, gradient in gradients.items()}
-
-
-def _accumulate(runner: Runner, gradients: dict[str, torch.Tensor]) -> None:
-    """Put accumulated gradients back into the model's parameters."""
-    for name, parameter in bare(runner.model).named_parameters():
-        if name in gradients:
-            parameter.grad = gradients[name].to(parameter.device)

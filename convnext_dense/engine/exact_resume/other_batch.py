@@ -1,9 +1,7 @@
-"""Continues a run with another number of images a step.
+"""Continues a run whose steps have another size than before.
 
 Most often the reason is another number of processes.
 """
-
-from collections.abc import Iterable
 
 from mmengine.hooks import IterTimerHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -12,10 +10,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 def adapt(runner: Runner, before: int, now: int, batches: int) -> None:
     """Convert the position of an epoch-based run to steps of the new size.
 
-    The schedules of learning rate and momentum count steps, and would end too early or
-    too late: they are built again and stepped to this position. The learning rate is
-    scaled if the config has ``auto_scale_lr`` on. Iteration-based runs keep their
-    count.
+    ``schedules`` has put the learning rate and the schedules there. Iteration-based
+    runs keep their count. Without a change, do nothing.
 
     Args:
         before: images a step, of all processes, before the stop.
@@ -23,48 +19,27 @@ def adapt(runner: Runner, before: int, now: int, batches: int) -> None:
         batches: how many batches of the epoch have been used.
     """
     loop = runner.train_loop
-    scale, change = 1.0, "learning rate and number of steps do not change"
-    if isinstance(loop, EpochBasedTrainLoop):
-        if (runner.auto_scale_lr or {}).get("enable"):
-            scale = now / before
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    length = len(loop.dataloader)
+    iteration = loop.epoch * length + batches if by_epoch else loop.iter
+    if now == before and iteration == loop.iter:
+        return
+    scaled = (getattr(runner, "auto_scale_lr", None) or {}).get("enable")
+    change = "learning rate and number of steps do not change"
+    if by_epoch or scaled:
+        scale = now / before if scaled else 1.0
         change = f"the learning rate is multiplied by {scale:g}"
-        length = len(loop.dataloader)
-        loop._iter = loop.epoch * length + batches
+    if by_epoch:
+        loop._iter = iteration
         for hook in runner.hooks:
             if isinstance(hook, IterTimerHook):  # it noted the first iteration before
                 hook.before_train(runner)
-        _restart(runner.optim_wrapper.param_groups, scale)
-        if runner.param_schedulers:
-            _step(runner, min(loop.iter, loop.max_iters), length)
         runner.optim_wrapper.initialize_count_status(
             runner.model, loop.iter, loop.max_iters
         )
+    what = f"this run uses {now} images a step instead of {before}"
+    if now == before:
+        what = f"an epoch of this run has {length} steps, which is another number"
     runner.logger.warning(
-        f"this run uses {now} images a step instead of {before}: it continues after "
-        f"the images that it has already used; {change}"
+        f"{what}: it continues after the images that it has already used; {change}"
     )
-
-
-def _restart(groups: Iterable[dict], scale: float) -> None:
-    """Restore the initial values of the groups; multiply the rates by ``scale``."""
-    for group in groups:
-        if "initial_lr" in group:
-            group["initial_lr"] *= scale
-        for name in list(group):
-            if name.startswith("initial_"):
-                group[name.removeprefix("initial_")] = group[name]
-
-
-def _step(runner: Runner, iterations: int, length: int) -> None:
-    """Build the schedules again, and step them as mmengine's ParamSchedulerHook does.
-
-    Args:
-        iterations: of the whole run so far.
-        length: of an epoch, in iterations.
-    """
-    schedulers = runner.build_param_scheduler(runner.cfg.param_scheduler)
-    for iteration in range(1, iterations + 1):
-        for scheduler in schedulers:
-            if not scheduler.by_epoch or iteration % length == 0:
-                scheduler.step()
-    runner.param_schedulers = schedulers

@@ -201,7 +201,6 @@ class Endless:
         sampler = self._batches.sampler
         if hasattr(sampler, "epoch"):  # otherwise the sampler never ends
             self._epoch, skipped = divmod(skipped, len(loader))
-            sampler.set_epoch(self._epoch)
         elif hasattr(sampler.inner, "_indices_of_rank"):
             # mmengine's InfiniteSampler, from which its loop has drawn indices already.
             sampler.inner.indices = sampler.inner._indices_of_rank()
@@ -217,6 +216,9 @@ class Endless:
             self._requested -= 1
             return None
         if self._iterator is None:  # workers start when the position is known
+            sampler = self._batches.sampler
+            if hasattr(sampler, "epoch"):  # mmengine has set the loop's, which is 0
+                sampler.set_epoch(self._epoch)
             self._iterator = iter(self._loader)
         try:
             return next(self._iterator)

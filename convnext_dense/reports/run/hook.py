@@ -39,14 +39,11 @@ class RunReportHook(Hook):
     def __init__(self) -> None:
         self._records: list[dict] = []
         self._error: str | None = None
-        self._first = 0
-
-    def before_train(self, runner: Runner) -> None:
-        """Note where this start begins."""
-        self._first = runner.iter
+        self._has_worked = False  # trained or validated, in this process
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the predictions of the validation before."""
+        self._has_worked = True
         self._records, self._error = [], None
 
     def after_val_iter(
@@ -91,6 +88,10 @@ class RunReportHook(Hook):
                 f"The predictions could not be compared to the truth: {reason(error)}"
             )
 
+    def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Note that the run trains."""
+        self._has_worked = True
+
     def after_train(self, runner: Runner) -> None:
         """Write how training ended into the log, and write the page.
 
@@ -100,10 +101,9 @@ class RunReportHook(Hook):
 
         try:
             runner.logger.info(progress.last_line(runner))
-            page = Path(runner.work_dir) / PAGE
-            if runner.iter == self._first > 0 and page.is_file():
-                return
             results = self.results(runner)
+            if not self._has_worked and (Path(runner.work_dir) / PAGE).exists():
+                return
             if results is not None and is_main_process():
                 self._write(runner, results)
         except Exception as error:
