@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from convnext_dense.datasets.custom import summary
-from convnext_dense.datasets.custom.layouts import IMAGES
+from convnext_dense.datasets.custom.label_layouts import IMAGES
 from convnext_dense.datasets.custom.splits import Split, totals
 from convnext_dense.errors import InputError, printable
 from convnext_dense.reports import pages
