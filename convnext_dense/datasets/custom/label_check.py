@@ -339,6 +339,8 @@ def _check_used(splits: Sequence[LabelSplit]) -> None:
     """Find classes that have no pixels, in all splits or in one."""
     used = [set().union(*split.pixels) for split in splits]
     train = splits[0]
+    if not train.pairs:
+        return  # what is wrong with each label map is among the problems
     if len(used[0]) < 2:
         more = ""
         if used[0] and train.has_ignored and not train.colors:

@@ -6,19 +6,25 @@ same values.
 
 import io
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from convnext_dense.errors import InputError
 from convnext_dense.utils.files import read_bytes
 from convnext_dense.utils.image_content import (
     JPEG_FORMATS,
     UnknownFormatError,
+    check_image,
     check_size,
+    decode,
     in_turn,
     open_image,
 )
-from convnext_dense.utils.image_structure import PNG
+from convnext_dense.utils.image_structure import PNG, check_tags
 
 # Formats that keep every value.
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".npy")
@@ -35,8 +41,8 @@ _GREY = ("P", "L", "1", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
 # Tags of a TIFF file. GDAL writes the value of pixels without data as text
 # (https://gdal.org/drivers/raster/gtiff.html#nodata-value).
-_BITS, _SUBFILE, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 254, 339, 42113
-_SIGNED = 2  # a sample format
+_BITS, _BANDS, _SUBFILE, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 277, 254, 339, 42113
+_SIGNED, _FLOAT = 2, 3  # sample formats
 _REDUCED_OR_MASK = 1 | 4  # subfile types: a smaller copy, a transparency mask
 _MOST_PAGES = 64
 
@@ -60,6 +66,8 @@ def read_values(file: str | Path) -> np.ndarray:
     content = read_bytes(file)
     if content.startswith(_NPY):
         return _whole_numbers(_npy_array(content))
+    if (wide := _float64_tiff(content)) is not None:
+        return wide
     with _open(content) as image, in_turn(*image.size):
         image.load()
         if image.mode not in _GREY:
@@ -74,7 +82,7 @@ def read_values(file: str | Path) -> np.ndarray:
             values = _grey_of_palette(image, values)
         elif image.mode == "L":
             values = _as_stored(image, content, values)
-        return _whole_numbers(values, _no_data(image))
+        return _whole_numbers(values, _no_data(getattr(image, "tag_v2", {})))
 
 
 def read_colors(file: str | Path) -> np.ndarray:
@@ -109,8 +117,8 @@ def _open(content: bytes) -> PIL.Image.Image:
         name = "JPEG"
     if name in LOSSY:
         raise NotALabelMap(
-            f"it is a {name}, which changes values: write label maps as PNG (a "
-            "converted copy keeps the wrong values)"
+            f"it is a {name}, which changes values: write it again as PNG, from its "
+            "source"
         )
     _check_pages(image)
     return image
@@ -157,20 +165,52 @@ def _as_stored(
         bits = content[24]  # of the header chunk, which is always the first
     elif image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})
-        bits, signed = _first(tags.get(_BITS, 8)), tags.get(_SAMPLE_FORMAT)
-        signed = _first(signed) == _SIGNED
+        bits = _first(tags.get(_BITS, 8))
+        signed = _first(tags.get(_SAMPLE_FORMAT)) == _SIGNED
     if bits in (2, 4):  # Pillow enlarges them to 0 to 255
         return values // (255 // (2**bits - 1))
     return values.view(np.int8) if signed else values
 
 
-def _first(value: object) -> object:
+def _first(value: Any) -> Any:
     return value[0] if isinstance(value, tuple) and value else value
 
 
-def _no_data(image: PIL.Image.Image) -> float | None:
-    """GDAL's value of pixels without data; None if the file does not name one."""
-    text = getattr(image, "tag_v2", {}).get(_GDAL_NODATA)
+def _float64_tiff(content: bytes) -> np.ndarray | None:
+    """The numbers of a TIFF of 64-bit floats, which Pillow does not read.
+
+    None for another file.
+    """
+    if not content.startswith(_TIFF):
+        return None
+    big = content[2:4] in (b"+\0", b"\0+")
+    try:
+        check_tags(content)
+        tags = ImageFileDirectory_v2(content[: 16 if big else 8])
+        stream = io.BytesIO(content)
+        stream.seek(tags.next)
+        tags.load(stream)
+        types = _first(tags.get(_BITS)), _first(tags.get(_SAMPLE_FORMAT))
+        if types != (64, _FLOAT) or tags.get(_BANDS, 1) != 1 or tags.next:
+            return None
+    except InputError:
+        raise
+    except Exception:  # Pillow's reader raises errors of many types
+        return None  # opening the image says what is wrong
+    with in_turn(*check_image(content)):
+        values = decode(content, cv2.IMREAD_UNCHANGED)
+        if values is None or values.dtype != np.float64 or values.ndim != 2:
+            return None
+        return _whole_numbers(values, _no_data(tags))
+
+
+def _no_data(tags: Any) -> float | None:
+    """GDAL's value of pixels without data; None if the file does not name one.
+
+    Args:
+        tags: those of a TIFF, or an empty dict.
+    """
+    text = tags.get(_GDAL_NODATA)
     try:
         return float(str(text).strip("\0 ")) if text is not None else None
     except ValueError:
