@@ -65,6 +65,7 @@ def test_endings_kept_and_mixed():
         (["front_1.jpg", "front_2.jpg"], ["rear_1.png", "rear_2.png"]),
         (["cam0/1.jpg", "cam0/2.jpg"], ["cam1/1.png", "cam1/2.png"]),
         (["a.jpg"], ["b.png"]),
+        (["0.jpg", "1.jpg"], ["rear0.png", "rear1.png"]),
         (["image.jpg"], ["mask.png"]),
     ],
 )

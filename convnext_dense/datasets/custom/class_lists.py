@@ -18,13 +18,20 @@ from convnext_dense.errors import InputError, printable
 from convnext_dense.utils.files import read_text
 from convnext_dense.utils.json_files import parse_json
 
-from .label_maps import IGNORED, IGNORED_NAMES, check_classes, color_lines
+from .label_maps import (
+    IGNORED,
+    IGNORED_NAMES,
+    MOST_CLASSES,
+    check_classes,
+    color_lines,
+)
 
 # Names that tools write beside label maps, for --data.
 FILES = ("_classes.csv", "labels.txt", "class_names.txt")
 COLOR_FILES = ("labelmap.txt", "obj_class_to_machine_color.json")
 
 NOT_A_CLASS = "__ignore__"  # labelme's name of what is not labelled
+MOST_LINES = 10 * MOST_CLASSES  # longer files are refused without looking closer
 LARGEST_ID = 2**31 - 2
 LONGEST_YAML = 2**20  # bytes
 
@@ -102,6 +109,8 @@ def read_class_list(file: str | Path) -> ClassList:
         lines = [(n, line) for n, line in lines if line and not line.startswith("#")]
         if not lines:
             raise InputError(f"{source} has no names: write one on each line")
+        if len(lines) > MOST_LINES:
+            check_classes(source, [line for _, line in lines])
         entries = _of_lines(lines, source)
     return _checked(source, entries)
 

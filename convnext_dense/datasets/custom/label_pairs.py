@@ -419,45 +419,39 @@ def _check_alone(result: Pairing) -> None:
 
 
 def _by_ending(images: Sequence[str], maps: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pairs in which all label maps add the same text before or after the name.
+    """Pairs in which all label maps add the same text to the image's name.
 
     Raises:
         InputError: two label maps fit one image.
     """
     stems = {_folded(image): image for image in images}
-    fits: list[tuple[tuple[str, str], str, str]] = []  # added text, image, label map
+    fits: list[tuple[str, str, str]] = []  # added text, image, label map
     for label_map in maps:
-        folded = PurePosixPath(_folded(label_map))
-        tokens = _TOKEN.findall(folded.name)
+        path = PurePosixPath(_folded(label_map))
+        tokens = _TOKEN.findall(path.name)
         for place in range(1, len(tokens)):
-            head, tail = "".join(tokens[:place]), "".join(tokens[place:])
-            for stem, added in ((head, ("", tail)), (tail, (head, ""))):
-                image = stems.get(str(folded.with_name(stem)))
-                if image:
-                    fits.append((added, image, label_map))
+            stem = str(path.with_name("".join(tokens[:place])))
+            if stem in stems:
+                fits.append(("".join(tokens[place:]), stems[stem], label_map))
     votes = Counter(added for added, _, _ in fits)
 
-    def is_text(added: tuple[str, str]) -> bool:
+    def is_ending(text: str) -> bool:
         """Whether it is not the rest of a longer number, or of another name."""
-        text = "".join(added)
-        apart = not (added[1] or added[0][::-1])[0].isalnum()
-        return text.isalpha() or (apart and (votes[added] > 1 or not _has_digit(text)))
+        if text[0].isalnum():
+            return text.isalpha()
+        return votes[text] > 1 or not any(map(str.isdigit, text))
 
-    texts = [added for added in votes if is_text(added)]
-    if not texts:
+    endings = [text for text in votes if is_ending(text)]
+    if not endings:
         return
-    best = max(texts, key=votes.__getitem__)
+    best = max(endings, key=votes.__getitem__)
     by_image: dict[str, list[str]] = defaultdict(list)
     for added, image, label_map in fits:
-        if added in texts and 2 * votes[added] >= votes[best]:
+        if added in endings and 2 * votes[added] >= votes[best]:
             by_image[image].append(label_map)
     for image, candidates in by_image.items():
         _check_one(image, candidates)
     yield from ((image, name) for added, image, name in fits if added == best)
-
-
-def _has_digit(text: str) -> bool:
-    return any(character.isdigit() for character in text)
 
 
 def _one_version(
