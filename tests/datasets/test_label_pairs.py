@@ -262,6 +262,24 @@ def test_all_cities_of_a_split_are_found(tmp_path):
     assert folders == {s: (gt / s, images / s) for s in ("train", "val")}
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("images/train", "labels/train"),
+        ("train/Images", "train/Masks"),
+        ("train_images", "train_masks"),
+        ("train/images_png", "train/masks_png"),
+        ("training/image_2", "training/label_2"),
+        ("img_dir/train", "ann_dir/train"),
+    ],
+)
+def test_names_of_folders(tmp_path, images, labels):
+    """The last one is mmseg's own."""
+    write(tmp_path, f"{images}/{{}}.png", f"{labels}/{{}}.png", 2)
+    folders = label_map_folders(tmp_path, split_of)
+    assert folders == {"train": (tmp_path / labels, tmp_path / images)}
+
+
 def test_folders_of_one_split_are_read_as_one(tmp_path):
     """Supervisely's folders: ds0/img and ds0/masks_machine."""
     for name in ("ds0", "ds1"):

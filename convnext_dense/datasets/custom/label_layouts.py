@@ -2,8 +2,9 @@
 
 import functools
 import os
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from convnext_dense.errors import InputError
@@ -15,10 +16,12 @@ from .label_pairs import pair, separate
 
 # The words by which tools and people name the folders of images and of label maps, in
 # small or capital letters.
-IMAGES = ("images", "image", "imgs", "img", "JPEGImages", "data", "leftImg8bit")
+IMAGES = (
+    *("images", "image", "imgs", "img", "img_dir", "JPEGImages", "data", "leftImg8bit"),
+)
 LABELS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation"),
-    *("SegmentationClass", "semantic", "seg", "masks_machine", "gtFine", "gtCoarse"),
+    *("SegmentationClass", "semantic", "seg", "ann_dir", "masks_machine", "gtFine"),
 )
 _IMAGES = frozenset(word.lower() for word in IMAGES)
 _LABELS = frozenset(word.lower() for word in LABELS)
@@ -96,9 +99,12 @@ def _folder_pairs(root: Path, split_of: SplitOf) -> Iterator[Pair]:
     labels = [path for path in folders if _has_label_word(path, root)]
     labels = [path for path in labels if _has_label_maps(path)]
 
-    def others(path: Path, left_out: Iterable[str]) -> tuple[str, ...]:
-        names = path.relative_to(root).parts
-        return tuple(name for name in names if name.lower() not in left_out)
+    def others(path: Path, left_out: frozenset[str]) -> tuple[str, ...]:
+        *above, name = (part.lower() for part in path.relative_to(root).parts)
+        last = (
+            [] if name in left_out else [w for w in _words(name) if w not in left_out]
+        )
+        return (*(part for part in above if part not in left_out), *last)
 
     # Looked up, not compared: a folder may have thousands below it.
     alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
@@ -145,8 +151,16 @@ def _mixed_folders(root: Path) -> Iterator[Path]:
 
 
 def _has_label_word(path: Path, root: Path) -> bool:
-    """Whether a folder, or one between it and ``root``, is named after label maps."""
-    return any(name.lower() in _LABELS for name in path.relative_to(root).parts)
+    """Whether a folder, or one between it and ``root``, is named after label maps.
+
+    Its own name may have more words: 'train_masks', 'masks_png'.
+    """
+    names = [name.lower() for name in path.relative_to(root).parts]
+    return not _LABELS.isdisjoint([*names, *_words(names[-1])])
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[\W_]+", name)
 
 
 def _has_label_maps(folder: Path) -> bool:
