@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -116,7 +116,8 @@ def pair(images: Sequence[str], maps: Sequence[str], colored: bool = False) -> P
     match(str, _stem, by_words=True)  # im0.jpg and im0.jpg.png
     match(_folded, _folded, by_words=True)
     _check_alone(result)
-    match(_folded, _without_label_words, by_words=True)
+    stems = {_folded(name) for name in result.images}
+    match(_folded, partial(_without_label_words, stems=stems), by_words=True)
     match(_core, _core, by_words=True)
     result.add(_by_ending(result.images, result.maps), by_words=True)
     for place in (0, -1):  # train_1.jpg and mask_1.png
@@ -125,7 +126,9 @@ def pair(images: Sequence[str], maps: Sequence[str], colored: bool = False) -> P
             match(partial(_core, without=place), _core_of_label_map, by_words=True)
     if all("/" not in name for name in result.maps):  # and images in folders
         match(_base(_folded), _base(_folded), by_words=True)
-        match(_base(_folded), _base(_without_label_words), by_words=True)
+        stems = {_folded(PurePosixPath(name).name) for name in result.images}
+        bare = partial(_without_label_words, stems=stems)
+        match(_base(_folded), bare, by_words=True)
     result.by_words.sort()
     return result
 
@@ -155,6 +158,8 @@ def separate(names: Iterable[str]) -> tuple[list[str], list[str]]:
     worded -= {_folded(n) for n in names if suffix(n) not in LOSSY_SUFFIXES}
 
     def is_map(name: str) -> bool:
+        if suffix(name) in LOSSY_SUFFIXES and _folded(name) in all_bases:
+            return False
         if bases[name] or suffix(name) not in IMAGE_SUFFIXES:
             return True
         if suffix(name) in LOSSY_SUFFIXES:
@@ -329,7 +334,7 @@ def _stripped(name: str) -> Iterator[str]:
     words = {*LABEL_WORDS, *VERSIONS, *NO_CLASSES}
     tokens = _TOKEN.findall(path.name)
     while len(tokens) > 1:
-        if tokens[-1] in words:
+        if tokens[-1] in words and (len(tokens[-1]) > 1 or not tokens[-2].isalnum()):
             tokens.pop()
         elif tokens[0] in words:
             del tokens[0]
@@ -343,9 +348,9 @@ def _stripped(name: str) -> Iterator[str]:
             yield str(path.with_name("".join(tokens)))
 
 
-def _without_label_words(name: str) -> str:
-    """The last of ``_stripped``; empty without a label word."""
-    return ["", *_stripped(name)][-1]
+def _without_label_words(name: str, stems: Container[str]) -> str:
+    """The first of ``_stripped`` that is in ``stems``; empty if none is."""
+    return next((stem for stem in _stripped(name) if stem in stems), "")
 
 
 def _core(name: str, without: int | None = None) -> tuple[str, ...]:
@@ -413,7 +418,7 @@ def _check_alone(result: Pairing) -> None:
     """
     paired = {_folded(image): image for image in result.pairs}
     for label_map in result.maps:
-        image = paired.get(_without_label_words(label_map))
+        image = paired.get(_without_label_words(label_map, paired))
         if image:
             _check_one(image, [result.pairs[image], label_map])
 
@@ -465,7 +470,7 @@ def _one_version(
     """
     words = {name: _TOKEN.findall(_folded(name))[-1] for name in maps}
     plain = [n for n in maps if words[n] not in {*VERSIONS, *NO_CLASSES}]
-    bases = {key: n for n in plain for key in (_folded(n), _without_label_words(n))}
+    bases = {key: n for n in plain for key in (_folded(n), *_stripped(n))}
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in maps:
         word = words[name]
