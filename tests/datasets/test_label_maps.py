@@ -434,3 +434,26 @@ def test_label_maps_of_thin_objects_are_not_smoothed(tmp_path):
     save_labels(labels, tmp_path / "labels/a.png")
     split = examine(tmp_path / "images", tmp_path / "labels", "train")
     assert label_check.SMOOTHED not in problems(split)
+
+
+def test_noise_is_not_smoothed(tmp_path):
+    """Few values have most pixels in smoothed label maps."""
+    labels = np.random.default_rng(0).integers(0, 40, (HEIGHT, WIDTH)).astype(np.uint8)
+    photograph(tmp_path / "images/a.jpg")
+    save_labels(labels, tmp_path / "labels/a.png")
+    split = examine(tmp_path / "images", tmp_path / "labels", "train")
+    assert problems(split) == {}
+
+
+def test_values_that_a_class_list_has_are_not_smoothed(tmp_path):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    labels = soften(((y - 24) ** 2 + (x - 30) ** 2 < 300).astype(np.uint8)) // 2
+    photograph(tmp_path / "images/a.jpg")
+    save_labels(labels, tmp_path / "labels/a.png")
+    folders = tmp_path / "images", tmp_path / "labels"
+    for names in (128, 127):
+        classes = tuple(map(str, range(names)))
+        split = examine(*folders, "train", classes)
+        assert label_check.SMOOTHED not in problems(split)
+    assert label_check.ONE_MORE_LABEL in problems(split)
+    assert label_check.SMOOTHED in problems(examine(*folders, "train", classes[:60]))

@@ -125,7 +125,7 @@ def examine(
     Raises:
         InputError: as ``read``.
     """
-    split = read(folder, labels, name, colors, zero, ids)
+    split = read(folder, labels, name, classes, colors, zero, ids)
     check([split], classes)
     return split
 
@@ -134,6 +134,7 @@ def read(
     folder: Path,
     labels: Path,
     name: str,
+    classes: tuple[str, ...] | None = None,
     colors: list[list[int]] | None = None,
     zero: bool = True,
     ids: list[int] | None = None,
@@ -145,6 +146,7 @@ def read(
         labels: the folder of the label maps, whose names have the images' names. It
             may be the folder of the images.
         name: 'train' or 'val'.
+        classes: the names of the classes; None if they are to be counted.
         colors: rows of red, green, blue and class index.
         zero: whether 0 is a class.
         ids: the value of each class; None if the values are the class indices.
@@ -161,7 +163,7 @@ def read(
     )
 
     def content_of(label_map: str) -> _Content | ValueError | str:
-        return _content(labels / label_map, colors, zero, ids)
+        return _content(labels / label_map, classes, colors, zero, ids)
 
     label_maps = [label_map for _, label_map in pairs]
     contents = for_all(content_of, label_maps, f"reading {name} label maps")
@@ -221,7 +223,11 @@ def check(splits: Sequence[LabelSplit], classes: tuple[str, ...] | None) -> None
 
 
 def _content(
-    file: Path, colors: list[list[int]] | None, zero: bool, ids: list[int] | None
+    file: Path,
+    classes: tuple[str, ...] | None,
+    colors: list[list[int]] | None,
+    zero: bool,
+    ids: list[int] | None,
 ) -> _Content | ValueError | str:
     """What a label map has; the reason, if it cannot be read."""
     try:
@@ -229,7 +235,13 @@ def _content(
         values, counts = np.unique(numbers, return_counts=True)
         if len(values) > MOST_VALUES:
             return f"it has {len(values)} different values: give each class one value"
-        if colors is None and is_smoothed(numbers, values, counts):
+        labels = to_labels(values, zero, ids)
+        # A class list that leaves out one value is right, or lacks a zero label.
+        named = labels == IGNORED
+        if classes:
+            named |= (labels >= 0) & (labels < len(classes))
+        explained = classes and np.count_nonzero(~named) <= 1
+        if not (colors or explained) and is_smoothed(numbers, values, counts):
             return _SmoothedError(
                 f"{len(values)} values, {few(values[values >= 0].tolist(), 4)}"
             )
@@ -237,7 +249,6 @@ def _content(
         return str(error)
     except Exception as error:  # Pillow's readers raise errors of many types
         return reason(error)
-    labels = to_labels(values, zero, ids)
     pixels: Counter[int] = Counter()
     for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
         pixels[label] += count

@@ -206,6 +206,7 @@ def _read_label_maps(options: Options, paths: DatasetPaths) -> list[LabelSplit]:
             split_paths.images,
             split_paths.annotations,
             name,
+            names.classes or None,
             colors,
             zero=not options.reduce_zero_label,
             ids=names.ids,

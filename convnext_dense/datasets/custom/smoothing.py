@@ -18,8 +18,9 @@ def is_smoothed(numbers: np.ndarray, values: np.ndarray, counts: np.ndarray) -> 
     """Whether many values of a label map are found at edges only.
 
     A value is thin if few of its pixels are in a square of 2 x 2 pixels of that value.
-    At least half of the values must be thin; in label maps whose values have gaps, and
-    may be few, they must also lie between the values beside them.
+    At least half of the values must be thin, and have less than half of the pixels. In
+    label maps whose values have gaps, and may be few, they must also lie between the
+    values beside them.
 
     Args:
         numbers: (H, W) int32.
@@ -40,7 +41,7 @@ def is_smoothed(numbers: np.ndarray, values: np.ndarray, counts: np.ndarray) -> 
     inner_values, in_squares = np.unique(numbers[inner], return_counts=True)
     inner_counts[np.searchsorted(values, inner_values)] = in_squares
     thin = inner_counts < INNER * counts
-    if 2 * thin.sum() < len(values):
+    if 2 * thin.sum() < len(values) or 2 * counts[thin].sum() >= counts.sum():
         return False
     if not sparse:
         return bool(thin.sum() >= LEAST_THIN)
