@@ -179,13 +179,15 @@ def test_fixed_copies_of_images_of_one_name(tmp_path):
 
 
 def test_a_photograph_is_never_its_own_label_map(tmp_path):
-    for i in range(2):
-        photograph(tmp_path / f"images/im{i}.png", i, "L")
-        photograph(tmp_path / f"labels/im{i}.png", i, "L")
+    for i, mode in enumerate(("L", "RGB")):
+        photograph(tmp_path / f"images/im{i}.png", i, mode)
+        photograph(tmp_path / f"labels/im{i}.png", i, mode)
     save_labels(label_array(), photograph(tmp_path / "images/im2.png"))
     save_labels(label_array(), tmp_path / "labels/im2.png")
     split = label_check.examine(tmp_path / "images", tmp_path / "labels", "train")
-    assert dict(split.problems)[label_check.ITS_OWN_LABELS] == ["im2.png"]
+    assert dict(split.problems)[label_check.ITS_OWN_LABELS] == [
+        *("im0.png", "im1.png", "im2.png")
+    ]
     assert split.problems.stop
 
 

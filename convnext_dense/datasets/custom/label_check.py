@@ -173,14 +173,14 @@ def read(
         if file.error:
             problems.add(UNREADABLE, f"{image}: {file.error}")
             continue
+        if _is_same(folder / image, labels / label_map):
+            problems.add(ITS_OWN_LABELS, image)
+            continue
         if isinstance(content, _SmoothedError):
             problems.add(SMOOTHED, f"{label_map}: {content}")
             continue
         if not isinstance(content, _Content):
             problems.add(UNREADABLE_LABELS, f"{label_map}: {content}")
-            continue
-        if _is_same(folder / image, labels / label_map):
-            problems.add(ITS_OWN_LABELS, image)
             continue
         size = content.size
         width, height = file.shown
