@@ -173,20 +173,20 @@ CASES = [
     inspect(
         "label maps that are named by another word",
         renamed("labels/{}.png", "labels/{}_mask.png"),
-        "warning: pairs of an image and a label map found by the common part of their "
+        "note: pairs of an image and a label map found by the common part of their "
         "names: 4 (0.jpg and 0_mask.png, ",
         0,
     ),
     inspect(
         "label maps of Cityscapes in several versions",
         cityscapes,
-        "warning: label maps in several versions: 4 (0_gtFine_labelTrainIds.png, not "
+        "note: label maps in several versions: 4 (0_gtFine_labelTrainIds.png, not "
         "color, ",
         0,
     ),
     inspect(
         "JPEGs as label maps",
-        instead(lambda file: photograph(file.with_suffix(".jpg"))),
+        instead(lambda file: photograph(file.with_suffix(".jpg"), 9)),
         "error: label maps that cannot be read: 1 (0.jpg: it is a JPEG, which changes "
         "values: write it again as PNG, from its source)",
         1,
@@ -201,7 +201,7 @@ CASES = [
     inspect(
         "values of -1",
         in_32_bits(label_array().astype(np.int32) % 255 - 1),
-        "warning: label maps with negative or missing values: 1 (0.tif: 784 pixels); "
+        "note: label maps with negative or missing values: 1 (0.tif: 784 pixels); "
         "these pixels are ignored, as 255 is",
         0,
     ),

@@ -378,7 +378,7 @@ def test_labels_that_lack_a_zero_label_and_its_advice(tmp_path, labels):
     save_labels(labels, tmp_path / "labels/a.png")
     folders = tmp_path / "images", tmp_path / "labels"
     split = examine(*folders, "train", names)
-    (problem,) = [p for p in problems(split) if p.stops]
+    (problem,) = [p for p in problems(split) if p.level == "error"]
     assert problem == label_check.ONE_MORE_LABEL
     assert "--reduce-zero-label" in problem.remedy
     split = examine(*folders, "train", names, zero=False)

@@ -17,7 +17,7 @@ from .label_files import MISSING, NotALabelMap
 from .label_maps import IGNORED, UNKNOWN, read_numbers, to_labels, unknown_colors
 from .label_pairs import pair_folders
 from .label_split import LabelSplit
-from .problems import TINY, UNREADABLE, Problems, error, warning
+from .problems import TINY, UNREADABLE, Problems, error, note, warning
 from .smoothing import SPARSE, is_smoothed
 
 UNREADABLE_LABELS = error("label maps that cannot be read")
@@ -29,7 +29,7 @@ SMOOTHED = error(
 OTHER_SIZE = error("label maps of another size than their image")
 AS_STORED = error(
     "images labelled as stored, which their EXIF orientation turns",
-    "--fix turns the label maps",
+    fix="turns the label maps",
 )
 ITS_OWN_LABELS = error(
     "images that are the same file as their label map",
@@ -37,42 +37,45 @@ ITS_OWN_LABELS = error(
 )
 NO_SUCH_COLOR = error(
     "label maps with colours that are not in the colour map",
-    "add them to the file of --color-map; --fix ignores their pixels",
+    "add them to the file of --color-map",
+    "ignores their pixels",
 )
 NO_SUCH_LABEL = error(
     "label maps with values that no class has",
     "name a class for each value: all of them with --classes, or a line for each in "
-    "the file of --color-map; --fix ignores their pixels",
+    "the file of --color-map",
+    "ignores their pixels",
 )
 ONE_MORE_LABEL = error(
     "label maps with one value more than there are classes",
     "if label 0 is not a class and label 1 has the first name, add "
     "--reduce-zero-label; else name label 0, too",
+    fix="",
 )
 NO_ZERO = error(
     "label maps with the value 0, which the class list does not have",
     "if label 0 is not a class, add --reduce-zero-label; else add a line for 0 to the "
     "class list",
+    fix="",
 )
 FEW_VALUES = error(
     "label values with large gaps between them",
     "say what each value means: --classes",
+    fix="",
 )
-ONE_CLASS = error("splits with one class", "give at least two classes")
+ONE_CLASS = error("splits with one class", "give at least two classes", fix="")
 
-MISSING_VALUES = warning(
+MISSING_VALUES = note(
     "label maps with negative or missing values", "these pixels are ignored, as 255 is"
 )
 NO_LABELS = warning("images without a label map", "not used")
 NO_IMAGE = warning("label maps without an image", "not used")
-NOT_PHOTOGRAPHS = warning(
-    "label maps in the folder of the images", "not used as images"
-)
-BY_WORDS = warning(
+NOT_PHOTOGRAPHS = note("label maps in the folder of the images", "not used as images")
+BY_WORDS = note(
     "pairs of an image and a label map found by the common part of their names",
     "look whether they belong together",
 )
-ONE_VERSION = warning("label maps in several versions", "the others are not used")
+ONE_VERSION = note("label maps in several versions", "the others are not used")
 UNUSED = warning("classes without pixels", "the model cannot learn them")
 IN_TRAIN_ONLY = warning(
     "classes with pixels in the training split only", "they are not validated"
@@ -218,6 +221,7 @@ def check(splits: Sequence[LabelSplit], classes: tuple[str, ...] | None) -> None
     names = classes or _count_classes(splits)
     for split in splits:
         split.classes = names
+        split.problems.fixable = bool(split.pairs)
         _check_values(split, splits)
     _check_used(splits)
 

@@ -26,7 +26,7 @@ from .into_config import use_data
 from .label_maps import read_color_map
 from .label_split import LabelSplit
 from .layouts import DatasetPaths, SplitPaths, find_dataset
-from .problems import warning
+from .problems import note, warning
 from .splits import Split, same_images
 
 IN_BOTH = warning(
@@ -34,7 +34,7 @@ IN_BOTH = warning(
     "remove them: results on them say nothing about new images",
 )
 
-LISTED_CLASSES = warning(
+LISTED_CLASSES = note(
     "lists of classes found beside the data",
     "they name the classes; another list is given as --classes or --color-map",
 )
