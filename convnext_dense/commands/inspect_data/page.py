@@ -34,7 +34,10 @@ def write(file: str, splits: list[Split]) -> None:
         file,
         "data_report.html",
         title=f"Data: {printable(_name([split.folder for split in splits]))}",
-        folders=[(split.name, printable(str(split.folder))) for split in splits],
+        folders=[
+            (split.name, printable(f"{split.folder}; read from {split.source}"))
+            for split in splits
+        ],
         with_objects=splits[0].objects is not None,
         splits=[
             dict(
