@@ -95,20 +95,24 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
         group.add_argument(
             f"--{split}-labels",
             metavar="DIR",
-            help=f"folder of the {title} images' label maps (PNG)",
+            help=f"folder of the {title} images' label maps (PNG, TIFF, BMP, GIF or "
+            "NumPy files); it may be the folder of the images",
         )
     group.add_argument(
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="class names of the labels 0, 1, ..., or one file with a name on each "
-        "line (default: classes are numbered, as many as the label maps hold)",
+        help="class names of the labels 0, 1, ..., or VALUE:NAME for each class, or "
+        "one file: a name on each line, values and names, Roboflow's _classes.csv, "
+        "labelme's labels.txt, JSON or YAML (default: classes are numbered, as many as "
+        "the label maps hold)",
     )
     group.add_argument(
         "--color-map",
         metavar="FILE",
         help="for label maps in colors: a file with a line R G B NAME for each class, "
-        'such as "128 64 128 road"; pixels of a class named "ignore" are not used',
+        'such as "128 64 128 road", or CVAT\'s labelmap.txt; pixels of a class named '
+        '"ignore" are not used',
     )
     group.add_argument(
         "--reduce-zero-label",

@@ -85,6 +85,21 @@ def without(folder: str) -> Callable:
     return change
 
 
+def renamed(before: str, after: str) -> Callable:
+    """Give each of four files another name."""
+    return lambda t: [
+        (t / before.format(i)).rename(t / after.format(i)) for i in range(4)
+    ]
+
+
+def cityscapes(t):
+    """Give the label maps the names of Cityscapes' two versions."""
+    for i in range(4):
+        (t / f"images/{i}.jpg").rename(t / f"images/{i}_leftImg8bit.jpg")
+        save_labels(LABELS, t / f"labels/{i}_gtFine_color.png", "colors")
+        (t / f"labels/{i}.png").rename(t / f"labels/{i}_gtFine_labelTrainIds.png")
+
+
 def cut(t):
     """Cut the first label map short."""
     file = t / "labels/0.png"
@@ -98,6 +113,8 @@ def beside(text: str | bytes, change: Callable = as_is) -> Callable:
 
 LABELS = label_array()
 COLOR_MAP = "--color-map", "m.txt"
+# A ramp from 0 to 255 over 32 pixels, in which no value fills a square.
+SOFT = np.add.outer(np.arange(48), 8 * np.arange(-16, 48)).clip(0, 255)
 
 CASES = [
     Case(
@@ -108,13 +125,97 @@ CASES = [
     inspect(
         "no label maps",
         without("labels"),
-        "the train data has no pairs: .../images has 4 images and .../labels 0 label "
-        "maps (.png) with no name in common",
+        "the train data has no pairs: .../images has 4 images (0.jpg, 1.jpg and 2 "
+        "more) and .../labels 0 label maps with no name in common. Label maps are "
+        ".png, .tif, .tiff, .bmp, .gif, .npy files, each with the name of its image",
     ),
     inspect(
         "no images",
         without("images"),
         "the train data has no pairs: .../images has 0 images",
+    ),
+    inspect(
+        "YOLO labels for label maps",
+        renamed("labels/{}.png", "labels/{}.txt"),
+        "and .../labels 0 label maps with no name in common. .../labels has 4 .txt "
+        "files; .txt files are perhaps YOLO labels: give their data set's folder as "
+        "--data, for a detector",
+    ),
+    inspect(
+        "label maps with other names",
+        renamed("labels/{}.png", "labels/front{}.png"),
+        "with no name in common. The name most like 0.jpg is front0.png",
+    ),
+    inspect(
+        "half of the images without a label map",
+        lambda t: [(t / f"labels/{i}.png").unlink() for i in (1, 2)],
+        "the train data: 2 of 4 images have no label map, such as 1.jpg. Give both "
+        "files of a pair one name, or move files without a partner into another folder",
+    ),
+    inspect(
+        "two label maps for an image",
+        lambda t: save_labels(LABELS, t / "labels/0_mask.png"),
+        "0.png, 0_mask.png are label maps that fit one image, 0.jpg: move those that "
+        "are not to be trained on into another folder",
+    ),
+    inspect(
+        "two images for a label map",
+        lambda t: photograph(t / "images/0.png"),
+        "0.jpg, 0.png are images of one name, and the label map 0.png fits all of them",
+    ),
+    inspect(
+        "label maps as images",
+        lambda t: [save_labels(LABELS, t / f"{f}/8.png") for f in ("images", "labels")],
+        "error: images that are the same file as their label map: 1 (8.png); name the "
+        "folder of the photographs",
+        1,
+    ),
+    inspect(
+        "label maps that are named by another word",
+        renamed("labels/{}.png", "labels/{}_mask.png"),
+        "note: pairs of an image and a label map found by the common part of their "
+        "names: 4 (0.jpg and 0_mask.png, ",
+        0,
+    ),
+    inspect(
+        "label maps of Cityscapes in several versions",
+        cityscapes,
+        "note: label maps in several versions: 4 (0_gtFine_labelTrainIds.png, not "
+        "color, ",
+        0,
+    ),
+    inspect(
+        "JPEGs as label maps",
+        instead(lambda file: photograph(file.with_suffix(".jpg"), 9)),
+        "error: label maps that cannot be read: 1 (0.jpg: it is a JPEG, which changes "
+        "values: write it again as PNG, from its source)",
+        1,
+    ),
+    inspect(
+        "label maps with soft edges",
+        first(SOFT),
+        "error: label maps with values between those of the classes, at their edges: 1 "
+        "(0.png: ",
+        1,
+    ),
+    inspect(
+        "values of -1",
+        in_32_bits(label_array().astype(np.int32) % 255 - 1),
+        "note: label maps with negative or missing values: 1 (0.tif: 784 pixels); "
+        "these pixels are ignored, as 255 is",
+        0,
+    ),
+    inspect(
+        "values of 0.5",
+        instead(lambda file: np.save(file.with_suffix(".npy"), LABELS / 2)),
+        "(0.npy: it has values that are not whole numbers, such as ",
+        1,
+    ),
+    inspect(
+        "one-hot label maps",
+        instead(lambda file: np.save(file.with_suffix(".npy"), np.eye(3)[LABELS % 3])),
+        "(0.npy: its shape is (48, 64, 3): save one class index for each pixel",
+        1,
     ),
     inspect(
         "an image without a label map",
@@ -143,16 +244,42 @@ CASES = [
     ),
     inspect(
         "values beyond the classes",
-        as_is,
-        "error: label maps with values that no class has: 4 (0.png: 2,",
+        first(np.where(LABELS == 2, 7, LABELS)),
+        "error: label maps with values that no class has: 1 (0.png: 7)",
         1,
-        *("--classes", "a", "b"),
+        *("--classes", "a", "b", "c"),
     ),
     inspect(
         "values with gaps",
         every(np.where(LABELS == 1, 200, 0)),
-        "error: label values with large gaps between them: 2 (0, 200); say what each",
+        "error: label values with large gaps between them: 2 (0, 200); say what each "
+        "value means: --classes 0:NAME0 200:NAME200",
         1,
+    ),
+    inspect(
+        "a mask of 0 and 255",
+        every(np.where(LABELS == 1, 255, 0)),
+        "error: splits with one class: 1 (train); give at least two classes; 255 is "
+        "ignored: if it is a class in your data, name it, too: --classes 0:NAME "
+        "255:OTHER_NAME",
+        1,
+    ),
+    inspect(
+        "one name too few",
+        as_is,
+        "error: label maps with one value more than there are classes: 4 (0.png: 2, "
+        "...); if label 0 is not a class and label 1 has the first name, add "
+        "--reduce-zero-label; else name label 0, too",
+        1,
+        *("--classes", "a", "b"),
+    ),
+    inspect(
+        "ids from 1, and labels from 0",
+        as_is,
+        "error: label maps with the value 0, which the class list does not have: 4 "
+        "(0.png: 0, ...); if label 0 is not a class, add --reduce-zero-label",
+        1,
+        *("--classes", "1:a", "2:b"),
     ),
     inspect(
         "a label map of nothing but 255",
@@ -243,6 +370,57 @@ CASES = [
         "--classes with an empty file",
         beside("\n"),
         "--classes m.txt has no names: write one on each line",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--classes with a heading",
+        beside("name\nroad\ncar"),
+        "--classes m.txt, line 1: 'name' looks like a heading: remove it. Write a name "
+        "on each line, or an id and a name such as '0 road'",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--classes with ids on some lines",
+        beside("0 road\n1 car\nsky"),
+        "--classes m.txt, line 3: 'sky' has no id, and other lines have one",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--classes with an id twice",
+        beside("1 road\n1 car"),
+        "--classes m.txt: road and car both have the id 1: give each class its own",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--classes with several columns",
+        beside("road,yes\ncar,no"),
+        "--classes m.txt, line 1: 'road,yes' has several columns or names",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--classes with a colour map",
+        beside("road:1,2,3::\ncar:4,5,6::"),
+        "--classes m.txt is a colour map: it has a colour for each class. Give it as "
+        "--color-map m.txt",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--classes with JSON of something else",
+        beside('{"images": [1]}'),
+        "--classes m.txt is not a list of classes: write",
+        2,
+        *("--classes", "m.txt"),
+    ),
+    inspect(
+        "--classes with a file that is not there",
+        as_is,
+        "--classes m.txt: there is no such file",
         2,
         *("--classes", "m.txt"),
     ),

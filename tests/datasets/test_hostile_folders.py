@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from convnext_dense.datasets.custom import layouts
+from convnext_dense.datasets.custom import label_layouts
 from convnext_dense.datasets.custom.draw_split import draw_split
 from convnext_dense.datasets.custom.layouts import find_dataset
 from convnext_dense.datasets.custom.mmseg_dataset import LabelMapDataset
@@ -151,14 +151,14 @@ def test_pairs_of_folders_are_looked_up(tmp_path, monkeypatch):
         save_labels(label_array(), tmp_path / f"city {i}/labels/a.png")
         save_labels(label_array(), tmp_path / f"city {i}/masks/a.png")
     listed = Counter()
-    list_images = layouts.list_images
+    list_images = label_layouts.list_images
 
     def count(folder):
         listed[folder] += 1
         return list_images(folder)
 
-    monkeypatch.setattr(layouts, "list_images", count)
-    assert len(list(layouts._folder_pairs(tmp_path))) == 80
+    monkeypatch.setattr(label_layouts, "list_images", count)
+    assert len(list(label_layouts._folder_pairs(tmp_path, lambda name: None))) == 80
     assert listed.total() <= 80
     assert max(listed.values()) == 1
 

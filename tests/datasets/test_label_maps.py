@@ -1,6 +1,8 @@
 """Label maps of every format are read alike, and their problems are found."""
 
+import io
 import json
+import re
 import time
 
 import numpy as np
@@ -8,7 +10,9 @@ import PIL.Image
 import pytest
 
 from convnext_dense.datasets.custom import label_check, label_maps, summary
+from convnext_dense.datasets.custom.class_lists import class_list
 from convnext_dense.datasets.custom.label_check import examine
+from convnext_dense.datasets.custom.label_files import NotALabelMap
 from convnext_dense.datasets.custom.label_maps import read_color_map, read_label_map
 from convnext_dense.errors import InputError
 
@@ -56,7 +60,7 @@ def test_reduce_zero_label_is_mmsegs(tmp_path):
 
 def test_colors_without_a_map_are_refused(tmp_path):
     file = save_labels(label_array(), tmp_path / "a.png", "colors")
-    with pytest.raises(label_maps.NotALabelMap, match="--color-map"):
+    with pytest.raises(NotALabelMap, match="--color-map"):
         read_label_map(file)
 
 
@@ -253,15 +257,26 @@ def test_unknown_colors_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "problem"),
-    [((0, 255), label_check.ONE_CLASS), ((0, 100, 200), label_check.FEW_VALUES)],
+    [
+        ((0, 255), label_check.ONE_CLASS),
+        ((0, 100, 200), label_check.FEW_VALUES),
+        ((0, 128, 255), label_check.FEW_VALUES),
+    ],
 )
-def test_values_that_are_no_labels(tmp_path, values, problem):
+def test_values_that_are_no_labels_until_they_have_names(tmp_path, values, problem):
+    """The advice is a list of classes, which makes all values classes."""
     labels = np.array(values, np.uint8)[label_array() % len(values)]
     photograph(tmp_path / "images/a.jpg")
     save_labels(labels, tmp_path / "labels/a.png")
     split = examine(tmp_path / "images", tmp_path / "labels", "train")
-    assert problem in problems(split)
+    (advice,) = [p.remedy for p in problems(split) if p.what == problem.what]
     assert split.problems.stop
+    names = class_list(re.findall(r"\d+:\w+", advice))
+    assert names.ids == list(values)
+    folders = tmp_path / "images", tmp_path / "labels"
+    split = examine(*folders, "train", names.classes, ids=names.ids)
+    assert not split.problems.stop
+    assert (split._label_map(0) == label_array() % len(values)).all()
 
 
 def test_names_with_an_ending_and_folders_below(tmp_path):
@@ -270,7 +285,8 @@ def test_names_with_an_ending_and_folders_below(tmp_path):
         save_labels(label_array(), tmp_path / f"labels/city {i}/a_{i}_mask.png")
     photograph(tmp_path / "images/a.jpg")
     split = examine(tmp_path / "images", tmp_path / "labels", "train")
-    assert problems(split) == {label_check.NO_LABELS: ["a.jpg"]}
+    assert set(problems(split)) == {label_check.NO_LABELS, label_check.BY_WORDS}
+    assert problems(split)[label_check.NO_LABELS] == ["a.jpg"]
     assert split.pairs[2] == ("city 2/a_2.JPG", "city 2/a_2_mask.png")
 
 
@@ -280,33 +296,29 @@ def save_numbers(numbers, root):
     PIL.Image.fromarray(numbers).save(root / "labels/Bild 0 ü.tif")
 
 
-LARGE = label_array().astype(np.int32)
+LARGE = (label_array() % 255).astype(np.int32)
 
 
 @pytest.mark.parametrize("zero", [True, False])
 @pytest.mark.parametrize("names", [("ground", "Käfer", "ant"), None])
-@pytest.mark.parametrize(
-    "numbers",
-    [
-        LARGE + 10**9,
-        LARGE - 5,
-        LARGE - 1,
-        np.full_like(LARGE, -(2**31)),
-        np.full(LARGE.shape, np.nan, np.float32),
-    ],
-    ids=["10^9", "-5", "-1", "-2^31", "NaN"],
-)
-def test_numbers_that_are_no_labels(tmp_path, numbers, names, zero):
-    """They are neither counted as classes nor as the last classes."""
+@pytest.mark.parametrize("shift", [10**9, -5, -1, -(2**31)])
+def test_numbers_that_are_no_labels(tmp_path, shift, names, zero):
+    """Large ones are errors, negative ones are ignored; none becomes a class."""
     write_label_maps(tmp_path)
+    numbers = LARGE + shift if shift > -(2**31) else np.full_like(LARGE, shift)
     save_numbers(numbers, tmp_path)
     folders = tmp_path / "images", tmp_path / "labels"
     split = examine(*folders, "train", names, zero=zero)
-    assert label_check.NO_SUCH_LABEL in problems(split)
+    assert (label_check.NO_SUCH_LABEL in problems(split)) == (numbers.max() > 255)
+    negative = int((numbers < 0).sum())
+    assert problems(split).get(label_check.MISSING_VALUES, []) == (
+        [f"Bild 0 ü.tif: {negative} pixels"] if negative else []
+    )
     assert len(split.classes) <= 255
     assert len(summary.table([split])) == len(split.classes)
     cleaned = split._label_map(0)
     assert set(np.unique(cleaned)) <= {*range(len(split.classes)), 255}
+    assert (cleaned[numbers < 0] == 255).all()
 
 
 def test_label_maps_of_very_many_values(tmp_path):
@@ -334,5 +346,114 @@ def test_a_photograph_as_a_label_map_in_colours(tmp_path):
 def test_nothing_in_common(tmp_path):
     photograph(tmp_path / "images/a.jpg")
     PIL.Image.new("L", (4, 4)).save(photograph(tmp_path / "labels/b.png"))
-    with pytest.raises(InputError, match=r"1 images and .* 1 label maps"):
+    with pytest.raises(InputError, match=r"1 images .* 1 label maps \(b.png\)"):
         examine(tmp_path / "images", tmp_path / "labels", "train")
+
+
+def split_of(root, name, labels):
+    """Read a split of one image and its label map, below ``root``/``name``."""
+    photograph(root / name / "images/a.jpg", len(name))
+    save_labels(labels, root / name / "labels/a.png")
+    return label_check.read(root / name / "images", root / name / "labels", name)
+
+
+def test_classes_are_counted_over_both_splits(tmp_path):
+    train = split_of(tmp_path, "train", label_array() % 2)
+    val = split_of(tmp_path, "val", label_array() % 255 * 3)
+    label_check.check([train, val], None)
+    assert train.classes == val.classes == tuple(f"class {i}" for i in range(7))
+    assert problems(train) == {
+        label_check.IN_VAL_ONLY: ["class 3", "class 6"],
+        label_check.UNUSED: ["class 2", "class 4", "class 5"],
+    }
+    assert problems(val)[label_check.IN_TRAIN_ONLY] == ["class 1"]
+    assert not val.problems.stop
+
+
+@pytest.mark.parametrize("labels", [label_array(), label_array() + (label_array() < 3)])
+def test_labels_that_lack_a_zero_label_and_its_advice(tmp_path, labels):
+    """Labels 0 to N or 1 to N, and N names."""
+    names = ("Käfer", "ant") if labels.min() == 0 else ("ground", "Käfer", "ant")
+    photograph(tmp_path / "images/a.jpg")
+    save_labels(labels, tmp_path / "labels/a.png")
+    folders = tmp_path / "images", tmp_path / "labels"
+    split = examine(*folders, "train", names)
+    (problem,) = [p for p in problems(split) if p.level == "error"]
+    assert problem == label_check.ONE_MORE_LABEL
+    assert "--reduce-zero-label" in problem.remedy
+    split = examine(*folders, "train", names, zero=False)
+    assert problems(split) == {}
+    assert split.pixels[0].keys() == set(range(len(names)))
+
+
+def test_ids_from_1_and_a_zero_label(tmp_path):
+    """ADE20K has 150 names with ids from 1, and labels from 0, which is no class."""
+    photograph(tmp_path / "images/a.jpg")
+    save_labels(label_array(), tmp_path / "labels/a.png")
+    folders = tmp_path / "images", tmp_path / "labels"
+    names = ("Käfer", "ant")
+    split = examine(*folders, "train", names, ids=[1, 2])
+    assert problems(split)[label_check.NO_ZERO] == ["a.png: 0"]
+    split = examine(*folders, "train", names, ids=[1, 2], zero=False)
+    assert problems(split) == {}
+    expected = np.array([255, 0, 1])[label_array() % 255]
+    expected[label_array() == 255] = 255
+    assert (split._label_map(0) == expected).all()
+
+
+def soften(labels, quality=None):
+    """Grey values 0 and 255 with soft edges; with a quality, after a JPEG."""
+    image = PIL.Image.fromarray((labels == 1).astype(np.uint8) * 255)
+    if quality:
+        content = io.BytesIO()
+        image.save(content, "JPEG", quality=quality)
+        return np.asarray(PIL.Image.open(content))
+    return np.asarray(image.resize((200, 150), PIL.Image.BICUBIC).resize(image.size, 2))
+
+
+@pytest.mark.parametrize("quality", [None, 50, 95])
+@pytest.mark.parametrize("scale", [1, 1 / 64])
+def test_smoothed_label_maps(tmp_path, quality, scale):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    disc = ((y - 24) ** 2 + (x - 30) ** 2 < 300).astype(np.uint8)
+    labels = np.rint(soften(disc, quality) * scale).astype(np.uint8)
+    photograph(tmp_path / "images/a.jpg")
+    save_labels(labels, tmp_path / "labels/a.png")
+    split = examine(tmp_path / "images", tmp_path / "labels", "train")
+    smoothed = label_check.SMOOTHED in problems(split)
+    # Four values may as well be classes.
+    assert smoothed == (scale == 1)
+
+
+def test_label_maps_of_thin_objects_are_not_smoothed(tmp_path):
+    """Lines of one pixel, and values with gaps: both are found in true label maps."""
+    labels = label_array().astype(np.uint8)
+    for i in range(12):
+        labels[3 * i + 5] = 10 * i + 3
+    photograph(tmp_path / "images/a.jpg")
+    save_labels(labels, tmp_path / "labels/a.png")
+    split = examine(tmp_path / "images", tmp_path / "labels", "train")
+    assert label_check.SMOOTHED not in problems(split)
+
+
+def test_noise_is_not_smoothed(tmp_path):
+    """Few values have most pixels in smoothed label maps."""
+    labels = np.random.default_rng(0).integers(0, 40, (HEIGHT, WIDTH)).astype(np.uint8)
+    photograph(tmp_path / "images/a.jpg")
+    save_labels(labels, tmp_path / "labels/a.png")
+    split = examine(tmp_path / "images", tmp_path / "labels", "train")
+    assert problems(split) == {}
+
+
+def test_values_that_a_class_list_has_are_not_smoothed(tmp_path):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    labels = soften(((y - 24) ** 2 + (x - 30) ** 2 < 300).astype(np.uint8)) // 2
+    photograph(tmp_path / "images/a.jpg")
+    save_labels(labels, tmp_path / "labels/a.png")
+    folders = tmp_path / "images", tmp_path / "labels"
+    for names in (128, 127):
+        classes = tuple(map(str, range(names)))
+        split = examine(*folders, "train", classes)
+        assert label_check.SMOOTHED not in problems(split)
+    assert label_check.ONE_MORE_LABEL in problems(split)
+    assert label_check.SMOOTHED in problems(examine(*folders, "train", classes[:60]))

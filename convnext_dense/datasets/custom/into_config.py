@@ -25,8 +25,8 @@ def use_data(cfg: Config, data: dict, epochs: int | None) -> None:
     Args:
         data: what ``prepare`` has written: ``classes``, ``images`` (the number to
             train on), the paths of ``train`` and ``val``; for detection
-            ``category_ids`` and ``has_masks``, for segmentation ``colors`` and
-            ``zero``.
+            ``category_ids`` and ``has_masks``, for segmentation ``colors``,
+            ``zero`` and in newer files ``ids``.
         epochs: None sizes the schedule from the data.
 
     Raises:
@@ -125,18 +125,21 @@ def _use_label_maps(cfg: Config, data: dict, meta: dict) -> None:
                 test_mode=split == "val",
             ),
         )
-        _load_label_maps(_transforms(loader), data["colors"])
-    _load_label_maps(_nested(cfg.get("tta_pipeline")), data["colors"])
+        _load_label_maps(_transforms(loader), data)
+    _load_label_maps(_nested(cfg.get("tta_pipeline")), data)
     cfg.val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
     _test_as_validated(cfg)
 
 
-def _load_label_maps(transforms: Iterable[dict], colors: list | None) -> None:
+def _load_label_maps(transforms: Iterable[dict], data: dict) -> None:
     """Replace every transform that loads annotations."""
+    options = dict(colors=data["colors"])
+    if data.get("ids") is not None:
+        options["ids"] = data["ids"]
     for transform in transforms:
         if str(transform.get("type")).endswith("Annotations"):
             transform.clear()
-            transform.update(type="LoadLabelMapAnnotations", colors=colors)
+            transform.update(options, type="LoadLabelMapAnnotations")
 
 
 def _replace_dataset(loader: dict, dataset: dict) -> None:

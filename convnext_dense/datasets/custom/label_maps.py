@@ -12,14 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from convnext_dense.errors import InputError, printable
-from convnext_dense.utils.files import read_bytes, read_text
-from convnext_dense.utils.image_content import in_turn, open_image
+from convnext_dense.utils.files import read_text
 from convnext_dense.utils.json_files import parse_json
 from convnext_dense.utils.text import few
 
+from .label_files import MISSING, read_colors, read_values
 from .problems import class_name_problem
 
-SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # formats that keep every value
 IGNORED = 255  # the label of pixels that are not trained on
 UNKNOWN = -1  # the label of a colour that is not in the colour map
 IGNORED_NAMES = ("ignore", "ignored")
@@ -34,6 +33,7 @@ _COLOR_FIRST = re.compile(rf"^{_COLOR}[\s,;:]+(?P<name>\S.*)$")  # CamVid
 # CVAT, class_dict.csv. A search that starts within a run of spaces fails at once: else
 # long runs take quadratic time.
 _AFTER_NAME = re.compile(rf"(?<![\s,;:])[\s,;:]+{_COLOR}\b")
+_NUMBERED = re.compile(r"\d+\s*[,;:\t]\s*(\S.*)")
 
 
 class ColorMap(NamedTuple):
@@ -52,7 +52,8 @@ def read_color_map(file: str) -> ColorMap:
     """Read a colour map.
 
     The file is a JSON object of name to [r, g, b], or it has lines of ``r g b name``
-    (CamVid), ``name: r, g, b`` (CVAT's labelmap.txt) or ``name,r,g,b``. Colours of one
+    (CamVid), ``name: r, g, b`` (CVAT's labelmap.txt), ``name,r,g,b`` or
+    ``id,name,r,g,b``. Colours of one
     name are one class. Colours of the name 'ignore' are not trained on.
 
     Raises:
@@ -127,7 +128,15 @@ def _line_pairs(text: str) -> list[tuple[str, Color]]:
         pairs.append((name.strip(), (int(red), int(green), int(blue))))
         if len(pairs) > MOST_COLORS:
             break
+    matches = [_NUMBERED.fullmatch(name) for name, _ in pairs]
+    if all(matches):  # 0,road,128,64,128
+        return [(m[1], c) for m, (_, c) in zip(matches, pairs, strict=True) if m]
     return pairs
+
+
+def color_lines(lines: Sequence[str]) -> int:
+    """How many of some lines have a colour and a name, as in a colour map."""
+    return len(_line_pairs("\n".join(lines)))
 
 
 def check_classes(source: str, names: Sequence[str]) -> None:
@@ -155,44 +164,69 @@ def check_classes(source: str, names: Sequence[str]) -> None:
             )
 
 
-class NotALabelMap(ValueError):
-    """The reason why an image file cannot be read as a label map."""
-
-
 def read_label_map(
-    file: Path, colors: Sequence[Sequence[int]] | None = None, zero: bool = True
+    file: str | Path,
+    colors: Sequence[Sequence[int]] | None = None,
+    zero: bool = True,
+    ids: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Read the class index of every pixel, (H, W) int32; 255 is not trained on.
 
     Args:
-        file: grey values of 8 or 16 bits, a palette, whose indices count, or colours,
-            which need ``colors``.
+        file: an image or a NumPy file, see ``label_files``. Colours need ``colors``.
         colors: rows of red, green, blue and class index. A grey value is the colour
             of three equal channels. A colour in no row becomes ``UNKNOWN``.
-        zero: False if 0 is not a class: 0 becomes 255, and 1 becomes 0 (mmseg's
-            ``reduce_zero_label``).
+        zero: False if 0 is not a class, see ``to_labels``.
+        ids: the value of each class, see ``to_labels``.
 
     Raises:
-        NotALabelMap: the file has colours, and there are no ``colors``.
+        NotALabelMap: the file has colours, and there are no ``colors``; or it has no
+            label map.
         InputError: it is not a regular file, not an image, or too large.
     """
-    with open_image(read_bytes(file)) as image, in_turn(*image.size):
-        image.load()
-        if colors is not None:
-            labels = _by_color(np.asarray(image.convert("RGB"), np.int32), colors)
-        elif image.mode in ("P", "L", "1", "I", "I;16", "I;16B", "F"):
-            labels = np.asarray(image).astype(np.int32)
-        else:
-            rgb = np.asarray(image.convert("RGB"), np.int32)
-            labels = rgb[..., 0]
-            if (labels[..., None] != rgb).any():
-                raise NotALabelMap(
-                    "its pixels are colours; name the class of each with --color-map"
-                )
+    return to_labels(read_numbers(file, colors), zero, ids)
+
+
+def read_numbers(
+    file: str | Path, colors: Sequence[Sequence[int]] | None = None
+) -> np.ndarray:
+    """Read the number of every pixel, (H, W) int32: a value, or a colour's class.
+
+    Raises:
+        NotALabelMap, InputError: as ``read_label_map``.
+    """
+    if colors is None:
+        return read_values(file)
+    return _by_color(read_colors(file), colors)
+
+
+def to_labels(
+    numbers: np.ndarray, zero: bool = True, ids: Sequence[int] | None = None
+) -> np.ndarray:
+    """The class index of each number of ``read_numbers``; 255 is not trained on.
+
+    Args:
+        zero: False if 0 is not a class: 0 becomes 255, and without ``ids`` 1 becomes 0
+            (mmseg's ``reduce_zero_label``).
+        ids: the value of each class; another value becomes ``UNKNOWN``, but 255 stays.
+            None if the values are the class indices.
+    """
+    missing = numbers == MISSING
+    zeros = numbers == 0
+    if ids is not None:
+        order = np.argsort(ids)
+        values = np.asarray(ids)[order]
+        place = np.searchsorted(values, numbers).clip(max=len(values) - 1)
+        other = np.where(numbers == IGNORED, IGNORED, UNKNOWN)
+        labels = np.where(values[place] == numbers, order[place], other)
+        labels = labels.astype(np.int32)
+    elif zero:
+        labels = numbers.copy()
+    else:
+        labels = np.where((numbers > 0) & (numbers < IGNORED), numbers - 1, numbers)
     if not zero:
-        labels = np.where(labels == 0, IGNORED + 1, labels)
-        labels = np.where(labels == IGNORED, IGNORED + 1, labels)
-        labels = np.where(labels == UNKNOWN, UNKNOWN, labels - 1)
+        labels[zeros] = IGNORED
+    labels[missing] = IGNORED
     return labels
 
 
@@ -211,8 +245,7 @@ def _codes(colors: np.ndarray) -> np.ndarray:
 
 def unknown_colors(file: Path, colors: Sequence[Sequence[int]]) -> str:
     """Colours of a label map that are not in the colour map, the most frequent ones."""
-    with open_image(read_bytes(file)) as image, in_turn(*image.size):
-        codes = _codes(np.asarray(image.convert("RGB"), np.int32))
+    codes = _codes(read_colors(file))
     known = _codes(np.array(colors, np.int32).reshape(-1, 4))
     codes, numbers = np.unique(codes[~np.isin(codes, known)], return_counts=True)
     by_count = codes[np.argsort(-numbers, kind="stable")][:COLORS_NAMED].tolist()

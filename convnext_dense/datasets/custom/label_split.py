@@ -35,6 +35,10 @@ class LabelSplit:
         colors: rows of red, green, blue and class index for label maps in colours;
             None for others.
         zero: whether 0 is a class.
+        ids: the value of each class in the label maps; None if the values are the
+            class indices.
+        strange: for each label map, its values that no class has.
+        has_ignored: whether a label map has the value 255, and no class has it.
     """
 
     name: str
@@ -49,6 +53,9 @@ class LabelSplit:
     digests: list[bytes] = field(default_factory=list)
     orientations: list[int] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
+    ids: list[int] | None = None
+    strange: list[list[int]] = field(default_factory=list)
+    has_ignored: bool = False
     scope = "mmseg"
     objects = None
 
@@ -81,6 +88,7 @@ class LabelSplit:
             [self.pixels[i] for i in indices],
             [self.digests[i] for i in indices],
             [self.orientations[i] for i in indices],
+            ids=self.ids,
         )
 
     def write(self, file: Path) -> None:
@@ -99,8 +107,10 @@ class LabelSplit:
             InputError: a file cannot be written.
         """
         folder = folder / self.name
-        for i, (image, _) in enumerate(self.pairs):
-            file = (folder / image).with_suffix(".png")
+        stems = Counter(str(Path(image).with_suffix("")) for image in self.files)
+        for i, image in enumerate(self.files):
+            name = str(Path(image).with_suffix(""))
+            file = folder / f"{image if stems[name] > 1 else name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             write_image(file, self._label_map(i))
         return folder
@@ -108,7 +118,7 @@ class LabelSplit:
     def _label_map(self, index: int) -> np.ndarray:
         """A label map as training reads it, (H, W) uint8."""
         file = self.labels / self.pairs[index][1]
-        labels = read_label_map(file, self.colors, self.zero)
+        labels = read_label_map(file, self.colors, self.zero, self.ids)
         known = (labels >= 0) & (labels < len(self.classes))
         labels = np.where(known, labels, IGNORED).astype(np.uint8)
         return turn_map(labels, self.orientations[index])

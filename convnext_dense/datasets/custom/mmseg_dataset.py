@@ -49,15 +49,23 @@ class LoadLabelMapAnnotations(BaseTransform):
     Args:
         colors: rows of red, green, blue and class index for label maps in colours;
             None for others.
+        ids: the value of each class in the label maps; None if the values are the
+            class indices.
     """
 
-    def __init__(self, colors: list[list[int]] | None = None):
+    def __init__(
+        self, colors: list[list[int]] | None = None, ids: list[int] | None = None
+    ):
         self.colors = colors
+        self.ids = ids
 
     def transform(self, results: dict) -> dict:
         """Read the label map at ``seg_map_path``."""
         labels = read_label_map(
-            results["seg_map_path"], self.colors, not results["reduce_zero_label"]
+            results["seg_map_path"],
+            self.colors,
+            not results["reduce_zero_label"],
+            self.ids,
         )
         labels[labels == UNKNOWN] = IGNORED
         results["gt_seg_map"] = labels.astype(np.uint8)

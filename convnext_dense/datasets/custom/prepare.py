@@ -14,24 +14,30 @@ from convnext_dense.errors import InputError
 from convnext_dense.utils import files, images
 from convnext_dense.utils.coco_json import read_coco
 from convnext_dense.utils.distributed import on_main
-from convnext_dense.utils.files import read_text
 from convnext_dense.utils.json_files import read_json
 from convnext_dense.utils.outputs import Folder
+from convnext_dense.utils.text import few
 
-from . import coco_check, label_check, summary
+from . import coco_check, label_check, label_files, summary
+from .class_lists import COLOR_FILES, FILES, ClassList, class_list, read_class_list
 from .coco import CocoSplit
 from .draw_split import draw_split
 from .formats.content import Reading
 from .into_config import use_data
-from .label_maps import check_classes, read_color_map
+from .label_maps import read_color_map
 from .label_split import LabelSplit
 from .layouts import DatasetPaths, SplitPaths, find_dataset
-from .problems import warning
+from .problems import note, warning
 from .splits import Split, same_images
 
 IN_BOTH = warning(
     "images that are in the training split too",
     "remove them: results on them say nothing about new images",
+)
+
+LISTED_CLASSES = note(
+    "lists of classes found beside the data",
+    "they name the classes; another list is given as --classes or --color-map",
 )
 
 # Options for one type of data only, and what the other type is called in messages.
@@ -77,13 +83,15 @@ class Options:
         """The files and folders that the options name, for ``utils.outputs.check``."""
         if self.data:
             if os.path.isdir(self.data):
-                yield Folder(Path(self.data), (*images.SUFFIXES, *FORMAT_SUFFIXES))
+                suffixes = (*images.SUFFIXES, *label_files.SUFFIXES, *FORMAT_SUFFIXES)
+                yield Folder(Path(self.data), suffixes)
             else:  # a data.yaml
                 yield self.data
         named = [getattr(self, name) for name in _SPLIT_OPTIONS]
         named += [self.color_map, *(self.classes or ())]
         for name in filter(None, named):
-            yield Folder(Path(name), images.SUFFIXES) if os.path.isdir(name) else name
+            suffixes = (*images.SUFFIXES, *label_files.SUFFIXES)
+            yield Folder(Path(name), suffixes) if os.path.isdir(name) else name
 
 
 def examine(options: Options, scope: str | None = None, seed: int = 0) -> list[Split]:
@@ -194,48 +202,81 @@ def _read_coco(options: Options, paths: DatasetPaths) -> list[CocoSplit]:
 
 
 def _read_label_maps(options: Options, paths: DatasetPaths) -> list[LabelSplit]:
-    """Read and check label maps; the validation split takes the training classes."""
-    classes, colors = _class_names(options.classes), None
+    """Read and check label maps; all splits have the same classes.
+
+    Without a list of classes, the label maps of all splits are counted.
+    """
+    names, colors = ClassList(()), None
+    list_file = None
+    if options.classes:
+        names = class_list(options.classes)
     if options.color_map:
-        if classes:
+        if options.classes:
             raise InputError(
                 "--classes and --color-map both name the classes: give one of them"
             )
-        classes, colors = read_color_map(options.color_map)
-    splits = []
-    for name, split_paths in paths.items():
-        split = label_check.examine(
+        color_map = read_color_map(options.color_map)
+        names, colors = ClassList(color_map.classes), color_map.colors
+    elif options.data and not options.classes:
+        list_file, names, colors = _classes_beside(Path(options.data), paths)
+    splits = [
+        label_check.read(
             split_paths.images,
             split_paths.annotations,
             name,
-            classes,
+            names.classes or None,
             colors,
             zero=not options.reduce_zero_label,
+            ids=names.ids,
         )
-        classes = split.classes
-        splits.append(split)
+        for name, split_paths in paths.items()
+    ]
+    label_check.check(splits, names.classes or None)
+    if list_file:
+        text = f"{list_file}: {few(names.classes, 5)}"
+        splits[0].problems.add(LISTED_CLASSES, text)
     return splits
 
 
-def _class_names(values: list[str] | None) -> tuple[str, ...] | None:
-    """The names that --classes gives, or those in the file that it names."""
-    if not values:
-        return None
-    names = values
-    source = "--classes"
-    # Not a file alone: reading a pipe, a device or a folder says what is wrong.
-    if len(values) == 1 and os.path.exists(values[0]):
-        file = values[0]
-        try:
-            lines = read_text(file).splitlines()
-        except InputError as error:
-            raise InputError(f"--classes {error}") from error
-        source = f"--classes {file}"
-        names = [line.strip() for line in lines if line.strip()]
-        if not names:
-            raise InputError(f"--classes {file} has no names: write one on each line")
-    check_classes(source, names)
-    return tuple(names)
+def _classes_beside(
+    root: Path, paths: DatasetPaths
+) -> tuple[str | None, ClassList, list[list[int]] | None]:
+    """The list of classes or colour map that a tool wrote beside the label maps.
+
+    Returns:
+        its path below ``root``, its classes and colours; None, no classes and None
+        without such a file.
+
+    Raises:
+        InputError: it cannot be read, or there are two with different classes.
+    """
+    root = root.absolute()
+    folders = [root]
+    for split_paths in paths.values():
+        for folder in (split_paths.annotations, split_paths.images):
+            folders += [folder, *(p for p in folder.parents if root in p.parents)]
+    lists: dict[str, tuple[ClassList, list[list[int]] | None]] = {}
+    for folder in dict.fromkeys(folders):
+        for name in (*FILES, *COLOR_FILES):
+            file = folder / name
+            if not file.is_file():
+                continue
+            if name in COLOR_FILES:
+                color_map = read_color_map(str(file))
+                content = ClassList(color_map.classes), color_map.colors
+            else:
+                content = read_class_list(file), None
+            lists[file.relative_to(root).as_posix()] = content
+    if not lists:
+        return None, ClassList(()), None
+    first, content = next(iter(lists.items()))
+    for other, other_content in lists.items():
+        if other_content != content:
+            raise InputError(
+                f"--data: {root} has two lists of classes, {first} and {other}: give "
+                "one as --classes or --color-map"
+            )
+    return first, *content
 
 
 def prepare(cfg: Config, options: Options, epochs: int | None) -> None:
@@ -323,8 +364,16 @@ def _is_settings(data: object, scope: str) -> bool:
                 all(isinstance(folder, str) for folder in labels)
                 and (colors is None or isinstance(colors, list))
                 and isinstance(zero, int)
+                and _are_ids(others.get("ids"), len(classes))
             )
     return False
+
+
+def _are_ids(ids: object, number: int) -> bool:
+    """Whether these can be the values of ``number`` classes; None for 0, 1, 2, ..."""
+    if not isinstance(ids, list):
+        return ids is None
+    return len(ids) == number and all(isinstance(value, int) for value in ids)
 
 
 def _settings(splits: Sequence[Split]) -> dict:
@@ -336,5 +385,5 @@ def _settings(splits: Sequence[Split]) -> dict:
         coco_splits = (split for split in splits if isinstance(split, CocoSplit))
         data["has_masks"] = all(split.has_masks for split in coco_splits)
     elif isinstance(train, LabelSplit):
-        data.update(colors=train.colors, zero=train.zero)
+        data.update(colors=train.colors, zero=train.zero, ids=train.ids)
     return data
