@@ -11,6 +11,7 @@ from mmengine.config import Config
 from convnext_dense.config.sections import dataset_configs, transforms
 from convnext_dense.errors import InputError
 
+TASK_NAMES = dict(mmdet="object detection", mmseg="semantic segmentation")
 DATA_NAMES = dict(
     mmdet="objects, with boxes or masks (a COCO file)",
     mmseg="label maps, with a class for each pixel",
