@@ -120,6 +120,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
         action="store_true",
         help="use the boxes of the COCO json and ignore its masks",
     )
+    group.add_argument(
+        "--allow-dropped",
+        action="store_true",
+        help="train although objects must be left out of images that stay, such as "
+        "those without a box; the model learns that they are background",
+    )
     return group
 
 

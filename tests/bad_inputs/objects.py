@@ -152,7 +152,7 @@ CASES = [
         lambda c: c.update(
             categories=[dict(id=i, name=f"class {i}") for i in range(20_001)]
         ),
-        "the train annotations have 20001 categories; at most 20000 can be trained on",
+        "the train annotations have 20001 classes; at most 20000 can be trained on",
     ),
     inspect(
         "a class name that moves the cursor",
@@ -176,7 +176,7 @@ CASES = [
     inspect(
         "a name of an image with half a character",
         image(0, file_name="\udcff.png"),
-        r"error: images that are not in the folder: 1 (\udcff.png)",
+        r"error: images that are not in the folder: 1 (\udcff.png (the nearest is",
         1,
     ),
     inspect(
@@ -225,7 +225,8 @@ CASES = [
     inspect(
         "a split without a single object",
         lambda c: c.update(annotations=[]),
-        "error: splits without a single object: 1 (train); annotate some",
+        "error: splits without a single object to train on, crowd regions and ignored "
+        "objects aside: 1 (train); annotate some",
         1,
     ),
     inspect(
@@ -237,13 +238,14 @@ CASES = [
     inspect(
         "an image that is not there",
         image(0, file_name="gone.jpg"),
-        "error: images that are not in the folder: 1 (gone.jpg)",
+        "error: images that are not in the folder: 1 (gone.jpg",
         1,
     ),
     inspect(
         "an image without a file name",
         image(0, file_name=None),
-        "error: entries without an id or a name: 1 (image {",
+        "error: images and classes without an entry that they need: 1 (image number 0: "
+        "file_name null (it has id, file_name, width, height))",
         1,
     ),
     inspect(
@@ -262,7 +264,7 @@ CASES = [
     inspect(
         "two classes under one id",
         lambda c: c["categories"].append(dict(id=7, name="bee")),
-        "error: classes of the same name or id: 1 (7: bee)",
+        "error: classes of different names under one id: 1 (7: Käfer, bee)",
         1,
     ),
     inspect(
@@ -281,6 +283,79 @@ CASES = [
         "error: objects whose category_id is not in the file: 1 (object 1: class 5)",
         category_id=5,
     ),
+    inspect(
+        "item_id for image_id",
+        lambda c: c["annotations"][0].update(
+            item_id=c["annotations"][0].pop("image_id")
+        ),
+        "error: objects without an entry that they need: 1 (object 1: no image_id (it "
+        "has id, category_id, bbox, segmentation, area, iscrowd, item_id)",
+        1,
+    ),
+    first(
+        "an image's name for its id",
+        "error: objects whose image_id is not in the file: 1 (object 1: image "
+        '"0.jpg" (text) beside 100)',
+        image_id="0.jpg",
+    ),
+    first(
+        "iscrowd in words",
+        "error: objects whose iscrowd or ignore is neither 0 nor 1: 1 (object 1: "
+        'iscrowd "no" (text))',
+        iscrowd="no",
+    ),
+    inspect(
+        "a width in words",
+        image(0, width="64 px"),
+        "error: images whose width or height is not a number of pixels: 1 (sub "
+        'folder/0.jpg: width "64 px" (text), height 48)',
+        1,
+    ),
+    inspect(
+        "images of another folder",
+        lambda c: [
+            i.update(file_name="cam1/" + i["file_name"].split("/")[-1])
+            for i in c["images"]
+        ],
+        "error: images that are not in the folder: 6 (cam1/0.jpg (sub folder/0.jpg is "
+        "not in a folder cam1)",
+        1,
+    ),
+    inspect(
+        "two names that lead to one image",
+        lambda c: c["images"].append(dict(id=1, file_name="D:/cam1/0.jpg")),
+        "error: images whose different names lead to one file: 1 (sub folder/0.jpg, "
+        "D:/cam1/0.jpg -> sub folder/0.jpg)",
+        1,
+    ),
+    inspect(
+        "boxes as corners",
+        lambda c: [
+            a.update(bbox=[20, 20, 60, 40], segmentation=None) for a in c["annotations"]
+        ],
+        "error: boxes that look like two corners: read as COCO's x, y, width, height, "
+        "many reach over the image's edge",
+        1,
+    ),
+    Case(
+        *("inspect_data", "a repair that leaves no object"),
+        lambda t: [
+            *file(lambda c: [a.update(image_id=5) for a in c["annotations"]])(t),
+            *("--fix", t / "fixed"),
+        ],
+        "fixed was not written: nothing of the train split would be left to train on. "
+        "Correct the errors above in its files",
+    ),
+    Case(
+        *("inspect_data", "--allow-dropped and a box of no width"),
+        lambda t: [
+            *file(lambda c: c["annotations"][0].update(bbox=[20, 20, 0, 9]))(t),
+            "--allow-dropped",
+        ],
+        "warning: boxes below one pixel: 1 (object 1 in ...; left out, as "
+        "--allow-dropped says: background now",
+        0,
+    ),
     first("a box of NaN", NO_BOX, bbox=[NAN, 2, 3, 4]),
     first("a box of infinite width", NO_BOX, bbox=[1, 2, INF, 4]),
     first("a box of three numbers", NO_BOX, bbox=[1, 2, 3]),
@@ -291,8 +366,8 @@ CASES = [
     ),
     first(
         "a box of no width",
-        "warning: boxes below one pixel: 1 (object 1 in ...; left out",
-        0,
+        "error: boxes below one pixel: 1 (object 1 in ...; write bbox in pixels, not "
+        "as fractions from 0 to 1; --fix or --allow-dropped leaves them out",
         bbox=[20, 20, 0, 9],
     ),
     first(

@@ -12,35 +12,44 @@ from pycocotools import mask as mask_api
 
 from convnext_dense import errors
 from convnext_dense.datasets.custom.coco import DRAWN_OBJECTS
+from convnext_dense.datasets.custom.coco_boxes import (
+    CLIPPED,
+    EMPTY,
+    NEGATIVE,
+    OUTSIDE,
+)
 from convnext_dense.datasets.custom.coco_check import (
     AS_STORED,
-    BAD_NAME,
     LISTED_TWICE,
     MISSING,
     MOST_CLASSES,
-    NAMELESS,
     NOT_LISTED,
     NOTHING,
+    OTHER_NAME,
     OTHER_SIZE,
     SAME_CLASS,
+    SAME_CLASS_ID,
+    SAME_FILE,
     SAME_ID,
     UNUSED,
     examine,
 )
+from convnext_dense.datasets.custom.coco_entries import (
+    BAD_NAME,
+    NO_KEY,
+    NO_OBJECT_KEY,
+    NO_SIZE,
+)
 from convnext_dense.datasets.custom.coco_objects import (
     BAD_MASK,
-    CLIPPED,
-    EMPTY,
     FLAT_MASK,
     LARGE_AREA,
     MASK_BOX,
-    NEGATIVE,
     NO_BOX,
     NO_MASK,
     NO_SUCH_CLASS,
     NO_SUCH_IMAGE,
     NOT_TRAINED,
-    OUTSIDE,
     SAME_OBJECT_ID,
     STRAY_MASK,
 )
@@ -124,18 +133,35 @@ DAMAGE = {
         MISSING,
         7,
     ),
-    "an image without a name": (lambda c: c["images"][0].pop("file_name"), NAMELESS, 5),
-    "an image that is a list": (lambda c: c["images"].append([]), NAMELESS, 7),
+    "an image without a name": (lambda c: c["images"][0].pop("file_name"), NO_KEY, 5),
+    "an image that is a list": (lambda c: c["images"].append([]), NO_KEY, 7),
     "two images of one id": (lambda c: images(c, 1, id=100), SAME_ID, 4),
     "an image of a list for an id": (
         lambda c: c["images"].append(dict(id=[1], file_name="a.jpg")),
-        NAMELESS,
+        NO_KEY,
         7,
     ),
     "a name too long for a disk": (
         lambda c: images(c, 5, file_name="a" * 5000),
         MISSING,
         7,
+    ),
+    "an image under two ids": (
+        lambda c: c["images"].append(dict(c["images"][0], id=7)),
+        LISTED_TWICE,
+        7,
+    ),
+    "an image of two sizes": (
+        lambda c: c["images"].append(dict(c["images"][0], id=7, width=60)),
+        OTHER_SIZE,
+        5,
+    ),
+    "two names of one image": (
+        lambda c: c["images"].append(
+            dict(c["images"][0], id=7, file_name="C:\\a\\0.jpg")
+        ),
+        SAME_FILE,
+        5,
     ),
     "an image twice": (
         lambda c: c["images"].append(dict(c["images"][0])),
@@ -152,23 +178,28 @@ DAMAGE = {
     "an unknown image": (lambda c: objects(c, 0, image_id=5), NO_SUCH_IMAGE, 6),
     "an image id that is a list": (
         lambda c: objects(c, 0, image_id=[100]),
-        NO_SUCH_IMAGE,
+        NO_OBJECT_KEY,
         6,
     ),
     "an object that is a number": (
         lambda c: c["annotations"].append(3),
-        NO_SUCH_IMAGE,
+        NO_OBJECT_KEY,
         7,
     ),
     "an unknown class": (lambda c: objects(c, 0, category_id=5), NO_SUCH_CLASS, 6),
     "a class without a name": (
         lambda c: c["categories"].append(dict(id=9, name=" ")),
-        NAMELESS,
+        NO_KEY,
         7,
     ),
     "two classes of one name": (
         lambda c: c["categories"].append(dict(id=9, name="Käfer")),
         SAME_CLASS,
+        7,
+    ),
+    "two classes of one id": (
+        lambda c: c["categories"].append(dict(id=3, name="wasp")),
+        SAME_CLASS_ID,
         7,
     ),
     "a class nobody has": (
@@ -241,16 +272,16 @@ DAMAGE = {
         7,
     ),
     "no objects": (lambda c: c["annotations"].clear(), NOTHING, 0),
-    "a deep image": (lambda c: c["images"].append(dict(file_name=DEEP)), NAMELESS, 7),
-    "a deep class": (lambda c: c["categories"].append(dict(id=DEEP)), NAMELESS, 7),
-    "a deep image id": (lambda c: objects(c, 0, image_id=DEEP), NO_SUCH_IMAGE, 6),
-    "a deep class id": (lambda c: objects(c, 0, category_id=DEEP), NO_SUCH_CLASS, 6),
-    "a deep width": (lambda c: images(c, 0, width=DEEP), OTHER_SIZE, 5),
+    "a deep image": (lambda c: c["images"].append(dict(file_name=DEEP)), NO_KEY, 7),
+    "a deep class": (lambda c: c["categories"].append(dict(id=DEEP)), NO_KEY, 7),
+    "a deep image id": (lambda c: objects(c, 0, image_id=DEEP), NO_OBJECT_KEY, 6),
+    "a deep class id": (lambda c: objects(c, 0, category_id=DEEP), NO_OBJECT_KEY, 6),
+    "a deep width": (lambda c: images(c, 0, width=DEEP), NO_SIZE, 5),
     "a deep object id": (lambda c: objects(c, 0, id=DEEP, bbox=DEEP), NO_BOX, 6),
     "a deep mask": (lambda c: objects(c, 0, segmentation=DEEP), BAD_MASK, 6),
     "a class that is a list": (
         lambda c: c["categories"].append(dict(id=9, name=["a"])),
-        NAMELESS,
+        NO_KEY,
         7,
     ),
     "an image of 10^9 pixels a side": (
@@ -282,7 +313,9 @@ DAMAGE = {
 ALSO = {  # the problems that come with another
     NOTHING: {UNUSED},
     MISSING: {NOT_LISTED},
-    NAMELESS: {NOT_LISTED},
+    NO_KEY: {NOT_LISTED},
+    NO_SIZE: {NOT_LISTED},
+    SAME_FILE: {OTHER_NAME},
     NO_BOX: {NO_MASK},
     SAME_ID: {NO_SUCH_IMAGE},
 }
@@ -297,7 +330,7 @@ def test_damage(healthy, case):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     split = examine(content, root, "train")
     assert set(problems(split)) - ALSO.get(problem, set()) == {problem}
-    assert split.problems.stop == problem.stops
+    assert split.problems.stop == (problem.level == "error")
     assert sum(map(len, split.annotations)) == left
     for annotation in itertools.chain.from_iterable(split.annotations):
         assert np.isfinite(annotation["bbox"]).all()
@@ -320,7 +353,11 @@ def test_areas_that_are_not_said(healthy, area):
 
 
 @pytest.mark.parametrize(
-    ("crowd", "expected"), [(0, 0), ("0", 0), (None, 0), ([], 0), (1, 1), (True, 1)]
+    ("crowd", "expected"),
+    [
+        *((value, 0) for value in (0, "0", "false", None, False, 0.0)),
+        *((value, 1) for value in (1, True, "1", "True")),
+    ],
 )
 def test_crowds(healthy, crowd, expected):
     root, content = healthy
@@ -349,7 +386,7 @@ def test_ids_that_other_libraries_cannot_hold_are_renumbered(healthy, large):
 def test_too_many_classes(healthy):
     root, content = healthy
     many = [dict(id=i, name=f"class {i}") for i in range(MOST_CLASSES + 1)]
-    with pytest.raises(errors.InputError, match="have 20001 categories; at most 20000"):
+    with pytest.raises(errors.InputError, match="have 20001 classes; at most 20000"):
         examine(dict(content, categories=many), root, "train")
 
 
@@ -381,7 +418,7 @@ def as_content(split):
     return dict(images=images, annotations=annotations, categories=split.categories)
 
 
-@pytest.mark.parametrize("size", [(None, None), (0, 0), (64.0, 48.0)])
+@pytest.mark.parametrize("size", [(None, None), (0, 0), (NAN, NAN)])
 def test_sizes_that_are_not_said(healthy, size):
     root, content = healthy
     content = copy.deepcopy(content)

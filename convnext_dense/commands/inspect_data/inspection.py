@@ -87,7 +87,17 @@ def _print_table(splits: list[Split]) -> None:
 
 
 def _fix(splits: list[Split], folder: Path) -> None:
-    """Write cleaned annotations, and print the command that trains on them."""
+    """Write cleaned annotations, and print the command that trains on them.
+
+    Raises:
+        InputError: nothing to train on would be left, or a file cannot be written.
+    """
+    for split in splits:
+        if not split.problems.fixable:
+            raise InputError(
+                f"--fix {folder} was not written: nothing of the {split.name} split "
+                "would be left to train on. Correct the errors above in its files"
+            )
     flag = "json" if splits[0].scope == "mmdet" else "labels"
     command = []
     with _new_folder(folder) as filled:

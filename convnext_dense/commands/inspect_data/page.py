@@ -40,7 +40,10 @@ def write(file: str, splits: list[Split]) -> None:
             dict(
                 name=split.name,
                 facts=_facts(split),
-                problems=list(split.problems),
+                problems=[
+                    (problem, problem.advice(split.problems.fixable), names)
+                    for problem, names in split.problems
+                ],
                 samples=_samples(split),
             )
             for split in splits

@@ -35,7 +35,7 @@ class CocoSplit:
         categories: ``id`` and ``name`` of each class, by rising id.
         images: ``id``, ``file_name`` below ``folder``, ``width``, ``height``.
         annotations: for each image its annotations, each with ``bbox``, ``area`` and
-            ``iscrowd``.
+            ``iscrowd``, and with ``ignore`` if the file says so.
         has_masks: whether each annotation has a ``segmentation``.
     """
 
@@ -66,13 +66,16 @@ class CocoSplit:
 
     @property
     def objects(self) -> list[Counter[int]]:
-        """For each image, the number of objects of each label, without crowds."""
+        """For each image, the number of objects of each label to train on.
+
+        Crowd regions and ignored objects do not count.
+        """
         labels = self._labels()
         return [
             Counter(
                 labels[annotation["category_id"]]
                 for annotation in annotations
-                if not annotation["iscrowd"]
+                if _is_trained(annotation)
             )
             for annotations in self.annotations
         ]
@@ -91,11 +94,14 @@ class CocoSplit:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The numbers of objects, of crowd regions and of images without objects."""
-        crowds = [bool(a["iscrowd"]) for a in chain.from_iterable(self.annotations)]
+        """The numbers of objects, of crowd regions, of ignored objects if there are
+        any, and of images without objects."""
+        annotations = list(chain.from_iterable(self.annotations))
+        ignored = sum("ignore" in annotation for annotation in annotations)
         return {
-            "objects": len(crowds) - sum(crowds),
-            "crowd regions": sum(crowds),
+            "objects": sum(map(_is_trained, annotations)),
+            "crowd regions": sum(annotation["iscrowd"] for annotation in annotations),
+            **({"ignored objects": ignored} if ignored else {}),
             "images without objects": self.annotations.count([]),
         }
 
@@ -168,3 +174,8 @@ class CocoSplit:
             truth.masks = np.array(masks, bool).reshape(-1, *shape)
         rgb = read_rgb(self.folder / image["file_name"])
         return rgb, DetDataSample(gt_instances=truth)
+
+
+def _is_trained(annotation: dict) -> bool:
+    """Whether mmdet trains on an annotation as an object."""
+    return not annotation["iscrowd"] and "ignore" not in annotation

@@ -1,61 +1,69 @@
 """Finds problems in a COCO file and its images, and returns the rest, cleaned.
 
-``coco_objects`` does so for the objects.
+``coco_entries`` reads the file, and ``coco_objects`` checks its objects.
 """
 
-import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from convnext_dense.errors import InputError, printable
-from convnext_dense.utils.images import SMALLEST, list_images, read_images
-from convnext_dense.utils.text import LONGEST_NAME
+from convnext_dense.utils.images import SMALLEST, read_images
 
 from .coco import CocoSplit
-from .coco_objects import UsableImage, clean_objects, has_mask, is_id, list_objects
-from .problems import (
-    TINY,
-    UNREADABLE,
-    Problems,
-    class_name_problem,
-    error,
-    shown,
-    warning,
+from .coco_boxes import check_corners
+from .coco_entries import CocoEntries, Id, ListedCategory, ListedImage, read_entries
+from .coco_objects import (
+    Category,
+    UsableImage,
+    clean_objects,
+    has_mask,
+    objects_of_images,
 )
+from .image_names import ImageNames
+from .problems import TINY, UNREADABLE, Problems, error, note, warning
+from .splits import totals
 
 # The largest public data sets have 13 000. A head for more takes gigabytes.
 MOST_CLASSES = 20_000
 # Other libraries hold ids as floats, or as integers of 64 bits.
 LARGEST_ID = 2**53
+LONGEST_SHOWN = 100  # characters of a name beside another in a message
 
-NAMELESS = error("entries without an id or a name")
-SAME_CLASS = error(
-    "classes of the same name or id",
-    "--fix keeps the first, with the objects of the others",
-)
-BAD_NAME = error(
-    f"class names with control characters or more than {LONGEST_NAME} characters",
-    "--fix shortens them and writes control characters out",
+SAME_CLASS_ID = error(
+    "classes of different names under one id",
+    "give each class its own id, and its objects that id",
+    fix="",
 )
 SAME_ID = error("images of different files under one id")
+SAME_FILE = error("images whose different names lead to one file")
 MISSING = error(
     "images that are not in the folder",
-    "name their folder as --train-images or --val-images; --fix leaves them out",
+    "name their folder as --train-images or --val-images",
 )
 OTHER_SIZE = error("images of another size than the file says")
 AS_STORED = error(
     "images annotated as stored, which their EXIF orientation turns",
-    "--fix turns the annotations",
+    fix="turns the annotations",
 )
-NOTHING = error("splits without a single object", "annotate some")
+NOTHING = error(
+    "splits without a single object to train on, crowd regions and ignored objects "
+    "aside",
+    "annotate some",
+    fix="",
+)
 
-LISTED_TWICE = warning(
-    "images listed twice",
-    "the second entry is left out, with the objects under its own id",
-)
 NOT_LISTED = warning("images in the folder that the file does not list", "not used")
 UNUSED = warning("classes without objects", "the model cannot learn them")
+
+OTHER_NAME = note(
+    "images that the file names otherwise than the folder",
+    "for each, exactly one file fits",
+)
+LISTED_TWICE = note(
+    "images listed twice", "they have the objects of both; equal ones count once"
+)
+SAME_CLASS = note("classes listed more than once", "each name is one class")
 
 
 def examine(
@@ -64,6 +72,7 @@ def examine(
     name: str,
     trained: list[dict] | None = None,
     boxes_only: bool = False,
+    allow_dropped: bool = False,
 ) -> CocoSplit:
     """Check the annotations and read every image file.
 
@@ -74,6 +83,7 @@ def examine(
         trained: the training split's categories, whose ids and order the split
             takes; None if this is the training split.
         boxes_only: leave masks out, unread.
+        allow_dropped: whether objects may be left out of images that stay.
 
     Raises:
         InputError: there is no such folder, or too many classes.
@@ -83,15 +93,23 @@ def examine(
             f"the {name} images: there is no folder {folder}; name it as "
             f"--{name}-images"
         )
-    if len(content["categories"]) > MOST_CLASSES:
+    problems = Problems(allow_dropped)
+    entries = read_entries(content, problems)
+    categories, classes = _categories(entries.categories, trained, problems)
+    if len(categories) > MOST_CLASSES:
         raise InputError(
-            f"the {name} annotations have {len(content['categories'])} categories; at "
-            f"most {MOST_CLASSES} can be trained on: leave the others out"
+            f"the {name} annotations have {len(categories)} classes; at most "
+            f"{MOST_CLASSES} can be trained on: leave the others out"
         )
-    problems = Problems()
-    category_of, categories = _categories(content["categories"], trained, problems)
-    images = _images(content["images"], folder, name, problems)
-    objects = list_objects(content, category_of, problems)
+    located = _located_images(entries, folder, problems)
+    images = _usable_images(located, folder, name, problems)
+    objects = objects_of_images(entries.objects, located.same_as, classes, problems)
+    boxes = (
+        (o.listed.name, o.listed.bbox, o.listed.segmentation, image.annotated)
+        for key, image in images.items()
+        for o in objects.get(key, ())
+    )
+    check_corners(boxes, problems)
     annotations = [
         list(clean_objects(objects.get(key, []), image, boxes_only, problems))
         for key, image in images.items()
@@ -102,13 +120,7 @@ def examine(
             [a for a in of_image if has_mask(a, image, problems)]
             for of_image, image in zip(annotations, images.values(), strict=True)
         ]
-    used = Counter(a["category_id"] for of_image in annotations for a in of_image)
-    for category in categories:
-        if not used[category["id"]]:
-            problems.add(UNUSED, category["name"])
-    if not used:
-        problems.add(NOTHING, name)
-    return CocoSplit(
+    split = CocoSplit(
         name=name,
         folder=folder,
         categories=categories,
@@ -118,6 +130,14 @@ def examine(
         digests=[image.file.digest for image in images.values()],
         problems=problems,
     )
+    used = totals(split.objects, len(split.classes))
+    for class_name, number in zip(split.classes, used, strict=True):
+        if not number:
+            problems.add(UNUSED, class_name)
+    if not used.any():
+        problems.fixable = False
+        problems.add(NOTHING, name)
+    return split
 
 
 def _entry(image: UsableImage) -> dict:
@@ -127,51 +147,37 @@ def _entry(image: UsableImage) -> dict:
 
 
 def _categories(
-    listed: list, trained: list[dict] | None, problems: Problems
-) -> tuple[dict[int | str, dict | None], list[dict]]:
-    """Read the categories of a file.
+    listed: list[ListedCategory], trained: list[dict] | None, problems: Problems
+) -> tuple[list[dict], dict[Id, Category]]:
+    """The categories of the split, and for each id of the file its category.
 
-    Returns:
-        the category of the split for each id of the file, None for a class that the
-        training split does not have; and the categories of the split.
+    Categories of one name are one class.
     """
-    category_of: dict[int | str, dict | None] = {}
     by_name: dict[str, dict] = {}
+    by_id: dict[Id, Category] = {}
     for entry in listed:
-        name = _class_name(entry, problems) if isinstance(entry, dict) else ""
-        if not name or not is_id(entry.get("id")):
-            problems.add(NAMELESS, f"category {shown(entry)}")
-        elif name in by_name or entry["id"] in category_of:
-            problems.add(SAME_CLASS, f"{entry['id']}: {name}")
-            category_of.setdefault(entry["id"], by_name.get(name))
-        else:
-            by_name[name] = category_of[entry["id"]] = dict(id=entry["id"], name=name)
+        other = by_id.get(entry.id)
+        if other and other.name != entry.name:
+            names = f"{entry.id}: {printable(other.name, 60)}, {entry.name}"
+            problems.add(SAME_CLASS_ID, names)
+            continue
+        if entry.name in by_name:
+            problems.add(SAME_CLASS, f"{entry.name} (id {entry.id})")
+        category = by_name.setdefault(entry.name, dict(id=entry.id, name=entry.name))
+        by_id[entry.id] = Category(entry.name, category)
     ids = _whole_ids(category["id"] for category in by_name.values())
     for category, number in zip(by_name.values(), ids, strict=True):
         category["id"] = number
     if trained is None:
-        return category_of, sorted(by_name.values(), key=lambda c: c["id"])
+        return sorted(by_name.values(), key=lambda c: c["id"]), by_id
     known = {category["name"]: category for category in trained}
-    trained_of = {
-        key: known.get(category["name"]) if category else None
-        for key, category in category_of.items()
+    return trained, {
+        key: Category(category.name, known.get(category.name))
+        for key, category in by_id.items()
     }
-    return trained_of, trained
 
 
-def _class_name(entry: Mapping, problems: Problems) -> str:
-    """The name of a category, which may be a number in the file; empty without one."""
-    name = entry.get("name")
-    if not isinstance(name, str | int | float) or isinstance(name, bool):
-        return ""
-    name = str(name or "").strip()
-    if why := class_name_problem(name):
-        problems.add(BAD_NAME, f"{printable(name, 40)}: {why}")
-        return printable(printable(name), LONGEST_NAME - len("..."))
-    return name
-
-
-def _whole_ids(ids: Iterable[int | str]) -> list[int]:
+def _whole_ids(ids: Iterable[Id]) -> list[int]:
     """The ids if all are whole numbers, which COCO's results need, and not too large
     for other libraries; else 1, 2, ..."""
     listed = list(ids)
@@ -179,84 +185,99 @@ def _whole_ids(ids: Iterable[int | str]) -> list[int]:
     return numbers if len(numbers) == len(listed) else [*range(1, len(listed) + 1)]
 
 
-def _images(
-    listed: list, folder: Path, name: str, problems: Problems
-) -> dict[int | str, UsableImage]:
-    """The images that can be used, by their ids in the file."""
-    entries, paths = _listed_images(listed, folder, problems)
-    files = read_images(paths.values(), f"reading {name} images")
-    usable: dict[int | str, tuple[str, tuple[int, int], Path]] = {}
-    for key, entry in entries.items():
-        file, path = files[paths[key]], paths[key]
-        file_name = path.relative_to(folder).as_posix()
-        size = (entry.get("width"), entry.get("height"))
+class _LocatedImages(NamedTuple):
+    """The images of a file that are in the folder.
+
+    Attributes:
+        files: for the id of each, its file below the folder.
+        sizes: for the id of each, its size in the COCO file, if it is said.
+        same_as: for each id, that of the first entry of the same photograph; also for
+            images that cannot be used.
+    """
+
+    files: dict[Id, str]
+    sizes: dict[Id, tuple[int, int] | None]
+    same_as: dict[Id, Id]
+
+
+def _located_images(
+    entries: CocoEntries, folder: Path, problems: Problems
+) -> _LocatedImages:
+    """Find the file of each image of a COCO file."""
+    names = ImageNames(folder)
+    files: dict[Id, str] = {}
+    sizes: dict[Id, tuple[int, int] | None] = {}
+    same_as = {key: key for key in entries.unusable_images}
+    first: dict[str, ListedImage] = {}  # of each file
+    doubtful: set[Id] = set()  # nobody knows of which image their objects are
+    for entry in entries.images:
+        same_as.setdefault(entry.id, entry.id)
+        file, is_exact, why = names.find(entry.file_name)
+        if file is None:
+            text = printable(entry.file_name, LONGEST_SHOWN)
+            problems.add(MISSING, f"{text} ({why})" if why else text)
+            continue
+        if not is_exact:
+            text = printable(entry.file_name, LONGEST_SHOWN)
+            problems.add(OTHER_NAME, f"{text} -> {file}")
+        other = first.setdefault(file, entry)
+        if other is not entry:
+            if other.file_name != entry.file_name:
+                both = f"{printable(other.file_name, 80)}, {entry.file_name} -> {file}"
+                problems.add(SAME_FILE, both)
+                doubtful |= {other.id, entry.id}
+            elif other.size and entry.size and other.size != entry.size:
+                sizes_text = f"{_size(other.size)}, {_size(entry.size)}"
+                problems.add(OTHER_SIZE, f"{file}: {sizes_text}")
+                doubtful |= {other.id, entry.id}
+            elif entry.id in files and files[entry.id] != file:
+                problems.add(SAME_ID, f"{entry.id}: {entry.file_name}")
+                doubtful.add(entry.id)
+            else:
+                problems.add(LISTED_TWICE, entry.file_name)
+                same_as[entry.id] = other.id
+        elif entry.id in files:
+            problems.add(SAME_ID, f"{entry.id}: {entry.file_name}")
+            doubtful.add(entry.id)
+        else:
+            files[entry.id], sizes[entry.id] = file, entry.size
+    for key in doubtful:
+        files.pop(key, None)
+    for file in names.files:
+        if file not in first:
+            problems.add(NOT_LISTED, file)
+    return _LocatedImages(files, sizes, same_as)
+
+
+def _usable_images(
+    located: _LocatedImages, folder: Path, name: str, problems: Problems
+) -> dict[Id, UsableImage]:
+    """The images that can be read and have the size that the file says, by id."""
+    paths = {key: folder / file for key, file in located.files.items()}
+    contents = read_images(paths.values(), f"reading {name} images")
+    annotated: dict[Id, tuple[int, int]] = {}
+    for key, path in paths.items():
+        file_name, file, size = located.files[key], contents[path], located.sizes[key]
         if file.error:
             problems.add(UNREADABLE, f"{file_name}: {file.error}")
             continue
-        if all(size) and size not in (file.shown, file.stored):
+        if size and size not in (file.shown, file.stored):
             sizes = f"{_size(size)}, is {_size(file.shown)}"
             problems.add(OTHER_SIZE, f"{file_name}: {sizes}")
             continue
-        annotated = file.shown
-        if all(size) and size != file.shown:
+        annotated[key] = file.shown
+        if size and size != file.shown:
             problems.add(AS_STORED, file_name)
-            annotated = file.stored
+            annotated[key] = file.stored
         if min(file.shown) < SMALLEST:
             problems.add(TINY, f"{file_name}: {_size(file.shown)}")
-        usable[key] = (file_name, annotated, path)
     return {
-        key: UsableImage(number, file_name, annotated, files[path])
-        for number, (key, (file_name, annotated, path)) in zip(
-            _whole_ids(usable), usable.items(), strict=True
+        key: UsableImage(number, located.files[key], size, contents[paths[key]])
+        for number, (key, size) in zip(
+            _whole_ids(annotated), annotated.items(), strict=True
         )
     }
 
 
-def _listed_images(
-    listed: list, folder: Path, problems: Problems
-) -> tuple[dict[int | str, dict], dict[int | str, Path]]:
-    """The entries of a file that name an image in the folder, and its path, by id."""
-    entries: dict[int | str, dict] = {}
-    paths: dict[int | str, Path] = {}
-    listed_paths, doubtful = set(), set()
-    for entry in listed:
-        file = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(file, str) or not file or not is_id(entry.get("id")):
-            problems.add(NAMELESS, f"image {shown(entry)}")
-            continue
-        key, path = entry["id"], _locate(folder, file)
-        if path is None:
-            problems.add(MISSING, file)
-            continue
-        if path in listed_paths:
-            problems.add(LISTED_TWICE, file)
-            continue
-        listed_paths.add(path)
-        if key in entries:
-            problems.add(SAME_ID, f"{key}: {file}")
-            doubtful.add(key)
-        else:
-            entries[key], paths[key] = entry, path
-    for key in doubtful:  # nobody knows of which image the objects are
-        del entries[key], paths[key]
-    for file in list_images(folder):
-        if folder / file not in listed_paths:
-            problems.add(NOT_LISTED, file)
-    return entries, paths
-
-
-def _size(size: tuple) -> str:
-    return f"{shown(size[0])} x {shown(size[1])}"
-
-
-def _locate(folder: Path, file: str) -> Path | None:
-    """The path of an image in the folder, also without the folders before its name.
-
-    Labelling tools write folders of their own machine before the name.
-    """
-    file = file.replace("\\", "/")
-    for name in (file, Path(file).name):
-        path = Path(os.path.normpath(folder / name))
-        if os.path.isfile(path) and folder in path.parents:
-            return path
-    return None
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -36,7 +36,7 @@ IN_BOTH = warning(
 # Options for one type of data only, and what the other type is called in messages.
 _ONLY_FOR = {
     "mmseg": ("classes", "color_map", "reduce_zero_label"),
-    "mmdet": ("boxes_only",),
+    "mmdet": ("boxes_only", "allow_dropped"),
 }
 _DATA_NAMES = {"mmdet": "a COCO file", "mmseg": "label maps"}
 # The flag of the annotations: --train-json, --val-labels.
@@ -64,6 +64,7 @@ class Options:
     color_map: str | None = None
     reduce_zero_label: bool = False
     boxes_only: bool = False
+    allow_dropped: bool = False
 
     def __bool__(self) -> bool:
         """Whether any option is set."""
@@ -170,6 +171,7 @@ def _read_coco(options: Options, paths: DatasetPaths) -> list[CocoSplit]:
                 name,
                 splits[0].categories if splits else None,
                 options.boxes_only,
+                options.allow_dropped,
             )
         )
     return splits
@@ -249,10 +251,11 @@ def _prepare_files(cfg: Config, options: Options) -> dict:
     for line in lines:
         print_log(line, "current")
     if any(split.problems.stop for split in splits):
+        fix = "; with --fix FOLDER it writes a cleaned copy of the annotations"
+        fixable = all(split.problems.fixable for split in splits)
         raise InputError(
             "the data has errors, see above. tools/inspect_data.py, with the same "
-            "options, shows them on a page with --html FILE; with --fix FOLDER it "
-            "writes a cleaned copy of the annotations"
+            f"options, shows them on a page with --html FILE{fix if fixable else ''}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     data = _settings(splits)

@@ -12,37 +12,62 @@ from typing import NamedTuple
 from convnext_dense.errors import printable
 from convnext_dense.utils.text import LONGEST_NAME, few
 
-LEFT_OUT = "--fix leaves them out"
+_LEVELS = ("error", "warning", "note")
 
 
 class ProblemType(NamedTuple):
     """One type of problem.
 
     Attributes:
-        stops: True for an error, which stops training; False for a warning.
+        level: 'error', which stops training; 'warning'; or 'note', for what was read
+            in another way than it is written, without a loss.
         what: the images or objects that have the problem, in the plural: 'boxes
             outside their image'.
-        remedy: what the user can do, or what training or ``--fix`` does with them.
+        remedy: what the user can do, or what training does with them.
+        fix: what ``--fix`` does with them, after 'it': 'leaves them out'.
+        drops: whether these objects can only be left out of images that stay.
+            Training takes them for background then, so that it must be asked for with
+            ``--fix`` or ``--allow-dropped``.
     """
 
-    stops: bool
+    level: str
     what: str
-    remedy: str
+    remedy: str = ""
+    fix: str = ""
+    drops: bool = False
 
-    @property
-    def level(self) -> str:
-        """'error' or 'warning'."""
-        return "error" if self.stops else "warning"
+    def advice(self, fixable: bool = True) -> str:
+        """What the user can do.
+
+        Args:
+            fixable: whether ``--fix`` leaves anything to train on.
+        """
+        parts = [self.remedy] if self.remedy else []
+        if self.fix and fixable:
+            flags = "--fix or --allow-dropped" if self.drops else "--fix"
+            parts.append(f"{flags} {self.fix}")
+        return "; ".join(parts) or "correct them in the file"
 
 
-def error(what: str, remedy: str = LEFT_OUT) -> ProblemType:
+def error(what: str, remedy: str = "", fix: str = "leaves them out") -> ProblemType:
     """A type of problem that stops training."""
-    return ProblemType(True, what, remedy)
+    return ProblemType("error", what, remedy, fix)
+
+
+def dropped(what: str, remedy: str = "") -> ProblemType:
+    """A type of error of objects that can only be left out of images that stay."""
+    fix = "leaves them out: they become background"
+    return ProblemType("error", what, remedy, fix, drops=True)
 
 
 def warning(what: str, remedy: str) -> ProblemType:
     """A type of problem with which training starts."""
-    return ProblemType(False, what, remedy)
+    return ProblemType("warning", what, remedy)
+
+
+def note(what: str, remedy: str) -> ProblemType:
+    """What was read in another way than it is written, without a loss."""
+    return ProblemType("note", what, remedy)
 
 
 # Problems of image files, which COCO files and label maps share.
@@ -75,19 +100,34 @@ def class_name_problem(name: str) -> str | None:
 
 
 class Problems:
-    """The problems of one split: for each type, the names that have it."""
+    """The problems of one split: for each type, the names that have it.
 
-    def __init__(self) -> None:
+    Args:
+        allow_dropped: whether objects may be left out of images that stay.
+
+    Attributes:
+        fixable: whether what is left after ``--fix`` can be trained on.
+    """
+
+    def __init__(self, allow_dropped: bool = False) -> None:
+        self.fixable = True
+        self._allow_dropped = allow_dropped
         self._names: dict[ProblemType, list[str]] = {}
 
     def add(self, problem_type: ProblemType, name: object) -> None:
         """Note that ``name``, such as a file or an object, has a problem."""
+        if problem_type.drops and self._allow_dropped:
+            problem_type = warning(
+                problem_type.what, "left out, as --allow-dropped says: background now"
+            )
         names = self._names.setdefault(problem_type, [])
         names.append(printable(shown(name), LONGEST_NAME))
 
     def __iter__(self) -> Iterator[tuple[ProblemType, list[str]]]:
-        """(type, names) pairs: errors first, then in the order of adding."""
-        return iter(sorted(self._names.items(), key=lambda pair: not pair[0].stops))
+        """(type, names) pairs: errors, then warnings, then notes."""
+        return iter(
+            sorted(self._names.items(), key=lambda pair: _LEVELS.index(pair[0].level))
+        )
 
     def __len__(self) -> int:
         """The number of types."""
@@ -96,12 +136,12 @@ class Problems:
     @property
     def stop(self) -> bool:
         """Whether an error is among them."""
-        return any(problem_type.stops for problem_type in self._names)
+        return any(problem_type.level == "error" for problem_type in self._names)
 
     def lines(self) -> list[str]:
-        """A line for each type: its level, text, count, first names and remedy."""
+        """A line for each type: its level, text, count, first names and advice."""
         return [
             f"{problem.level}: {problem.what}: {len(names)} ({few(names)}); "
-            f"{problem.remedy}"
+            f"{problem.advice(self.fixable)}"
             for problem, names in self
         ]
