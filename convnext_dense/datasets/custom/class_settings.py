@@ -147,7 +147,7 @@ def _fitted_list(values: Sequence, before: int, number: int) -> list | None:
 
     Args:
         values: one for each class, and perhaps one more for 'no object'.
-        before: the number of classes for which ``values`` may be.
+        before: the number of classes that the config states.
         number: the number of classes of the data.
 
     Returns:
@@ -161,7 +161,12 @@ def _fitted_list(values: Sequence, before: int, number: int) -> list | None:
     of_classes, others = list(values[:before]), list(values[before:])
     if len(of_classes) == before and len(others) <= 1 and len(set(of_classes)) == 1:
         return of_classes[:1] * number + others
-    return list(values) if len(values) in (number, number + 1) else None
+    if len(values) in (number, number + 1):
+        return list(values)
+    # A stock config may state the weights for the classes of another stock config.
+    if len(values) != before and len(set(values[:-1])) == 1 and values[-1] < values[0]:
+        return [values[0]] * number + [values[-1]]
+    return None
 
 
 def _misfits_message(
@@ -182,9 +187,7 @@ def _misfits_message(
     )
 
 
-def _set_number(
-    path: str, section: dict, before: int, number: int, scope: str
-) -> None:
+def _set_number(path: str, section: dict, before: int, number: int, scope: str) -> None:
     """Set the number of classes of one section, and its output channels.
 
     Args:

@@ -1,9 +1,10 @@
 """Fits a config to custom data: its data sets, classes, heads and schedule."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from itertools import chain
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -17,6 +18,7 @@ from convnext_dense.errors import InputError
 from convnext_dense.reports.drawing import palette
 
 from .class_settings import use_classes
+from .option_settings import keep_settings
 from .schedule import use_schedule
 
 LABEL_MAP_DATASET = "convnext_dense.datasets.custom.mmseg_dataset"
@@ -25,10 +27,13 @@ MASKS_OPTIONAL = (
     *("StandardRoIHead", "CascadeRoIHead", "SparseRoIHead", "DynamicRoIHead"),
     *("PISARoIHead", "TridentRoIHead", "DoubleHeadRoIHead"),
 )
+LEARNING_RATE = "optim_wrapper.optimizer.lr"
 SAVE_BEST = dict(mmdet="coco/bbox_mAP", mmseg="mIoU")
 
 
-def use_data(cfg: Config, data: dict, epochs: int | None) -> None:
+def use_data(
+    cfg: Config, data: dict, epochs: int | None, settings: Mapping[str, Any] = {}
+) -> None:
     """Make ``cfg`` train, validate and test on custom data.
 
     Args:
@@ -37,6 +42,7 @@ def use_data(cfg: Config, data: dict, epochs: int | None) -> None:
             ``category_ids`` and ``has_masks``, for segmentation ``colors`` and
             ``zero``.
         epochs: None sizes the schedule from the data.
+        settings: of ``--cfg-options``, by their keys with dots; they stay as they are.
 
     Raises:
         InputError: the config's model cannot be trained on such data.
@@ -51,19 +57,34 @@ def use_data(cfg: Config, data: dict, epochs: int | None) -> None:
     hook = hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
     use_schedule(cfg, data["images"], epochs)
     hook.update(save_best=SAVE_BEST[cfg.default_scope], rule="greater")
-    if "base_batch_size" in (cfg.get("auto_scale_lr") or {}):
-        cfg.auto_scale_lr.enable = True
-    else:
-        print_log(
-            f"{cfg.filename} does not say for which batch size its learning rate is "
-            "(auto_scale_lr.base_batch_size): the learning rate stays as it is",
-            "current",
+    _use_auto_scale_lr(cfg, settings)
+    keep_settings(cfg, settings)
+
+
+def _use_auto_scale_lr(cfg: Config, settings: Mapping[str, Any]) -> None:
+    """Let the learning rate follow the batch size, or say why it does not."""
+    scaling = cfg.get("auto_scale_lr") or {}
+    if LEARNING_RATE in settings and not scaling.get("enable"):
+        message = (
+            f"--cfg-options {LEARNING_RATE}={settings[LEARNING_RATE]} is not scaled; "
+            "with --auto-scale-lr, it follows the batch size"
         )
+    elif "base_batch_size" in scaling:
+        scaling["enable"] = True
+        return
+    else:
+        message = (
+            f"{cfg.filename} does not say for which batch size its learning rate is "
+            "(auto_scale_lr.base_batch_size): the learning rate stays as it is"
+        )
+    print_log(message, "current")
 
 
 def _use_coco(cfg: Config, data: dict, meta: dict) -> None:
     """Set mmdet's data sets and metric; drop the mask head for data without masks."""
-    needs_masks = any(step.get("with_mask") for step in transforms(cfg.train_dataloader))
+    needs_masks = any(
+        step.get("with_mask") for step in transforms(cfg.train_dataloader)
+    )
     if needs_masks and not data["has_masks"]:
         _drop_masks(cfg)
     _drop_semantic_head(cfg)
@@ -117,7 +138,7 @@ def _drop_semantic_head(cfg: Config) -> None:
     """Leave out the head of HTC or SCNet that learns from label maps."""
     head = cfg.model.get("roi_head") or {}
     if head.get("semantic_head"):
-        head.semantic_head = head.semantic_roi_extractor = None
+        head["semantic_head"] = head["semantic_roi_extractor"] = None
         _set_in_pipelines(cfg, "with_seg", False)
         print_log(
             "the data has no label maps beside its objects: the semantic head is left "

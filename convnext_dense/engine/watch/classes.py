@@ -97,11 +97,14 @@ def _channels(name: str, head: Any) -> str | None:
 def _weights(name: str, head: Any, classes: Any) -> str | None:
     """Checks that the losses of a head have a weight for each of its scores."""
     scores = _scores(head)
-    for loss_name, loss in _losses(head) if scores else ():
-        weights = getattr(loss, "class_weight", None)
-        # The length of arrays too; a single number is for all classes.
-        length = len(weights) if hasattr(weights, "__len__") else None
-        if length is not None and length != scores:
+    if scores is None:
+        return None
+    for loss_name, loss in _losses(head):
+        weights: Any = getattr(loss, "class_weight", None)
+        if not hasattr(weights, "__len__"):  # None, or a number for all classes
+            continue
+        length = len(weights)
+        if length != scores:
             background = len(classes or ()) == scores - 1
             return (
                 f"{name}.{loss_name}.class_weight has {length} numbers, and {name} has "
