@@ -7,6 +7,8 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from string import digits
 from typing import Any
 
@@ -18,6 +20,8 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from convnext_dense.errors import InputError
+
+from .requirements import TOOLBOXES
 
 
 def _arguments(function: Callable) -> set[str]:
@@ -174,6 +178,8 @@ def _accepted(target: Any, scope: str | None) -> set[str]:
 
 def _registered(name: str, scope: str | None) -> object:
     """The class or function that any registry has under ``name``; None if none has."""
+    if scope in TOOLBOXES and find_spec(scope):
+        import_module(f"{scope}.registry")  # without it, mmengine has no child registry
     for root in vars(mmengine.registry).values():
         if isinstance(root, Registry):
             for registry in (root, root.children.get(scope)):

@@ -63,7 +63,7 @@ class PooledNorms:
             cause = "a batch has one image"
             option = "train_dataloader.batch_size=2"
         else:
-            images = len(self._loader.sampler)
+            images = len(self._loader.batch_sampler.sampler)
             cause = (
                 f"the last batch of an epoch has one image (images: {images}, a "
                 f"batch: {size})"
@@ -122,9 +122,10 @@ def last_batch(loader: Any) -> int:
     what is left.
     """
     size = _batch_size(loader)
-    batches = loader.batch_sampler
+    batches = loader.batch_sampler  # the loader's own sampler may be another
     known = type(batches).__name__ in ("BatchSampler", "AspectRatioBatchSampler")
-    endless = type(loader.sampler).__name__ != "DefaultSampler"
-    if not known or endless or getattr(batches, "drop_last", False):
+    if not known or getattr(batches, "drop_last", False):
         return size
-    return len(loader.sampler) % size or size
+    if type(batches.sampler).__name__ != "DefaultSampler":  # others may have no end
+        return size
+    return len(batches.sampler) % size or size
