@@ -94,10 +94,19 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
                 print_log(
                     f"--cfg-options {option} changes nothing: the config file has "
                     "already computed other settings from this variable. Change those "
-                    "settings",
+                    f"settings{_same_key(cfg, option)}",
                     "current",
                     logging.WARNING,
                 )
+
+
+def _same_key(cfg: Config, key: str) -> str:
+    """', such as train_cfg.max_iters' for the variable max_iters, if it is there."""
+    for name in sorted(_TOP & cfg.keys()):
+        section = cfg[name]
+        if isinstance(section, Mapping) and key in section:
+            return f", such as {name}.{key}"
+    return ""
 
 
 def _is_replaced(path: str, options: Mapping) -> bool:

@@ -53,8 +53,9 @@ def use_data(
     else:
         _use_label_maps(cfg, data, meta)
     use_classes(cfg, data["classes"])
-    hooks = cfg.setdefault("default_hooks", {})
-    hook = hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
+    cfg.default_hooks = cfg.get("default_hooks") or {}
+    cfg.default_hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
+    hook = cfg.default_hooks.checkpoint
     use_schedule(cfg, data["images"], epochs)
     hook.update(save_best=SAVE_BEST[cfg.default_scope], rule="greater")
     _use_auto_scale_lr(cfg, settings)
