@@ -331,6 +331,8 @@ def test_heads_are_recognised_by_their_names():
     data = torch.utils.data.Dataset()
     data.metainfo = dict(classes=("a", "b", "c"))
     assert classes.problem(model, data) is None
+    data.metainfo = dict(classes=("a", "b", "c", "d"), thing_classes=("a", "b", "c"))
+    assert classes.problem(model, data) is None  # panoptic data
     data.metainfo = dict(classes="abc")
     assert "is the string 'abc'" in classes.problem(model, data)
     data.metainfo = dict(classes=("a",))

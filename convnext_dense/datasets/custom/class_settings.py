@@ -50,42 +50,58 @@ def use_classes(cfg: Config, classes: Sequence[str]) -> None:
             (path, section, _classes_of(section, registry))
             for path, section in _sections("model", cfg.model)
         ]
-    number = len(classes)
     counts = Counter(before for *_, before in sections if before)
     if not counts:
         raise InputError(
             f"{cfg.filename}: its model has no num_classes, so the number of classes "
             "of the data cannot be set: use a config whose heads have num_classes"
         )
-    most_common = counts.most_common(1)[0][0]
+    _fit_lists(cfg, sections, counts.most_common(1)[0][0], classes)
+    for path, section, before in sections:
+        if before:
+            _set_number(path, section, before, len(classes), cfg.default_scope)
+        if path.endswith(".text_encoder"):
+            section.pop("dataset_name", None)
+            section["vocabulary"] = list(classes)
+
+
+def _fit_lists(
+    cfg: Config,
+    sections: Sequence[tuple[str, dict, int | None]],
+    most_common: int,
+    classes: Sequence[str],
+) -> None:
+    """Fit every list that has a number for each class.
+
+    Args:
+        sections: path, section, and its number of classes so far.
+        most_common: that of lists outside of heads.
+
+    Raises:
+        InputError: lists have numbers for other classes.
+    """
     misfits = []
     for path, section, _ in sections:
+        before = _number_above(path, sections) or most_common
         for key in filter(section.__contains__, PER_CLASS):
             values = section[key]
             if not _is_list_of_numbers(values):
                 continue
-            before = _number_above(path, sections) or most_common
             if key != "class_weight" and len(values) not in (before, before + 1):
                 continue  # not a list of a number for each class
-            fitted = _fitted_list(values, before, number)
+            fitted = _fitted_list(values, before, len(classes))
             if fitted is None:
                 misfits.append((f"{path}.{key}", len(values)))
-            elif fitted == list(values) and len(set(values[:number])) > 1:
+                continue
+            section[key] = fitted
+            if fitted == list(values) and len(set(fitted[: len(classes)])) > 1:
                 print_log(
                     f"{path}.{key} keeps its numbers, in the order of the classes: "
                     f"{few(classes)}",
                     "current",
                 )
-            else:
-                section[key] = fitted
     if misfits:
         raise InputError(_misfits_message(cfg, misfits, classes))
-    for path, section, before in sections:
-        if before:
-            _set_number(path, section, before, number, cfg.default_scope)
-        if "vocabulary" in section or "dataset_name" in section:
-            section.pop("dataset_name", None)
-            section["vocabulary"] = list(classes)
 
 
 def _sections(path: str, node: Any) -> Iterator[tuple[str, dict]]:
@@ -177,13 +193,15 @@ def _misfits_message(
     Args:
         misfits: path and length of each list.
     """
-    options = " ".join(f"{path}=None" for path, _ in misfits)
+    options = " ".join(
+        f"{path}={'None' if path.endswith('class_weight') else 'NUMBER'}"
+        for path, _ in misfits
+    )
     lengths = ", ".join(f"{path} has {length}" for path, length in misfits)
     return (
         f"{cfg.filename} has numbers for each of its own classes, and the data has "
         f"{len(classes)} ({few(classes)}): {lengths}. For equal weights: --cfg-options "
-        f"{options}. For others, give a list of {len(classes)} numbers in place of "
-        "None"
+        f"{options}. For others, give lists of {len(classes)} numbers"
     )
 
 

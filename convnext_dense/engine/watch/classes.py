@@ -51,28 +51,27 @@ def _heads(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _number(name: str, head: Any, meta: Mapping) -> str | None:
     """Checks the number of classes of a head."""
-    # Panoptic data sets name the classes of things and of stuff, too.
+    # Panoptic data sets name the classes of things and of stuff, too. A head that does
+    # not divide its classes has those of things.
+    divided = hasattr(head, "num_things_classes")
+    things = "thing_classes" in meta and not divided
     for setting, key in dict(
         num_things_classes="thing_classes",
         num_stuff_classes="stuff_classes",
-        num_classes="classes",
+        num_classes="thing_classes" if things else "classes",
     ).items():
         count, classes = getattr(head, setting, None), meta.get(key)
+        if divided and setting == "num_classes":
+            setting = "num_things_classes + num_stuff_classes"
         if isinstance(count, int) and classes is not None and count != len(classes):
             listed = ", ".join(map(str, classes[:5]))
             return (
                 f"{name} has {count} classes and the training data {len(classes)} "
                 f"({listed}{', ...' if len(classes) > 5 else ''}): set "
-                f"{_settings(head, setting)}={len(classes)} of each head, or "
-                f"metainfo.{key} of each data set"
+                f"{setting}={len(classes)} of each head, or metainfo.{key} of each "
+                "data set"
             )
     return None
-
-
-def _settings(head: Any, setting: str) -> str:
-    """The name of the setting that a user changes."""
-    things = setting == "num_classes" and hasattr(head, "num_things_classes")
-    return "num_things_classes + num_stuff_classes" if things else setting
 
 
 def _channels(name: str, head: Any) -> str | None:
