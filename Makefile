@@ -1,6 +1,7 @@
 # make demo             train, test and draw on the built-in data set
 # make test             the tests, with the maintained toolbox stack
 # make test-openmmlab   the tests, with the classic toolbox stack
+# make test-kernels     the GPU's kernels on a CPU: interpreted, emulated and compiled
 # make test-isa         the models' tests with other instruction sets and with one thread
 # make test-long        kills at every moment, many epochs, many processes, bad input;
 #                       half an hour
@@ -28,7 +29,7 @@ MINUTES ?= 60
 TESTS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
-.PHONY: demo test test-openmmlab test-long test-isa test-export test-gpu \
+.PHONY: demo test test-openmmlab test-kernels test-long test-isa test-export test-gpu \
 	fuzz fuzz-short fuzz-coverage errors coverage lint
 
 # --no-compile: few of the 6 GB of modules are imported, and Python compiles those at the
@@ -56,15 +57,21 @@ demo: .venv/.onedl
 		--work-dir work_dirs/demo --show-dir work_dirs/demo/pictures
 	@echo "Truth beside prediction, image by image: work_dirs/demo/pictures"
 
-test: .venv/.dev
-	.venv/bin/python -m pytest $(TESTS)
+# The GPU's kernels use no toolbox. Their tests are apart, because interpreting them takes
+# minutes.
+KERNEL_TESTS = tests/models/gpu
 
-# The GPU's kernels do not use a toolbox: make test runs their tests.
+test: .venv/.dev
+	.venv/bin/python -m pytest $(TESTS) --ignore=$(KERNEL_TESTS)
+
 test-openmmlab: .venv-openmmlab/.dev
-	.venv-openmmlab/bin/python -m pytest $(TESTS) --ignore=tests/models/gpu
+	.venv-openmmlab/bin/python -m pytest $(TESTS) --ignore=$(KERNEL_TESTS)
+
+test-kernels: .venv/.dev
+	.venv/bin/python -m pytest $(TESTS) $(KERNEL_TESTS)
 
 # PyTorch and oneDNN choose kernels by the processor: the tests must pass with each.
-MODEL_TESTS = .venv/bin/python -m pytest $(TESTS) tests/models --ignore=tests/models/gpu
+MODEL_TESTS = .venv/bin/python -m pytest $(TESTS) tests/models --ignore=$(KERNEL_TESTS)
 
 test-isa: .venv/.dev
 	ATEN_CPU_CAPABILITY=default $(MODEL_TESTS)

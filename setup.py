@@ -32,6 +32,7 @@ setup(
         "jinja2",
         "numpy",
         "pillow",
+        "pyyaml",
         "safetensors",
         "torch",
         "torchvision",

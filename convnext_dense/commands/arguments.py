@@ -77,8 +77,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
     group.add_argument(
         "--data",
         metavar="DIR",
-        help="folder with the whole data set; its splits are found by the usual "
-        "names, such as train/, val/, images/, labels/, annotations/",
+        help="folder with the whole data set (COCO, YOLO, Pascal VOC, labelme, or "
+        "label maps), or a data.yaml; its splits are found by the usual names, such "
+        "as train/, val/, images/, labels/, annotations/",
     )
     for split, title in ("train", "training"), ("val", "validation"):
         group.add_argument(

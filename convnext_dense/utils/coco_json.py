@@ -4,6 +4,7 @@ from pathlib import Path
 
 from convnext_dense.errors import InputError
 
+from . import annotation_formats
 from .json_files import read_json
 from .text import few
 
@@ -18,10 +19,17 @@ def read_coco(path: Path) -> dict:
         Only the first is sure to have entries, and no entry is checked.
 
     Raises:
-        InputError: the file cannot be read, is not a COCO file, has two lists of one
-            name, or has no images.
+        InputError: the file cannot be read, is of another format, has two lists
+            of one name, or has no images.
     """
-    content = read_json(path, once=_LISTS)
+    try:
+        content = read_json(path, once=_LISTS)
+    except InputError as error:
+        other = annotation_formats.of_folder(path) or annotation_formats.of_file(path)
+        if other is None:
+            raise
+        raise InputError(str(other)) from error
+    annotation_formats.refuse_other_formats(path, content)
     if not isinstance(content, dict):
         raise InputError(
             f"{path} is not a COCO annotation file: it holds a {type(content).__name__}"

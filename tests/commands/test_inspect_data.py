@@ -73,6 +73,7 @@ def test_problems_are_printed_drawn_and_fixed(tool, healthy, tmp_path):
     assert contents(root) == before
 
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "read from COCO, " in page
     assert "ant &lt;b&gt;" in page
     assert "ant <b>" not in page
     assert "turned &amp; new.jpg" in page

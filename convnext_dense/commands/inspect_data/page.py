@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from convnext_dense.datasets.custom import summary
-from convnext_dense.datasets.custom.layouts import IMAGES
+from convnext_dense.datasets.custom.label_layouts import IMAGES
 from convnext_dense.datasets.custom.splits import Split, totals
 from convnext_dense.errors import InputError, printable
 from convnext_dense.reports import pages
@@ -34,7 +34,10 @@ def write(file: str, splits: list[Split]) -> None:
         file,
         "data_report.html",
         title=f"Data: {printable(_name([split.folder for split in splits]))}",
-        folders=[(split.name, printable(str(split.folder))) for split in splits],
+        folders=[
+            (split.name, printable(f"{split.folder}; read from {split.source}"))
+            for split in splits
+        ],
         with_objects=splits[0].objects is not None,
         splits=[
             dict(

@@ -37,6 +37,7 @@ class CocoSplit:
         annotations: for each image its annotations, each with ``bbox``, ``area`` and
             ``iscrowd``, and with ``ignore`` if the file says so.
         has_masks: whether each annotation has a ``segmentation``.
+        source: the format and the files that were read, for the report.
     """
 
     name: str
@@ -47,6 +48,7 @@ class CocoSplit:
     has_masks: bool
     digests: list[bytes]
     problems: Problems = field(default_factory=Problems)
+    source: str = ""
     scope = "mmdet"
 
     @property
@@ -119,6 +121,7 @@ class CocoSplit:
             [self.annotations[i] for i in indices],
             self.has_masks,
             [self.digests[i] for i in indices],
+            source=self.source,
         )
 
     def write(self, file: Path) -> None:

@@ -73,6 +73,7 @@ def examine(
     trained: list[dict] | None = None,
     boxes_only: bool = False,
     allow_dropped: bool = False,
+    all_of_folder: bool = True,
 ) -> CocoSplit:
     """Check the annotations and read every image file.
 
@@ -84,6 +85,7 @@ def examine(
             takes; None if this is the training split.
         boxes_only: leave masks out, unread.
         allow_dropped: whether objects may be left out of images that stay.
+        all_of_folder: whether the split should have all images of its folder.
 
     Raises:
         InputError: there is no such folder, or too many classes.
@@ -101,7 +103,7 @@ def examine(
             f"the {name} annotations have {len(categories)} classes; at most "
             f"{MOST_CLASSES} can be trained on: leave the others out"
         )
-    located = _located_images(entries, folder, problems)
+    located = _located_images(entries, folder, all_of_folder, problems)
     images = _usable_images(located, folder, name, problems)
     objects = objects_of_images(entries.objects, located.same_as, classes, problems)
     boxes = (
@@ -201,7 +203,7 @@ class _LocatedImages(NamedTuple):
 
 
 def _located_images(
-    entries: CocoEntries, folder: Path, problems: Problems
+    entries: CocoEntries, folder: Path, all_of_folder: bool, problems: Problems
 ) -> _LocatedImages:
     """Find the file of each image of a COCO file."""
     names = ImageNames(folder)
@@ -243,7 +245,7 @@ def _located_images(
             files[entry.id], sizes[entry.id] = file, entry.size
     for key in doubtful:
         files.pop(key, None)
-    for file in names.files:
+    for file in names.files if all_of_folder else ():
         if file not in first:
             problems.add(NOT_LISTED, file)
     return _LocatedImages(files, sizes, same_as)

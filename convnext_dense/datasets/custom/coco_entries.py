@@ -166,7 +166,7 @@ class _Reader:
         """The images that have an id and a name, and the ids of the others."""
         images, unusable = [], []
         for number, entry in enumerate(listed):
-            entry = entry if isinstance(entry, Mapping) else {}
+            entry = entry if isinstance(entry, dict) else {}
             key = self._id(entry, "images", "id")
             names = (entry.get(name) for name in NAME_KEYS)
             file = next((n for n in names if isinstance(n, str) and n.strip()), None)
@@ -189,7 +189,7 @@ class _Reader:
         """The categories that have an id and a name."""
         categories = []
         for number, entry in enumerate(listed):
-            entry = entry if isinstance(entry, Mapping) else {}
+            entry = entry if isinstance(entry, dict) else {}
             key = self._id(entry, "categories", "id")
             name = self._class_name(entry.get("name"))
             if key is None or not name:
@@ -203,7 +203,7 @@ class _Reader:
         """The objects that have the ids of an image and of a category."""
         objects = []
         for number, entry in enumerate(listed):
-            entry = entry if isinstance(entry, Mapping) else {}
+            entry = entry if isinstance(entry, dict) else {}
             own_id = self._id(entry, "annotations", "id")
             name = f"object number {number}" if own_id is None else f"object {own_id}"
             image_id = self._id(entry, "annotations", "image_id")
@@ -332,7 +332,7 @@ def _from_points(mask: Any) -> list[list] | None:
     [[1, 2, 3, 4, 5, 6]]
     >>> _from_points([[1, 2, 3, 4, 5, 6]])
     """
-    if not isinstance(mask, list):
+    if not isinstance(mask, list) or _is_polygon(mask[0]):
         return None
     points = [_point(entry) for entry in mask]
     if len(points) > 2 and all(point is not None for point in points):
@@ -344,6 +344,15 @@ def _from_points(mask: Any) -> list[list] | None:
             return None
         polygons.append([number for point in inner if point for number in point])
     return polygons
+
+
+def _is_polygon(entry: Any) -> bool:
+    """Whether an entry of a segmentation is x, y, x, y, ..., as COCO writes it."""
+    return (
+        isinstance(entry, list)
+        and len(entry) > 2
+        and not isinstance(entry[0], list | dict)
+    )
 
 
 def _point(value: Any) -> list | None:

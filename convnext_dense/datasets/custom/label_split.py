@@ -53,6 +53,11 @@ class LabelSplit:
     objects = None
 
     @property
+    def source(self) -> str:
+        """The format and the files that were read, for the report."""
+        return f"label maps, {self.labels}"
+
+    @property
     def files(self) -> list[str]:
         """The image files, relative to ``folder``."""
         return [image for image, _ in self.pairs]

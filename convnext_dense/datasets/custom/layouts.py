@@ -1,56 +1,39 @@
 """Finds the annotations and images of each split in a data set's folder."""
 
-import functools
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from convnext_dense.errors import InputError
-from convnext_dense.utils.images import list_images
+from convnext_dense.utils import annotation_formats
 from convnext_dense.utils.json_files import read_json
 from convnext_dense.utils.text import few
 
-from .label_maps import SUFFIXES
+from .formats import FORMATS
+from .formats.tree import list_tree
+from .formats.yolo_layouts import YAML_SUFFIXES, from_yaml
+from .label_layouts import label_map_folders
+from .split_paths import DatasetPaths, SplitPaths, split_of, words_of
 
-# The words by which tools and people name the files and folders of a split, and the
-# folders of images and of label maps.
-SPLITS = {"train": ("train",), "val": ("val", "valid")}
-IMAGES = ("images", "image", "imgs", "img", "JPEGImages", "data")
-LABELS = (
-    *("labels", "label", "masks", "mask", "annotations", "annotation"),
-    *("SegmentationClass", "semantic", "seg"),
-)
-# COCO's names for files of other tasks, which are not read.
-OTHER_TASKS = ("caption", "keypoints", "panoptic", "stuff", "image_info")
+__all__ = ["DatasetPaths", "SplitPaths", "find_dataset"]
+
+# COCO's words for files of other tasks, which are not read.
+OTHER_TASKS = {"caption", "captions", "keypoints", "panoptic", "stuff"}
 PROBED = 20  # images of a COCO file that are looked for in each folder
-
-
-@dataclass
-class SplitPaths:
-    """Where the data of one split is.
-
-    Attributes:
-        annotations: a COCO file, or a folder of label maps.
-        images: the folder of images.
-    """
-
-    annotations: Path
-    images: Path
-
-
-# Keys are 'train' and, unless a validation split must be drawn, 'val'.
-DatasetPaths = dict[str, SplitPaths]
+# JSON files of a folder that are looked at, where each image has its own.
+RECOGNISED = 5
 
 
 def find_dataset(root: Path, scope: str | None = None) -> tuple[str, DatasetPaths]:
     """Find a data set in a folder.
 
     It may have the layout of COCO, Roboflow, CVAT, FiftyOne, Pascal VOC or ADE20K, or
-    any other with the words of this module in the names of files and folders.
+    any other with the words of this module in the names of files and folders. Objects
+    may be in COCO files, or in the formats of ``formats``.
 
     Args:
+        root: the folder, or a data.yaml.
         scope: 'mmdet' for objects, 'mmseg' for label maps; None takes what the folder
             has, objects first.
 
@@ -61,8 +44,9 @@ def find_dataset(root: Path, scope: str | None = None) -> tuple[str, DatasetPath
         InputError: the folder has no data set, or several files for one split.
     """
     if not root.is_dir():
-        raise InputError(f"--data: there is no folder {root}")
-    finders = dict(mmdet=_coco, mmseg=_label_maps)
+        return "mmdet", _described(root, scope)
+    root = _inner(root)
+    finders = dict(mmdet=_objects, mmseg=_label_maps)
     scopes = [scope] if scope else list(finders)
     for candidate in scopes:
         paths = finders[candidate](root)
@@ -74,33 +58,100 @@ def find_dataset(root: Path, scope: str | None = None) -> tuple[str, DatasetPath
         mmseg="folders such as images/ and labels/, with train/ and val/ inside or "
         "outside; name them as --train-images FOLDER --train-labels FOLDER",
     )
+    recognised = annotation_formats.of_folder(root) if "mmdet" in scopes else None
+    if recognised and recognised.is_read:
+        raise InputError(
+            f"--data: found no training split in {root}. {recognised.path} is "
+            f"{recognised.name}: put the training data into a folder train"
+        )
+    if recognised:
+        raise InputError(f"--data: found no data set in {root}. {recognised}")
     raise InputError(
         f"--data: found no data set in {root}, neither "
         + ", nor ".join(expected[candidate] for candidate in scopes)
+        + ("; YOLO, Pascal VOC and labelme are read too" if "mmdet" in scopes else "")
     )
 
 
-def _split_of(name: str) -> str | None:
-    """'train' or 'val', if the name of a file or folder has one of its words."""
-    for split, words in SPLITS.items():
-        if any(word in name.lower() for word in words):
-            return split
-    return None
+def _inner(root: Path) -> Path:
+    """The folder in which an archive was unpacked, if that is all there is."""
+    entries = [path for path in _entries(root) if path.name[0] not in "._"]
+    while len(entries) == 1 and entries[0].is_dir():
+        root = entries[0]
+        entries = [path for path in _entries(root) if path.name[0] not in "._"]
+    return root
 
 
-def _coco(root: Path) -> DatasetPaths | None:
-    """The COCO files in a folder, with their images; None without a training file."""
+def _described(file: Path, scope: str | None) -> DatasetPaths:
+    """The splits that a file describes: a data.yaml.
+
+    Raises:
+        InputError: it is another file, or not there.
+    """
+    if not os.path.lexists(file):
+        raise InputError(f"--data: there is no folder {file}")
+    if file.suffix.lower() in YAML_SUFFIXES and scope != "mmseg":
+        return from_yaml(file)
+    advice = f"give its folder: --data {file.parent}"
+    if file.suffix.lower() == ".json" and scope != "mmseg":
+        advice = (
+            f"give a COCO file as --train-json {file} --train-images FOLDER, or a "
+            "folder as --data FOLDER"
+        )
+    recognised = annotation_formats.of_file(file)
+    if recognised:
+        raise InputError(f"--data: {recognised}")
+    raise InputError(f"--data: {file} is a file, not a folder: {advice}")
+
+
+def _objects(root: Path) -> DatasetPaths | None:
+    """The splits of the first format that the folder has: COCO, then the others.
+
+    Raises:
+        InputError: the data of this format cannot be divided into splits.
+    """
+    tree = list_tree(root)
+    first = _coco(root, annotation_formats.may_be_coco)
+    others = []
+    for module in FORMATS:
+        try:
+            paths = module.find(root, tree)
+        except InputError:
+            if first is None:
+                raise
+            others.append(module.NAME)
+            continue
+        if first is None:
+            first = paths
+        elif paths:
+            where = os.path.relpath(paths["train"].annotations, root)
+            others.append(f"{module.NAME} ({where})")
+    if first is None:  # other JSON files: reading tells what is wrong with them
+        first = _coco(root, os.path.exists)
+    for split_paths in (first or {}).values():
+        split_paths.not_read = ", ".join(filter(None, [split_paths.not_read, *others]))
+    return first
+
+
+def _coco(root: Path, accept: Callable[[Path], bool]) -> DatasetPaths | None:
+    """The COCO files in a folder, with their images; None without a training file.
+
+    Args:
+        accept: whether a JSON file is looked at.
+    """
     files: dict[str | None, list[Path]] = {}
-    for file in sorted([*root.glob("*.json"), *root.glob("*/*.json")]):
-        name = file.relative_to(root).as_posix()
-        if not any(task in name for task in OTHER_TASKS):
-            files.setdefault(_split_of(name), []).append(file)
-    if "train" not in files and list(files) == [None]:
-        files = {"train": files[None]}
-    if "train" not in files:
+    for folder in [root, *_folders_in(root)]:
+        for file in filter(accept, _coco_files(folder)):
+            files.setdefault(split_of(file.relative_to(root)), []).append(file)
+    if "train" not in files and not files.keys() - {None, "test"}:
+        # The only file, whatever its name.
+        files = {"train": files.get(None) or files.get("test", [])}
+    if not files.get("train"):
         return None
+    others = [file for split in (None, "test") for file in files.get(split, [])]
+    not_read = few((file.relative_to(root) for file in others), 8)
     paths = {}
-    for split in SPLITS:
+    for split in ("train", "val"):
         candidates = files.get(split, [])
         if len(candidates) > 1:
             names = few((file.relative_to(root) for file in candidates), 8)
@@ -109,8 +160,30 @@ def _coco(root: Path) -> DatasetPaths | None:
                 f"name one as --{split}-json"
             )
         for file in candidates:
-            paths[split] = SplitPaths(file, _images_of(file, root, split))
+            images = _images_of(file, root, split)
+            paths[split] = SplitPaths(file, images, not_read=not_read)
     return paths
+
+
+def _coco_files(folder: Path) -> list[Path]:
+    """The JSON files in a folder that are not known to be of another format or task."""
+    files = sorted(p for p in _entries(folder) if p.suffix.lower() == ".json")
+    files = [file for file in files if not _of_other_task(file.stem)]
+    # A file for each image: if the first ones are not COCO files, none is.
+    if len(files) > RECOGNISED and all(
+        map(annotation_formats.of_file, files[:RECOGNISED])
+    ):
+        return []
+    return [file for file in files if not annotation_formats.of_file(file)]
+
+
+def _of_other_task(stem: str) -> bool:
+    """Whether a file is named as COCO's files of other tasks."""
+    words = words_of(stem)
+    return (
+        bool(OTHER_TASKS.intersection(words))
+        or re.match("image_info", stem) is not None
+    )
 
 
 def _images_of(file: Path, root: Path, split: str) -> Path:
@@ -128,7 +201,7 @@ def _images_of(file: Path, root: Path, split: str) -> Path:
 
     def fit(folder: Path) -> tuple[int, bool]:
         images = sum(os.path.isfile(folder / name) for name in names)
-        return images, _split_of(folder.relative_to(root).as_posix()) == split
+        return images, split_of(folder.relative_to(root)) == split
 
     best = max(folders, key=fit)
     if not fit(best)[0]:
@@ -141,46 +214,11 @@ def _images_of(file: Path, root: Path, split: str) -> Path:
 
 def _label_maps(root: Path) -> DatasetPaths | None:
     """Folders of label maps and their images; None without a training split."""
-    paths: DatasetPaths = {}
-    for images, labels in _folder_pairs(root):
-        split = _split_of(images.relative_to(root).as_posix()) or "train"
-        paths.setdefault(split, SplitPaths(labels, images))
+    folders = label_map_folders(root, split_of)
+    paths = {
+        split: SplitPaths(*pair) for split, pair in folders.items() if split != "test"
+    }
     return paths if "train" in paths else None
-
-
-def _folder_pairs(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Pairs of a folder of images and one of label maps that belong together.
-
-    Folders whose own name is that of a split come first.
-    """
-    folders = [path for path in sorted(root.rglob("*")) if path.is_dir()]
-    labels = [path for path in folders if _has_label_word(path, root)]
-    labels = [path for path in labels if _has_label_maps(path)]
-
-    def others(path: Path, left_out: Sequence[str]) -> tuple[str, ...]:
-        names = path.relative_to(root).parts
-        return tuple(name for name in names if name not in left_out)
-
-    # Looked up, not compared: a folder may have thousands below it.
-    alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
-    for path in folders:
-        alike[others(path, IMAGES)].append(path)
-    apart = set(folders) - set(labels)
-    has_images = functools.cache(lambda path: bool(list_images(path)))
-    for path in sorted(labels, key=lambda p: _split_of(p.name) is None):
-        for images in alike[others(path, LABELS)]:
-            if images in apart and images not in path.parents and has_images(images):
-                yield images, path
-                break
-
-
-def _has_label_word(path: Path, root: Path) -> bool:
-    """Whether a folder, or one between it and ``root``, is named after label maps."""
-    return any(name in LABELS for name in path.relative_to(root).parts)
-
-
-def _has_label_maps(folder: Path) -> bool:
-    return any(path.suffix.lower() in SUFFIXES for path in _entries(folder))
 
 
 def _folders_in(folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from convnext_dense.utils.outputs import Folder
 from . import coco_check, label_check, summary
 from .coco import CocoSplit
 from .draw_split import draw_split
+from .formats.content import Reading
 from .into_config import use_data
 from .label_maps import check_classes, read_color_map
 from .label_split import LabelSplit
@@ -40,6 +41,8 @@ _ONLY_FOR = {
     "mmseg": ("classes", "color_map", "reduce_zero_label"),
     "mmdet": ("boxes_only", "allow_dropped"),
 }
+# Of the annotations in a data set's folder.
+FORMAT_SUFFIXES = (".json", ".txt", ".xml", ".yaml", ".yml", ".data", ".names")
 _DATA_NAMES = {"mmdet": "a COCO file", "mmseg": "label maps"}
 # The flag of the annotations: --train-json, --val-labels.
 _ANNOTATION_FLAGS = {"mmdet": "json", "mmseg": "labels"}
@@ -75,7 +78,10 @@ class Options:
     def inputs(self) -> Iterator[str | Folder]:
         """The files and folders that the options name, for ``utils.outputs.check``."""
         if self.data:
-            yield Folder(Path(self.data), (*images.SUFFIXES, ".json"))
+            if os.path.isdir(self.data):
+                yield Folder(Path(self.data), (*images.SUFFIXES, *FORMAT_SUFFIXES))
+            else:  # a data.yaml
+                yield self.data
         named = [getattr(self, name) for name in _SPLIT_OPTIONS]
         named += [self.color_map, *(self.classes or ())]
         for name in filter(None, named):
@@ -241,19 +247,29 @@ def _paths(options: Options, scope: str | None) -> tuple[str, DatasetPaths]:
 
 
 def _read_coco(options: Options, paths: DatasetPaths) -> list[CocoSplit]:
-    """Read and check COCO files; the validation split takes the training classes."""
+    """Read and check objects; the validation split takes the training classes."""
     splits: list[CocoSplit] = []
     for name, split_paths in paths.items():
-        splits.append(
-            coco_check.examine(
-                read_coco(split_paths.annotations),
-                split_paths.images,
-                name,
-                splits[0].categories if splits else None,
-                options.boxes_only,
-                options.allow_dropped,
-            )
+        if split_paths.read:
+            reading = split_paths.read()
+        else:
+            file = split_paths.annotations
+            reading = Reading(read_coco(file), f"COCO, {file}")
+        split = coco_check.examine(
+            reading.content,
+            split_paths.images,
+            name,
+            splits[0].categories if splits else None,
+            options.boxes_only,
+            options.allow_dropped,
+            all_of_folder=not split_paths.read,
         )
+        for problem, where in reading.problems:
+            split.problems.add(problem, where)
+        split.source = reading.source
+        if split_paths.not_read:
+            split.source += f"; not read: {split_paths.not_read}"
+        splits.append(split)
     return splits
 
 

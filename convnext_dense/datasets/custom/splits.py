@@ -27,6 +27,10 @@ class Split(Protocol):
     problems: Problems
 
     @property
+    def source(self) -> str:
+        """The format and the files that were read, for the report."""
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, by label."""
 

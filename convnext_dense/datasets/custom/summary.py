@@ -1,5 +1,6 @@
 """A split as lines of text for the terminal and the log, and as a table."""
 
+from convnext_dense.errors import printable
 from convnext_dense.utils.text import few
 
 from .splits import Split, images_with, totals
@@ -14,7 +15,12 @@ def lines(split: Split) -> list[str]:
     if split.sizes:
         facts.append(f"pixels: {size_range(split.sizes)}")
     problems = [f"  {line}" for line in split.problems.lines()]
-    return [f"{split.name}: {', '.join(facts)}", f"  {_classes(split)}", *problems]
+    return [
+        f"{split.name}: {', '.join(facts)}",
+        f"  {_classes(split)}",
+        f"  read from {printable(split.source)}",
+        *problems,
+    ]
 
 
 def size_range(sizes: list[tuple[int, int]]) -> str:
