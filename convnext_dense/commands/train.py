@@ -75,15 +75,18 @@ def main(args: argparse.Namespace) -> None:
     """Turn the flags into settings of the config, and train."""
     apply_common_arguments(args)
 
-    from convnext_dense.config import options
+    from convnext_dense.config import cfg_options, options
     from convnext_dense.config.work_dir import check_config_file
-    from convnext_dense.datasets.custom.prepare import prepare
+    from convnext_dense.datasets.custom.option_settings import take_epochs
+    from convnext_dense.datasets.custom.prepare import check_options, prepare
     from convnext_dense.engine import runner
     from convnext_dense.errors import InputError
 
-    cfg = options.load_config(
-        args.config, args.cfg_options, args.work_dir, args.launcher
-    )
+    data, epochs = data_options(args), args.epochs
+    settings = args.cfg_options or []
+    if data:
+        settings, epochs = take_epochs(settings, epochs)
+    cfg = options.load_config(args.config, settings, args.work_dir, args.launcher)
     if args.amp:
         options.use_amp(cfg)
     if args.auto_scale_lr:
@@ -93,7 +96,6 @@ def main(args: argparse.Namespace) -> None:
         return
     if args.resume:
         options.use_resume(cfg, args.resume)
-    data = data_options(args)
     if args.epochs and not data:
         raise InputError(
             "--epochs works with custom data only (--data, --train-json, "
@@ -101,8 +103,17 @@ def main(args: argparse.Namespace) -> None:
             "train_cfg.max_epochs=N or train_cfg.max_iters=N"
         )
     check_config_file(cfg)
+    # A run that goes on keeps the splits that it has read.
+    if data and not (cfg.get("resume") and _splits_file(cfg).is_file()):
+        check_options(data, cfg)
     _check_outputs(cfg, data)
-    runner.run(cfg, "train", partial(prepare, cfg, data, args.epochs) if data else None)
+    fit = partial(prepare, cfg, data, epochs, cfg_options.parse(settings))
+    runner.run(cfg, "train", fit if data else None)
+
+
+def _splits_file(cfg: "Config") -> Path:
+    """The file of a work dir that custom data has written last."""
+    return Path(cfg.work_dir, "data/data.json")
 
 
 def _check_outputs(cfg: "Config", data: "Options") -> None:
@@ -119,7 +130,7 @@ def _check_outputs(cfg: "Config", data: "Options") -> None:
     files.check_folder(folder, "the work dir")
     written = []
     # A run that goes on keeps its splits, and reads its own checkpoint.
-    if not (cfg.get("resume") and (folder / "data/data.json").is_file()):
+    if not (cfg.get("resume") and _splits_file(cfg).is_file()):
         written += [folder / "data" / name for name in DATA_FILES]
     if not cfg.get("resume"):
         written += [

@@ -26,3 +26,29 @@ def dataset_configs(loader: Mapping | None) -> Iterator[Any]:
             queue.extend(several if isinstance(several, list | tuple) else ())
             if "type" in dataset:
                 yield dataset
+
+
+def transforms(loader: Mapping | None) -> Iterator[Any]:
+    """Every transform of a dataloader's pipelines, and those inside other transforms.
+
+    Args:
+        loader: a section such as ``train_dataloader``.
+
+    >>> flip = dict(type="RandomApply", transforms=[dict(type="RandomFlip")])
+    >>> loader = dict(dataset=dict(type="CocoDataset", pipeline=[flip]))
+    >>> [transform["type"] for transform in transforms(loader)]
+    ['RandomApply', 'RandomFlip']
+    """
+    for dataset in dataset_configs(loader):
+        yield from typed_sections(dataset.get("pipeline"))
+
+
+def typed_sections(node: object) -> Iterator[Any]:
+    """Every dict with a ``type`` in nested dicts and lists."""
+    if isinstance(node, Mapping):
+        if "type" in node:
+            yield node
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for child in node:
+            yield from typed_sections(child)

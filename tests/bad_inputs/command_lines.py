@@ -1,7 +1,9 @@
 """Bad flags and arguments of every tool."""
 
+import shutil
+
 from ..helpers.runs import COCO
-from .case import DET, SEG, Case, with_options, write
+from .case import DET, SEG, Case, heir, with_options, write
 from .weights import save
 
 QUICK = "--arch", "atto", "--mode", "inference", "--dtype", "fp32"
@@ -35,6 +37,12 @@ def onto_link(t):
 def onto_folder(t):
     (t / "y.pth").mkdir()
     return [save(t), t / "y.pth", "--to", "timm"]
+
+
+def only_objects(t):
+    """A folder of data that has no label maps."""
+    shutil.rmtree(t / "data/shapes/labels")
+    return t / "data/shapes"
 
 
 def shapes(*flags):
@@ -282,6 +290,52 @@ CASES = [
         *("inspect_data", "--data that does not exist"),
         lambda t: ["--data", "gone"],
         "--data: there is no folder .../gone",
+    ),
+    Case(
+        *("train", "--data that does not exist, and weights that do not"),
+        lambda t: [
+            *(DET, "--data", "gone"),
+            *("--cfg-options", "load_from=gone.pth"),
+        ],
+        "--data: there is no folder .../gone",
+    ),
+    Case(
+        *("train", "a COCO file for a segmentor"),
+        lambda t: [SEG, "--train-json", "o.json", "--train-images", "i"],
+        "the config is for semantic segmentation, and --train-json gives a COCO file, "
+        "for object detection: give label maps (--train-labels and --train-images), or "
+        "use a config of configs/det",
+    ),
+    Case(
+        *("train", "label maps to validate a detector on"),
+        lambda t: [
+            *(DET, "--train-json", "o.json", "--train-images", "i"),
+            *("--val-labels", "l", "--val-images", "i"),
+        ],
+        "the config is for object detection, and --val-labels gives label maps",
+    ),
+    Case(
+        *("train", "a folder of objects for a segmentor"),
+        lambda t: [SEG, "--data", only_objects(t)],
+        "the config is for semantic segmentation, and --data ... gives a COCO file",
+    ),
+    Case(
+        *("train", "a config of another task than custom data"),
+        lambda t: [
+            heir(t, "model = dict(_delete_=True, type='RPN')"),
+            *("--data", t / "data/shapes"),
+        ],
+        "c.py is a config of region proposals, which needs no classes. The data is "
+        "objects, with boxes or masks (a COCO file): use a config of a detector",
+    ),
+    Case(
+        *("inspect_data", "a COCO file and label maps"),
+        lambda t: [
+            *("--train-json", "o.json", "--train-images", "i"),
+            *("--val-labels", "l", "--val-images", "i"),
+        ],
+        "--train-json gives a COCO file, and --val-labels gives label maps: give one "
+        "of them for both splits",
     ),
     Case(
         *("inspect_data", "--data and --train-json"),

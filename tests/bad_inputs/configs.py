@@ -183,6 +183,33 @@ CASES = [
         "c.py has no test_dataloader: to test, a config needs",
     ),
     Case(
+        *("train", "a COCO file in a config of a segmentor"),
+        lambda t: [
+            heir(
+                t,
+                "train_dataloader = dict(dataset=dict(ann_file='objects.json'))",
+                ADE,
+            )
+        ],
+        "train_dataloader: ADE20KDataset of a segmentation config reads a list of "
+        "image names, and its ann_file is ...objects.json. A segmentor learns from "
+        "label maps ... use a config of configs/det",
+    ),
+    Case(
+        *("train", "a folder of label maps in a config of a detector"),
+        lambda t: [
+            heir(
+                t,
+                "train_dataloader = dict(dataset=dict(data_root='data', "
+                "ann_file='shapes/labels'))",
+                COCO,
+            )
+        ],
+        "train_dataloader: CocoDataset of a detection config reads a file of objects, "
+        "and its ann_file is the folder data/shapes/labels. Name the file; for label "
+        "maps, use a config of configs/seg",
+    ),
+    Case(
         *("train", "no COCO data set in its folder"),
         lambda t: [COCO],
         "the train data is not there: ... "

@@ -120,7 +120,9 @@ CASES = [
     Case(
         *("train", "label maps for a detector"),
         folders(as_is, config=DET),
-        "training data: give --train-json and --train-images, or --data FOLDER",
+        "the config is for object detection, and --train-labels gives label maps, for "
+        "semantic segmentation: give a COCO file (--train-json and --train-images), or "
+        "use a config of configs/seg",
     ),
     inspect(
         "no label maps",

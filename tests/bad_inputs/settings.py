@@ -19,6 +19,23 @@ def in_config(mistake: str, text: str, says: str) -> Case:
 
 CASES = [
     option(
+        "class weights of another length than the classes",
+        "model.decode_head.loss_decode.class_weight=[1,2]",
+        "decode_head.loss_decode.class_weight has 2 numbers, and decode_head has 6 "
+        "scores: give 6 numbers, or class_weight=None for equal weights",
+        config=SEG,
+    ),
+    option(
+        "one output channel, and a softmax",
+        "model.decode_head.num_classes=2 model.decode_head.out_channels=1 "
+        "train_dataloader.dataset.metainfo.classes=[a,b] "
+        "model.auxiliary_head.num_classes=2",
+        "decode_head has one output channel, and its loss_decode (CrossEntropyLoss) "
+        "compares channels: set use_sigmoid=True of the loss, or out_channels=2 of the "
+        "head",
+        config=SEG,
+    ),
+    option(
         "a section whose name is misspelt",
         "optim_wraper.optimizer.lr=1",
         f"{NOTHING} optim_wraper: did you mean optim_wrapper?",

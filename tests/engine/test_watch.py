@@ -12,7 +12,7 @@ from mmengine.utils import ManagerMixin
 from convnext_dense.engine.build import build_model
 from convnext_dense.engine.exact_resume import random_states
 from convnext_dense.engine.runner import replay
-from convnext_dense.engine.watch import hook, start
+from convnext_dense.engine.watch import classes, hook
 from convnext_dense.errors import InputError, NotFiniteError
 
 from ..helpers import small_runs
@@ -330,11 +330,13 @@ def test_heads_are_recognised_by_their_names():
     model.bbox_head[0].num_classes = 3
     data = torch.utils.data.Dataset()
     data.metainfo = dict(classes=("a", "b", "c"))
-    assert start._classes(model, data) is None
+    assert classes.problem(model, data) is None
+    data.metainfo = dict(classes=("a", "b", "c", "d"), thing_classes=("a", "b", "c"))
+    assert classes.problem(model, data) is None  # panoptic data
     data.metainfo = dict(classes="abc")
-    assert "is the string 'abc'" in start._classes(model, data)
+    assert "is the string 'abc'" in classes.problem(model, data)
     data.metainfo = dict(classes=("a",))
-    assert "bbox_head.0 has 3 classes" in start._classes(model, data)
+    assert "bbox_head.0 has 3 classes" in classes.problem(model, data)
 
 
 def test_a_config_may_have_the_hook_itself(cfg):

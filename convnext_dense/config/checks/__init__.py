@@ -41,6 +41,7 @@ def check(cfg: Config, splits: Sequence[str], data_files: bool = True) -> None:
     for split in splits:
         loader = cfg.get(f"{split}_dataloader")
         if data_files:
+            files.check_annotations(cfg, split)
             files.check_data(loader, split)
         requirements.check_sockets(loader, split)
     files.check_weights(cfg, splits)

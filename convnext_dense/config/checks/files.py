@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from convnext_dense import checkpoints
 from convnext_dense.errors import InputError
@@ -28,6 +29,37 @@ def check_weights(cfg: Config, splits: Sequence[str]) -> None:
         # Other schemes are of mmengine's file backends.
         if not separator or scheme in checkpoints.SCHEMES:
             checkpoints.locate(checkpoint)
+
+
+def check_annotations(cfg: Config, split: str) -> None:
+    """Check that the toolbox's own data sets get annotations of their task.
+
+    mmseg would take the lines of a JSON file for the names of images.
+
+    Raises:
+        InputError: a segmentor has a COCO file, or a detector a folder of label maps.
+    """
+    for dataset in dataset_configs(cfg.get(f"{split}_dataloader")):
+        file = dataset.get("ann_file")
+        if not isinstance(file, str):
+            continue
+        path = Path(dataset.get("data_root") or "") / file
+        with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+            dataset_type = registry.get(dataset["type"])
+        toolbox = getattr(dataset_type, "__module__", "").partition(".")[0]
+        if toolbox == "mmseg" and path.suffix == ".json":
+            raise InputError(
+                f"{split}_dataloader: {dataset['type']} of a segmentation config reads "
+                f"a list of image names, and its ann_file is {path}. A segmentor "
+                "learns from label maps (data_prefix.seg_map_path); for the objects of "
+                "a COCO file, use a config of configs/det"
+            )
+        if toolbox == "mmdet" and file and path.is_dir():
+            raise InputError(
+                f"{split}_dataloader: {dataset['type']} of a detection config reads a "
+                f"file of objects, and its ann_file is the folder {path}. Name the "
+                "file; for label maps, use a config of configs/seg"
+            )
 
 
 def check_data(loader: Mapping | None, split: str) -> None:

@@ -7,6 +7,8 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from string import digits
 from typing import Any
 
@@ -18,6 +20,8 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from convnext_dense.errors import InputError
+
+from .requirements import TOOLBOXES
 
 
 def _arguments(function: Callable) -> set[str]:
@@ -90,10 +94,19 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
                 print_log(
                     f"--cfg-options {option} changes nothing: the config file has "
                     "already computed other settings from this variable. Change those "
-                    "settings",
+                    f"settings{_same_key(cfg, option)}",
                     "current",
                     logging.WARNING,
                 )
+
+
+def _same_key(cfg: Config, key: str) -> str:
+    """', such as train_cfg.max_iters' for the variable max_iters, if it is there."""
+    for name in sorted(_TOP & cfg.keys()):
+        section = cfg[name]
+        if isinstance(section, Mapping) and key in section:
+            return f", such as {name}.{key}"
+    return ""
 
 
 def _is_replaced(path: str, options: Mapping) -> bool:
@@ -174,6 +187,8 @@ def _accepted(target: Any, scope: str | None) -> set[str]:
 
 def _registered(name: str, scope: str | None) -> object:
     """The class or function that any registry has under ``name``; None if none has."""
+    if scope in TOOLBOXES and find_spec(scope):
+        import_module(f"{scope}.registry")  # without it, mmengine has no child registry
     for root in vars(mmengine.registry).values():
         if isinstance(root, Registry):
             for registry in (root, root.children.get(scope)):

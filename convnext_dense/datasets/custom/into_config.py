@@ -1,25 +1,39 @@
 """Fits a config to custom data: its data sets, classes, heads and schedule."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from importlib import import_module
+from itertools import chain
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from convnext_dense.config.sections import dataset_configs
+from convnext_dense.config.sections import (
+    dataset_configs,
+    transforms,
+    typed_sections,
+)
 from convnext_dense.errors import InputError
 from convnext_dense.reports.drawing import palette
 
+from .class_settings import use_classes
+from .option_settings import keep_settings
 from .schedule import use_schedule
 
 LABEL_MAP_DATASET = "convnext_dense.datasets.custom.mmseg_dataset"
-# Keys of a model whose num_classes is not the number of classes of the data.
-OTHER_CLASSES = ("backbone", "rpn_head", "data_preprocessor")
+# Heads on regions that work with boxes alone.
+MASKS_OPTIONAL = (
+    *("StandardRoIHead", "CascadeRoIHead", "SparseRoIHead", "DynamicRoIHead"),
+    *("PISARoIHead", "TridentRoIHead", "DoubleHeadRoIHead"),
+)
+LEARNING_RATE = "optim_wrapper.optimizer.lr"
 SAVE_BEST = dict(mmdet="coco/bbox_mAP", mmseg="mIoU")
 
 
-def use_data(cfg: Config, data: dict, epochs: int | None) -> None:
+def use_data(
+    cfg: Config, data: dict, epochs: int | None, settings: Mapping[str, Any] = {}
+) -> None:
     """Make ``cfg`` train, validate and test on custom data.
 
     Args:
@@ -28,6 +42,7 @@ def use_data(cfg: Config, data: dict, epochs: int | None) -> None:
             ``category_ids`` and ``has_masks``, for segmentation ``colors``,
             ``zero`` and in newer files ``ids``.
         epochs: None sizes the schedule from the data.
+        settings: of ``--cfg-options``, by their keys with dots; they stay as they are.
 
     Raises:
         InputError: the config's model cannot be trained on such data.
@@ -37,71 +52,108 @@ def use_data(cfg: Config, data: dict, epochs: int | None) -> None:
         _use_coco(cfg, data, dict(meta, category_ids=data["category_ids"]))
     else:
         _use_label_maps(cfg, data, meta)
-    if not _set_num_classes(cfg.model, len(data["classes"])):
-        raise InputError(
-            f"{cfg.filename}: its model has no num_classes, so the number of classes "
-            "of the data cannot be set: use a config whose heads have num_classes"
-        )
-    use_schedule(cfg, data["images"], epochs)
+    use_classes(cfg, data["classes"])
+    cfg.default_hooks = cfg.get("default_hooks") or {}
+    cfg.default_hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
     hook = cfg.default_hooks.checkpoint
+    use_schedule(cfg, data["images"], epochs)
     hook.update(save_best=SAVE_BEST[cfg.default_scope], rule="greater")
-    if "base_batch_size" in (cfg.get("auto_scale_lr") or {}):
-        cfg.auto_scale_lr.enable = True
-    else:
-        print_log(
-            f"{cfg.filename} does not say for which batch size its learning rate is "
-            "(auto_scale_lr.base_batch_size): the learning rate stays as it is",
-            "current",
+    _use_auto_scale_lr(cfg, settings)
+    keep_settings(cfg, settings)
+
+
+def _use_auto_scale_lr(cfg: Config, settings: Mapping[str, Any]) -> None:
+    """Let the learning rate follow the batch size, or say why it does not."""
+    scaling = cfg.get("auto_scale_lr") or {}
+    if LEARNING_RATE in settings and not scaling.get("enable"):
+        message = (
+            f"--cfg-options {LEARNING_RATE}={settings[LEARNING_RATE]} is not scaled; "
+            "with --auto-scale-lr, it follows the batch size"
         )
+    elif "base_batch_size" in scaling:
+        scaling["enable"] = True
+        return
+    else:
+        message = (
+            f"{cfg.filename} does not say for which batch size its learning rate is "
+            "(auto_scale_lr.base_batch_size): the learning rate stays as it is"
+        )
+    print_log(message, "current")
 
 
 def _use_coco(cfg: Config, data: dict, meta: dict) -> None:
     """Set mmdet's data sets and metric; drop the mask head for data without masks."""
-    evaluator = cfg.val_evaluator
-    metric = evaluator.get("metric", "bbox") if isinstance(evaluator, dict) else "bbox"
-    with_masks = "segm" in metric and data["has_masks"]
-    if "segm" in metric and not data["has_masks"]:
+    needs_masks = any(
+        step.get("with_mask") for step in transforms(cfg.train_dataloader)
+    )
+    if needs_masks and not data["has_masks"]:
         _drop_masks(cfg)
+    _drop_semantic_head(cfg)
     for split in ("train", "val"):
-        _replace_dataset(
-            cfg[f"{split}_dataloader"],
-            dict(
-                type="CocoDataset",
-                ann_file=data[split]["annotations"],
-                data_prefix=dict(img=data[split]["images"]),
-                metainfo=meta,
-                test_mode=split == "val",
-            ),
+        loader = cfg[f"{split}_dataloader"]
+        dataset = dict(
+            type="CocoDataset",
+            ann_file=data[split]["annotations"],
+            data_prefix=dict(img=data[split]["images"]),
+            metainfo=meta,
+            test_mode=split == "val",
         )
+        # Models that take text, such as Grounding DINO, get the names of the classes.
+        if any(config.get("return_classes") for config in dataset_configs(loader)):
+            dataset["return_classes"] = True
+        _replace_dataset(loader, dataset)
+    metrics = [
+        evaluator.get("metric", ()) for evaluator in typed_sections(cfg.val_evaluator)
+    ]
+    names = {name for m in metrics for name in ([m] if isinstance(m, str) else m)}
     cfg.val_evaluator = dict(
         type="CocoMetric",
         ann_file=data["val"]["annotations"],
-        metric=["bbox", "segm"] if with_masks else ["bbox"],
+        metric=["bbox", "segm"] if "segm" in names and data["has_masks"] else ["bbox"],
         classwise=True,
     )
     _test_as_validated(cfg)
 
 
 def _drop_masks(cfg: Config) -> None:
-    """Make a Mask R-CNN a Faster R-CNN.
+    """Leave out the mask head of a detector that also works without one.
 
     Raises:
-        InputError: the model is not a Mask R-CNN.
+        InputError: the model needs masks.
     """
-    if not cfg.model.get("roi_head", {}).get("mask_head"):
+    head = cfg.model.get("roi_head") or {}
+    if not head.get("mask_head") or head.get("type") not in MASKS_OPTIONAL:
         raise InputError(
             f"{cfg.filename}: its {cfg.model.type} needs masks, and the data has "
             "boxes only: use a config of a detector without masks, or one of "
             "configs/det"
         )
     for key in ("mask_head", "mask_roi_extractor"):
-        cfg.model.roi_head.pop(key, None)
+        head.pop(key, None)
     cfg.model.data_preprocessor.pad_mask = False
-    for split in ("train", "val"):
-        for transform in _transforms(cfg[f"{split}_dataloader"]):
-            if transform.get("type") == "LoadAnnotations":
-                transform["with_mask"] = False
+    _set_in_pipelines(cfg, "with_mask", False)
     print_log("the data has no masks: the mask head is left out", "current")
+
+
+def _drop_semantic_head(cfg: Config) -> None:
+    """Leave out the head of HTC or SCNet that learns from label maps."""
+    head = cfg.model.get("roi_head") or {}
+    if head.get("semantic_head"):
+        head["semantic_head"] = head["semantic_roi_extractor"] = None
+        _set_in_pipelines(cfg, "with_seg", False)
+        print_log(
+            "the data has no label maps beside its objects: the semantic head is left "
+            "out",
+            "current",
+        )
+
+
+def _set_in_pipelines(cfg: Config, key: str, value: bool) -> None:
+    """Change a setting of every transform that has it, also of those in hooks."""
+    pipelines = [transforms(cfg[f"{split}_dataloader"]) for split in ("train", "val")]
+    for step in chain(*pipelines, typed_sections(cfg.get("custom_hooks"))):
+        if key in step:
+            step[key] = value
 
 
 def _use_label_maps(cfg: Config, data: dict, meta: dict) -> None:
@@ -125,8 +177,9 @@ def _use_label_maps(cfg: Config, data: dict, meta: dict) -> None:
                 test_mode=split == "val",
             ),
         )
-        _load_label_maps(_transforms(loader), data)
-    _load_label_maps(_nested(cfg.get("tta_pipeline")), data)
+        _load_label_maps(transforms(loader), data)
+    for pipeline in (cfg.get("tta_pipeline"), cfg.get("custom_hooks")):
+        _load_label_maps(typed_sections(pipeline), data)
     cfg.val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
     _test_as_validated(cfg)
 
@@ -160,37 +213,3 @@ def _test_as_validated(cfg: Config) -> None:
     """Test on the validation split."""
     cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
     cfg.test_evaluator = copy.deepcopy(cfg.val_evaluator)
-
-
-def _transforms(loader: dict) -> Iterator[dict]:
-    """Every transform of a dataloader's pipelines, nested ones too."""
-    for dataset in dataset_configs(loader):
-        yield from _nested(dataset.get("pipeline"))
-
-
-def _nested(node) -> Iterator[dict]:
-    """Every dict with a ``type`` in nested dicts and lists."""
-    if isinstance(node, dict):
-        if "type" in node:
-            yield node
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for child in node:
-            yield from _nested(child)
-
-
-def _set_num_classes(node, number: int) -> bool:
-    """Set every ``num_classes`` below ``node``, except below ``OTHER_CLASSES``.
-
-    Returns:
-        whether there was one.
-    """
-    was_set = False
-    if isinstance(node, dict):
-        if "num_classes" in node:
-            node["num_classes"], was_set = number, True
-        node = [child for key, child in node.items() if key not in OTHER_CLASSES]
-    if isinstance(node, list | tuple):
-        for child in node:
-            was_set |= _set_num_classes(child, number)
-    return was_set

@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -29,6 +30,7 @@ from .label_split import LabelSplit
 from .layouts import DatasetPaths, SplitPaths, find_dataset
 from .problems import note, warning
 from .splits import Split, same_images
+from .task import TASK_NAMES, check_task
 
 IN_BOTH = warning(
     "images that are in the training split too",
@@ -133,30 +135,108 @@ def examine(options: Options, scope: str | None = None, seed: int = 0) -> list[S
     return splits
 
 
+def check_options(options: Options, cfg: Config) -> None:
+    """Check that the options name data that exists and suits a config.
+
+    ``prepare`` reads the data; this only looks at its paths.
+
+    Raises:
+        InputError: a file or folder does not exist, options contradict each other, or
+            the data is for another task than the config.
+    """
+    _scope_of(options, cfg.default_scope)
+    check_task(cfg)
+    for name in ("data", *_SPLIT_OPTIONS):
+        path = getattr(options, name)
+        if path and not os.path.exists(path):
+            what = "folder" if name == "data" else "file or folder"
+            raise InputError(
+                f"{_flag(name)}: there is no {what} {Path(path).absolute()}"
+            )
+
+
+def _flag(name: str) -> str:
+    """The flag of an option: --train-json for train_json."""
+    return "--" + name.replace("_", "-")
+
+
+def _scope_of(options: Options, scope: str | None) -> str | None:
+    """The scope of the data that the options name; None if only reading tells.
+
+    Args:
+        scope: that of the config, or None.
+
+    Raises:
+        InputError: the options name no training data, data of both scopes, or of
+            another than ``scope``.
+    """
+    named = [name for name in _SPLIT_OPTIONS if getattr(options, name)]
+    if options.data:
+        if named:
+            raise InputError(
+                f"--data and {_flag(named[0])} both say where the data is: give one of "
+                "them"
+            )
+        return scope
+    flags = {
+        candidate: [_flag(name) for name in named if name.endswith(flag)]
+        for candidate, flag in _ANNOTATION_FLAGS.items()
+    }
+    other = "mmseg" if scope == "mmdet" else "mmdet"
+    if scope and flags[other]:
+        raise InputError(_other_task(scope, other, flags[other][0]))
+    if all(flags.values()):
+        raise InputError(
+            f"{flags['mmdet'][0]} gives a COCO file, and {flags['mmseg'][0]} gives "
+            "label maps: give one of them for both splits"
+        )
+    for candidate, flag in _ANNOTATION_FLAGS.items():
+        if f"--train-{flag}" in flags[candidate]:
+            return candidate
+    expected = [scope] if scope else list(_ANNOTATION_FLAGS)
+    annotations = " or ".join(f"--train-{_ANNOTATION_FLAGS[name]}" for name in expected)
+    raise InputError(
+        f"training data: give {annotations} and --train-images, or --data FOLDER"
+    )
+
+
+def _other_task(scope: str, other: str, source: str) -> str:
+    """The message about data for another task than the config's.
+
+    Args:
+        scope: of the config.
+        other: of the data.
+        source: where the data is from: a flag, perhaps with its value.
+    """
+    return (
+        f"the config is for {TASK_NAMES[scope]}, and {source} gives "
+        f"{_DATA_NAMES[other]}, for {TASK_NAMES[other]}: give "
+        f"{_DATA_NAMES[scope]} (--train-{_ANNOTATION_FLAGS[scope]} and "
+        f"--train-images), or use a config of configs/{other.removeprefix('mm')}"
+    )
+
+
+def _find_dataset(root: Path, scope: str | None) -> tuple[str, DatasetPaths]:
+    """``find_dataset``, with a message about data of the other scope."""
+    try:
+        return find_dataset(root, scope)
+    except InputError as error:
+        other = "mmseg" if scope == "mmdet" else "mmdet"
+        try:
+            has_other = scope is not None and bool(find_dataset(root, other))
+        except InputError:
+            has_other = False
+        if scope is None or not has_other:
+            raise
+        raise InputError(_other_task(scope, other, f"--data {root}")) from error
+
+
 def _paths(options: Options, scope: str | None) -> tuple[str, DatasetPaths]:
     """The scope of the data, and the paths of each split."""
+    scope = _scope_of(options, scope)
     if options.data:
-        for name in _SPLIT_OPTIONS:
-            if getattr(options, name):
-                raise InputError(
-                    f"--data and --{name.replace('_', '-')} both say where the data "
-                    "is: give one of them"
-                )
-        return find_dataset(Path(options.data).absolute(), scope)
-    scopes = [
-        candidate
-        for candidate, flag in _ANNOTATION_FLAGS.items()
-        if getattr(options, f"train_{flag}")
-    ]
-    if len(scopes) != 1 or scope not in (None, scopes[0]):
-        flags = [f"--train-{flag}" for flag in _ANNOTATION_FLAGS.values()]
-        if scope:
-            flags = [f"--train-{_ANNOTATION_FLAGS[scope]}"]
-        raise InputError(
-            f"training data: give {' or '.join(flags)} and --train-images, or --data "
-            "FOLDER"
-        )
-    (scope,) = scopes
+        return _find_dataset(Path(options.data).absolute(), scope)
+    assert scope is not None  # only a folder leaves it open
     flag = _ANNOTATION_FLAGS[scope]
     paths = {}
     for split in ("train", "val"):
@@ -279,18 +359,26 @@ def _classes_beside(
     return first, *content
 
 
-def prepare(cfg: Config, options: Options, epochs: int | None) -> None:
+def prepare(
+    cfg: Config,
+    options: Options,
+    epochs: int | None,
+    settings: Mapping[str, Any] = {},
+) -> None:
     """Check the data, write its splits into the work dir, and fit ``cfg`` to it.
 
     A run that is resumed keeps the splits with which it began.
 
     Args:
         epochs: None sizes the schedule from the data.
+        settings: of ``--cfg-options``, by their keys with dots; they stay as they are.
 
     Raises:
         InputError: the data has errors, or does not fit the config.
     """
-    use_data(cfg, on_main(partial(_prepare_files, cfg, options)), epochs)
+    check_task(cfg)
+    data = on_main(partial(_prepare_files, cfg, options))
+    use_data(cfg, data, epochs, settings)
 
 
 def _prepare_files(cfg: Config, options: Options) -> dict:

@@ -19,6 +19,7 @@ from convnext_dense.utils.text import few
 from ..exact_resume import random_states
 from . import start
 from .batches import bad_losses, images, not_finite, write
+from .norms import PooledNorms
 
 # A loss scale halves with every overflow, and is small enough after fewer than these.
 OVERFLOWS = 40
@@ -30,8 +31,9 @@ class WatchHook(Hook):
 
     ``tools/train.py`` adds the hook to every run; in another project, use
     ``custom_hooks = [dict(type='WatchHook')]``. Before the first step it looks for a
-    learning rate of 0 everywhere, a backbone that does not learn or is not used, and
-    heads with another number of classes than the data.
+    learning rate of 0 everywhere, a backbone that does not learn or is not used, heads
+    and losses for other classes than the data's, and batches of one image where a batch
+    norm needs two.
 
     A step whose losses or gradients are not finite is skipped: weights, optimizer and
     running statistics do not change. The log names the iteration, the losses and the
@@ -72,6 +74,7 @@ class WatchHook(Hook):
         problem = start.problem(runner)
         if problem:
             raise InputError(problem)
+        self._norms = PooledNorms(runner)
         wrapper.backward = self._summing(wrapper.backward)
         wrapper.step = self._checked(bare(runner.model), wrapper)
         wrapper.optimizer.register_step_post_hook(self._note_step)
@@ -99,6 +102,7 @@ class WatchHook(Hook):
             self._step_due = True
             if self._first:
                 self._first = False
+                self._norms.stop()
                 problem = start.without_gradient(model)
                 if problem:
                     raise InputError(problem)

@@ -3,23 +3,20 @@
 Each function returns a message that says what is wrong and what to do, or None.
 """
 
-from collections.abc import Iterator
-
 from mmengine.runner import Runner
 from torch import nn
 
 from convnext_dense.utils.distributed import bare
 
-# The names in a model of heads that classify.
-HEADS = ("bbox_head", "mask_head", "decode_head", "auxiliary_head")
+from . import classes
 
 
 def problem(runner: Runner) -> str | None:
     """The first reason why a run that is about to train cannot learn.
 
     The reasons are: the learning rate is 0 everywhere; the backbone is frozen and has
-    random weights, or is frozen although the config does not freeze it; a head has
-    another number of classes than the data.
+    random weights, or is frozen although the config does not freeze it; a head or a
+    loss is for other classes than the data's.
     """
     model = bare(runner.model)
     groups = runner.optim_wrapper.optimizer.param_groups
@@ -27,7 +24,7 @@ def problem(runner: Runner) -> str | None:
     return (
         _rates(groups)
         or (backbone and _frozen(backbone, groups, runner))
-        or _classes(model, runner.train_dataloader.dataset)
+        or classes.problem(model, runner.train_dataloader.dataset)
     )
 
 
@@ -75,36 +72,6 @@ def _frozen(backbone: nn.Module, groups: list[dict], runner: Runner) -> str | No
         )
     runner.logger.info("the backbone is frozen, as the config says; the heads learn")
     return None
-
-
-def _classes(model: nn.Module, dataset: object) -> str | None:
-    """Checks that the heads have as many classes as the training data."""
-    classes = getattr(dataset, "metainfo", {}).get("classes")
-    if isinstance(classes, str):
-        return (
-            f"the data set's metainfo.classes is the string {classes!r}; for a "
-            f"single class, write ({classes!r},)"
-        )
-    for name, count in _class_counts(model):
-        if classes is not None and count != len(classes):
-            return (
-                f"{name} has {count} classes and the training data "
-                f"{len(classes)} ({', '.join(map(str, classes[:5]))}"
-                f"{', ...' if len(classes) > 5 else ''}): set "
-                f"num_classes={len(classes)} of each head, or metainfo.classes of "
-                "each data set"
-            )
-    return None
-
-
-def _class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
-    """Name and number of classes of each head that classifies."""
-    for name, module in model.named_modules():
-        # bbox_head.0, ... are the heads of a cascade.
-        head = next((p for p in reversed(name.split(".")) if not p.isdigit()), "")
-        count = getattr(module, "num_classes", None)
-        if head in HEADS and isinstance(count, int):
-            yield name, count
 
 
 def without_gradient(model: nn.Module) -> str | None:
