@@ -80,11 +80,11 @@ def find(
     if prefix:
         return _below(prefix.rstrip(".") + ".", content, usual, source, option)
     weights = _weights(content[usual]) if usual else _weights(content, top=True)
-    convnexts = {
-        name: entry
-        for name, entry in _entries(content)
-        if name != usual and has_convnext(entry)
-    }
+    convnexts: dict[str, dict[str, Any]] = {}
+    for name, entry in _entries(content):
+        again = any(_equal(entry, other) for other in convnexts.values())
+        if name != usual and has_convnext(entry) and not again:
+            convnexts[name] = entry
     if weights and (has_convnext(weights) or not convnexts):
         if convnexts:
             print_log(
@@ -173,6 +173,20 @@ def _entries(content: Mapping) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield from below(entry, f"{name}.", level + 1)
 
     return below(content, "", 1)
+
+
+def _equal(weights: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether two entries have the same tensors, as a file saved too early has."""
+    return weights.keys() == others.keys() and all(
+        tensor is other
+        or (
+            isinstance(tensor, Tensor)
+            and isinstance(other, Tensor)
+            and not tensor.is_meta
+            and torch.equal(tensor, other)
+        )
+        for tensor, other in zip(weights.values(), others.values(), strict=True)
+    )
 
 
 def _checked(weights: dict[str, Any], source: str, entry: str = "") -> Weights:

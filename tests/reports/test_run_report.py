@@ -744,9 +744,14 @@ def test_a_start_with_nothing_left_keeps_the_page(seg_run, monkeypatch, tmp_path
         hook.after_train(runner)
     assert messages == ["training ended after 2 of 2 iterations"]
     assert (tmp_path / "report.html").read_text() == "the page"
+    written = []
+    monkeypatch.setattr(hook, "results", lambda *_: "results")
+    monkeypatch.setattr(hook, "_write", lambda *_: written.append("page"))
+    hook.after_train(runner)
+    assert not written
     hook.before_train_iter(runner, 0)
     hook.after_train(runner)
-    assert (tmp_path / "report.html").read_text() != "the page"
+    assert written == ["page"]
 
 
 def test_only_one_hook_writes_the_page():
