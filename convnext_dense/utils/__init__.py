@@ -6,6 +6,8 @@ locks            locks that end with their process
 outputs          decides whether a command may write its outputs
 torch_files      a stream into which torch writes
 json_files       reads JSON within bounds
+yaml_files       reads YAML within bounds
+xml_files        reads XML within bounds
 coco_json        reads a COCO annotation file
 images           reads and writes image files
 image_content    opens an image after checks of its size

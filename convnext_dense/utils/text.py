@@ -1,5 +1,6 @@
 """Short texts for messages."""
 
+import unicodedata
 from collections.abc import Iterable
 
 from convnext_dense.errors import printable
@@ -17,6 +18,18 @@ def few(names: Iterable[object], number: int = 3) -> str:
     more = len(names) - number
     texts = (printable(str(name), LONGEST_NAME) for name in names[:number])
     return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
+
+
+def fold(text: str) -> str:
+    """Text without the difference of capitals and of composed characters.
+
+    macOS writes decomposed characters: an e and an accent.
+
+    >>> fold("CAFE\u0301") == fold("caf\u00e9")
+    True
+    """
+    # A small letter may be decomposed where the capital letter is not.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 def label(name: object, most: int = 60) -> str:

@@ -135,18 +135,19 @@ def test_lists_that_are_not_understood(tmp_path, text, says):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "says"),
     [
-        "names: [a, b",
-        "names: !!python/object/apply:os.getcwd []",
-        "a: &a [1]\nb: *a",
-        "[" * 10**5,
-        "x: " + "y" * 2**21,
+        ("names: [a, b", "is not YAML"),
+        ("names: !!python/object/apply:os.getcwd []", "is not YAML"),
+        ("names: 2001-99-99", "is not YAML"),
+        ("a: &a [x]\nnames: [*a, *a]", "has YAML aliases"),
+        ("[" * 10**5, "is nested too deeply"),
+        ("x: " + "y" * 2**21, "YAML of up to 1000000 is read"),
     ],
 )
-def test_yaml_that_is_no_list_of_classes(tmp_path, text):
+def test_yaml_that_is_no_list_of_classes(tmp_path, text, says):
     (tmp_path / "data.yaml").write_text(text)
-    with pytest.raises(InputError, match="--classes"):
+    with pytest.raises(InputError, match=f"--classes .*{says}"):
         class_list([str(tmp_path / "data.yaml")])
 
 

@@ -57,3 +57,25 @@ def test_test_splits_are_not_trained_on(tmp_path):
     save({"images": []}, tmp_path / "b.json")
     with pytest.raises(InputError, match=r"2 files for train: a.json, b.json; name"):
         find_dataset(tmp_path)
+
+
+NAMES_OF_TOOLS = {
+    "path of Windows": "D:\\set\\{split}\\IM.jpg",
+    "URL": "https://example.org/{split}/im.jpg?size=2",
+    "capitals": "IM.JPG",
+    "another key": "im.jpg",
+}
+
+
+@pytest.mark.parametrize("name", NAMES_OF_TOOLS)
+def test_folders_of_images_that_tools_name_otherwise(tmp_path, name):
+    """Both splits have an image of this name, and only one folder is that of each."""
+    key = "path" if name == "another key" else "file_name"
+    photograph(tmp_path / "more/other.jpg")
+    for split in ("train", "val"):
+        photograph(tmp_path / split / "images/im.jpg")
+        image = {"id": 1, key: NAMES_OF_TOOLS[name].format(split=split)}
+        save(dict(images=[image]), tmp_path / f"{split}.json")
+    _, paths = find_dataset(tmp_path)
+    folders = {split: source.images for split, source in paths.items()}
+    assert folders == {s: tmp_path / s / "images" for s in ("train", "val")}

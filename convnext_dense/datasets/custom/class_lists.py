@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from convnext_dense.errors import InputError, printable
 from convnext_dense.utils.files import read_text
 from convnext_dense.utils.json_files import parse_json
+from convnext_dense.utils.yaml_files import parse_yaml
 
 from .label_maps import (
     IGNORED,
@@ -33,7 +32,6 @@ COLOR_FILES = ("labelmap.txt", "obj_class_to_machine_color.json")
 NOT_A_CLASS = "__ignore__"  # labelme's name of what is not labelled
 MOST_LINES = 10 * MOST_CLASSES  # longer files are refused without looking closer
 LARGEST_ID = 2**31 - 2
-LONGEST_YAML = 2**20  # bytes
 
 # The headings of columns, the surest first.
 _IDS = (
@@ -103,7 +101,7 @@ def read_class_list(file: str | Path) -> ClassList:
     if text.lstrip().startswith(("{", "[")):
         entries = _of_content(parse_json(text, source), source)
     elif str(file).lower().endswith((".yaml", ".yml")):
-        entries = _of_content(_yaml_content(text, source), source)
+        entries = _of_content(parse_yaml(text, source), source)
     else:
         lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1)]
         lines = [(n, line) for n, line in lines if line and not line.startswith("#")]
@@ -240,16 +238,6 @@ def _rows(
             yield [cell.strip() for cell in row]
     except csv.Error as error:
         raise InputError(f"--classes: a line cannot be read: {error}") from error
-
-
-def _yaml_content(text: str, source: str) -> Any:
-    if len(text) > LONGEST_YAML:
-        raise InputError(f"{source} is too long for a list of classes")
-    try:
-        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{source} cannot be read as YAML: {why}") from error
 
 
 def _of_content(content: Any, source: str) -> Entries:

@@ -124,6 +124,16 @@ def read_entries(content: Mapping, problems: Problems) -> CocoEntries:
     return entries
 
 
+def image_name(entry: Mapping) -> str | None:
+    """The file name of an image's entry; None if it has none.
+
+    >>> image_name({"id": 1, "path": "a.jpg"})
+    'a.jpg'
+    """
+    names = (entry.get(key) for key in NAME_KEYS)
+    return next((n for n in names if isinstance(n, str) and n.strip()), None)
+
+
 def typed(value: object) -> str:
     """A value for messages that shows text as text.
 
@@ -168,8 +178,7 @@ class _Reader:
         for number, entry in enumerate(listed):
             entry = entry if isinstance(entry, dict) else {}
             key = self._id(entry, "images", "id")
-            names = (entry.get(name) for name in NAME_KEYS)
-            file = next((n for n in names if isinstance(n, str) and n.strip()), None)
+            file = image_name(entry)
             if key is None or file is None:
                 values = dict(id=key, file_name=file)
                 self._missing(NO_KEY, f"image number {number}", entry, values)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from convnext_dense.errors import printable
 from convnext_dense.utils.images import list_images
-from convnext_dense.utils.text import LONGEST_NAME, few
+from convnext_dense.utils.text import LONGEST_NAME, few, fold
 
 # Folders of images that have no names of their own. Where a data set is copied, they
 # are often called otherwise.
@@ -58,10 +58,10 @@ class ImageNames:
         self.folder = folder
         # A folder, a pipe and a link to nothing may have such names, too.
         self.files = [f for f in list_images(folder) if os.path.isfile(folder / f)]
-        self._above = _fold(os.path.abspath(folder)).split("/")
+        self._above = fold(os.path.abspath(folder)).split("/")
         self._by_name: dict[str, list[str]] = defaultdict(list)
         for file in self.files:
-            self._by_name[_fold(file).rpartition("/")[2]].append(file)
+            self._by_name[fold(file).rpartition("/")[2]].append(file)
 
     def find(self, name: str) -> FittingFile:
         """The file that a name of an annotation file means.
@@ -79,9 +79,7 @@ class ImageNames:
         files = self._by_name.get(parts[-1], [])
         if not files:
             files = self._by_name.get(_UPLOADED.sub("", parts[-1], count=1), [])
-            parts = (
-                [*parts[:-1], _fold(files[0]).rpartition("/")[2]] if files else parts
-            )
+            parts = [*parts[:-1], fold(files[0]).rpartition("/")[2]] if files else parts
         if not files:
             return FittingFile(None, why=self._nearest(parts[-1]))
         equal = {file: self._equal_parts(parts, file) for file in files}
@@ -111,7 +109,7 @@ class ImageNames:
 
     def _equal_parts(self, parts: Sequence[str], file: str) -> int:
         """How many parts at the end of a name and of a file's path are equal."""
-        path = [*self._above, *_fold(file).split("/")]
+        path = [*self._above, *fold(file).split("/")]
         pairs = zip(reversed(parts), reversed(path), strict=False)
         return next((i for i, (a, b) in enumerate(pairs) if a != b), len(parts))
 
@@ -122,11 +120,6 @@ class ImageNames:
         if nearest:
             return f"the nearest is {printable(self._by_name[nearest[0]][0], 100)}"
         return "" if self.files else "the folder has no images"
-
-
-def _fold(text: str) -> str:
-    """Text without the difference of capitals and of composed characters."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 def _parts(name: str) -> tuple[list[str], bool]:
@@ -145,5 +138,5 @@ def _parts(name: str) -> tuple[list[str], bool]:
             return [], elsewhere
     elif "%" in name:
         name = unquote(name)
-    parts = re.split(r"[\\/]+", _fold(name.strip()))
+    parts = re.split(r"[\\/]+", fold(name.strip()))
     return [part for part in parts if part not in ("", ".", "..")], elsewhere

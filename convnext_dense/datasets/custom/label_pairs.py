@@ -7,7 +7,6 @@ map (``a_mask.png``), or name both with words (``image_1.jpg``, ``mask_1.png``).
 import difflib
 import os
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils.images import SUFFIXES as IMAGE_SUFFIXES
-from convnext_dense.utils.text import few
+from convnext_dense.utils.text import few, fold
 
 from .label_files import LOSSY_SUFFIXES, SUFFIXES
 
@@ -325,7 +324,7 @@ def _folded(name: str) -> str:
     stem = _stem(name)
     if suffix(stem) in IMAGE_SUFFIXES:
         stem = _stem(stem)
-    return unicodedata.normalize("NFC", stem).casefold()
+    return fold(stem)
 
 
 def _stripped(name: str) -> Iterator[str]:

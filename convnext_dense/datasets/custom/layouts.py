@@ -10,9 +10,11 @@ from convnext_dense.utils import annotation_formats
 from convnext_dense.utils.json_files import read_json
 from convnext_dense.utils.text import few
 
+from .coco_entries import image_name
 from .formats import FORMATS
 from .formats.tree import list_tree
 from .formats.yolo_layouts import YAML_SUFFIXES, from_yaml
+from .image_names import ImageNames
 from .label_layouts import label_map_folders
 from .split_paths import DatasetPaths, SplitPaths, split_of, words_of
 
@@ -187,13 +189,19 @@ def _of_other_task(stem: str) -> bool:
 
 
 def _images_of(file: Path, root: Path, split: str) -> Path:
-    """The folder that has most of the first images that a COCO file names."""
+    """The folder that has most of the first images that a COCO file names.
+
+    Only where no folder has files of just these names, names are compared as
+    ``ImageNames`` does: with other capitals, of another machine, URLs.
+
+    Raises:
+        InputError: no folder has any of these images.
+    """
     try:
         images = read_json(file)["images"][:PROBED]
-        names = [image["file_name"] for image in images]
-    except (InputError, LookupError, TypeError):
+        names = [name for image in images if (name := image_name(image))]
+    except (InputError, LookupError, TypeError, AttributeError):
         return file.parent  # reading the file reports what is wrong with it
-    names = [name for name in names if isinstance(name, str)]
     folders = [file.parent, root]
     for parent in dict.fromkeys([file.parent, root]):
         for path in _folders_in(parent):
@@ -203,8 +211,19 @@ def _images_of(file: Path, root: Path, split: str) -> Path:
         images = sum(os.path.isfile(folder / name) for name in names)
         return images, split_of(folder.relative_to(root)) == split
 
+    def fit_other_names(folder: Path) -> tuple[int, bool, int, int]:
+        images = ImageNames(folder)
+        fitting = sum(images.find(name).file is not None for name in names)
+        is_of_split = split_of(folder.relative_to(root)) == split
+        # Folders above the images fit, too: the innermost is the best.
+        return fitting, is_of_split, -len(images.files), len(folder.parts)
+
     best = max(folders, key=fit)
     if not fit(best)[0]:
+        fits = {folder: fit_other_names(folder) for folder in folders}
+        best = max(folders, key=fits.__getitem__)
+        if fits[best][0]:
+            return best
         raise InputError(
             f"--data: no folder of {root} has the images of {file}, such as "
             f"{names[0] if names else 'none'}; name their folder as --{split}-images"

@@ -9,13 +9,11 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils.files import read_text
 from convnext_dense.utils.text import few
+from convnext_dense.utils.yaml_files import parse_yaml
 
 from ..split_paths import DatasetPaths, SplitPaths, split_of
 from . import yolo
@@ -30,10 +28,6 @@ CLASS_FILES = (
     *("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt"),
     *("class_names.txt", "names.txt"),
 )
-LONGEST_YAML = 1_000_000  # characters; a list of 20 000 classes has 0.4 million
-DEEPEST_YAML = 20
-# PyYAML without its C library has only the slower one.
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def find(root: Path, tree: Tree) -> DatasetPaths | None:
@@ -110,37 +104,10 @@ def _read_yaml(file: Path) -> Mapping:
     Raises:
         InputError: it cannot be read, or is no YAML of names and values.
     """
-    text = read_text(file)
-    if len(text) > LONGEST_YAML:
-        raise InputError(f"{file} has {len(text)} characters: too many for a data.yaml")
-    try:
-        _check_events(text, file)
-        content = yaml.load(text, _SafeLoader)
-    except yaml.YAMLError as error:
-        first = str(error).split("\n")[0]
-        raise InputError(f"{file} is not YAML: {first}") from error
+    content = parse_yaml(read_text(file), str(file))
     if not isinstance(content, dict):
         raise InputError(f"{file} is not a data.yaml: it has no names: and train:")
     return content
-
-
-def _check_events(text: str, file: Path) -> None:
-    """Check that YAML can be read in time and memory that grow with its size.
-
-    Raises:
-        InputError: it has aliases, with which a few lines stand for millions of values,
-            or is nested deeper than any data.yaml, for which time is quadratic.
-    """
-    depth = 0
-    for event in yaml.parse(text, _SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise InputError(f"{file} has YAML aliases (*name): write the values out")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > DEEPEST_YAML:
-            raise InputError(f"{file} is nested too deeply for a data.yaml")
 
 
 def _class_names(content: Mapping, file: Path) -> list[str]:
