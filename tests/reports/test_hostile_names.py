@@ -1,10 +1,13 @@
 """Names and logs made to break figures, drawings and pages, or to run in a browser."""
 
+import base64
 import html.parser
 import io
 import json
 import os
+import re
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -94,6 +97,20 @@ def test_a_page_shows_names_as_text(tmp_path):
     assert "\U0001f41e" in shown
 
 
+def svg_of(element: str) -> ElementTree.Element:
+    encoded = re.search('base64,([^"]*)', element)[1]
+    return ElementTree.fromstring(base64.b64decode(encoded))
+
+
+def test_names_in_any_script_stay_text():
+    figure = Figure()
+    figure.subplots().set_title("猫")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        texts = [element.text for element in svg_of(pages.figure(figure)).iter()]
+    assert "猫" in texts
+
+
 def test_figures_are_valid_svg():
     train = [
         {"iter": i, "loss": 1.0, **{f"loss{n}": 1.0 for n in NAMES}} for i in (1, 2)
@@ -111,9 +128,7 @@ def test_figures_are_valid_svg():
             result_figures.precision_recall(precision, NAMES),
         ]
         for figure in drawn:
-            svg = io.BytesIO()
-            figure.savefig(svg, format="svg")
-            tree = ElementTree.fromstring(svg.getvalue())
+            tree = svg_of(pages.figure(figure))
             assert not [e for e in tree.iter() if e.tag.endswith("script")]
             texts = {e.text for e in tree.iter() if e.tag.endswith("text")}
             assert all(len(text) <= 80 for text in texts if text)

@@ -21,10 +21,8 @@ from .refused import Refused, TooMuch, WholeModel
 from .tensors import Storage
 
 DEEPEST = 100  # mmengine's checkpoints have 20 levels
-# Entries in all, each as often as it can be reached; and how many of them an object
-# that is really there may stand for.
+# Entries in all, each as often as it can be reached.
 MOST_ENTRIES = 10_000_000
-MOST_REPEATED = 1000
 
 # NumPy and torch read memory at the address in such an attribute, and the entries of a
 # ConfigDict are its attributes.

@@ -6,6 +6,7 @@ The Jinja templates are beside this module; all of them extend ``base.html``.
 import base64
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,9 +70,16 @@ def is_ours(file: str | os.PathLike) -> bool:
 
 
 def figure(figure: "Figure") -> Markup:
-    """A matplotlib figure as an image element, in SVG."""
+    """A matplotlib figure as an image element, in SVG.
+
+    Text stays text, and not outlines: browsers have fonts for every script.
+    """
+    import matplotlib  # slow to import
+
     svg = io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(svg, format="svg", metadata={"Date": None})
     return _image("svg+xml", svg.getvalue())
 
 

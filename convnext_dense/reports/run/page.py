@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,8 +62,7 @@ def write(
     rows = tables.class_rows(validated) if validated else []
     worst, best_classes = tables.worst_and_best(rows) if validated else ([], [])
     timing = tables.timing(logged, reached)
-    with panels.style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has them
+    with panels.style():
         pages.write(
             file,
             "run_report.html",

@@ -38,14 +38,10 @@ class Curve(NamedTuple):
 
 
 def style() -> AbstractContextManager:
-    """A context to draw and save figures in.
-
-    Names of classes become text in the SVG, not formulas or outlines.
-    """
+    """A context to draw and save figures in, where names are no formulas."""
     return matplotlib.rc_context(
         {
             "text.parse_math": False,
-            "svg.fonttype": "none",  # the browser has fonts for every script
             "font.size": 9,
             "axes.spines.top": False,
             "axes.spines.right": False,
