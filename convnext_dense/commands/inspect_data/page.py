@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.label_layouts import IMAGES
@@ -171,7 +172,7 @@ def _draw_sizes(splits: list[Split]) -> list[Figure]:
             numbers = [counter.total() for counter in split.objects or ()]
             shares = np.full(len(numbers), 1 / max(1, len(numbers)))
             axes.hist(numbers, bins.tolist(), weights=shares, histtype="step", **style)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="objects in an image", ylabel="share of the images")
         axes.legend(frameon=False)
         drawn.append(figure)
