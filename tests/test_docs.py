@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 import cv2
 import pytest
+import torch
 
-from .helpers import custom_data
+from convnext_dense import checkpoints
+
+from .helpers import custom_data, formats
 from .helpers.paths import ROOT
 from .helpers.runs import DET, SEG, options
 from .helpers.small_runs import small, train
@@ -176,6 +179,9 @@ def folder(shapes_root, tmp_path_factory):
         file = shapes_root / f"annotations/instances_{split}.json"
         (root / f"{split}.json").symlink_to(file)
     custom_data.write_label_maps(root)
+    formats.write_yolo(root / "yolo/images", root / "yolo/labels")
+    names = ", ".join(formats.CLASSES)
+    formats.text(root / "yolo/data.yaml", f"train: images\nnames: [{names}]\n")
     image = custom_data.photograph(root / "photos/1.jpg")
     custom_data.photograph(root / "more/folder/2.png")
     clip = cv2.VideoWriter(
@@ -187,6 +193,9 @@ def folder(shapes_root, tmp_path_factory):
     run = root / "work_dirs/run"
     train(small("epochs", run, shapes_root, options=["train_cfg.max_epochs=1"]))
     shutil.copy(run / "epoch_1.pth", run / "epoch_36.pth")
+    weights = checkpoints.read(run / "epoch_1.pth")["state_dict"]
+    both = {f"{at}.{k}": w for at in ("student", "teacher") for k, w in weights.items()}
+    torch.save(dict(state_dict=both), root / "softteacher.pth")
     return root
 
 

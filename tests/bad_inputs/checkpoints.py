@@ -100,6 +100,11 @@ def backbone(content) -> dict:
     return {timm_name(name): v for name, v in weights.items() if name[:4] != "norm"}
 
 
+def halved(weights: dict) -> dict:
+    """Other values, as an average of weights has."""
+    return {name: value / 2 for name, value in weights.items()}
+
+
 def as_run(**meta) -> Callable:
     """With what a run saves beside its weights, so that it could go on."""
 
@@ -394,7 +399,7 @@ CASES = [
     ),
     convert(
         "several entries with weights",
-        lambda c: dict(params=backbone(c), params_ema=backbone(c)),
+        lambda c: dict(params=backbone(c), params_ema=halved(backbone(c))),
         "x.pth holds 2 ConvNeXts, under 'params', 'params_ema': name one as --prefix",
     ),
     convert(

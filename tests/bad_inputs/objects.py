@@ -88,7 +88,7 @@ CASES = [
     Case(
         *("train", "a file that is not there"),
         lambda t: [DET, "--train-json", "gone.json", "--train-images", t],
-        "gone.json cannot be read: No such file",
+        "--train-json: there is no file or folder .../gone.json",
     ),
     Case(
         *("inspect_data", "a folder as the file"),

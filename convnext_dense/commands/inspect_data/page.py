@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from convnext_dense.datasets.custom import summary
 from convnext_dense.datasets.custom.label_layouts import IMAGES
@@ -17,6 +18,7 @@ from convnext_dense.datasets.custom.splits import Split, totals
 from convnext_dense.errors import InputError, printable
 from convnext_dense.reports import pages
 from convnext_dense.reports.drawing import Drawer
+from convnext_dense.reports.fonts import drawn_with
 from convnext_dense.utils.text import label
 
 SAMPLES = 12  # images drawn of each split
@@ -32,6 +34,8 @@ def write(file: str, splits: list[Split]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
+    with drawn_with(splits[0].classes):
+        classes = pages.figure(_draw_classes(splits))
     pages.write(
         file,
         "data_report.html",
@@ -56,7 +60,7 @@ def write(file: str, splits: list[Split]) -> None:
         names_shown=NAMES_SHOWN,
         classes_drawn=MAX_CLASSES,
         rows=[dict(row, name=printable(row["name"])) for row in summary.table(splits)],
-        classes=pages.figure(_draw_classes(splits)),
+        classes=classes,
         sizes=list(map(pages.figure, _draw_sizes(splits))),
     )
 
@@ -168,6 +172,7 @@ def _draw_sizes(splits: list[Split]) -> list[Figure]:
             numbers = [counter.total() for counter in split.objects or ()]
             shares = np.full(len(numbers), 1 / max(1, len(numbers)))
             axes.hist(numbers, bins.tolist(), weights=shares, histtype="step", **style)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="objects in an image", ylabel="share of the images")
         axes.legend(frameon=False)
         drawn.append(figure)

@@ -109,8 +109,11 @@ def _open(content: bytes) -> PIL.Image.Image:
                 "it is a TIFF that cannot be read, such as one with several bands or "
                 "64-bit integers: save one band as PNG"
             ) from error
+        name = error.format_name
         raise NotALabelMap(
-            "not an image, or not in a format that is read: save it as PNG"
+            f"it is {name}"
+            if name
+            else "not an image, or not in a format that is read: save it as PNG"
         ) from error
     name = image.format
     if name == "TIFF" and "jpeg" in str(image.info.get("compression")):

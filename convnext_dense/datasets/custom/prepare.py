@@ -167,8 +167,8 @@ def _scope_of(options: Options, scope: str | None) -> str | None:
         scope: that of the config, or None.
 
     Raises:
-        InputError: the options name no training data, data of both scopes, or of
-            another than ``scope``.
+        InputError: the options name no training data, annotations without images or
+            the other way round, data of both scopes, or of another than ``scope``.
     """
     named = [name for name in _SPLIT_OPTIONS if getattr(options, name)]
     if options.data:
@@ -192,12 +192,28 @@ def _scope_of(options: Options, scope: str | None) -> str | None:
         )
     for candidate, flag in _ANNOTATION_FLAGS.items():
         if f"--train-{flag}" in flags[candidate]:
+            _check_pairs(options, flag)
             return candidate
     expected = [scope] if scope else list(_ANNOTATION_FLAGS)
     annotations = " or ".join(f"--train-{_ANNOTATION_FLAGS[name]}" for name in expected)
     raise InputError(
         f"training data: give {annotations} and --train-images, or --data FOLDER"
     )
+
+
+def _check_pairs(options: Options, flag: str) -> None:
+    """Raise an InputError if a split has annotations without images, or images alone.
+
+    Args:
+        flag: of the annotations, 'json' or 'labels'.
+    """
+    for split in ("train", "val"):
+        annotations = getattr(options, f"{split}_{flag}")
+        if bool(annotations) != bool(getattr(options, f"{split}_images")):
+            missing, present = ("images", flag) if annotations else (flag, "images")
+            raise InputError(
+                f"--{split}-{missing} is missing: give it beside --{split}-{present}"
+            )
 
 
 def _other_task(scope: str, other: str, source: str) -> str:
@@ -242,11 +258,6 @@ def _paths(options: Options, scope: str | None) -> tuple[str, DatasetPaths]:
     for split in ("train", "val"):
         annotations = getattr(options, f"{split}_{flag}")
         images = getattr(options, f"{split}_images")
-        if bool(annotations) != bool(images):
-            missing, present = ("images", flag) if annotations else (flag, "images")
-            raise InputError(
-                f"--{split}-{missing} is missing: give it beside --{split}-{present}"
-            )
         if annotations:
             paths[split] = SplitPaths(
                 Path(annotations).absolute(), Path(images).absolute()
