@@ -55,6 +55,19 @@ def families(names: Iterable[str]) -> list[str]:
 
 
 @contextlib.contextmanager
+def drawn_with(names: Iterable[str]) -> Iterator[None]:
+    """A context to draw and save matplotlib's figures in, with fonts for ``names``.
+
+    Matplotlib's warnings of missing characters are not shown: ``families`` prints a
+    line.
+    """
+    import matplotlib  # slow to import, here and below
+
+    with matplotlib.rc_context({"font.family": families(names)}), without_warnings():
+        yield
+
+
+@contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
     """A context in which matplotlib does not warn of missing glyphs and weights."""
     logger = logging.getLogger("matplotlib.font_manager")

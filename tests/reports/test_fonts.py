@@ -3,6 +3,7 @@
 No test depends on the fonts of the machine: a font for one character is made here.
 """
 
+import io
 import warnings
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import torch
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData, PixelData
@@ -174,6 +176,19 @@ def test_damaged_fonts_are_passed_over(machine, font_file, tmp_path):
     damaged.write_bytes(font_file.read_bytes()[:300])
     machine.extend([damaged, tmp_path / "gone.ttf", font_file])
     assert fonts.families([CAT]) == ["sans-serif", FAMILY]
+
+
+def test_figures(machine, font_file):
+    """Axes and legends of pages, in the same fonts and without warnings."""
+    machine.append(font_file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with fonts.drawn_with([CAT]):
+            figure = Figure()
+            figure.subplots().set_title(CAT)
+            figure.savefig(io.BytesIO(), format="png")
+        with fonts.drawn_with([DOG]):
+            Figure().subplots().set_title(DOG)
 
 
 def test_pictures_of_a_test(machine, font_file):
