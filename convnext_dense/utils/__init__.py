@@ -9,6 +9,8 @@ json_files       reads JSON within bounds
 yaml_files       reads YAML within bounds
 xml_files        reads XML within bounds
 coco_json        reads a COCO annotation file
+annotation_formats  recognises annotations of other formats
+annotation_tables   which formats these are
 images           reads and writes image files
 image_content    opens an image after checks of its size
 image_structure  checks scans, chunks and tags of an image file
