@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from convnext_dense.datasets.custom import summary
-from convnext_dense.datasets.custom.label_layouts import IMAGES
+from convnext_dense.datasets.custom.split_paths import IMAGES
 from convnext_dense.datasets.custom.splits import Split, totals
 from convnext_dense.errors import InputError, printable
 from convnext_dense.reports import pages
@@ -71,7 +71,7 @@ def _name(folders: list[Path]) -> str:
     If it is only 'images' or the like, the name of the folder above it.
     """
     folder = Path(os.path.commonpath(folders))
-    return folder.parent.name if folder.name in IMAGES else folder.name
+    return folder.parent.name if folder.name.lower() in IMAGES else folder.name
 
 
 def _facts(split: Split) -> list[tuple[str, object]]:

@@ -18,7 +18,7 @@ coco_boxes      finds problems in their boxes
 label_split     a split annotated by label maps
 label_files     reads the values that the file of a label map stores
 label_maps      turns these values, or colours, into classes
-label_pairs     pairs images with label maps by their names
+label_pairs     pairs images with label maps by their names; label_words has the words
 label_check     finds problems in images and label maps
 smoothing       recognises label maps with soft edges
 class_lists     reads lists of classes

@@ -19,9 +19,8 @@ from convnext_dense.errors import printable
 from convnext_dense.utils.images import list_images
 from convnext_dense.utils.text import LONGEST_NAME, few, fold
 
-# Folders of images that have no names of their own. Where a data set is copied, they
-# are often called otherwise.
-IMAGES = ("images", "image", "imgs", "img", "jpegimages", "data")
+from .split_paths import IMAGES
+
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"[a-z]:[\\/]|[\\/~]", re.IGNORECASE)
 # Label Studio puts this before the name of an uploaded file.
@@ -92,6 +91,7 @@ class ImageNames:
         if len(best) > 1:
             return FittingFile(None, why=f"{few(best)} fit")
         others = parts[: len(parts) - most]
+        # Where a data set is copied, folders such as images/ often get another name.
         if elsewhere or most > 1 or all(other in IMAGES for other in others):
             return FittingFile(best[0])
         why = (

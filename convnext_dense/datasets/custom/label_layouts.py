@@ -13,18 +13,15 @@ from convnext_dense.utils.text import few
 
 from .label_files import SUFFIXES
 from .label_pairs import pair, separate
+from .split_paths import IMAGES
 
-# The words by which tools and people name the folders of images and of label maps, in
-# small or capital letters.
-IMAGES = (
-    *("images", "image", "imgs", "img", "img_dir", "JPEGImages", "data", "leftImg8bit"),
+# The words by which tools and people name folders of label maps, in small letters.
+LABELS = frozenset(
+    (
+        *("labels", "label", "masks", "mask", "annotations", "annotation", "gtfine"),
+        *("segmentationclass", "semantic", "seg", "ann_dir", "masks_machine"),
+    )
 )
-LABELS = (
-    *("labels", "label", "masks", "mask", "annotations", "annotation"),
-    *("SegmentationClass", "semantic", "seg", "ann_dir", "masks_machine", "gtFine"),
-)
-_IMAGES = frozenset(word.lower() for word in IMAGES)
-_LABELS = frozenset(word.lower() for word in LABELS)
 DEPTH = 2  # of the folders that are searched for photographs beside label maps
 
 SplitOf = Callable[[str], str | None]  # the split that the name of a folder names
@@ -109,12 +106,12 @@ def _folder_pairs(root: Path, split_of: SplitOf) -> Iterator[Pair]:
     # Looked up, not compared: a folder may have thousands below it.
     alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in folders:
-        alike[others(path, _IMAGES)].append(path)
+        alike[others(path, IMAGES)].append(path)
     apart = set(folders) - set(labels)
     has_images = functools.cache(lambda path: bool(list_images(path)))
     known: set[Pair] = set()
     for path in sorted(labels, key=lambda p: split_of(p.name) is None):
-        for images in alike[others(path, _LABELS)]:
+        for images in alike[others(path, LABELS)]:
             if images in apart and images not in path.parents and has_images(images):
                 lifted = _lifted(images, path, split_of)
                 if lifted not in known:
@@ -156,7 +153,7 @@ def _has_label_word(path: Path, root: Path) -> bool:
     Its own name may have more words: 'train_masks', 'masks_png'.
     """
     names = [name.lower() for name in path.relative_to(root).parts]
-    return not _LABELS.isdisjoint([*names, *_words(names[-1])])
+    return not LABELS.isdisjoint([*names, *_words(names[-1])])
 
 
 def _words(name: str) -> list[str]:

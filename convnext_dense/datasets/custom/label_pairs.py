@@ -6,45 +6,33 @@ map (``a_mask.png``), or name both with words (``image_1.jpg``, ``mask_1.png``).
 
 import difflib
 import os
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils.images import SUFFIXES as IMAGE_SUFFIXES
-from convnext_dense.utils.text import few, fold
+from convnext_dense.utils.text import few
 
 from .label_files import LOSSY_SUFFIXES, SUFFIXES
-
-# Words, in small letters, that tools and people add to the names of label maps: 'l' is
-# CamVid's, 'lab' FloodNet's, 'manual1' DRIVE's, 'gtfine' and 'labelids' Cityscapes'.
-_LABEL_WORDS = """
-    mask masks matte label labels lbl lbls lab labelmap seg segs segmap segmentation
-    segmentations segmentationclass semantic semseg gt gts groundtruth target targets
-    annotation annotations annot anno annos machine l manual1 gtfine gtcoarse labelids
-    labeltrainids
-"""
-LABEL_WORDS = frozenset(_LABEL_WORDS.split())
-# Words that they add to the names of photographs: 'sat' is DeepGlobe's.
-_IMAGE_WORDS = """
-    image images img imgs photo photos picture pictures pic pics frame frames scan rgb
-    raw orig original input inputs sat leftimg8bit jpegimages training test
-"""
-IMAGE_WORDS = frozenset(_IMAGE_WORDS.split())
-# Versions of one label map, the best first. '' is a name without such a word.
-VERSIONS = ("labeltrainids", "labelids", "", "color", "colors", "colour")
-COLORED = VERSIONS[3:]
-# Pictures beside label maps that have no classes: they number objects, or are drawn to
-# be looked at.
-OBJECT_NUMBERS = ("instanceids", "instancetrainids")
-NO_CLASSES = (
-    *OBJECT_NUMBERS,
-    *("instance", "instances", "panoptic", "overlay", "vis", "viz", "visualization"),
-    *("preview", "blend", "fuse", "disparity", "depth"),
+from .label_words import (
+    COLORED,
+    NO_CLASSES,
+    OBJECT_NUMBERS,
+    TOKEN,
+    VERSIONS,
+    core_of,
+    core_of_label_map,
+    folded,
+    has_label_word,
+    stem_of,
+    stripped,
+    suffix,
+    without_label_words,
 )
+
 # What other files beside images are.
 OTHER_FILES = {
     ".txt": "perhaps YOLO labels: give their data set's folder as --data, for a "
@@ -57,8 +45,6 @@ OTHER_FILES = {
     ".mat": "MATLAB's: save the label maps as PNG",
 }
 NEAREST_OF = 2000  # names among which the nearest one is looked for
-
-_TOKEN = re.compile(r"leftimg8bit|manual1|[^\W\d_]+|\d+|[\W_]+")
 
 Key = Callable[[str], Hashable]
 
@@ -111,23 +97,23 @@ def pair(images: Sequence[str], maps: Sequence[str], colored: bool = False) -> P
         pairs = list(_match(result.images, result.maps, image_key, map_key))
         result.add(pairs, by_words)
 
-    match(_stem, _stem)
-    match(str, _stem, by_words=True)  # im0.jpg and im0.jpg.png
-    match(_folded, _folded, by_words=True)
+    match(stem_of, stem_of)
+    match(str, stem_of, by_words=True)  # im0.jpg and im0.jpg.png
+    match(folded, folded, by_words=True)
     _check_alone(result)
-    stems = {_folded(name) for name in result.images}
-    match(_folded, partial(_without_label_words, stems=stems), by_words=True)
-    match(_core, _core, by_words=True)
+    stems = {folded(name) for name in result.images}
+    match(folded, partial(without_label_words, stems=stems), by_words=True)
+    match(core_of, core_of, by_words=True)
     result.add(_by_ending(result.images, result.maps), by_words=True)
     for place in (0, -1):  # train_1.jpg and mask_1.png
-        words = {(_core(name) or ("",))[place] for name in result.images}
+        words = {(core_of(name) or ("",))[place] for name in result.images}
         if len(words) == 1 and words.pop().isalpha():
-            match(partial(_core, without=place), _core_of_label_map, by_words=True)
+            match(partial(core_of, without=place), core_of_label_map, by_words=True)
     if all("/" not in name for name in result.maps):  # and images in folders
-        match(_base(_folded), _base(_folded), by_words=True)
-        stems = {_folded(PurePosixPath(name).name) for name in result.images}
-        bare = partial(_without_label_words, stems=stems)
-        match(_base(_folded), bare, by_words=True)
+        match(_base(folded), _base(folded), by_words=True)
+        stems = {folded(PurePosixPath(name).name) for name in result.images}
+        bare = partial(without_label_words, stems=stems)
+        match(_base(folded), bare, by_words=True)
     result.by_words.sort()
     return result
 
@@ -142,30 +128,30 @@ def separate(names: Iterable[str]) -> tuple[list[str], list[str]]:
         names: paths, relative and with '/'.
     """
     names = [name for name in names if suffix(name) in {*IMAGE_SUFFIXES, *SUFFIXES}]
-    stems = {_folded(name) for name in names}
-    bases = {name: stems.intersection(_stripped(name)) for name in names}
+    stems = {folded(name) for name in names}
+    bases = {name: stems.intersection(stripped(name)) for name in names}
     all_bases = set().union(*bases.values())
     jpegs = {
-        _folded(name)
+        folded(name)
         for name in names
         if suffix(name) in LOSSY_SUFFIXES and not bases[name]
     }
 
     # JPEGs such as mask_1.jpg beside image_1.jpg.
-    cores = {_core(name) for name in names if not has_label_word(name)}
-    worded = {_folded(n) for n in names if has_label_word(n) and _core(n) in cores}
-    worded -= {_folded(n) for n in names if suffix(n) not in LOSSY_SUFFIXES}
+    cores = {core_of(name) for name in names if not has_label_word(name)}
+    worded = {folded(n) for n in names if has_label_word(n) and core_of(n) in cores}
+    worded -= {folded(n) for n in names if suffix(n) not in LOSSY_SUFFIXES}
 
     def is_map(name: str) -> bool:
-        if suffix(name) in LOSSY_SUFFIXES and _folded(name) in all_bases:
+        if suffix(name) in LOSSY_SUFFIXES and folded(name) in all_bases:
             return False
         if bases[name] or suffix(name) not in IMAGE_SUFFIXES:
             return True
         if suffix(name) in LOSSY_SUFFIXES:
-            return _folded(name) in worded
-        if _folded(name) in jpegs:
+            return folded(name) in worded
+        if folded(name) in jpegs:
             return True
-        return _folded(name) not in all_bases and has_label_word(name)
+        return folded(name) not in all_bases and has_label_word(name)
 
     maps = {name for name in names if is_map(name)}
     return [n for n in names if n not in maps], [n for n in names if n in maps]
@@ -293,82 +279,9 @@ def nearest(name: str, others: Sequence[str]) -> str | None:
 
     Only the first ``NEAREST_OF`` are compared.
     """
-    stems = {_folded(other): other for other in others[:NEAREST_OF]}
-    matches = difflib.get_close_matches(_folded(name), stems, 1, 0)
+    stems = {folded(other): other for other in others[:NEAREST_OF]}
+    matches = difflib.get_close_matches(folded(name), stems, 1, 0)
     return stems[matches[0]] if matches else None
-
-
-def suffix(name: str) -> str:
-    """The ending of a file's name, such as '.png', in small letters."""
-    return PurePosixPath(name).suffix.lower()
-
-
-def has_label_word(name: str) -> bool:
-    """Whether a path has a label word: in a folder, or first or last in the name."""
-    path = PurePosixPath(_folded(name))
-    folders = path.parts[:-1]
-    words = {word for folder in folders for word in _TOKEN.findall(folder)}
-    return not LABEL_WORDS.isdisjoint(words) or any(True for _ in _stripped(name))
-
-
-def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
-
-
-@lru_cache(1 << 18)
-def _folded(name: str) -> str:
-    """The path without the file's ending, composed and in small letters.
-
-    An image's ending within the name of a label map is left out, too.
-    """
-    stem = _stem(name)
-    if suffix(stem) in IMAGE_SUFFIXES:
-        stem = _stem(stem)
-    return fold(stem)
-
-
-def _stripped(name: str) -> Iterator[str]:
-    """The folded path without label words at the end or beginning of its name."""
-    path = PurePosixPath(_folded(name))
-    words = {*LABEL_WORDS, *VERSIONS, *NO_CLASSES}
-    tokens = _TOKEN.findall(path.name)
-    while len(tokens) > 1:
-        if tokens[-1] in words and (len(tokens[-1]) > 1 or not tokens[-2].isalnum()):
-            tokens.pop()
-        elif tokens[0] in words:
-            del tokens[0]
-        else:
-            break
-        while tokens and not tokens[-1].isalnum():
-            tokens.pop()
-        while tokens and not tokens[0].isalnum():
-            del tokens[0]
-        if tokens:
-            yield str(path.with_name("".join(tokens)))
-
-
-def _without_label_words(name: str, stems: Container[str]) -> str:
-    """The first of ``_stripped`` that is in ``stems``; empty if none is."""
-    return next((stem for stem in _stripped(name) if stem in stems), "")
-
-
-def _core(name: str, without: int | None = None) -> tuple[str, ...]:
-    """The letters and numbers of a path without the words of images and label maps.
-
-    Args:
-        without: the place of one more that is left out.
-    """
-    tokens = _TOKEN.findall(_folded(name))
-    words = (*LABEL_WORDS, *IMAGE_WORDS, *COLORED)
-    core = [t for t in tokens if t[0].isalnum() and t not in words]
-    if without is not None:
-        del core[without]
-    return tuple(core)
-
-
-def _core_of_label_map(name: str) -> tuple[str, ...]:
-    """The ``_core`` of a path with a label word; empty for another path."""
-    return _core(name) if has_label_word(name) else ()
 
 
 def _base(key: Callable[[str], str]) -> Key:
@@ -415,9 +328,9 @@ def _check_alone(result: Pairing) -> None:
     Raises:
         InputError: one has.
     """
-    paired = {_folded(image): image for image in result.pairs}
+    paired = {folded(image): image for image in result.pairs}
     for label_map in result.maps:
-        image = paired.get(_without_label_words(label_map, paired))
+        image = paired.get(without_label_words(label_map, paired))
         if image:
             _check_one(image, [result.pairs[image], label_map])
 
@@ -428,11 +341,11 @@ def _by_ending(images: Sequence[str], maps: Sequence[str]) -> Iterator[tuple[str
     Raises:
         InputError: two label maps fit one image.
     """
-    stems = {_folded(image): image for image in images}
+    stems = {folded(image): image for image in images}
     fits: list[tuple[str, str, str]] = []  # added text, image, label map
     for label_map in maps:
-        path = PurePosixPath(_folded(label_map))
-        tokens = _TOKEN.findall(path.name)
+        path = PurePosixPath(folded(label_map))
+        tokens = TOKEN.findall(path.name)
         for place in range(1, len(tokens)):
             stem = str(path.with_name("".join(tokens[:place])))
             if stem in stems:
@@ -467,14 +380,14 @@ def _one_version(
         the label maps to use, and for each with other versions its name and the words
         of those.
     """
-    words = {name: _TOKEN.findall(_folded(name))[-1] for name in maps}
+    words = {name: TOKEN.findall(folded(name))[-1] for name in maps}
     plain = [n for n in maps if words[n] not in {*VERSIONS, *NO_CLASSES}]
-    bases = {key: n for n in plain for key in (_folded(n), *_stripped(n))}
+    bases = {key: n for n in plain for key in (folded(n), *stripped(n))}
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in maps:
         word = words[name]
         if word in (*VERSIONS, *NO_CLASSES):
-            base = _folded(name)[: -len(word)].rstrip("_-. ")
+            base = folded(name)[: -len(word)].rstrip("_-. ")
             groups[base][word].append(name)
     kept = set(plain)
     versions: list[tuple[str, list[str]]] = []
@@ -494,6 +407,6 @@ def _one_version(
             others = []
         kept.update(used)
         kept.difference_update(name for word in others for name in group[word])
-        shown = [_stem(group[w][0])[-len(w) :] if w else "no word" for w in others]
+        shown = [stem_of(group[w][0])[-len(w) :] if w else "no word" for w in others]
         versions += [(name, shown) for name in used if shown]
     return [name for name in maps if name in kept], versions

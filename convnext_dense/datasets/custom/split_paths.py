@@ -1,4 +1,4 @@
-"""Where the data of a split is, and the words by which names tell the split."""
+"""Where the data of a split is, and the words that name splits and their folders."""
 
 import re
 from collections.abc import Callable
@@ -17,6 +17,13 @@ SPLIT_WORDS = {
     "test": ("test", "testing", "tst"),
 }
 _LAST_WORDS = {"dev": "val"}
+# The words by which tools and people name folders of images, in small letters.
+IMAGES = frozenset(
+    (
+        *("images", "image", "imgs", "img", "img_dir", "jpegimages", "data"),
+        "leftimg8bit",
+    )
+)
 # What may stand before or after the word of a split without a gap: 'trainset'.
 _CONTENT = (
     "set|split|data|dataset|images?|imgs?|labels?|masks?|json|coco|instances"
