@@ -47,7 +47,7 @@ def convert(
     weights, source = find(content, source, prefix, "--prefix")
     convnexts = recognise(weights)
     if not convnexts:
-        raise InputError(f"{source} holds no ConvNeXts: give a file with one")
+        raise InputError(f"{source} holds no ConvNeXt: give the checkpoint of one")
     if len(convnexts) > 1:
         raise several(source, (convnext.prefix for convnext in convnexts), "--prefix")
     convnext = convnexts[0]

@@ -3,7 +3,7 @@
 runner        checks a config, builds a Runner and runs it
 build         builds the model alone, without a Runner
 own_config    checks a checkpoint against a config, or names the config inside it
-short_runs    keeps the log of runs true that are shorter than their settings
+short_runs    logs the last iteration, and warns of a warm-up longer than the run
 machine       fits a config to the GPUs and processes that there are
 launch        joins the processes of a run
 attempt       tidies up the work dir after a run that fails

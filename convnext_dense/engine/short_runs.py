@@ -1,4 +1,4 @@
-"""Lets the log tell the truth about runs that are shorter than their settings.
+"""Logs the last iteration of a run, and warns of a warm-up longer than the run.
 
 mmengine logs every ``interval`` iterations, 50 in the toolboxes' configs. Of a run by
 iterations, it does not log the last one, so a run of 4 iterations ends without a loss,
@@ -6,6 +6,7 @@ or with that of an early iteration. And a warm-up that is longer than the run ke
 learning rate low without a word.
 """
 
+import itertools
 from typing import Any
 
 from mmengine.hooks import Hook, LoggerHook
@@ -25,7 +26,7 @@ class ShortRunHook(Hook):
         """Warn of a warm-up that is longer than the run."""
         schedulers = getattr(runner, "strategy", runner).param_schedulers or []
         lists = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
-        for scheduler in (one for several in lists for one in several):
+        for scheduler in itertools.chain.from_iterable(lists):
             unit, length = "iterations", runner.max_iters
             if scheduler.by_epoch:
                 unit, length = "epochs", runner.max_epochs

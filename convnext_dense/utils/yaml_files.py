@@ -28,7 +28,8 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     if len(text) > LONGEST:
         raise InputError(
-            f"{source} has {len(text)} characters; YAML of up to {LONGEST} is read"
+            f"{source} has {len(text)} characters, and the longest YAML that is read "
+            f"has {LONGEST}"
         )
     try:
         _check_events(text, source)

@@ -395,7 +395,7 @@ CASES = [
     convert(
         "a model that is no ConvNeXt",
         lambda c: {"conv1.weight": torch.rand(3)},
-        "x.pth holds no ConvNeXts: give a file with one",
+        "x.pth holds no ConvNeXt: give the checkpoint of one",
     ),
     convert(
         "several entries with weights",

@@ -206,14 +206,14 @@ CASES = [
     inspect(
         "an animated GIF",
         content(animation("GIF", 3, SIZE)),
-        f"warning: images of which training does not read all: 1 ({FIRST}: it is an "
+        f"warning: images that training reads only in part: 1 ({FIRST}: it is an "
         "animation, and only the first of its 3 images is read)",
         0,
     ),
     inspect(
         "a TIFF of two pages",
         content(tiff(pixels(size=SIZE), pages=2)),
-        f"warning: images of which training does not read all: 1 ({FIRST}: it has 2 ",
+        f"warning: images that training reads only in part: 1 ({FIRST}: it has 2 ",
         0,
     ),
     predict("a JPEG cut short", "x.jpg", then(photograph, cut), "it is damaged: "),

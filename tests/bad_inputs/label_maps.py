@@ -175,8 +175,8 @@ CASES = [
     inspect(
         "label maps that are named by another word",
         renamed("labels/{}.png", "labels/{}_mask.png"),
-        "note: pairs of an image and a label map found by the common part of their "
-        "names: 4 (0.jpg and 0_mask.png, ",
+        "note: pairs of an image and a label map whose names differ: 4 (0.jpg and "
+        "0_mask.png, ",
         0,
     ),
     inspect(

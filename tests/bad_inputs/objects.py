@@ -225,8 +225,8 @@ CASES = [
     inspect(
         "a split without a single object",
         lambda c: c.update(annotations=[]),
-        "error: splits without a single object to train on, crowd regions and ignored "
-        "objects aside: 1 (train); annotate some",
+        "error: splits without objects to train on (crowd regions and ignored objects "
+        "do not count): 1 (train); annotate some",
         1,
     ),
     inspect(
@@ -244,7 +244,7 @@ CASES = [
     inspect(
         "an image without a file name",
         image(0, file_name=None),
-        "error: images and classes without an entry that they need: 1 (image number 0: "
+        "error: images and classes without a key that they need: 1 (image number 0: "
         "file_name null (it has id, file_name, width, height))",
         1,
     ),
@@ -288,7 +288,7 @@ CASES = [
         lambda c: c["annotations"][0].update(
             item_id=c["annotations"][0].pop("image_id")
         ),
-        "error: objects without an entry that they need: 1 (object 1: no image_id (it "
+        "error: objects without a key that they need: 1 (object 1: no image_id (it "
         "has id, category_id, bbox, segmentation, area, iscrowd, item_id)",
         1,
     ),
@@ -324,7 +324,7 @@ CASES = [
     inspect(
         "two names that lead to one image",
         lambda c: c["images"].append(dict(id=1, file_name="D:/cam1/0.jpg")),
-        "error: images whose different names lead to one file: 1 (sub folder/0.jpg, "
+        "error: different names of images that lead to one file: 1 (sub folder/0.jpg, "
         "D:/cam1/0.jpg -> sub folder/0.jpg)",
         1,
     ),
@@ -352,8 +352,8 @@ CASES = [
             *file(lambda c: c["annotations"][0].update(bbox=[20, 20, 0, 9]))(t),
             "--allow-dropped",
         ],
-        "warning: boxes below one pixel: 1 (object 1 in ...; left out, as "
-        "--allow-dropped says: background now",
+        "warning: boxes below one pixel: 1 (object 1 in ...; left out, because "
+        "of --allow-dropped: they become background",
         0,
     ),
     first("a box of NaN", NO_BOX, bbox=[NAN, 2, 3, 4]),

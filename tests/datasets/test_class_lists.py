@@ -142,7 +142,7 @@ def test_lists_that_are_not_understood(tmp_path, text, says):
         ("names: 2001-99-99", "is not YAML"),
         ("a: &a [x]\nnames: [*a, *a]", "has YAML aliases"),
         ("[" * 10**5, "is nested too deeply"),
-        ("x: " + "y" * 2**21, "YAML of up to 1000000 is read"),
+        ("x: " + "y" * 2**21, "the longest YAML that is read has 1000000"),
     ],
 )
 def test_yaml_that_is_no_list_of_classes(tmp_path, text, says):

@@ -384,7 +384,7 @@ def test_listed_images_that_are_missing_or_damaged(tmp_path):
         (f"val: images\n{NAMES}", "names no training images: add a line train:"),
         (f"train: gone\n{NAMES}", "train names gone, which is not there (looked for"),
         (f"train: labels\n{NAMES}", "which has no images"),
-        (f"train: [1]\n{NAMES}", "train names no folder"),
+        (f"train: [1]\n{NAMES}", "train is neither a folder"),
         (f"train: images\nnc: 3\n{NAMES}", "has nc: 3, and 2 names"),
         ("train: images\nnames: {0: a, 2: b}\n", "names has no class 1"),
         ("train: images\nnames: {a: 0, b: 1}\n", "a key that is no class index"),
@@ -408,7 +408,7 @@ def test_yaml_is_data_of_bounded_size(tmp_path):
         (bomb, "has YAML aliases"),
         (code, "is not YAML: could not determine a constructor"),
         ("[" * 10**5, "is nested too deeply|is not YAML"),
-        ("x" * 2 * 10**6, "YAML of up to 1000000 is read"),
+        ("x" * 2 * 10**6, "the longest YAML that is read has 1000000"),
         ("[", "is not YAML"),
         ("- a", "is not a data.yaml"),
     ):
@@ -433,7 +433,7 @@ def test_labels_without_names_of_classes(tmp_path):
     text(tmp_path / "classes.txt", LINES)  # what the message says
     assert read(tmp_path)[0].classes == CLASSES
     text(tmp_path / "labels/classes.txt", "ant\nbee\n")
-    with pytest.raises(InputError, match="name other classes: remove one"):
+    with pytest.raises(InputError, match="name different classes: remove one"):
         read(tmp_path)
 
 
@@ -505,7 +505,7 @@ def test_files_of_pascal_voc_that_are_refused(tmp_path):
         ("<annotation>", "it is not XML: no element found"),
         ("<annotation><object>" + "<a>" * 10**5, "it is not XML"),
         ("", "it is not XML"),
-        ("<annotations/>", "it is no Pascal VOC file"),
+        ("<annotations/>", "it is not a Pascal VOC file"),
     ):
         (split,) = read(one_voc(tmp_path, xml))
         ((problem, names),) = problems_of(split).items()
@@ -658,7 +658,7 @@ def test_rectangles_beside_polygons_are_told(tmp_path):
         (shape([(1, 1)], shape_type="mask", mask="AAAA"), "not an image"),
         (
             shape([(60, 1)], shape_type="mask", mask=png(np.ones((9, 9), bool))),
-            "its mask reaches out of the image",
+            "its mask reaches outside the image",
         ),
         ("text", "no label"),
     ],
@@ -715,7 +715,7 @@ def test_coco_comes_first_and_the_others_are_named(tmp_path):
 def test_folders_of_which_the_split_is_not_known(tmp_path):
     write_voc(tmp_path / "train", tmp_path / "train", TRAIN)
     write_voc(tmp_path / "more", tmp_path / "more", VAL)
-    with pytest.raises(InputError, match="in more, of which the split is not known"):
+    with pytest.raises(InputError, match="in more, whose split is not known"):
         read(tmp_path)
 
 

@@ -9,7 +9,7 @@ from .problems import Problems, ProblemType, dropped, error, warning
 CORNERS = error(
     "boxes that look like two corners: read as COCO's x, y, width, height, many reach "
     "over the image's edge or miss their masks; read as x1, y1, x2, y2, none does",
-    "if they are corners, write x1, y1, x2 - x1, y2 - y1; if not",
+    "if they are corners, write x1, y1, x2 - x1, y2 - y1",
     fix="clips them to their images",
 )
 NEGATIVE = dropped(

@@ -44,7 +44,7 @@ SAME_CLASS_ID = error(
     fix="",
 )
 SAME_ID = error("images of different files under one id")
-SAME_FILE = error("images whose different names lead to one file")
+SAME_FILE = error("different names of images that lead to one file")
 MISSING = error(
     "images that are not in the folder",
     "name their folder as --train-images or --val-images",
@@ -55,8 +55,8 @@ AS_STORED = error(
     fix="turns the annotations",
 )
 NOTHING = error(
-    "splits without a single object to train on, crowd regions and ignored objects "
-    "aside",
+    "splits without objects to train on (crowd regions and ignored objects do not "
+    "count)",
     "annotate some",
     fix="",
 )
@@ -65,7 +65,7 @@ NOT_LISTED = warning("images in the folder that the file does not list", "not us
 UNUSED = warning("classes without objects", "the model cannot learn them")
 
 OTHER_NAME = note(
-    "images that the file names otherwise than the folder",
+    "images with another name in the file than in the folder",
     "for each, exactly one file fits",
 )
 LISTED_TWICE = note(

@@ -25,13 +25,13 @@ from .problems import (
     shown,
 )
 
-NO_KEY = error("images and classes without an entry that they need")
-NO_OBJECT_KEY = dropped("objects without an entry that they need")
+NO_KEY = error("images and classes without a key that they need")
+NO_OBJECT_KEY = dropped("objects without a key that they need")
 NO_SIZE = error("images whose width or height is not a number of pixels")
 NO_FLAG = dropped("objects whose iscrowd or ignore is neither 0 nor 1")
 BAD_NAME = error(
     f"class names with control characters or more than {LONGEST_NAME} characters",
-    fix="shortens them and writes control characters out",
+    fix="shortens them, and escapes control characters",
 )
 OTHER_TYPES = note(
     "numbers that the file has as text, floats or booleans",

@@ -72,8 +72,8 @@ NO_LABELS = warning("images without a label map", "not used")
 NO_IMAGE = warning("label maps without an image", "not used")
 NOT_PHOTOGRAPHS = note("label maps in the folder of the images", "not used as images")
 BY_WORDS = note(
-    "pairs of an image and a label map found by the common part of their names",
-    "look whether they belong together",
+    "pairs of an image and a label map whose names differ",
+    "check that they belong together",
 )
 ONE_VERSION = note("label maps in several versions", "the others are not used")
 UNUSED = warning("classes without pixels", "the model cannot learn them")

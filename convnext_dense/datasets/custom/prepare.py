@@ -39,7 +39,7 @@ IN_BOTH = warning(
 
 LISTED_CLASSES = note(
     "lists of classes found beside the data",
-    "they name the classes; another list is given as --classes or --color-map",
+    "their classes are used; to use others, give --classes or --color-map",
 )
 
 # Options for one type of data only, and what the other type is called in messages.

@@ -73,8 +73,8 @@ def note(what: str, remedy: str) -> ProblemType:
 # Problems of image files, which COCO files and label maps share.
 UNREADABLE = error("images that cannot be read or resized")
 NOT_WHOLE = warning(
-    "images of which training does not read all",
-    "if it needs the rest, save that as images of its own",
+    "images that training reads only in part",
+    "if training needs the rest, save it as separate images",
 )
 TINY = warning(
     "images with a side below 32 pixels",
@@ -122,7 +122,8 @@ class Problems:
         """Note that ``name``, such as a file or an object, has a problem."""
         if problem_type.drops and self._allow_dropped:
             problem_type = warning(
-                problem_type.what, "left out, as --allow-dropped says: background now"
+                problem_type.what,
+                "left out, because of --allow-dropped: they become background",
             )
         names = self._names.setdefault(problem_type, [])
         names.append(printable(shown(name), LONGEST_NAME))

@@ -1,4 +1,4 @@
-"""Says so when a resumed run has nothing left to train."""
+"""Checks how much a resumed run has left to train, and says so if it is nothing."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

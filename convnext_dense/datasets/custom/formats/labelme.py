@@ -119,7 +119,7 @@ def read(folders: list[AnnotatedFolder], root: Path) -> Reading:
                 with unnamed(file):
                     annotation = read_json(file)
                 if not is_labelme_content(annotation):
-                    raise InputError("it is no labelme file")
+                    raise InputError("it is not a labelme file")
             except InputError as error:
                 content.problem(BAD_FILE, f"{name}: {error}")
                 continue
@@ -310,7 +310,7 @@ def _read_bitmap(
     bitmap = _decode(shape.get("mask"))
     rows, columns = bitmap.shape
     if left < 0 or top < 0 or left + columns > width or top + rows > height:
-        raise InputError("its mask reaches out of the image")
+        raise InputError("its mask reaches outside the image")
     if not bitmap.any():
         raise InputError("its mask is empty")
     whole = np.zeros((height, width), np.uint8, order="F")
@@ -333,5 +333,5 @@ def _decode(text: Any) -> np.ndarray:
     check_image(png)
     image = decode(png, 0)  # cv2.IMREAD_GRAYSCALE
     if image is None:
-        raise InputError("its mask is no PNG")
+        raise InputError("its mask is not a PNG")
     return image > 0

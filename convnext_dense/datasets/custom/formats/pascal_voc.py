@@ -158,7 +158,7 @@ def read(folders: list[AnnotatedFolder], root: Path) -> Reading:
                 with unnamed(file):
                     annotation = read_xml(file)
                 if not _is_voc(annotation):
-                    raise InputError("it is no Pascal VOC file")
+                    raise InputError("it is not a Pascal VOC file")
             except InputError as error:
                 content.problem(BAD_FILE, f"{shown}: {error}")
                 continue

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils.images import SUFFIXES
@@ -14,6 +15,7 @@ from ..split_paths import split_of
 
 PROBED = 50  # files of a folder that are looked at to recognise it
 
+T = TypeVar("T")
 # The names of the files in each folder at or below the data set's.
 Tree = Mapping[Path, Sequence[str]]
 
@@ -100,14 +102,13 @@ def _folder_of_images(
     return best if fit(best) > fit(folder) else folder
 
 
-def by_split(
-    folders: Mapping[Path, AnnotatedFolder], root: Path, what: str
-) -> dict[str, list[AnnotatedFolder]]:
-    """The folders of the training and the validation split.
+def by_split(folders: Mapping[Path, T], root: Path, what: str) -> dict[str, list[T]]:
+    """Divide what folders have into the training and the validation split.
 
     Folders without a word for a split are for training.
 
     Args:
+        folders: what each folder has.
         what: the format, for messages.
 
     Raises:
@@ -121,7 +122,7 @@ def by_split(
         others = few(folder.relative_to(root) for folder in splits[None])
         raise InputError(
             f"--data: {root} has {what} in folders of the training split, and in "
-            f"{others}, of which the split is not known: move those into a folder "
+            f"{others}, whose split is not known: move those into a folder "
             "train or val, or out of the data set"
         )
     chosen = dict(

@@ -8,6 +8,7 @@ classes.txt (Label Studio, labelImg, Roboflow's darknet export).
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from convnext_dense.errors import InputError
@@ -17,7 +18,7 @@ from convnext_dense.utils.yaml_files import parse_yaml
 
 from ..split_paths import DatasetPaths, SplitPaths, split_of
 from . import yolo
-from .tree import Tree, common, is_image, list_tree
+from .tree import Tree, by_split, common, is_image, list_tree
 
 NAME = "YOLO"
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -86,7 +87,9 @@ def from_yaml(file: Path) -> DatasetPaths:
             continue
         entries = entry if isinstance(entry, list) else [entry]
         if not all(isinstance(entry, str) for entry in entries):
-            raise InputError(f"{file}: {split} names no folder and no list of images")
+            raise InputError(
+                f"{file}: {split} is neither a folder nor a list of images"
+            )
         images = [
             image
             for entry in entries
@@ -137,7 +140,9 @@ def _class_names(content: Mapping, file: Path) -> list[str]:
         raise InputError(f"{file} names no classes: add names: [NAME, ...]")
     number = content.get("nc")
     if isinstance(number, int) and number != len(names):
-        raise InputError(f"{file} has nc: {number}, and {len(names)} names")
+        raise InputError(
+            f"{file} has nc: {number}, and {len(names)} names: correct one of them"
+        )
     return [str(name) for name in names]
 
 
@@ -268,33 +273,23 @@ def _from_folders(root: Path, tree: Tree) -> DatasetPaths | None:
     """
     if not any(name.endswith(".txt") for names in tree.values() for name in names):
         return None
-    by_split: dict[str | None, list[Path]] = {}
+    images_in: dict[Path, list[Path]] = {}
     folders = set()
     for folder, names in tree.items():
         images = [folder / name for name in names if is_image(name)]
         labels = [yolo.label_file(image) for image in images]
         texts = [file for file in labels if file.name in tree.get(file.parent, ())]
         if any(yolo.is_label_file(file) for file in texts[:20]):
-            split = split_of(folder.relative_to(root))
-            by_split.setdefault(split, []).extend(images)
+            images_in[folder] = images
             folders |= {folder, *(file.parent for file in texts)}
-    if not by_split:
+    splits = by_split(images_in, root, "YOLO data")
+    if "train" not in splits:
         return None
-    images = by_split.get("train") or by_split.get(None)
-    if images is None:
-        return None
-    if by_split.get("train") and by_split.get(None):
-        other = by_split[None][0].parent
-        raise InputError(
-            f"--data: {root} has YOLO data in folders of the training split, and in "
-            f"{other}, of which the split is not known: move that into a folder train "
-            "or val, or out of the data set"
-        )
     names, described = _named_classes([root, *sorted(folders)], root)
-    paths = {"train": _split(images, names, root, described)}
-    if val := by_split.get("val"):
-        paths["val"] = _split(val, names, root, described)
-    return paths
+    return {
+        split: _split(list(chain.from_iterable(images)), names, root, described)
+        for split, images in splits.items()
+    }
 
 
 def _named_classes(folders: Iterable[Path], root: Path) -> tuple[list[str], Path]:
@@ -314,13 +309,13 @@ def _named_classes(folders: Iterable[Path], root: Path) -> tuple[list[str], Path
         raise InputError(
             f"--data: {root} has YOLO label files, and no data.yaml, "
             f"{' or '.join(CLASS_FILES[:3])} that names the classes: write "
-            f"{root / CLASS_FILES[0]} with a name on each line, of class 0 first"
+            f"{root / CLASS_FILES[0]} with a name on each line, that of class 0 first"
         )
     first = next(iter(candidates))
     for file, names in candidates.items():
         if names != candidates[first]:
             raise InputError(
-                f"--data: {first} and {file} name other classes: remove one of them"
+                f"--data: {first} and {file} name different classes: remove one of them"
             )
     return candidates[first], first
 
@@ -335,5 +330,8 @@ def _read_names(file: Path) -> list[str]:
     while names and not names[-1]:
         names.pop()
     if not names or not all(names):
-        raise InputError(f"{file} has an empty line, or none: write a name on each")
+        raise InputError(
+            f"{file} is empty or has an empty line: write the name of a class on each "
+            "line"
+        )
     return names
