@@ -243,10 +243,14 @@ def _rows(
 
 
 def _yaml_content(text: str, source: str) -> Any:
+    """The content of YAML, with all values as text.
+
+    YAML takes the names on, no and 007 for True, False and 7.
+    """
     if len(text) > LONGEST_YAML:
         raise InputError(f"{source} is too long for a list of classes")
     try:
-        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{source} cannot be read as YAML: {why}") from error

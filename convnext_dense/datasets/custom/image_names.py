@@ -22,7 +22,7 @@ from convnext_dense.utils.text import LONGEST_NAME, few
 # Folders of images that have no names of their own. Where a data set is copied, they
 # are often called otherwise.
 IMAGES = ("images", "image", "imgs", "img", "jpegimages", "data")
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/+", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"[a-z]:[\\/]|[\\/~]", re.IGNORECASE)
 # Label Studio puts this before the name of an uploaded file.
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")

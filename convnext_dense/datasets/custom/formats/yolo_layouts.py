@@ -34,6 +34,8 @@ LONGEST_YAML = 1_000_000  # characters; a list of 20 000 classes has 0.4 million
 DEEPEST_YAML = 20
 # PyYAML without its C library has only the slower one.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# All values are text: YAML takes the names on, no and 007 for True, False and 7.
+_TextLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 def find(root: Path, tree: Tree) -> DatasetPaths | None:
@@ -116,6 +118,8 @@ def _read_yaml(file: Path) -> Mapping:
     try:
         _check_events(text, file)
         content = yaml.load(text, _SafeLoader)
+        if isinstance(content, dict) and "names" in content:
+            content["names"] = yaml.load(text, _TextLoader)["names"]
     except yaml.YAMLError as error:
         first = str(error).split("\n")[0]
         raise InputError(f"{file} is not YAML: {first}") from error
