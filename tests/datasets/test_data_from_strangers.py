@@ -3,6 +3,7 @@
 Each case is data that was read wrongly, in silence or with a message that did not help.
 """
 
+import copy
 import json
 import unicodedata
 
@@ -34,7 +35,7 @@ def problems_of(split):
 @pytest.fixture
 def plain(tmp_path):
     """A folder of images, and the content of a COCO file without crowd regions."""
-    content = coco(tmp_path / "images")
+    content = copy.deepcopy(coco(tmp_path / "images"))
     content["annotations"] = [a for a in content["annotations"] if not a["iscrowd"]]
     return tmp_path / "images", content
 
@@ -58,7 +59,8 @@ def test_composed_and_decomposed_class_names_are_one_class(plain):
     content["annotations"][0]["category_id"] = 99
     split = examine_coco(content, folder, "train")
     assert SAME_CLASS in problems_of(split)
-    assert split.classes.count(first["name"]) == 1 and name not in split.classes
+    assert split.classes.count(first["name"]) == 1
+    assert name not in split.classes
 
 
 def test_class_names_that_differ_in_capitals_are_named(plain):
@@ -78,7 +80,8 @@ def test_a_box_without_a_size_is_made_from_the_mask(plain):
     number = sum(examine_coco(content, folder, "train").objects[0].values())
     masked[0]["bbox"] = [0, 0, 0, 0]
     split = examine_coco(content, folder, "train")
-    assert len(problems_of(split)[MASK_BOX]) == 1 and not split.problems.stop
+    assert len(problems_of(split)[MASK_BOX]) == 1
+    assert not split.problems.stop
     assert sum(split.objects[0].values()) == number
 
 
