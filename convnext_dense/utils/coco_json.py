@@ -36,10 +36,13 @@ def read_coco(path: Path) -> dict:
         )
     for key in _LISTS:
         if not isinstance(content.get(key), list):
-            raise InputError(
-                f"{path} is not a COCO annotation file: it has no list of {key}; its "
-                f"keys are {few(content, 8) or 'none'}"
+            what = (
+                f"its {key} are a {type(content[key]).__name__}, not a list"
+                if key in content
+                else f"it has no list of {key}; its keys are "
+                f"{few(content, 8) or 'none'}"
             )
+            raise InputError(f"{path} is not a COCO annotation file: {what}")
     if not content["images"]:
         raise InputError(f"{path} has no images")
     return content

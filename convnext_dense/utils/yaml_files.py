@@ -10,13 +10,16 @@ LONGEST = 1_000_000  # characters; a list of 20 000 classes has 0.4 million
 DEEPEST = 20  # lists and maps in each other; for more, time is quadratic
 # PyYAML without its C library has only the slower one.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TextLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
-def parse_yaml(text: str, source: str) -> Any:
+def parse_yaml(text: str, source: str, as_text: bool = False) -> Any:
     """The content of YAML text.
 
     Args:
         source: where the text is from, for messages.
+        as_text: whether all values stay text. Else YAML takes names such as on, no,
+            007 and null for True, False, 7 and None.
 
     Raises:
         InputError: it is not YAML, holds more than plain values, is too long or nested
@@ -33,7 +36,7 @@ def parse_yaml(text: str, source: str) -> Any:
         )
     try:
         _check_events(text, source)
-        return yaml.load(text, _SafeLoader)
+        return yaml.load(text, _TextLoader if as_text else _SafeLoader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no such date
         first = str(error).split("\n")[0]
         raise InputError(f"{source} is not YAML: {first}") from error

@@ -101,7 +101,7 @@ def read_class_list(file: str | Path) -> ClassList:
     if text.lstrip().startswith(("{", "[")):
         entries = _of_content(parse_json(text, source), source)
     elif str(file).lower().endswith((".yaml", ".yml")):
-        entries = _of_content(parse_yaml(text, source), source)
+        entries = _of_content(parse_yaml(text, source, as_text=True), source)
     else:
         lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1)]
         lines = [(n, line) for n, line in lines if line and not line.startswith("#")]

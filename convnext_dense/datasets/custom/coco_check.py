@@ -63,6 +63,10 @@ NOTHING = error(
 
 NOT_LISTED = warning("images in the folder that the file does not list", "not used")
 UNUSED = warning("classes without objects", "the model cannot learn them")
+ALIKE = warning(
+    "classes whose names differ only in capitals",
+    "each is a class of its own: if they mean one, give them one name",
+)
 
 OTHER_NAME = note(
     "images with another name in the file than in the folder",
@@ -175,6 +179,11 @@ def _categories(
             problems.add(SAME_CLASS, f"{entry.name} (id {entry.id})")
         category = by_name.setdefault(entry.name, dict(id=entry.id, name=entry.name))
         by_id[entry.id] = Category(entry.name, category)
+    folded = {c["name"].casefold(): c["name"] for c in trained or ()}
+    for class_name in by_name:
+        other_name = folded.setdefault(class_name.casefold(), class_name)
+        if other_name != class_name and not _has_name(trained, class_name):
+            problems.add(ALIKE, f"{other_name} and {class_name}")
     ids = _whole_ids(category["id"] for category in by_name.values())
     for category, number in zip(by_name.values(), ids, strict=True):
         category["id"] = number
@@ -185,6 +194,11 @@ def _categories(
         key: Category(category.name, known.get(category.name))
         for key, category in by_id.items()
     }
+
+
+def _has_name(categories: list[dict] | None, name: str) -> bool:
+    """Whether a category has a name."""
+    return any(category["name"] == name for category in categories or ())
 
 
 def _whole_ids(ids: Iterable[Id]) -> list[int]:

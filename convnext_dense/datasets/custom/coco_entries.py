@@ -7,6 +7,7 @@ has numbers, and text only where the file has ids that are no numbers.
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -300,7 +301,7 @@ class _Reader:
         """The name of a class, which may be a number in the file; empty without one."""
         if not isinstance(name, str | int | float) or isinstance(name, bool):
             return ""
-        text = str(name).strip()
+        text = unicodedata.normalize("NFC", str(name).strip())
         if why := class_name_problem(text):
             self._problems.add(BAD_NAME, f"{printable(text, 40)}: {why}")
             return printable(printable(text), LONGEST_NAME - len("..."))

@@ -7,7 +7,7 @@ word.
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pycocotools import mask as mask_api
 
@@ -21,7 +21,11 @@ from .exif import turn_annotation
 from .problems import Problems, dropped, error, note, warning
 
 NO_SUCH_IMAGE = error("objects whose image_id is not in the file")
-NO_SUCH_CLASS = dropped("objects whose category_id is not in the file")
+NO_SUCH_CLASS = dropped(
+    "objects whose category_id is not in the file",
+    "look whether the ids of objects count from 0 and those of classes from 1, or the "
+    "other way round: then all objects have a wrong class",
+)
 NOT_TRAINED = dropped("objects of classes that the training split does not have")
 NO_BOX = dropped("objects without a box of four finite numbers")
 NO_MASK = dropped(
@@ -183,12 +187,12 @@ def clean_objects(
                 continue
             bounds = mask_api.toBbox(rle).tolist()
         bbox = listed.bbox
-        if not bbox and bounds:
+        if bounds and _is_empty(bbox):
             problems.add(MASK_BOX, name)
             bbox = bounds
         numbers = finite(bbox)
         if numbers is None or len(numbers) != 4:
-            problems.add(NO_BOX, name)
+            problems.add(NO_BOX, f"{name}: bbox {typed(bbox)}")
             continue
         problem, box = check_box(numbers, width, height)
         if problem:
@@ -219,6 +223,12 @@ def clean_objects(
             orientation = image.file.orientation
             annotation = turn_annotation(annotation, orientation, width, height)
         yield annotation
+
+
+def _is_empty(bbox: Any) -> bool:
+    """Whether a box is missing, or is no box: [], or [x, y, 0, 0]."""
+    numbers = finite(bbox) if bbox else None
+    return not bbox or (numbers is not None and numbers[2:] == [0, 0])
 
 
 def _listed_area(listed: ListedObject) -> float:

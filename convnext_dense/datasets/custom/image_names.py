@@ -21,7 +21,7 @@ from convnext_dense.utils.text import LONGEST_NAME, few, fold
 
 from .split_paths import IMAGES
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/+", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"[a-z]:[\\/]|[\\/~]", re.IGNORECASE)
 # Label Studio puts this before the name of an uploaded file.
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")

@@ -54,6 +54,9 @@ def find_dataset(root: Path, scope: str | None = None) -> tuple[str, DatasetPath
         paths = finders[candidate](root)
         if paths:
             return candidate, paths
+    # Other JSON files: reading them tells what is wrong. Label maps may have some.
+    if "mmdet" in scopes and (paths := _coco(root, os.path.exists)):
+        return "mmdet", paths
     expected = dict(
         mmdet="a COCO file (*.json, annotations/*.json, train/*.json) and its images; "
         "name them as --train-json FILE --train-images FOLDER",
@@ -128,8 +131,6 @@ def _objects(root: Path) -> DatasetPaths | None:
         elif paths:
             where = os.path.relpath(paths["train"].annotations, root)
             others.append(f"{module.NAME} ({where})")
-    if first is None:  # other JSON files: reading tells what is wrong with them
-        first = _coco(root, os.path.exists)
     for split_paths in (first or {}).values():
         split_paths.not_read = ", ".join(filter(None, [split_paths.not_read, *others]))
     return first

@@ -107,7 +107,10 @@ def _read_yaml(file: Path) -> Mapping:
     Raises:
         InputError: it cannot be read, or is no YAML of names and values.
     """
-    content = parse_yaml(read_text(file), str(file))
+    text = read_text(file)
+    content = parse_yaml(text, str(file))
+    if isinstance(content, dict) and "names" in content:
+        content["names"] = parse_yaml(text, str(file), as_text=True)["names"]
     if not isinstance(content, dict):
         raise InputError(f"{file} is not a data.yaml: it has no names: and train:")
     return content
