@@ -30,15 +30,21 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 # Where a config chooses one of several.
 OPTION = "init_cfg.prefix"
 # Never weights: an optimizer's state can have the names of the model's parameters.
-_OPTIMIZER = re.compile(r"optim|sched|scaler|momentum_buffer|exp_avg", re.IGNORECASE)
+_OPTIMIZER = re.compile(
+    r"optim(?!al|um|i[sz]ed)|sched(?!uled)|(?<!up)scalers?(_state\w*)?$"
+    r"|momentum_buffer|exp_avg",
+    re.IGNORECASE,
+)
+# The last component of a parameter's name.
+_PARAMETER = re.compile(r"(^|\.)(weight|bias|gamma|beta)$")
 # Tensors that are left out, and how to get an ordinary one.
 _NOT_DENSE = {
     "torch._utils._rebuild_nested_tensor": "tensor.to_padded_tensor(0)",
     "torch._utils._rebuild_qtensor": "tensor.dequantize()",
     "torch._utils._rebuild_sparse_tensor": "tensor.to_dense()",
 }
-_DEEPEST = 6  # levels of entries in entries
-_LONGEST = 100  # items of a list that are looked through
+_DEEPEST = 50  # levels of entries in entries
+_LONGEST = 10_000  # items of a list that are looked through
 
 
 class Weights(NamedTuple):
@@ -142,7 +148,9 @@ def _weights(entry: Any, top: bool = False) -> dict[str, Any]:
         if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim:
             value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
         left_out = isinstance(value, LeftOut) and (
-            not top or value.name.startswith("torch._utils._rebuild_")
+            not top
+            or value.name.startswith("torch._utils._rebuild_")
+            or _PARAMETER.search(str(name)) is not None
         )
         if isinstance(value, Tensor) or left_out:
             weights[str(name)] = value
@@ -156,7 +164,7 @@ def _entries(content: Mapping) -> Iterator[tuple[str, dict[str, Any]]]:
 
     def below(content: Mapping, above: str, level: int) -> Iterator:
         for key, entry in content.items():
-            if not isinstance(key, str) or _OPTIMIZER.search(key):
+            if _OPTIMIZER.search(str(key)):
                 continue
             known = id(entry) in seen  # entries can be shared many times
             seen.add(id(entry))
@@ -262,11 +270,24 @@ def _cut(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     }
 
 
+def _models(content: Any) -> Iterator[tuple[tuple, LeftOut]]:
+    """Models with their code in dicts and lists, each with the keys that lead to it."""
+    seen: set[int] = set()
+    stack: list[tuple[tuple, Any]] = [((), content)]
+    while stack:
+        keys, value = stack.pop()
+        if isinstance(value, LeftOut) and value.is_model:
+            yield keys, value
+        elif id(value) not in seen and isinstance(value, Mapping | list | tuple):
+            seen.add(id(value))
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            stack += [((*keys, k), v) for k, v in items if isinstance(k, str | int)]
+
+
 def _no_weights(content: Mapping, source: str) -> InputError:
     """The error for a checkpoint without weights, which says what it holds."""
-    for path, placeholder in placeholders(content):
-        if isinstance(placeholder, LeftOut) and placeholder.is_model:
-            return InputError(whole_model(source, placeholder.name, path))
+    for keys, model in _models(content):
+        return InputError(whole_model(source, model.name, keys))
     if not content:
         return InputError(f"{source} holds no weights: it is empty")
     message = f"{source} holds no weights, only {few(content)}"

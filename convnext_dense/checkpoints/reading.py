@@ -4,7 +4,7 @@ import io
 import mmap
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -212,15 +212,15 @@ def _trusted(file: BinaryIO, name: str | Path, start: bytes, map_location: Any) 
     return content.state_dict() if isinstance(content, nn.Module) else content
 
 
-def whole_model(source: str | Path, cls: str, entry: str = "") -> str:
+def whole_model(source: str | Path, cls: str, keys: Iterable[str | int] = ()) -> str:
     """What to do with a checkpoint that holds a model with its code.
 
     Args:
         source: the checkpoint's name.
         cls: the name of the model's class.
-        entry: the key of the model in the checkpoint; empty if it is the content.
+        keys: that lead to the model in the checkpoint; none if it is the content.
     """
-    place = f"[{entry!r}]" if entry else ""
+    place = "".join(f"[{key!r}]" for key in keys)
     return (
         f"{source} holds a whole model ({printable(cls, 200)}), which only its own "
         "code can build. Save its weights alone, where that code is installed and if "

@@ -55,6 +55,15 @@ ENTRIES = {
             *("ema_state_dict", "model_weights", "my weights", "target_encoder"),
         )
     },
+    **{  # an optimizer's entries have such words, too
+        name: (lambda w, name=name: {name: w, "optimizer": {"exp_avg": w}}, name)
+        for name in ("optimized_model", "optimal_weights", "scaler_net", "scheduled")
+    },
+    "under numbers": (lambda w: dict(models={0: w}), "models.0"),
+    "deep": (
+        lambda w: dict(a=dict(a=dict(a=[dict(a=dict(a=dict(a=w)))]))),
+        "a.a.a.0.a.a.a",
+    ),
     "ema.module": (lambda w: dict(ema=dict(module=w), last_epoch=3), "ema.module"),
     "ema.shadow": (lambda w: dict(ema=dict(shadow=w, decay=0.9)), "ema.shadow"),
     "in an entry": (lambda w: dict(model=dict(state_dict=w)), "model.state_dict"),
@@ -87,6 +96,18 @@ def test_the_entry_is_found_by_its_content(tmp_path, case):
     assert mean == 0.25
     assert f"a.pth, entry '{entry}': the authors' names, " in messages[-1]
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize("change", [lambda w: {0: w}, lambda w: {"a": {1: w}, "b": w}])
+def test_entries_under_numbers_are_not_passed_over(tmp_path, change):
+    content = change(weights(0.5))
+    if len(content) == 1:
+        assert loaded(tmp_path, content)[0] == 0.5
+        return
+    content["b"] = weights(0.25)
+    with pytest.raises(InputError, match=r"under 'a\.1', 'b': name one"):
+        loaded(tmp_path, content)
+    assert loaded(tmp_path, content, prefix="a.1")[0] == 0.5
 
 
 def test_weights_under_the_usual_keys_come_first(tmp_path):

@@ -276,6 +276,15 @@ def test_what_is_used_must_be_built(tmp_path):
             checkpoints.read(file)
 
 
+def test_an_object_under_a_parameter_s_name_is_one_of_the_weights(tmp_path):
+    """Left out, the parameter would stay random."""
+    file = tmp_path / "a.pth"
+    torch.save({**small().state_dict(), "norm3.weight": Settings()}, file)
+    model = small(init_cfg=dict(type="Pretrained", checkpoint=str(file)))
+    with pytest.raises(InputError, match=r"its norm3\.weight is a .*Settings, which"):
+        model.init_weights()
+
+
 def test_a_run_goes_on_from_data_only(tmp_path):
     from ..helpers.hostile_checkpoints import toy_runner
 

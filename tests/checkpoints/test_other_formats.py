@@ -68,12 +68,19 @@ def run_lines(message):
     exec("\n".join(lines), {})
 
 
-@pytest.mark.parametrize("entry", ["", "model"])
+INSIDE = {
+    "nothing else": lambda model: model,
+    "a dict": lambda model: dict(model=model, epoch=3),
+    "dicts": lambda model: {"trainer": {1: {"a.b": model}}},
+    "a list": lambda model: dict(models=[0, model]),
+}
+
+
+@pytest.mark.parametrize("inside", INSIDE)
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
-def test_the_advice_for_a_whole_model_works(folder, monkeypatch, entry, zipped):
-    model = whole_model()
-    content = {entry: model, "epoch": 3} if entry else model
+def test_the_advice_for_a_whole_model_works(folder, monkeypatch, inside, zipped):
+    content = INSIDE[inside](whole_model())
     file = saved(content, _use_new_zipfile_serialization=zipped)
     message = problem(file)
     assert (
