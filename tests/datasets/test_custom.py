@@ -234,6 +234,33 @@ def test_images_in_both_splits_are_named(detection, tmp_path):
     assert dict(val.problems)[IN_BOTH] == ["copy.jpg"]
 
 
+def test_splits_of_one_folder_do_not_miss_the_images_of_the_other(tmp_path):
+    content = coco(tmp_path / "images")
+    (tmp_path / "images/more.jpg").write_bytes(
+        photograph(tmp_path / "one.jpg", 7).read_bytes()
+    )
+    ids = {image["id"]: number for number, image in enumerate(content["images"])}
+    for split, rest in (("train", 0), ("val", 1)):
+        chosen = dict(
+            content,
+            images=[i for i in content["images"] if ids[i["id"]] % 2 == rest],
+            annotations=[
+                a for a in content["annotations"] if ids[a["image_id"]] % 2 == rest
+            ],
+        )
+        save(chosen, tmp_path / f"{split}.json")
+    splits = examine(
+        Options(
+            train_json=str(tmp_path / "train.json"),
+            val_json=str(tmp_path / "val.json"),
+            train_images=str(tmp_path / "images"),
+            val_images=str(tmp_path / "images"),
+        )
+    )
+    for split in splits:
+        assert dict(split.problems)[coco_check.NOT_LISTED] == ["more.jpg"]
+
+
 def test_detection_trains_without_masks_and_goes_on(tool, detection, tmp_path):
     """The data has boxes only, a crowd, an image without objects, ids with gaps."""
     content = json.loads((detection / "train.json").read_text("utf-8"))

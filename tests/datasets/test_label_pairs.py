@@ -6,7 +6,7 @@ import pytest
 
 from convnext_dense.datasets.custom import label_check
 from convnext_dense.datasets.custom.label_layouts import label_map_folders
-from convnext_dense.datasets.custom.label_pairs import pair, separate
+from convnext_dense.datasets.custom.label_pairs import pair, pair_folders, separate
 from convnext_dense.datasets.custom.layouts import find_dataset
 from convnext_dense.datasets.custom.prepare import Options, examine
 from convnext_dense.errors import InputError
@@ -228,6 +228,19 @@ def test_half_without_a_partner(tmp_path):
     (tmp_path / "images/extra.jpg").unlink()
     with pytest.raises(InputError, match=r"im1\.jpg; the name most like it is lm1x"):
         label_check.examine(*folders, "train")
+
+
+def test_label_maps_that_count_from_another_number(tmp_path):
+    """Paired by their numbers, every label map would be of another image."""
+    for i in range(4):
+        photograph(tmp_path / f"images/img_{i}.jpg", i)
+        save_labels(label_array(i), tmp_path / f"labels/mask_{i + 1}.png")
+    says = "img_0.jpg has no label map, and mask_4.png no image"
+    with pytest.raises(InputError, match=says):
+        pair_folders(tmp_path / "images", tmp_path / "labels", "train")
+    (tmp_path / "images/img_0.jpg").rename(tmp_path / "images/img_4.jpg")
+    pairing, _ = pair_folders(tmp_path / "images", tmp_path / "labels", "train")
+    assert len(pairing.pairs) == 4
 
 
 def test_a_folder_of_label_maps_for_both_splits(tmp_path):

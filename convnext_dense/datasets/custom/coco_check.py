@@ -3,7 +3,7 @@
 ``coco_entries`` reads the file, and ``coco_objects`` checks its objects.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ def examine(
     trained: list[dict] | None = None,
     boxes_only: bool = False,
     allow_dropped: bool = False,
-    all_of_folder: bool = True,
+    elsewhere: Collection[str | None] | None = (),
 ) -> CocoSplit:
     """Check the annotations and read every image file.
 
@@ -97,7 +97,8 @@ def examine(
             takes; None if this is the training split.
         boxes_only: leave masks out, unread.
         allow_dropped: whether objects may be left out of images that stay.
-        all_of_folder: whether the split should have all images of its folder.
+        elsewhere: the names of images in the folder that another split has; None if
+            the splits need not have all images of the folder.
 
     Raises:
         InputError: there is no such folder, or too many classes.
@@ -115,7 +116,7 @@ def examine(
             f"the {name} annotations have {len(categories)} classes; at most "
             f"{MOST_CLASSES} can be trained on: leave the others out"
         )
-    located = _located_images(entries, folder, all_of_folder, problems)
+    located = _located_images(entries, folder, elsewhere, problems)
     images = _usable_images(located, folder, name, problems)
     objects = objects_of_images(entries.objects, located.same_as, classes, problems)
     boxes = (
@@ -225,7 +226,10 @@ class _LocatedImages(NamedTuple):
 
 
 def _located_images(
-    entries: CocoEntries, folder: Path, all_of_folder: bool, problems: Problems
+    entries: CocoEntries,
+    folder: Path,
+    elsewhere: Collection[str | None] | None,
+    problems: Problems,
 ) -> _LocatedImages:
     """Find the file of each image of a COCO file."""
     names = ImageNames(folder)
@@ -267,8 +271,8 @@ def _located_images(
             files[entry.id], sizes[entry.id] = file, entry.size
     for key in doubtful:
         files.pop(key, None)
-    for file in names.files if all_of_folder else ():
-        if file not in first:
+    for file in names.files:
+        if elsewhere is not None and file not in first and file not in elsewhere:
             problems.add(NOT_LISTED, file)
     return _LocatedImages(files, sizes, same_as)
 

@@ -193,6 +193,7 @@ def pair_folders(
     if not result.pairs:
         raise InputError(_no_pairs(folder, labels, name, images, exact))
     _check_half(result, folder, name)
+    _check_numbers(result, name)
     return result, not_photographs
 
 
@@ -272,6 +273,27 @@ def _check_half(result: Pairing, folder: Path, name: str) -> None:
         "both files of a pair one name, or move files without a partner into another "
         "folder"
     )
+
+
+def _check_numbers(result: Pairing, name: str) -> None:
+    """Check that images and label maps of other words count alike.
+
+    Where images count from 0 and label maps from 1, equal numbers do not belong
+    together.
+
+    Raises:
+        InputError: as many images as label maps are left.
+    """
+    left = len(result.images)
+    if not left or left != len(result.maps):
+        return
+    if all(stem_of(image) not in file for image, file in result.pairs.items()):
+        raise InputError(
+            f"the {name} data: {result.images[0]} has no label map, and "
+            f"{result.maps[0]} no image. The others would be paired by their numbers: "
+            "if label maps count from another number than images, rename them; if "
+            "not, move files without a partner into another folder"
+        )
 
 
 def nearest(name: str, others: Sequence[str]) -> str | None:

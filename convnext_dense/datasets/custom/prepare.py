@@ -22,6 +22,7 @@ from convnext_dense.utils.text import few
 from . import coco_check, label_check, label_files, summary
 from .class_lists import COLOR_FILES, FILES, ClassList, class_list, read_class_list
 from .coco import CocoSplit
+from .coco_entries import image_name
 from .draw_split import draw_split
 from .formats.content import Reading
 from .into_config import use_data
@@ -267,13 +268,23 @@ def _paths(options: Options, scope: str | None) -> tuple[str, DatasetPaths]:
 
 def _read_coco(options: Options, paths: DatasetPaths) -> list[CocoSplit]:
     """Read and check objects; the validation split takes the training classes."""
-    splits: list[CocoSplit] = []
+    readings: dict[str, Reading] = {}
     for name, split_paths in paths.items():
         if split_paths.read:
-            reading = split_paths.read()
+            readings[name] = split_paths.read()
         else:
             file = split_paths.annotations
-            reading = Reading(read_coco(file), f"COCO, {file}")
+            readings[name] = Reading(read_coco(file), f"COCO, {file}")
+    splits: list[CocoSplit] = []
+    for name, split_paths in paths.items():
+        reading = readings[name]
+        elsewhere = {
+            image_name(entry)
+            for other, other_paths in paths.items()
+            if other != name and other_paths.images == split_paths.images
+            for entry in readings[other].content["images"]
+            if isinstance(entry, dict)
+        }
         split = coco_check.examine(
             reading.content,
             split_paths.images,
@@ -281,7 +292,7 @@ def _read_coco(options: Options, paths: DatasetPaths) -> list[CocoSplit]:
             splits[0].categories if splits else None,
             options.boxes_only,
             options.allow_dropped,
-            all_of_folder=not split_paths.read,
+            None if split_paths.read else elsewhere,
         )
         for problem, where in reading.problems:
             split.problems.add(problem, where)
