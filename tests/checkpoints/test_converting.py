@@ -220,7 +220,11 @@ REFUSED = {
         "transformers",
         r"no ConvNeXt with both",
     ),
-    "no ConvNeXt": (lambda: {"a.weight": torch.rand(1)}, "timm", r"holds no ConvNeXts"),
+    "no ConvNeXt": (
+        lambda: {"a.weight": torch.rand(1)},
+        "timm",
+        r"holds no ConvNeXt: give",
+    ),
     "two of them": (
         lambda: {
             f"{who}.{k}": v
