@@ -43,13 +43,13 @@ def tiff(file, values, *pages, **tags):
         text = tags.get("nodata", "").encode() + b"\0"
         place = len(content)
         content += text.ljust(8, b"\0")
-        one = bands == 1
+        grey = bands == 1
         entries = [
             *((254, 4, 1, subfile), (256, 4, 1, width), (257, 4, 1, height)),
-            (258, 3, bands, 8 * values.itemsize if one else bits),
+            (258, 3, bands, 8 * values.itemsize if grey else bits),
             *((259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, start), (277, 3, 1, bands)),
             *((278, 4, 1, height), (279, 4, 1, values.nbytes), (284, 3, 1, 1)),
-            (339, 3, bands, dict(u=1, i=2, f=3)[values.dtype.kind] if one else kinds),
+            (339, 3, bands, dict(u=1, i=2, f=3)[values.dtype.kind] if grey else kinds),
         ]
         if "nodata" in tags:
             inline = int.from_bytes(text, "little")
@@ -90,9 +90,9 @@ def test_tiffs_of_every_type(tmp_path, dtype):
 def test_gdals_value_of_missing_pixels(tmp_path, dtype, nodata):
     values = (LABELS + 1).astype(dtype)
     values[0, :3] = float(nodata)
-    found = read_values(tiff(tmp_path / "a.tif", values, nodata=nodata))
-    assert (found[0, :3] == MISSING).all()
-    assert (found[1:] == LABELS[1:] + 1).all()
+    read = read_values(tiff(tmp_path / "a.tif", values, nodata=nodata))
+    assert (read[0, :3] == MISSING).all()
+    assert (read[1:] == LABELS[1:] + 1).all()
     labels = read_label_map(tmp_path / "a.tif")
     assert (labels[0, :3] == 255).all()
 

@@ -27,10 +27,10 @@ class Run:
         self.model = torch.nn.Linear(2, 2)
         self.length, self.end, self.iteration = length, end, 0
         options = options if "type" in options else dict(SGD, **options)
-        kind = getattr(torch.optim, options.pop("type"))
+        optimizer_type = getattr(torch.optim, options.pop("type"))
         weight, bias = self.model.parameters()
         groups = [dict(params=[weight]), dict(params=[bias], lr=lr / 10)]
-        self.optim_wrapper = OptimWrapper(kind(groups, lr=lr, **options))
+        self.optim_wrapper = OptimWrapper(optimizer_type(groups, lr=lr, **options))
         self.cfg = Config(dict(param_scheduler=schedules))
         self.param_schedulers = [
             PARAM_SCHEDULERS.build(

@@ -36,8 +36,8 @@ def train(tmp_path, shapes_root):
 
 def advice(message):
     """The two ways out that a message names, as --cfg-options."""
-    one, other = message.split("--cfg-options ")[1].split(", or group norm: ")
-    return one.split(), other.split()
+    batches, group_norm = message.split("--cfg-options ")[1].split(", or group norm: ")
+    return batches.split(), group_norm.split()
 
 
 def test_a_batch_of_one(train):
@@ -46,9 +46,9 @@ def test_a_batch_of_one(train):
         train("train_dataloader.batch_size=1")
     message = str(caught.value)
     assert "a batch has one image, and the batch norm decode_head.psp_" in message
-    one, other = advice(message)
-    assert one == ["train_dataloader.batch_size=2"]
-    assert train("train_dataloader.batch_size=1", *other).iter == 2
+    batches, group_norm = advice(message)
+    assert batches == ["train_dataloader.batch_size=2"]
+    assert train("train_dataloader.batch_size=1", *group_norm).iter == 2
 
 
 def test_the_last_batch_of_an_epoch(train):
@@ -60,9 +60,9 @@ def test_the_last_batch_of_an_epoch(train):
         train(*odd)
     message = str(caught.value)
     assert "the last batch of an epoch has one image (images: 3, a batch: 2)" in message
-    one, _ = advice(message)
-    assert one == ["train_dataloader.drop_last=True"]
-    assert train(*odd, *one).iter == 2
+    batches, _ = advice(message)
+    assert batches == ["train_dataloader.drop_last=True"]
+    assert train(*odd, *batches).iter == 2
 
 
 @pytest.mark.parametrize(
