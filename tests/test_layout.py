@@ -16,7 +16,7 @@ PACKAGE = "convnext_dense"
 ROWS = (
     ("errors", "version"),
     ("utils",),
-    ("models", "optim"),
+    ("models", "optim", "ops"),
     ("checkpoints",),
     ("patches",),
     ("config", "reports"),

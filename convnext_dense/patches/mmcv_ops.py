@@ -4,7 +4,7 @@ The modules of mmdet and mmseg import ``mmcv.ops``, which imports the compiled m
 ``mmcv._ext``. mmcv-lite has no such module, nor has an mmcv that pip built without
 torch: ``No module named 'mmcv._ext'``. ``install`` adds a finder at the end of Python's
 import path. Python therefore finds a compiled ``mmcv._ext`` first, wherever it is. Only
-where there is none, it takes ``stand_ins``: NMS, soft-NMS, RoIAlign and the focal loss
+where there is none, it takes ``ops``: NMS, soft-NMS, RoIAlign and the focal loss
 work, and any other op raises an error when it is called.
 """
 
@@ -40,9 +40,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return _StandIns(spec.name, __doc__)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        from . import stand_ins
+        from convnext_dense import ops
 
-        vars(module).update({op.__name__: op for op in stand_ins.STAND_INS})
+        vars(module).update({op.__name__: op for op in ops.STAND_INS})
         print_log(
             "mmcv has no compiled ops here: NMS, soft-NMS, RoIAlign and the focal loss "
             "come from torchvision",

@@ -216,7 +216,8 @@ def mmcv_ops() -> Iterator[Finding]:
     from convnext_dense.commands import load_package
 
     load_package()  # before mmcv: it installs stand-ins if no ops are compiled
-    from convnext_dense.patches import mmcv_ops, stand_ins  # isort: skip
+    from convnext_dense import ops  # isort: skip
+    from convnext_dense.patches import mmcv_ops  # isort: skip
     from mmcv.ops import nms
 
     _check_nms(lambda *arguments: nms(*arguments)[1])
@@ -227,12 +228,12 @@ def mmcv_ops() -> Iterator[Finding]:
         cuda = get_compiling_cuda_version()
         yield Finding(OK, "mmcv ops", f"compiled, CUDA: {cuda}")
         return
-    functions = [op.__name__ for op in stand_ins.STAND_INS]
+    functions = [op.__name__ for op in ops.STAND_INS]
     names = [re.sub("_(forward|backward)$", "", name) for name in functions]
-    ops = dict.fromkeys(name for name in names if not name.startswith("get_"))
+    listed = dict.fromkeys(name for name in names if not name.startswith("get_"))
     yield Finding(
         INFO,
         "mmcv ops",
-        f"not compiled; from torchvision: {', '.join(ops)}; there are no others "
+        f"not compiled; from torchvision: {', '.join(listed)}; there are no others "
         "(no config of this package needs them)",
     )
