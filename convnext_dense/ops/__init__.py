@@ -6,6 +6,7 @@ result into a tensor that the caller made. ``patches/mmcv_ops`` serves those in
 torchvision takes more than a second.
 """
 
+from .deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
 from .environment import get_compiler_version, get_compiling_cuda_version
 from .focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
 from .nms import nms, softnms
@@ -18,6 +19,8 @@ STAND_INS = (
     roi_align_backward,
     sigmoid_focal_loss_forward,
     sigmoid_focal_loss_backward,
+    ms_deform_attn_forward,
+    ms_deform_attn_backward,
     get_compiler_version,
     get_compiling_cuda_version,
 )
