@@ -9,7 +9,6 @@ from triton import next_power_of_2
 
 from . import kernels
 
-
 _MOST_32_BIT = 2**31  # an image's value with fewer numbers has 32-bit offsets
 
 
@@ -50,8 +49,8 @@ def forward(
 ) -> Tensor:
     """The attention's output (N, Q, M D), in the type of ``value``.
 
-    The arguments' shapes are those of the package's docstring. ``tile`` is for tests and
-    measurements.
+    The arguments' shapes are those of the package's docstring. Tests and measurements
+    choose the tile.
     """
     n, _, heads, channels = value.shape
     out = value.new_empty(n, locations.shape[1], heads * channels)

@@ -85,7 +85,7 @@ def ms_deform_attn_backward(
 
 def _check_step(batch: int, step: int) -> None:
     """Raise for a batch that the compiled op refuses."""
-    if step < 1 or batch > step and batch % step:
+    if step < 1 or (batch > step and batch % step):
         raise RuntimeError(
             f"deformable attention has a batch of {batch} and im2col_step={step}. A "
             "batch above im2col_step must be a multiple of it: set im2col_step of the "
