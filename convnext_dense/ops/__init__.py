@@ -12,6 +12,7 @@ from .carafe import (
     carafe_naive_backward,
     carafe_naive_forward,
 )
+from .deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
 from .deform_conv import (
     deform_conv_backward_input,
     deform_conv_backward_parameters,
@@ -52,6 +53,8 @@ STAND_INS = (
     psamask_backward,
     sigmoid_focal_loss_forward,
     sigmoid_focal_loss_backward,
+    ms_deform_attn_forward,
+    ms_deform_attn_backward,
     get_compiler_version,
     get_compiling_cuda_version,
 )
