@@ -32,7 +32,7 @@ def detection(
     samples = []
     for index in range(num_images):
         sample = DetDataSample(metainfo=_metainfo(size, index))
-        sample.set_metainfo(dict(text=TEXTS, custom_entities=True))
+        sample.set_metainfo(dict(text=TEXTS[:num_classes], custom_entities=True))
         labels = torch.arange(index, index + len(BOXES)) % num_classes
         sample.gt_instances = _instances(BOXES, labels, size)
         sample.ignored_instances = _instances([IGNORED_BOX], labels[:1], size)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import ConfigDict
@@ -15,6 +15,12 @@ from .shrinking import dicts
 ARCH = "atto"
 CHANNELS = (40, 80, 160, 320)
 STRIDES = (4, 8, 16, 32)
+
+
+BOUND = {
+    "HourglassNet": "it takes two maps of stride 4 from stacked hourglasses",
+}
+"""Backbones that a model cannot do without, by their type."""
 
 
 class CannotFit(Exception):
@@ -50,7 +56,10 @@ def with_convnext(model: ConfigDict, size: int) -> ConfigDict:
         model.pop("neck")  # makes the maps of a vision transformer a pyramid
     holder, key, receivers = model, "backbone", _receivers(model)
     if "backbone_cfg" in model.backbone:
+        outer = _maps(model.backbone, size) or []
         holder, key, receivers = model.backbone, "backbone_cfg", [model.backbone]
+    if holder[key].type in BOUND:
+        raise CannotFit(BOUND[holder[key].type])
     old = _maps(holder[key], size) or _stated_maps(receivers)
     if not 1 <= len(old) <= len(STRIDES):
         raise CannotFit(f"it takes {len(old)} feature maps from its backbone")
@@ -62,6 +71,14 @@ def with_convnext(model: ConfigDict, size: int) -> ConfigDict:
     for node in [node for receiver in receivers for node in dicts(receiver)]:
         _replace_channels(node, [feature_map.channels for feature_map in old], new)
     _fit_special_cases(model, new)
+    if holder is not model:
+        for receiver in _receivers(model):
+            for node in dicts(receiver):
+                _replace_channels(
+                    node,
+                    [feature_map.channels for feature_map in outer],
+                    [feature_map.channels for feature_map in _maps(holder, size) or []],
+                )
     return model
 
 
@@ -81,11 +98,11 @@ def _maps(backbone: ConfigDict, size: int) -> list[Map] | None:
         if key not in ("dcn", "stage_with_dcn", "plugins")
     }
     try:
-        module = MODELS.build(plain).eval()
+        maps = _outputs(plain, size, "meta")  # computes nothing
+    except (RuntimeError, NotImplementedError):
+        maps = _outputs(plain, size, "cpu")
     except (ImportError, KeyError):
         return None
-    with torch.no_grad():
-        maps = module(torch.zeros(2, 3, size, size))
     if isinstance(maps, torch.Tensor):
         maps = [maps]
     if not all(isinstance(feature_map, torch.Tensor) for feature_map in maps):
@@ -93,6 +110,13 @@ def _maps(backbone: ConfigDict, size: int) -> list[Map] | None:
     if any(feature_map.dim() != 4 for feature_map in maps):
         raise CannotFit("it takes tokens from its backbone, no feature maps")
     return [Map(m.shape[1], round(size / m.shape[3])) for m in maps]
+
+
+def _outputs(backbone: dict, size: int, device: str) -> Any:
+    with torch.device(device), torch.no_grad():
+        module = MODELS.build(backbone)
+        module.eval()
+        return module(torch.zeros(2, 3, size, size))
 
 
 def _stated_maps(receivers: list) -> list[Map]:
@@ -133,8 +157,13 @@ def _replace_channels(node: ConfigDict, old: list[int], new: list[int]) -> None:
 
 
 def _fit_special_cases(model: ConfigDict, new: list[int]) -> None:
+    """Change what follows from the backbone's channels and is stated elsewhere."""
     neck = model.get("neck")
     if isinstance(neck, dict) and neck.type == "SSDNeck":
         # Its first outputs are the backbone's maps.
-        for node, key in ((neck, "out_channels"), (model.bbox_head, "in_channels")):
-            node[key] = (*new, *node[key][len(new) :])
+        neck.out_channels = [*new, *neck.out_channels[len(new) :]]
+        model.bbox_head.in_channels = neck.out_channels
+    if model.backbone.type == "STDCContextPathNet":
+        # It joins the context path with the map of stride 8.
+        context = model.backbone.get("out_channels", 128)
+        model.backbone.ffm_cfg.in_channels = new[-3] + context

@@ -15,7 +15,8 @@ CHANGES = (
     "weights are random instead of pretrained",
     "images have 128 x 128 pixels (SSD 300, corner and lane detectors their own size)",
     "batch augmentations, which resize and pad, are off",
-    "512 sampled RoIs become 64, and RPN's 2000 or 1000 proposals 100",
+    "512 sampled RoIs become 16, and RPN's 2000 or 1000 proposals 100",
+    "more than 150 queries become 150, because small images have few positions",
     "BERT has two layers and a vocabulary of a few words",
     "SyncBN becomes BN",
 )
@@ -47,12 +48,15 @@ def small_model(family: Family, folder: Path) -> ConfigDict:
         if "batch_augments" in node:
             node.batch_augments = None
         if "num" in node and node.get("type", "").endswith("Sampler"):
-            node.num = min(node.num, 64)
+            node.num = min(node.num, 16)
+        if node.get("num_queries", 0) > 150:
+            node.num_queries = 150
         for key in ("nms_pre", "max_per_img"):
             if key in node and node[key] >= 1000:
                 node[key] = 100
-        if node.get("type") == "BertModel":
-            node.name = str(_small_bert(folder))
+        for key in ("name", "lang_model_name"):
+            if node.get(key) == "bert-base-uncased":
+                node[key] = str(_small_bert(folder))
     _fit_image_size(model, size)
     if "teacher_config" in model:
         path = Path(model.teacher_config).relative_to("configs")

@@ -1,11 +1,16 @@
 """Trains a model for one step and predicts with it."""
 
+import functools
+import inspect
+import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
@@ -31,7 +36,9 @@ class Result(NamedTuple):
         loss: the sum of the losses.
         gradients: the share of the trained parameters' tensors with a gradient.
         predicted: what was predicted, in words.
+        ops: the compiled ops of mmcv that were called, compiled or from a stand-in.
         seconds: how long it took.
+        cpu_seconds: of which the processor computed.
         trace: the last lines of the exception's stack.
     """
 
@@ -40,26 +47,39 @@ class Result(NamedTuple):
     loss: float | None = None
     gradients: float | None = None
     predicted: str = ""
+    ops: tuple[str, ...] = ()
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     trace: str = ""
 
 
 def run(family: Family, with_convnext: bool, device: str) -> Result:
     """Build, train and use a family's model, as shipped or with ConvNeXt."""
-    start = time.monotonic()
+    start, cpu_start = time.monotonic(), time.process_time()
+    ops: set[str] = set()
+    _record_ops(ops)
+    result = Result(False)
     try:
-        result = _run(family, with_convnext, device)
+        for result in _run(family, with_convnext, device):
+            pass
     except Exception as error:
+        trained = "it trains, but does not predict: " if result.loss else ""
         trace = traceback.format_exc().splitlines()[-12:]
-        result = Result(False, reason(error), trace="\n".join(trace))
-    return result._replace(seconds=round(time.monotonic() - start, 1))
+        result = result._replace(
+            reason=trained + reason(error), trace="\n".join(trace)
+        )
+    return result._replace(
+        ops=tuple(sorted(ops)),
+        seconds=round(time.monotonic() - start, 1),
+        cpu_seconds=round(time.process_time() - cpu_start, 1),
+    )
 
 
 def reason(error: Exception) -> str:
     """An exception in a line, with the requirement where one is missing."""
     first_line = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, NotImplementedError) and "has no stand-in" in first_line:
-        return "mmcv's compiled op " + first_line.split("'")[1]
+        return "mmcv's compiled op " + first_line.split("op '")[1].partition("'")[0]
     if isinstance(error, ModuleNotFoundError):
         return f"the package {error.name}"
     if isinstance(error, fitting.CannotFit | Failure):
@@ -67,15 +87,36 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line}"[:200]
 
 
-def _run(family: Family, with_convnext: bool, device: str) -> Result:
+def _run(family: Family, with_convnext: bool, device: str) -> Iterator[Result]:
+    """The result after training, and the one after predicting."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         config = small_model(family, Path(folder))
         model, backbone = build(family, config, with_convnext)
     model.to(device)
     loss, gradients = train(model, backbone, batch(family, config, 2))
+    trained = Result(False, loss=loss, gradients=gradients)
+    yield trained
     predicted = predict(model, batch(family, config, 1))
-    return Result(True, "", loss, gradients, predicted)
+    yield trained._replace(works=True, predicted=predicted)
+
+
+def _record_ops(names: set[str]) -> None:
+    """Let each function of ``mmcv._ext`` add its name when it is called."""
+    module = sys.modules["mmcv._ext"]
+
+    def recording(name: str, op: Callable) -> Callable:
+        @functools.wraps(op)
+        def call(*args, **kwargs):
+            names.add(name)
+            return op(*args, **kwargs)
+
+        return call
+
+    for name, op in list(vars(module).items()):
+        if callable(op) and not name.startswith("_"):
+            # Without the wrapper of the run before, in a process that runs many.
+            setattr(module, name, recording(name, inspect.unwrap(op)))
 
 
 def build(
@@ -113,7 +154,7 @@ def batch(family: Family, config: ConfigDict, num_images: int) -> dict:
     if "semi_train_cfg" in config:
         return data.semi_supervised(size, num_images, num_classes)
     if "language_model" in config:
-        num_classes = len(data.TEXTS)
+        num_classes = min(num_classes, len(data.TEXTS))
     things = smallest(config, "num_things_classes", num_classes)
     stuff = smallest(config, "num_stuff_classes", 0)
     maps = (things, stuff) if stuff else (0, num_classes)
@@ -158,7 +199,7 @@ def predict(model: nn.Module, data: dict) -> str:
     with torch.no_grad():
         outcome = model.test_step(data)
     tensors = list(_tensors(outcome))
-    if not tensors:
+    if not any(key.startswith("pred") for sample in outcome for key in sample.keys()):
         raise Failure("nothing is predicted")
     for name, tensor in tensors:
         if not torch.isfinite(tensor).all():
@@ -166,16 +207,16 @@ def predict(model: nn.Module, data: dict) -> str:
     return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors)
 
 
-def _tensors(value, name: str = ""):
-    """The names and tensors of predictions, not of annotations."""
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The names and tensors of predictions."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        value = torch.from_numpy(value)
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _tensors(item, name)
-    elif hasattr(value, "all_items"):
-        for key, item in value.all_items():
-            if not key.startswith(("gt_", "ignored_", "proposals")):
-                yield from _tensors(item, f"{name}.{key}".strip("."))
-    elif hasattr(value, "tensor"):  # boxes
-        yield name, value.tensor
+    elif hasattr(value, "keys"):
+        for key in value.keys():
+            if name or key.startswith("pred"):
+                yield from _tensors(value.get(key), f"{name}.{key}".strip("."))

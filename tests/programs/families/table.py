@@ -51,9 +51,9 @@ def as_json(rows: Iterable[Row], device: str, seconds: float) -> dict:
 
 def line(name: str, variant: str, result: Result) -> str:
     """A result in a line, for a sweep that is under way."""
-    if result.works:
-        return f"{name:32} {variant:8} trains  {result.seconds:5.1f} s"
-    return f"{name:32} {variant:8} fails   {result.seconds:5.1f} s  {result.reason}"
+    state = "trains" if result.works else "fails "
+    seconds = f"{result.seconds:5.1f} s ({result.cpu_seconds:.1f} CPU)"
+    return f"{name:28} {variant:8} {state} {seconds:18} {result.reason}".rstrip()
 
 
 def summary(sweep: dict) -> str:
@@ -80,13 +80,17 @@ def failures(sweep: dict) -> str:
     for row in sweep["rows"]:
         if row["left_out"]:
             lines.append(f"| {row['family']} | left out: {row['left_out']} | |")
-        elif not (row["shipped"]["works"] and row["convnext"]["works"]):
-            cells = (
-                "trains" if row[key]["works"] else row[key]["reason"].replace("|", "/")
-                for key in ("shipped", "convnext")
-            )
+            continue
+        cells = [_cell(row[key]) for key in ("shipped", "convnext")]
+        if not set(cells) <= {"", "trains"}:
             lines.append(f"| {row['family']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(result: dict | None) -> str:
+    if not result:
+        return ""
+    return "trains" if result["works"] else result["reason"].replace("|", "/")
 
 
 def _version(package: str) -> str:

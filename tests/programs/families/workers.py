@@ -108,6 +108,7 @@ def run_all(
 def import_toolboxes() -> None:
     """Import what models are made of, so that a forked process has it."""
     import convnext_dense  # noqa: F401  (before the toolboxes import mmcv.ops)
+    import mmdet.datasets
     import mmdet.models
     import mmseg.models
 
