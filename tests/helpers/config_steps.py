@@ -1,10 +1,12 @@
-"""A few training steps and a prediction of a config, made small by ``--cfg-options``."""
+"""Two training steps and a prediction of a config, made small by ``--cfg-options``."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import MODELS
 
 from convnext_dense.config.options import load_config
 
@@ -13,16 +15,16 @@ from .runs import NO_WORKERS, NOTHING_SAVED
 from .small_runs import train
 
 STEPS, BATCH = 2, 2
-# Steps of a pipeline: the setting that is a size in pixels, and how often the side of
-# the image it is.
+# The steps of a pipeline that have a size in pixels, with its name.
 SIZES = {
-    "Resize": ("scale", 1),
-    "RandomResize": ("scale", 1),
-    "RandomCrop": ("crop_size", 1),
-    "Pad": ("size", 1),
-    "CachedMosaic": ("img_scale", 1),
-    "CachedMixUp": ("img_scale", 1),
-    "BatchFixedSizePad": ("size", 1),
+    "Resize": "scale",
+    "RandomResize": "scale",
+    "RandomChoiceResize": "scales",
+    "RandomCrop": "crop_size",
+    "Pad": "size",
+    "CachedMosaic": "img_scale",
+    "CachedMixUp": "img_scale",
+    "BatchFixedSizePad": "size",
 }
 
 
@@ -86,7 +88,6 @@ def train_steps(config, work_dir, data_root, options=(), side=64):
         f"train_dataloader.batch_size={BATCH}",
         f"train_dataloader.dataset.indices={STEPS * BATCH}",
         "val_dataloader.dataset.indices=1",
-        "model.backbone.init_cfg=None",
         "randomness.seed=0",
         *NO_WORKERS,
         *NOTHING_SAVED,
@@ -94,6 +95,13 @@ def train_steps(config, work_dir, data_root, options=(), side=64):
     cfg = load_config(
         str(config), [*common, *_loop(cfg), *_sizes(cfg, side), *options], str(work_dir)
     )
+    cfg.model.backbone.init_cfg = None
+    if cfg.model.backbone.get("frozen_stages"):  # random weights are refused
+        checkpoint = Path(work_dir).with_suffix(".pth")
+        torch.save(MODELS.build(cfg.model.backbone).state_dict(), checkpoint)
+        cfg.model.backbone.init_cfg = dict(
+            type="Pretrained", checkpoint=str(checkpoint)
+        )
     steps = Steps()
     train(cfg, hooks=[steps])
     return steps
@@ -120,12 +128,10 @@ def _sizes(cfg, side):
 
     def visit(node, path):
         if isinstance(node, dict):
-            key, factor = SIZES.get(node.get("type"), ("", 1))
-            if key in node:
-                options.append(f"{path}.{key}=({factor * side},{factor * side})")
-            if "scales" in node:
-                options.append(f"{path}.scales=[({side},{side})]")
-            node = {k: v for k, v in node.items() if isinstance(v, dict | list | tuple)}
+            key = SIZES.get(node.get("type"))
+            if key:
+                size = f"[({side},{side})]" if key == "scales" else f"({side},{side})"
+                options.append(f"{path}.{key}={size}")
             for name, child in node.items():
                 visit(child, f"{path}.{name}")
         elif isinstance(node, list | tuple):
