@@ -10,9 +10,13 @@ from convnext_dense.errors import InputError
 
 from .dense import RetinaNet, RTMDet
 from .detector import Detector
+from .two_stage import CascadeRCNN
 
 # The network of each detector class of mmdet.
 NETWORKS: dict[str, type[Detector]] = {
+    "CascadeRCNN": CascadeRCNN,
+    "FasterRCNN": CascadeRCNN,
+    "MaskRCNN": CascadeRCNN,
     "RTMDet": RTMDet,
     "RetinaNet": RetinaNet,
 }

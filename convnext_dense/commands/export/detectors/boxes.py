@@ -78,6 +78,20 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return scores.topk(torch.sym_min(count, scores.shape[0]))
 
 
+def drop_small(
+    smallest: float, boxes: Tensor, scores: Tensor, groups: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (N, 4), scores (N,) and groups (N,) without those of small boxes.
+
+    A box stays if both its sides are longer than ``smallest`` pixels; all stay if
+    that is negative.
+    """
+    if smallest < 0:
+        return boxes, scores, groups
+    large = ((boxes[:, 2:] - boxes[:, :2]) > smallest).all(1).nonzero()[:, 0]
+    return boxes[large], scores[large], groups[large]
+
+
 def check_nms(settings: Mapping, name: str) -> None:
     """Raise an InputError if ``settings`` ask for more than plain suppression."""
     known = {"type", "iou_threshold", "class_agnostic", "split_thr"}

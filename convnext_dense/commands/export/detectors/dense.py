@@ -5,7 +5,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .boxes import DeltaDecoder, anchors, best, check_nms, clip, grid, suppress
+from .boxes import (
+    DeltaDecoder,
+    anchors,
+    best,
+    check_nms,
+    clip,
+    drop_small,
+    grid,
+    suppress,
+)
 from .detector import Detector, require, require_class
 
 
@@ -52,19 +61,11 @@ class Dense(Detector):
             boxes.append(self.decode(level, box, positions, raw, size))
             scores.append(top)
             labels.append(chosen % classes)
-        return self._suppress(torch.cat(boxes), torch.cat(scores), torch.cat(labels))
-
-    def _suppress(
-        self, boxes: Tensor, scores: Tensor, labels: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Drop small and overlapping boxes, as ``test_cfg`` says."""
-        smallest = self.settings.get("min_bbox_size", -1)
-        if smallest >= 0:
-            large = ((boxes[:, 2:] - boxes[:, :2]) > smallest).all(1).nonzero()[:, 0]
-            boxes, scores, labels = boxes[large], scores[large], labels[large]
-        count = self.settings.max_per_img
-        kept = suppress(boxes, scores, labels, self.settings.nms, count)
-        return boxes[kept], scores[kept], labels[kept]
+        smallest = settings.get("min_bbox_size", -1)
+        sides = torch.cat(boxes), torch.cat(scores), torch.cat(labels)
+        box, score, label = drop_small(smallest, *sides)
+        kept = suppress(box, score, label, settings.nms, settings.max_per_img)
+        return box[kept], score[kept], label[kept]
 
 
 class RetinaNet(Dense):
