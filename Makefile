@@ -61,19 +61,20 @@ demo: .venv/.onedl
 
 # The GPU's kernels use no toolbox. Their tests are apart, because interpreting them takes
 # minutes.
-KERNEL_TESTS = tests/models/gpu
+KERNEL_TESTS = tests/models/gpu tests/ops/gpu
+WITHOUT_KERNELS = $(KERNEL_TESTS:%=--ignore=%)
 
 test: .venv/.dev
-	.venv/bin/python -m pytest $(TESTS) --ignore=$(KERNEL_TESTS)
+	.venv/bin/python -m pytest $(TESTS) $(WITHOUT_KERNELS)
 
 test-openmmlab: .venv-openmmlab/.dev
-	.venv-openmmlab/bin/python -m pytest $(TESTS) --ignore=$(KERNEL_TESTS)
+	.venv-openmmlab/bin/python -m pytest $(TESTS) $(WITHOUT_KERNELS)
 
 test-kernels: .venv/.dev
 	.venv/bin/python -m pytest $(TESTS) $(KERNEL_TESTS)
 
 # PyTorch and oneDNN choose kernels by the processor: the tests must pass with each.
-MODEL_TESTS = .venv/bin/python -m pytest $(TESTS) tests/models --ignore=$(KERNEL_TESTS)
+MODEL_TESTS = .venv/bin/python -m pytest $(TESTS) tests/models $(WITHOUT_KERNELS)
 
 test-isa: .venv/.dev
 	ATEN_CPU_CAPABILITY=default $(MODEL_TESTS)
