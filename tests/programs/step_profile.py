@@ -10,14 +10,12 @@ import argparse
 import collections
 import copy
 import functools
-import importlib.util
 import itertools
 import statistics
 import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -36,19 +35,14 @@ from convnext_dense.engine.machine import fit_to_machine
 from convnext_dense.engine.runner import TRAINING_HOOKS
 from convnext_dense.engine.short_runs import ShortRunHook
 
+from ..helpers import synchronisations
 from ..helpers.paths import ROOT
+from ..helpers.synchronisations import OURS
 
 CONFIGS = (
     ROOT / "configs/det/cascade_mask_rcnn_convnext_t_coco.py",
     ROOT / "configs/det/dino_4scale_convnext_t_coco.py",
 )
-OURS = "convnext_dense"
-# Whose code a line of a stack is; the innermost one that is not torch counts.
-FOLDERS = {
-    name: Path(spec.origin).parent
-    for name in (OURS, "mmcv", "mmdet", "mmseg", "mmengine")
-    if (spec := importlib.util.find_spec(name)) and spec.origin
-}
 WARM_UP = 4  # steps before anything is measured
 PARTS = ("data preprocessor", "backbone", "neck", "heads", "losses")
 
@@ -88,6 +82,19 @@ class MadeData(Dataset):
 
 class Stop(Exception):
     """Ends a run."""
+
+
+class _BeforeOthers(Hook):
+    """Calls ``work`` with the Runner, before the other hooks' ``before_run``."""
+
+    priority = "HIGHEST"
+
+    def __init__(self, work: Callable[[Runner], None]) -> None:
+        self._work = work
+
+    def before_run(self, runner: Runner) -> None:
+        """Call it."""
+        self._work(runner)
 
 
 class Clock:
@@ -168,18 +175,22 @@ class Profile:
 
     def run(self) -> list[str]:
         """Train; return the report in lines."""
-        loop, wrapper = self.runner.train_loop, self.runner.optim_wrapper
+        loop = self.runner.train_loop
         self._step = loop.run_iter
         # The loop calls this with its first batch. It takes the other batches itself.
         loop.run_iter = self._measure
-        # WatchHook wraps these methods again, on the object.
-        self._plain = {n: getattr(wrapper, n) for n in ("step", "backward")}
-        for name, method in self._plain.items():
-            self._plain[name] = self._inner.timed(name, method)
-        vars(wrapper).update(self._plain)
+        self.runner.register_hook(_BeforeOthers(self._time_wrapper))
         with suppress(Stop):
             self.runner.train()
         return self.lines
+
+    def _time_wrapper(self, runner: Runner) -> None:
+        """Time the optimizer wrapper's methods, before WatchHook wraps them again."""
+        self._plain = {
+            name: self._inner.timed(name, getattr(runner.optim_wrapper, name))
+            for name in ("step", "backward")
+        }
+        vars(runner.optim_wrapper).update(self._plain)
 
     def _measure(self, first: Any) -> None:
         loop = self.runner.train_loop
@@ -374,37 +385,10 @@ class Profile:
     # Synchronisations of the GPU
 
     def _synchronisations(self, steps: int = 3) -> None:
-        counts: collections.Counter[tuple[str, str]] = collections.Counter()
-
-        def note(message: Any, *args: Any, **kwargs: Any) -> None:
-            if "synchroniz" in str(message):
-                counts[_origin(traceback.extract_stack())] += 1
-
-        plain = warnings.showwarning
-        event_class: Any = torch.cuda.Event
-        synchronize = event_class.synchronize
-
-        def waits(event: Any) -> None:
-            # Not one of the warnings. It costs nothing if the event has passed.
-            passed = event.query()
-            project, line = _origin(traceback.extract_stack())
-            state = "already passed" if passed else "waits"
-            counts[project, f"{line} (event, {state})"] += 1
-            synchronize(event)
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            warnings.showwarning = note
-            event_class.synchronize = waits
-            batches = [copy.deepcopy(next(self._batches)) for _ in range(steps)]
-            torch.cuda.set_sync_debug_mode("warn")
-            try:
-                for batch in batches:
-                    self._step(batch)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-                event_class.synchronize = synchronize
-                warnings.showwarning = plain
+        batches = [copy.deepcopy(next(self._batches)) for _ in range(steps)]
+        with synchronisations.noted() as counts:
+            for batch in batches:
+                self._step(batch)
         by_project: collections.Counter[str] = collections.Counter()
         for (project, _), count in counts.items():
             by_project[project] += count
@@ -421,16 +405,6 @@ def _put_back(owner: object, name: str, value: object) -> None:
         delattr(owner, name)
     else:
         setattr(owner, name, value)
-
-
-def _origin(stack: traceback.StackSummary) -> tuple[str, str]:
-    """The project and the line that a stack is in; torch's own lines do not count."""
-    for frame in reversed(stack):
-        for project, folder in FOLDERS.items():
-            if Path(frame.filename).is_relative_to(folder):
-                place = Path(frame.filename).relative_to(folder)
-                return project, f"{place}:{frame.lineno} {frame.line}"
-    return "other", "a thread of torch"
 
 
 def prepare(
