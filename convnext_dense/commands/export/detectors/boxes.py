@@ -52,10 +52,10 @@ def grid(height: int, width: int, stride: Sequence[int], like: Tensor) -> Tensor
 
     ``stride`` is the distance of two cells in x and y.
     """
-    cell = torch.arange(height * width, device=like.device)
-    x = (cell % width).to(like.dtype) * stride[0]
-    y = (cell // width).to(like.dtype) * stride[1]
-    return torch.stack((x, y), -1)
+    zeros = like.new_zeros(height, width)
+    x = torch.arange(width, device=like.device).to(like.dtype) * stride[0]
+    y = torch.arange(height, device=like.device).to(like.dtype) * stride[1]
+    return torch.stack((zeros + x, zeros + y[:, None]), -1).flatten(0, 1)
 
 
 def anchors(generator: Any, level: int, map_: Tensor) -> Tensor:

@@ -60,10 +60,19 @@ class Detector(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Pad the image as mmdet's preprocessor does, and detect objects."""
         height, width = image.shape[-2:]
-        bottom = -height % self.pad_size_divisor
-        right = -width % self.pad_size_divisor
+        bottom = self._round_up(height) - height
+        right = self._round_up(width) - width
         padded = F.pad(image, (0, right, 0, bottom), value=self.pad_value)
         return self.detect(padded, (height, width))
+
+    def _round_up(self, side: int) -> int:
+        """The next multiple of ``pad_size_divisor``.
+
+        In this form PyTorch divides the sizes of all later maps without a rest. With
+        ``side % divisor`` their formulas grow with each layer, and tracing is slow.
+        """
+        divisor = self.pad_size_divisor
+        return (side + divisor - 1) // divisor * divisor
 
     def detect(self, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
         """Detect the objects of a padded image (1, 3, H', W') of ``size`` (H, W)."""
