@@ -67,8 +67,18 @@ def anchors(generator: Any, level: int, map_: Tensor) -> Tensor:
         map_: its feature map (N, C, H, W).
     """
     base = generator.base_anchors[level].to(map_)
-    shifts = grid(*map_.shape[-2:], generator.strides[level], map_).repeat(1, 2)
+    height, width = map_.shape[-2:]
+    shifts = grid(height, width, generator.strides[level], map_).repeat(1, 2)
     return (shifts[:, None] + base).flatten(0, 1)
+
+
+def min_size(generator: Any) -> int:
+    """The smallest side in pixels for which each level has two rows and columns.
+
+    Levels beyond stride 32 are each half of the one before, rounded up.
+    """
+    deepest = max(max(stride) for stride in generator.strides)
+    return max(2 * 32, deepest + 32)
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """What the networks of all detectors share: their input, padding and outputs."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +26,7 @@ class Detector(nn.Module):
 
     # The smallest multiple that the image's sides must be padded to.
     divisor: ClassVar[int] = 1
+    model: Any
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -34,6 +35,15 @@ class Detector(nn.Module):
             self.divisor, getattr(model.data_preprocessor, "pad_size_divisor", 1)
         )
         self.pad_value = getattr(model.data_preprocessor, "pad_value", 0)
+
+    @property
+    def min_size(self) -> int:
+        """The smallest side in pixels with which the model can be traced.
+
+        The deepest map must have two rows and columns. For a single one PyTorch would
+        trace a different program, without a message.
+        """
+        return 2 * 32
 
     @property
     def outputs(self) -> list[str]:
