@@ -72,7 +72,7 @@ def write_panoptic(data, out, split, images=4):
 
 
 def use_double_of_panopticapi(monkeypatch):
-    """Replace panopticapi, which no package index has, by what mmdet uses of it.
+    """Replace panopticapi, which is in no package index, by what mmdet uses of it.
 
     Panoptic quality is computed as in Kirillov et al. (arXiv 1801.00868), equation 1.
     """
