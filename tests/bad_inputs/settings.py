@@ -283,6 +283,11 @@ CASES = [
         "out_indices=...0 to 3",
     ),
     option(
+        "an output stride that does not exist",
+        "model.backbone.output_stride=4",
+        "output_stride=4...give 8, 16 or 32",
+    ),
+    option(
         "no feature maps",
         "model.backbone.out_indices=()",
         "at least one",
