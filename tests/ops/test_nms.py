@@ -100,7 +100,9 @@ def test_nms_match(threshold):
 def test_batched_nms_keeps_classes_apart():
     boxes, scores = map(torch.from_numpy, boxes_and_scores())
     classes = torch.arange(len(boxes)) % 3
-    dets, kept = batched_nms(boxes, scores, classes, {"type": "nms", "iou_threshold": 0.3})
+    dets, kept = batched_nms(
+        boxes, scores, classes, {"type": "nms", "iou_threshold": 0.3}
+    )
     expected = []
     for c in range(3):
         of_class = (classes == c).nonzero()[:, 0]
