@@ -14,6 +14,7 @@ from .carafe import (
     carafe_naive_backward,
     carafe_naive_forward,
 )
+from .deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
 from .deform_conv import (
     deform_conv_backward_input,
     deform_conv_backward_parameters,
@@ -87,6 +88,8 @@ STAND_INS = (
     sync_bn_forward_output,
     sync_bn_backward_param,
     sync_bn_backward_data,
+    ms_deform_attn_forward,
+    ms_deform_attn_backward,
     get_compiler_version,
     get_compiling_cuda_version,
 )

@@ -3,9 +3,6 @@
 import torch
 from torch import Tensor
 
-PAIRS_AT_A_TIME = 1 << 16
-"""Bounds the memory: 64 MB at four corners in fp32."""
-
 
 def areas(polygons: Tensor) -> Tensor:
     """Signed areas of polygons (..., corners, 2), by the shoelace formula."""
@@ -22,8 +19,6 @@ def common_areas(first: Tensor, second: Tensor) -> Tensor:
 
     Shapes: (P, corners, 2) twice -> (P,).
     """
-    middle = (first.mean(1, keepdim=True) + second.mean(1, keepdim=True)) / 2
-    first, second = first - middle, second - middle
     turned = areas(second)[:, None, None] < 0
     second = torch.where(turned, second.flip(1), second)
     for side in range(second.shape[1]):

@@ -1,11 +1,16 @@
 """Overlaps and NMS of rotated boxes and of quadrilaterals."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import polygons
 from .precision import at_least_fp32
+
+PAIRS_AT_A_TIME = 1 << 16
+"""Bounds the memory."""
 
 _SMALLEST_AREA = 1e-14  # as in the compiled op: a box below it overlaps nothing
 
@@ -19,7 +24,7 @@ def box_iou_rotated(
     clockwise in the image) -> (M * N,), or (M,) if ``aligned``. ``mode_flag`` 0 is the
     IoU, 1 the intersection over the first box's area.
     """
-    first, second = map(_corners, at_least_fp32(boxes1, boxes2))
+    first, second = map(_rotated, at_least_fp32(boxes1, boxes2))
     ious.copy_(_overlaps(first, second, mode_flag, aligned).flatten())
 
 
@@ -30,7 +35,7 @@ def box_iou_quadri(
 
     Shapes as for ``box_iou_rotated``, with boxes (M, 8) as x and y of each corner.
     """
-    first, second = (b.unflatten(1, (4, 2)) for b in at_least_fp32(boxes1, boxes2))
+    first, second = map(_quadrilaterals, at_least_fp32(boxes1, boxes2))
     ious.copy_(_overlaps(first, second, mode_flag, aligned).flatten())
 
 
@@ -52,7 +57,7 @@ def nms_rotated(
     """
     (boxes,) = at_least_fp32(dets_sorted)
     classes = boxes[:, 5] if multi_label else None
-    return _nms(_corners(boxes[:, :5]), classes, order, iou_threshold)
+    return _nms(_rotated(boxes[:, :5]), classes, order, iou_threshold)
 
 
 def nms_quadri(
@@ -66,77 +71,96 @@ def nms_quadri(
     """NMS of convex quadrilaterals, as ``nms_rotated`` but (N, 8) or (N, 9)."""
     (boxes,) = at_least_fp32(dets_sorted)
     classes = boxes[:, 8] if multi_label else None
-    return _nms(boxes[:, :8].unflatten(1, (4, 2)), classes, order, iou_threshold)
+    return _nms(_quadrilaterals(boxes[:, :8]), classes, order, iou_threshold)
 
 
-def _corners(boxes: Tensor) -> Tensor:
-    """Corners (N, 4, 2) of rotated boxes (N, 5)."""
-    centre, size, angle = boxes[:, :2], boxes[:, 2:4], boxes[:, 4]
+class _Polygons(NamedTuple):
+    """Convex polygons. Near their centres fp32 keeps more digits.
+
+    Attributes:
+        centre: (N, 2).
+        corners: from the centre (N, 4, 2).
+    """
+
+    centre: Tensor
+    corners: Tensor
+
+    def __getitem__(self, index):
+        return _Polygons(self.centre[index], self.corners[index])
+
+    def __len__(self) -> int:
+        return len(self.centre)
+
+
+def _rotated(boxes: Tensor) -> _Polygons:
+    """Polygons of rotated boxes (N, 5)."""
+    size, angle = boxes[:, 2:4], boxes[:, 4]
     sine, cosine = angle.sin(), angle.cos()
     across = size[:, :1] / 2 * torch.stack((cosine, sine), 1)
     down = size[:, 1:] / 2 * torch.stack((-sine, cosine), 1)
-    return torch.stack(
-        (
-            centre - across - down,
-            centre + across - down,
-            centre + across + down,
-            centre - across + down,
-        ),
-        1,
-    )
+    corners = (-across - down, across - down, across + down, down - across)
+    return _Polygons(boxes[:, :2], torch.stack(corners, 1))
 
 
-def _overlaps(first: Tensor, second: Tensor, mode: int, aligned: bool) -> Tensor:
-    """Overlaps (M, N), or (M,) if ``aligned``, of polygons (M, 4, 2), (N, 4, 2)."""
+def _quadrilaterals(boxes: Tensor) -> _Polygons:
+    """Polygons of quadrilaterals (N, 8)."""
+    corners = boxes.unflatten(1, (4, 2))
+    centre = corners.mean(1)
+    return _Polygons(centre, corners - centre[:, None])
+
+
+def _overlaps(first: _Polygons, second: _Polygons, mode: int, aligned: bool) -> Tensor:
+    """Overlaps (M, N), or (M,) if ``aligned``."""
     touch = _touching(first, second, aligned)
-    result = first.new_zeros(touch.shape)
+    result = first.centre.new_zeros(touch.shape)
     pairs = touch.nonzero(as_tuple=True)
-    i, j = pairs[0], pairs[-1]
-    result[pairs] = _pair_overlaps(first, second, i, j, mode)
+    result[pairs] = _pair_overlaps(first, second, pairs[0], pairs[-1], mode)
     return result
 
 
-def _touching(first: Tensor, second: Tensor, aligned: bool = False) -> Tensor:
+def _touching(first: _Polygons, second: _Polygons, aligned: bool = False) -> Tensor:
     """Which upright boxes around polygons overlap. False where a corner is NaN."""
-    low, high = first.amin(1), first.amax(1)
-    low2, high2 = second.amin(1), second.amax(1)
+    low, high, low2, high2 = (
+        edge(1) + polygons.centre
+        for polygons in (first, second)
+        for edge in (polygons.corners.amin, polygons.corners.amax)
+    )
     if not aligned:
         low, high = low[:, None], high[:, None]
     return ((low < high2) & (low2 < high)).all(-1)
 
 
 def _pair_overlaps(
-    first: Tensor, second: Tensor, i: Tensor, j: Tensor, mode: int
+    first: _Polygons, second: _Polygons, i: Tensor, j: Tensor, mode: int
 ) -> Tensor:
     """The overlap of ``first[i]`` with ``second[j]`` for each pair (P,)."""
-    areas, areas2 = polygons.areas(first).abs(), polygons.areas(second).abs()
-    results = []
-    for a, b in zip(
-        i.split(polygons.PAIRS_AT_A_TIME),
-        j.split(polygons.PAIRS_AT_A_TIME),
-        strict=True,
-    ):
-        common = polygons.common_areas(first[a], second[b])
-        base = areas[a] + areas2[b] - common if mode == 0 else areas[a]
-        solid = (areas[a] >= _SMALLEST_AREA) & (areas2[b] >= _SMALLEST_AREA)
-        results.append((common / base).where(solid, 0))
-    return torch.cat(results) if results else first.new_zeros(0)
+    result = [first.centre.new_zeros(0)]
+    for start in range(0, len(i), PAIRS_AT_A_TIME):
+        chunk = slice(start, start + PAIRS_AT_A_TIME)
+        a, b = first[i[chunk]], second[j[chunk]]
+        moved = a.corners + (a.centre - b.centre)[:, None]
+        common = polygons.common_areas(moved, b.corners)
+        area, area2 = (polygons.areas(p.corners).abs() for p in (a, b))
+        base = area + area2 - common if mode == 0 else area
+        solid = (area >= _SMALLEST_AREA) & (area2 >= _SMALLEST_AREA)
+        result.append((common / base).where(solid, 0))
+    return torch.cat(result)
 
 
 def _nms(
-    boxes: Tensor, classes: Tensor | None, order: Tensor, iou_threshold: float
+    boxes: _Polygons, classes: Tensor | None, order: Tensor, iou_threshold: float
 ) -> Tensor:
-    """NMS of polygons (N, 4, 2) from best to worst: indices in ``order``."""
+    """NMS of polygons from best to worst: indices in ``order`` (K,)."""
     dropped = np.zeros(len(boxes), bool)
     kept = []
-    rows = max(1, (1 << 22) // max(len(boxes), 1))
+    rows = max(1, (1 << 22) // max(len(boxes), 1))  # bounds the memory
     for start in range(0, len(boxes), rows):
-        touch = _touching(boxes[start : start + rows], boxes)
+        some = slice(start, start + rows)
+        touch = _touching(boxes[some], boxes)
         if classes is not None:
-            touch &= classes[start : start + rows, None] == classes
+            touch &= classes[some, None] == classes
         i, j = touch.triu(start + 1).nonzero(as_tuple=True)
-        over = _pair_overlaps(boxes[start : start + rows], boxes, i, j, 0)
-        over = over > iou_threshold
+        over = _pair_overlaps(boxes[some], boxes, i, j, 0) > iou_threshold
         i, j = i[over].cpu().numpy(), j[over].cpu().numpy()
         first = np.searchsorted(i, np.arange(len(touch) + 1))
         for row in range(len(touch)):

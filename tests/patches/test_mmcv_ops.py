@@ -16,10 +16,10 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_op_without_stand_in_names_itself_and_the_remedy():
-    from mmcv.ops import nms_rotated
+    from mmcv.ops import three_nn
 
-    with pytest.raises(NotImplementedError, match=r"'nms_rotated'.*pip install"):
-        nms_rotated(torch.rand(2, 5), torch.rand(2), 0.5)
+    with pytest.raises(NotImplementedError, match=r"'three_nn_forward'.*pip install"):
+        three_nn(torch.rand(1, 4, 3), torch.rand(1, 4, 3))
 
 
 def fresh(code):
