@@ -28,7 +28,7 @@ from ..helpers.running import shell
 
 
 def test_kill_points():
-    """One of those that ``make test-long`` tries on every path, each of another kind."""
+    """One of those of ``make test-long`` on every path, each of another kind."""
     done = shell("-m", "tests.programs.kill_points", "--every", "52")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if "kill points" in line]
