@@ -1,6 +1,6 @@
 # make demo             train, test and draw on the built-in data set
 # make test             the tests, with the maintained toolbox stack
-# make test-openmmlab   the tests, with the classic toolbox stack
+# make test-openmmlab   the tests of what uses a toolbox, with the classic stack
 # make test-kernels     the GPU's kernels on a CPU: interpreted, emulated and compiled
 # make test-isa         the models' tests with other instruction sets and with one thread
 # make test-long        kills at every moment, many epochs, many processes, bad input;
@@ -67,8 +67,15 @@ WITHOUT_KERNELS = $(KERNEL_TESTS:%=--ignore=%)
 test: .venv/.dev
 	.venv/bin/python -m pytest $(TESTS) $(WITHOUT_KERNELS)
 
+# PyTorch's arithmetic and the package's own files: no toolbox has a say in these tests,
+# and `make test` runs them with the same PyTorch.
+NO_TOOLBOX = $(addprefix tests/models/test_,depthwise.py lean_block.py patch_conv.py) \
+	$(addprefix tests/utils/test_,files.py images.py json_files.py memory.py partials.py) \
+	tests/test_habits.py
+
 test-openmmlab: .venv-openmmlab/.dev
-	.venv-openmmlab/bin/python -m pytest $(TESTS) $(WITHOUT_KERNELS)
+	.venv-openmmlab/bin/python -m pytest $(TESTS) $(WITHOUT_KERNELS) \
+		$(addprefix --ignore=,$(NO_TOOLBOX))
 
 test-kernels: .venv/.dev
 	.venv/bin/python -m pytest $(TESTS) $(KERNEL_TESTS)
