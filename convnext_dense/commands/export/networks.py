@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext_dense import checkpoints
+from convnext_dense.config.sections import transforms
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 from convnext_dense.patches.mmseg_resize import without_size_warning
@@ -79,8 +80,9 @@ def build(cfg: Config, backbone: bool) -> Network:
     dataset_meta = _load(model, cfg.load_from, not backbone)
     if backbone:
         return _backbone(model.backbone, normalisation)
+    metadata = _whole_metadata(cfg, normalisation, dataset_meta)
     if not segmentor:
-        return _detector(detector, normalisation, dataset_meta)
+        return _detector(detector, normalisation, metadata)
     test_cfg = cfg.model.get("test_cfg") or {}
     if test_cfg.get("mode") == "slide":
         print_log(
@@ -89,7 +91,7 @@ def build(cfg: Config, backbone: bool) -> Network:
             "image",
             "current",
         )
-    return _segmentor(model, normalisation, dataset_meta)
+    return _segmentor(model, normalisation, metadata)
 
 
 def _load(model: nn.Module, source: str | None, whole: bool) -> Mapping:
@@ -152,7 +154,7 @@ def _backbone(backbone: BaseModule, normalisation: _Normalisation) -> Network:
 
 
 def _segmentor(
-    model: BaseModel, normalisation: _Normalisation, dataset_meta: Mapping
+    model: BaseModel, normalisation: _Normalisation, metadata: dict[str, str]
 ) -> Network:
     """A whole segmentor of mmseg: RGB image -> logits."""
     model.data_preprocessor.test_cfg = None  # no padding
@@ -168,20 +170,30 @@ def _segmentor(
         reference,
         example=_picture,
         outputs=["logits"],
-        metadata=_whole_metadata(normalisation, dataset_meta),
+        metadata=metadata,
     )
 
 
 def _detector(
-    detector: detectors.Detector, normalisation: _Normalisation, dataset_meta: Mapping
+    detector: detectors.Detector,
+    normalisation: _Normalisation,
+    metadata: dict[str, str],
 ) -> Network:
     """A whole detector of mmdet: RGB image -> boxes, scores, labels and masks."""
+    configured = getattr(detector.model.data_preprocessor, "pad_size_divisor", 1)
+    if detector.pad_size_divisor != configured:
+        print_log(
+            f"the exported network pads images to multiples of "
+            f"{detector.pad_size_divisor}, which its neck needs; "
+            f"data_preprocessor.pad_size_divisor is {configured}",
+            "current",
+        )
     return Network(
         Normalised(detector, normalisation),
         reference=detector.reference,
         example=_picture,
         outputs=detector.outputs,
-        metadata=_whole_metadata(normalisation, dataset_meta),
+        metadata=metadata,
         batch=False,
         min_size=detector.min_size,
         compare=detector.compare,
@@ -189,16 +201,37 @@ def _detector(
 
 
 def _whole_metadata(
-    normalisation: _Normalisation, dataset_meta: Mapping
+    cfg: Config, normalisation: _Normalisation, dataset_meta: Mapping
 ) -> dict[str, str]:
-    """What the user of a whole model must know: the input, classes and colours."""
+    """What the user of a whole model must know: its input, classes and colours."""
     metadata = {
-        "image": f"RGB from 0 to 255, float32; normalised inside: {normalisation}"
+        "image": f"RGB from 0 to 255, float32; normalised inside: {normalisation}",
+        "test_pipeline": json.dumps(_test_pipeline(cfg)),
     }
     for key in ("classes", "palette"):
         if dataset_meta.get(key) is not None:
             metadata[key] = json.dumps(np.asarray(dataset_meta[key]).tolist())
     return metadata
+
+
+def _test_pipeline(cfg: Config) -> dict[str, Any]:
+    """How images are resized and padded for a test, from ``test_dataloader``.
+
+    ``scale`` (two numbers) and ``keep_ratio`` are those of ``Resize``; ``pad_size``
+    (width and height) and ``pad_value`` (a number or three) those of ``Pad``. Keys of
+    transforms that the pipeline does not have are absent.
+    """
+    steps: dict[str, Any] = {}
+    for transform in transforms(cfg.get("test_dataloader")):
+        name = str(transform["type"]).rpartition(".")[2]
+        if name == "Resize" and transform.get("scale") is not None:
+            steps["scale"] = transform["scale"]
+            steps["keep_ratio"] = transform.get("keep_ratio", False)
+        elif name == "Pad" and transform.get("size") is not None:
+            value = transform.get("pad_val", 0)
+            steps["pad_size"] = transform["size"]
+            steps["pad_value"] = value["img"] if isinstance(value, Mapping) else value
+    return steps
 
 
 def _picture(*shape: int) -> Tensor:

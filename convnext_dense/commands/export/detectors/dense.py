@@ -28,7 +28,7 @@ class Dense(Detector):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         head = self.model.bbox_head
-        require(head.use_sigmoid_cls, "loss_cls.use_sigmoid", False, "True")
+        require("bbox_head.loss_cls.use_sigmoid", head.use_sigmoid_cls, True)
         self.settings = head.test_cfg
         check_nms(self.settings.nms, "test_cfg.nms")
 
@@ -107,7 +107,7 @@ class RTMDet(Dense):
         self.points: Any = head.prior_generator
         require_class(self.points, "bbox_head.anchor_generator", "MlvlPointGenerator")
         require_class(head.bbox_coder, "bbox_head.bbox_coder", "DistancePointBBoxCoder")
-        require(not head.with_objectness, "with_objectness", True, "False")
+        require("bbox_head.with_objectness", head.with_objectness, False)
 
     def decode(
         self, level: int, map_: Tensor, positions: Tensor, raw: Tensor, size: tuple

@@ -1,6 +1,6 @@
 """What the networks of all detectors share: their input, padding and outputs."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -89,20 +89,16 @@ class Detector(nn.Module):
         raise NotImplementedError
 
 
-def require(condition: bool, name: str, value: object, needed: str) -> None:
+def require(name: str, value: object, *allowed: object) -> None:
     """Raise an InputError if a setting of a model cannot be exported.
 
     Args:
-        condition: whether it can.
         name: where the setting stands in the config.
         value: its value.
-        needed: the values that can be exported.
+        allowed: the values that can be exported.
     """
-    if not condition:
-        raise InputError(
-            f"a whole detector with {name} = {value} cannot be exported, only with "
-            f"{needed}; --backbone exports its backbone"
-        )
+    if value not in allowed:
+        refuse(name, value, " or ".join(map(repr, allowed)))
 
 
 def require_class(module: object, name: str, *classes: str) -> None:
@@ -110,5 +106,12 @@ def require_class(module: object, name: str, *classes: str) -> None:
 
     A subclass may compute something else, so the name must be the same.
     """
-    actual = type(module).__name__
-    require(actual in classes, f"{name}.type", actual, " or ".join(classes))
+    require(f"{name}.type", type(module).__name__, *classes)
+
+
+def refuse(name: str, value: object, needed: str) -> NoReturn:
+    """Raise an InputError: the setting ``name`` is not what can be exported."""
+    raise InputError(
+        f"{name} is {value!r}, and a whole detector can be exported only with "
+        f"{needed}; --backbone exports its backbone"
+    )
