@@ -20,6 +20,7 @@ from convnext_dense.errors import InputError
 from convnext_dense.patches.mmseg_resize import without_size_warning
 
 from . import comparison, detectors
+from .deformable import replace_deformable
 from .pooling import replace_pools
 
 
@@ -263,9 +264,11 @@ def _logits(model: BaseModel, image: Tensor) -> Tensor:
 def traceable(module: nn.Module) -> Iterator[None]:
     """Let ``module`` be traced with dynamic sizes.
 
-    Its adaptive pools are replaced for good; mmseg's ``resize`` during the context.
+    Its adaptive pools and what reads sizes from a tensor are replaced for good; mmseg's
+    ``resize`` during the context.
     """
     replace_pools(module)
+    replace_deformable(module)
     if isinstance(getattr(module, "network", None), Segmentor):
         with without_size_warning():
             yield

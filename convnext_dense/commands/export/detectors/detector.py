@@ -1,6 +1,6 @@
 """What the networks of all detectors share: their input, padding and outputs."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,7 +53,11 @@ class Detector(nn.Module):
         preprocessor = self.model.data_preprocessor
         preprocessor.pad_size_divisor = self.pad_size_divisor
         data = dict(inputs=[image[0].flip(0)], data_samples=[sample])
-        instances = self.model.test_step(data)[0].pred_instances
+        return self.collect(self.model.test_step(data)[0])
+
+    def collect(self, sample: Any) -> tuple[Tensor, ...]:
+        """The outputs, from a sample with mmdet's predictions."""
+        instances = sample.pred_instances
         names = dict(boxes="bboxes")  # mmdet's names, where they differ
         return tuple(instances[names.get(name, name)] for name in self.outputs)
 
