@@ -141,9 +141,17 @@ def _backbone(backbone: BaseModule, normalisation: _Normalisation) -> Network:
         backbone,
         reference=backbone,
         example=lambda *shape: _noise(first.in_channels, *shape),
-        outputs=[f"stride{info.stride}" for info in backbone.feature_info],
+        outputs=_map_names([info.stride for info in backbone.feature_info]),
         metadata={"image": f"{normalisation.order}, {normalisation}"},
     )
+
+
+def _map_names(strides: list[int]) -> list[str]:
+    """A name for each map: its stride, numbered where maps have the same stride."""
+    return [
+        f"stride{stride}" + (f"_{before + 1}" if before else "")
+        for stride, before in ((s, strides[:i].count(s)) for i, s in enumerate(strides))
+    ]
 
 
 def _segmentor(
