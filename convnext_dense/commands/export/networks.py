@@ -23,6 +23,10 @@ from . import comparison, detectors
 from .deformable import replace_deformable
 from .pooling import replace_pools
 
+# The smallest height and width in pixels. Below it the deepest feature map has a single
+# row or column, for which PyTorch would trace a different program.
+MIN_SIZE = 64
+
 
 class Network(NamedTuple):
     """A network to export.
@@ -35,6 +39,7 @@ class Network(NamedTuple):
         metadata: notes to write into the exported file, by key.
         batch: whether the network takes several images at a time.
         compare: compares the outputs of the file and of ``reference``.
+        min_size: the smallest height and width in pixels.
     """
 
     module: nn.Module
@@ -44,6 +49,7 @@ class Network(NamedTuple):
     metadata: dict[str, str]
     batch: bool = True
     compare: Callable[[comparison.Pairs], comparison.Result] = comparison.maps
+    min_size: int = MIN_SIZE
 
 
 def build(cfg: Config, backbone: bool) -> Network:
@@ -187,6 +193,7 @@ def _detector(
         metadata=_whole_metadata(normalisation, dataset_meta),
         batch=False,
         compare=detector.compare,
+        min_size=detector.min_size,
     )
 
 

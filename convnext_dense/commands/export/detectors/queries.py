@@ -42,6 +42,7 @@ class DeformableDETR(DETR):
 
     def __init__(self, model: nn.Module):
         Detector.__init__(self, model)
+        self.min_size = _min_size(model)
 
     def decode(self, feats: Sequence[Tensor], sample: Any) -> dict[str, Any]:
         """The decoder's outputs for a pyramid: what mmdet's head predicts from."""
@@ -80,6 +81,22 @@ class DeformableDETR(DETR):
             dict(feat=feat, feat_mask=feat_mask, feat_pos=feat_pos, **shared),
             dict(memory_mask=feat_mask, **shared),
         )
+
+
+def _min_size(model: Any) -> int:
+    """The smallest square image, in pixels.
+
+    Its deepest level has two rows and columns. In a two-stage detector there is a cell
+    for each query.
+    """
+    # The neck halves the last map of the backbone for each further level.
+    further = len(getattr(getattr(model, "neck", None), "extra_convs", None) or ())
+    strides = [32 * 2 ** (further - i) for i in range(model.num_feature_levels)]
+    queries = model.num_queries if model.as_two_stage else 0
+    size = 32 * (2**further + 1)
+    while sum((size // stride) ** 2 for stride in strides) < queries:
+        size += 32
+    return size
 
 
 def _sample(image: Tensor, size: tuple[int, int]) -> Any:
