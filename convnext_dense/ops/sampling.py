@@ -1,4 +1,4 @@
-"""Bilinear samples of feature maps, averaged in the bins of RoIs.
+"""Bilinear samples of feature maps, at points and averaged in the bins of RoIs.
 
 The samples of a bin are one bag of ``embedding_bag``: four pixels and four weights for
 each sample. So bins may have different numbers of samples, and no sample's channels are
@@ -95,15 +95,49 @@ def average_in_bins(
 
     Shapes: maps (N, C, H, W); image, y and x of each sample (S,) -> (B, C).
     """
-    height, width = maps.shape[2:]
-    pixels, weights = corners(y, x, height, width)
-    pixels = pixels + (image.long() * (height * width)).unsqueeze(1)
+    pixels, weights = _corners_in_batch(maps, image, y, x)
     weights = weights / samples.counts[samples.bin].unsqueeze(1)
-    table = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
     return F.embedding_bag(
         pixels.flatten(),
-        table,
+        _table(maps),
         4 * samples.starts,
         mode="sum",
         per_sample_weights=weights.flatten(),
     )
+
+
+def at_points(maps: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Maps (N, C, H, W) at points, given by image, y and x (S,) -> (S, C)."""
+    pixels, weights = _corners_in_batch(maps, image, y, x)
+    return F.embedding_bag(pixels, _table(maps), mode="sum", per_sample_weights=weights)
+
+
+def add_at_points(
+    grad_maps: Tensor, grad: Tensor, image: Tensor, y: Tensor, x: Tensor
+) -> None:
+    """Add the gradient of ``at_points`` to ``grad_maps`` (N, C, H, W), contiguous.
+
+    Each channel has its own points: image (S,), y and x (S, C) for ``grad`` (S, C).
+    """
+    channels, height, width = grad_maps.shape[1:]
+    pixels, weights = corners(y, x, height, width)
+    plane = image.long()[:, None] * channels + torch.arange(
+        channels, device=grad.device
+    )
+    pixels = pixels + (plane * (height * width)).unsqueeze(-1)
+    weighted = weights * grad.unsqueeze(-1)
+    grad_maps.view(-1).index_add_(0, pixels.flatten(), weighted.flatten())
+
+
+def _corners_in_batch(
+    maps: Tensor, image: Tensor, y: Tensor, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``corners`` with indices in all maps (N, C, H, W) at once."""
+    height, width = maps.shape[2:]
+    pixels, weights = corners(y, x, height, width)
+    return pixels + (image.long() * (height * width)).unsqueeze(1), weights
+
+
+def _table(maps: Tensor) -> Tensor:
+    """The pixels of maps as rows of channels (N * H * W, C)."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])

@@ -38,6 +38,7 @@ class Network(NamedTuple):
         outputs: names of the tensors that ``module`` returns.
         metadata: notes to write into the exported file, by key.
         batch: whether the network takes several images at a time.
+        min_size: the smallest height and width with which it can be traced.
         compare: compares the outputs of the file and of ``reference``.
         min_size: the smallest height and width in pixels.
     """
@@ -48,6 +49,7 @@ class Network(NamedTuple):
     outputs: list[str]
     metadata: dict[str, str]
     batch: bool = True
+    min_size: int = MIN_SIZE
     compare: Callable[[comparison.Pairs], comparison.Result] = comparison.maps
     min_size: int = MIN_SIZE
 
@@ -192,6 +194,7 @@ def _detector(
         outputs=detector.outputs,
         metadata=_whole_metadata(normalisation, dataset_meta),
         batch=False,
+        min_size=detector.min_size,
         compare=detector.compare,
         min_size=detector.min_size,
     )

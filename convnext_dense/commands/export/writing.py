@@ -19,6 +19,7 @@ from convnext_dense.utils import files, torch_files
 from convnext_dense.utils.text import reason
 
 from . import networks
+from .networks import MIN_SIZE
 
 # The formats, and the oldest PyTorch that writes them with dynamic sizes.
 SUFFIXES = {".onnx": "2.7", ".pt2": "2.6"}
@@ -55,11 +56,12 @@ def export(
         InputError: the network cannot be exported, or the file's outputs differ from
             PyTorch's. ``out`` is then not written.
     """
-    out, (height, width) = Path(out), shape
-    _check_request(out, height, width)
+    out = Path(out)
+    _check_request(out, *shape)
     network = networks.build(cfg, backbone)
     height, width = max(height, network.min_size), max(width, network.min_size)
     batch = 2 if network.batch else 1
+    height, width = (max(side, network.min_size) for side in shape)
     images = [
         network.example(1, height + 37, width + 9),
         network.example(batch, max(height // 2 + 3, network.min_size), width + 50),
