@@ -21,6 +21,7 @@ from convnext_dense.errors import InputError
 from convnext_dense.patches.mmseg_resize import without_size_warning
 
 from . import comparison, detectors
+from .deformable import replace_deformable
 from .pooling import replace_pools
 
 # The smallest height and width in pixels. Below it the deepest feature map has a single
@@ -40,6 +41,7 @@ class Network(NamedTuple):
         batch: whether the network takes several images at a time.
         min_size: the smallest height and width with which it can be traced.
         compare: compares the outputs of the file and of ``reference``.
+        min_size: the smallest height and width in pixels.
     """
 
     module: nn.Module
@@ -50,6 +52,7 @@ class Network(NamedTuple):
     batch: bool = True
     min_size: int = MIN_SIZE
     compare: Callable[[comparison.Pairs], comparison.Result] = comparison.maps
+    min_size: int = MIN_SIZE
 
 
 def build(cfg: Config, backbone: bool) -> Network:
@@ -148,9 +151,17 @@ def _backbone(backbone: BaseModule, normalisation: _Normalisation) -> Network:
         backbone,
         reference=backbone,
         example=lambda *shape: _noise(first.in_channels, *shape),
-        outputs=[f"stride{info.stride}" for info in backbone.feature_info],
+        outputs=_map_names([info.stride for info in backbone.feature_info]),
         metadata={"image": f"{normalisation.order}, {normalisation}"},
     )
+
+
+def _map_names(strides: list[int]) -> list[str]:
+    """A name for each map: its stride, numbered where maps have the same stride."""
+    return [
+        f"stride{stride}" + (f"_{before + 1}" if before else "")
+        for stride, before in ((s, strides[:i].count(s)) for i, s in enumerate(strides))
+    ]
 
 
 def _segmentor(
@@ -197,6 +208,7 @@ def _detector(
         batch=False,
         min_size=detector.min_size,
         compare=detector.compare,
+        min_size=detector.min_size,
     )
 
 
@@ -303,9 +315,11 @@ def _logits(model: BaseModel, image: Tensor) -> Tensor:
 def traceable(module: nn.Module) -> Iterator[None]:
     """Let ``module`` be traced with dynamic sizes.
 
-    Its adaptive pools are replaced for good; mmseg's ``resize`` during the context.
+    Its adaptive pools and what reads sizes from a tensor are replaced for good; mmseg's
+    ``resize`` during the context.
     """
     replace_pools(module)
+    replace_deformable(module)
     if isinstance(getattr(module, "network", None), Segmentor):
         with without_size_warning():
             yield

@@ -24,6 +24,8 @@ class Detector(nn.Module):
         InputError: a setting of the model cannot be exported.
     """
 
+    # The smallest height and width of an image in pixels.
+    min_size = 64
     # The smallest multiple that the image's sides must be padded to.
     divisor: ClassVar[int] = 1
     model: Any
@@ -63,7 +65,11 @@ class Detector(nn.Module):
         preprocessor = self.model.data_preprocessor
         preprocessor.pad_size_divisor = self.pad_size_divisor
         data = dict(inputs=[image[0].flip(0)], data_samples=[sample])
-        instances = self.model.test_step(data)[0].pred_instances
+        return self.collect(self.model.test_step(data)[0])
+
+    def collect(self, sample: Any) -> tuple[Tensor, ...]:
+        """The outputs, from a sample with mmdet's predictions."""
+        instances = sample.pred_instances
         names = dict(boxes="bboxes")  # mmdet's names, where they differ
         return tuple(instances[names.get(name, name)] for name in self.outputs)
 

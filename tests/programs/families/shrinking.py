@@ -1,0 +1,109 @@
+"""A family's model in small, without downloads.
+
+The structure stays as shipped. ``CHANGES`` says what changes, for the table's note.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from .catalogue import Family, config_root
+
+CHANGES = (
+    "weights are random instead of pretrained",
+    "images have 128 x 128 pixels (SSD 300, corner and lane detectors their own size)",
+    "batch augmentations, which resize and pad, are off",
+    "512 sampled RoIs become 16, and RPN's 2000 or 1000 proposals 100",
+    "more than 150 queries become 150, because small images have few positions",
+    "BERT has two layers and a vocabulary of a few words",
+    "SyncBN becomes BN",
+)
+
+SIZES = {"mmdet/ssd": 300, "mmdet/cornernet": 256, "mmdet/centripetalnet": 256}
+LINE_SIZE = (320, 800)  # CLRNet's head has it as a default
+
+
+def image_size(family: Family) -> int:
+    """Height and width of the made images, in pixels."""
+    return SIZES.get(family.name, 128)
+
+
+def small_model(family: Family, folder: Path) -> ConfigDict:
+    """The config of a family's model, changed as ``CHANGES`` says.
+
+    Args:
+        family: whose config is read.
+        folder: where the files of a small BERT may be written.
+    """
+    model = Config.fromfile(family.config).model
+    size = image_size(family)
+    for node in dicts(model):
+        if node.get("init_cfg") and "checkpoint" in str(node.init_cfg):
+            node.init_cfg = None
+        for key in ("pretrained", "teacher_ckpt"):
+            if key in node:
+                node[key] = None
+        if "batch_augments" in node:
+            node.batch_augments = None
+        if "num" in node and node.get("type", "").endswith("Sampler"):
+            node.num = min(node.num, 16)
+        if node.get("num_queries", 0) > 150:
+            node.num_queries = 150
+        for key in ("nms_pre", "max_per_img"):
+            if key in node and node[key] >= 1000:
+                node[key] = 100
+        for key in ("name", "lang_model_name"):
+            if node.get(key) == "bert-base-uncased":
+                node[key] = str(_small_bert(folder))
+    _fit_image_size(model, size)
+    if "teacher_config" in model:
+        path = Path(model.teacher_config).relative_to("configs")
+        model.teacher_config = Config.fromfile(config_root(family.toolbox) / path)
+        for node in dicts(model.teacher_config.model):
+            if node.get("init_cfg") and "checkpoint" in str(node.init_cfg):
+                node.init_cfg = None
+    return model
+
+
+def dicts(node) -> Iterator[ConfigDict]:
+    """A config and all dicts in it, from the outside in."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for child in node:
+            yield from dicts(child)
+
+
+def smallest(model: ConfigDict, key: str, default: int) -> int:
+    """The smallest number that ``key`` has anywhere in a model's config."""
+    values = [node[key] for node in dicts(model) if isinstance(node.get(key), int)]
+    return min(values, default=default)
+
+
+def _fit_image_size(model: ConfigDict, size: int) -> None:
+    preprocessor = model.get("data_preprocessor") or {}
+    if preprocessor.get("size"):
+        preprocessor["size"] = (size, size)
+    if (preprocessor.get("size_divisor") or 0) > size:
+        preprocessor["size_divisor"] = size
+
+
+def _small_bert(folder: Path) -> Path:
+    """Write a BERT with random weights, in the files of Hugging Face."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = folder / "bert"
+    if not (folder / "config.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        words = "[PAD] [UNK] [CLS] [SEP] [MASK] . ? , cat dog bird".split()
+        (folder / "vocab.txt").write_text("\n".join(words))
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps(dict(tokenizer_class="BertTokenizer", do_lower_case=True))
+        )
+        BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+        config = BertConfig(vocab_size=len(words), num_hidden_layers=2)
+        BertModel(config).save_pretrained(folder)
+    return folder
