@@ -39,7 +39,6 @@ class Network(NamedTuple):
         outputs: names of the tensors that ``module`` returns.
         metadata: notes to write into the exported file, by key.
         batch: whether the network takes several images at a time.
-        min_size: the smallest height and width with which it can be traced.
         compare: compares the outputs of the file and of ``reference``.
         min_size: the smallest height and width in pixels.
     """
@@ -50,7 +49,6 @@ class Network(NamedTuple):
     outputs: list[str]
     metadata: dict[str, str]
     batch: bool = True
-    min_size: int = MIN_SIZE
     compare: Callable[[comparison.Pairs], comparison.Result] = comparison.maps
     min_size: int = MIN_SIZE
 
@@ -204,9 +202,8 @@ def _detector(
         reference=detector.reference,
         example=_picture,
         outputs=detector.outputs,
-        metadata=metadata,
+        metadata={**metadata, "min_size": str(detector.min_size)},
         batch=False,
-        min_size=detector.min_size,
         compare=detector.compare,
         min_size=detector.min_size,
     )

@@ -19,7 +19,6 @@ from convnext_dense.utils import files, torch_files
 from convnext_dense.utils.text import reason
 
 from . import networks
-from .networks import MIN_SIZE
 
 # The formats, and the oldest PyTorch that writes them with dynamic sizes.
 SUFFIXES = {".onnx": "2.7", ".pt2": "2.6"}
@@ -59,7 +58,6 @@ def export(
     out = Path(out)
     _check_request(out, *shape)
     network = networks.build(cfg, backbone)
-    height, width = max(height, network.min_size), max(width, network.min_size)
     batch = 2 if network.batch else 1
     height, width = (max(side, network.min_size) for side in shape)
     images = [

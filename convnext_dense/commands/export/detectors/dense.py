@@ -29,13 +29,9 @@ class Dense(Detector):
         super().__init__(model)
         head = self.model.bbox_head
         require("bbox_head.loss_cls.use_sigmoid", head.use_sigmoid_cls, True)
+        self.min_size = min_size(head.prior_generator)
         self.settings = head.test_cfg
         check_nms(self.settings.nms, "test_cfg.nms")
-
-    @property
-    def min_size(self) -> int:
-        """The smallest side in pixels with which the model can be traced."""
-        return min_size(self.model.bbox_head.prior_generator)
 
     def decode(
         self, level: int, map_: Tensor, positions: Tensor, raw: Tensor, size: tuple

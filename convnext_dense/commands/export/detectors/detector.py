@@ -24,7 +24,9 @@ class Detector(nn.Module):
         InputError: a setting of the model cannot be exported.
     """
 
-    # The smallest height and width of an image in pixels.
+    # The smallest height and width of an image in pixels. The deepest map must have
+    # two rows and columns: for a single one PyTorch traces a different program,
+    # without a message.
     min_size = 64
     # The smallest multiple that the image's sides must be padded to.
     divisor: ClassVar[int] = 1
@@ -37,15 +39,6 @@ class Detector(nn.Module):
             self.divisor, getattr(model.data_preprocessor, "pad_size_divisor", 1)
         )
         self.pad_value = getattr(model.data_preprocessor, "pad_value", 0)
-
-    @property
-    def min_size(self) -> int:
-        """The smallest side in pixels with which the model can be traced.
-
-        The deepest map must have two rows and columns. For a single one PyTorch would
-        trace a different program, without a message.
-        """
-        return 2 * 32
 
     @property
     def outputs(self) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import comparison
-from .detector import Detector, require, require_class
+from .detector import Detector, refuse, require_class
 
 INSTANCE = 1000  # mmdet's INSTANCE_OFFSET
 
@@ -35,7 +35,8 @@ class Mask2Former(Detector):
         self.instances = settings.get("instance_on", False)
         self.panoptic = settings.get("panoptic_on", True)
         outputs = self.instances or self.panoptic
-        require(outputs, "test_cfg.instance_on and panoptic_on", False, "either")
+        if not outputs:
+            refuse("test_cfg.instance_on and panoptic_on", False, "either")
         self.classes, self.things = head.num_classes, head.num_things_classes
 
     compare = staticmethod(comparison.segments)

@@ -21,7 +21,7 @@ class DETR(Detector):
         super().__init__(model)
         # mmdet's mask of the padding depends on whether the image has any.
         divisor = self.pad_size_divisor
-        require(divisor == 1, "data_preprocessor.pad_size_divisor", divisor, "1")
+        require("data_preprocessor.pad_size_divisor", divisor, 1)
 
     def detect(self, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
         """Detect the objects of a padded image (1, 3, H', W') of ``size`` (H, W)."""

@@ -136,6 +136,7 @@ class CascadeRCNN(Detector):
         require("roi_head.shared_head", roi_head.with_shared_head, False)
         self.settings = roi_head.test_cfg
         check_nms(self.settings.nms, "test_cfg.rcnn.nms")
+        self.min_size = min_size(self.model.rpn_head.prior_generator)
         self.proposals = Proposals(self.model.rpn_head)
         self.box_heads = nn.ModuleList(
             map(
@@ -156,11 +157,6 @@ class CascadeRCNN(Detector):
                     _stages(roi_head.mask_roi_extractor),
                 )
             )
-
-    @property
-    def min_size(self) -> int:
-        """The smallest side in pixels with which the model can be traced."""
-        return min_size(self.model.rpn_head.prior_generator)
 
     def detect(self, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
         """Detect the objects of a padded image (1, 3, H', W') of ``size`` (H, W)."""
