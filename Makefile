@@ -88,8 +88,10 @@ test-long: .venv/.dev
 		tests/patches/test_run_checkpoints.py
 
 test-export: .venv/.dev
-	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/commands/test_export.py \
-		-k test_every_architecture
+	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest -rP \
+		-o faulthandler_timeout=0 tests/commands/test_export.py \
+		tests/commands/test_export_detectors.py \
+		-k "test_every_architecture or test_full_size or test_torch_export"
 
 test-configs: .venv/.dev
 	CONVNEXT_DENSE_EVERY_CONFIG=1 .venv/bin/python -m pytest -rP \

@@ -198,3 +198,22 @@ def test_full_size_on_photographs(tmp_path, family):
         print(family, tuple(image.shape), result.text)
         assert result.close
         assert "0 without a counterpart" in result.text
+
+
+@pytest.mark.skipif(
+    "CONVNEXT_DENSE_EVERY_ARCH" not in os.environ,
+    reason="tracing takes long: make test-export",
+)
+@pytest.mark.parametrize("family", detectors.CONFIGS)
+def test_torch_export(tmp_path, family):
+    cfg = config(family, SMALL)
+    model = spread(cfg, picture(160, 192))
+    saved(cfg, model, tmp_path / "weights.pth")
+    export(cfg, tmp_path / "detector.pt2")
+    network = torch.export.load(tmp_path / "detector.pt2").module()
+    image = picture(200, 170, seed=2)
+    result = comparison.detections([(by_mmdet(model, image), network(image[None]))])
+    print(family, result.text)
+    assert result.close
+    nothing = network(torch.full((1, 3, 160, 160), torch.nan))
+    assert {len(output) for output in nothing} == {0}

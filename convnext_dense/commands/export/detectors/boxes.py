@@ -128,5 +128,10 @@ def suppress(
         # Boxes of different groups are moved apart. The zero is for no boxes at all.
         largest = torch.cat((boxes.flatten(), boxes.new_zeros(1))).max()
         boxes = boxes + (groups.to(boxes) * (largest + 1))[:, None]
-    kept = nms(boxes, scores, settings["iou_threshold"])
+    # torch.export takes for granted that at least two boxes are kept. So two more are
+    # added, apart from all others and last by their scores, and removed again.
+    added = boxes.new_tensor([[-2.0] * 2 + [-1.0] * 2, [-4.0] * 2 + [-3.0] * 2])
+    boxes = torch.cat((boxes, added))
+    scores = torch.cat((scores, scores.new_tensor([-1.0, -2.0])))
+    kept = nms(boxes, scores, settings["iou_threshold"])[:-2]
     return kept[:count] if count > 0 else kept
