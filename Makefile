@@ -5,8 +5,8 @@
 # make test-isa         the models' tests with other instruction sets and with one thread
 # make test-long        kills at every moment, many epochs, many processes, bad input;
 #                       half an hour
-# make test-export      every architecture, full size, through both export formats; an
-#                       hour and 12 GB
+# make test-export      every architecture, full size, and four whole detectors, through both
+#                       export formats; an hour and a half, and 12 GB
 # make test-configs     every config of COCO and ADE20K trains two steps of real samples; an
 #                       hour and 10 GB
 # make fuzz             mutated files for MINUTES=60; what is found is in work_dirs/fuzz
