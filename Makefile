@@ -5,8 +5,8 @@
 # make test-isa         the models' tests with other instruction sets and with one thread
 # make test-long        kills at every moment, many epochs, many processes, bad input;
 #                       half an hour
-# make test-export      every architecture, full size, through both export formats; an
-#                       hour and 12 GB
+# make test-export      every architecture, full size, and four whole detectors, through both
+#                       export formats; an hour and a half, and 12 GB
 # make test-configs     every config of COCO and ADE20K trains two steps of real samples; an
 #                       hour and 10 GB
 # make fuzz             mutated files for MINUTES=60; what is found is in work_dirs/fuzz
@@ -95,8 +95,10 @@ test-long: .venv/.dev
 		tests/patches/test_run_checkpoints.py
 
 test-export: .venv/.dev
-	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/commands/test_export.py \
-		-k test_every_architecture
+	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest -rP \
+		-o faulthandler_timeout=0 tests/commands/test_export.py \
+		tests/commands/test_export_detectors.py \
+		-k "test_every_architecture or test_full_size or test_torch_export"
 
 test-configs: .venv/.dev
 	CONVNEXT_DENSE_EVERY_CONFIG=1 .venv/bin/python -m pytest -rP \
