@@ -144,7 +144,7 @@ def replace_deformable(model: nn.Module) -> None:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             replacement = modules.get(type(child).__name__)
-            if replacement:
+            if replacement and not isinstance(parent, PixelDecoder):
                 setattr(parent, name, replacement(child))
         if type(parent).__name__ == "DeformableDetrTransformerEncoder":
             parent.get_encoder_reference_points = _reference_points

@@ -40,7 +40,6 @@ class Network(NamedTuple):
         batch: whether the network takes several images at a time.
         min_size: the smallest height and width with which it can be traced.
         compare: compares the outputs of the file and of ``reference``.
-        min_size: the smallest height and width in pixels.
     """
 
     module: nn.Module
@@ -51,7 +50,6 @@ class Network(NamedTuple):
     batch: bool = True
     min_size: int = MIN_SIZE
     compare: Callable[[comparison.Pairs], comparison.Result] = comparison.maps
-    min_size: int = MIN_SIZE
 
 
 def build(cfg: Config, backbone: bool) -> Network:
@@ -196,7 +194,6 @@ def _detector(
         batch=False,
         min_size=detector.min_size,
         compare=detector.compare,
-        min_size=detector.min_size,
     )
 
 

@@ -32,7 +32,7 @@ def export(
     backbone: bool = False,
     shape: tuple[int, int] = (128, 160),
 ) -> None:
-    """Export a whole model or its backbone, for any size from about 64 x 64 on.
+    """Export a whole model or its backbone, for any size from 64 x 64 on.
 
     The file is checked: it is loaded and run at two sizes other than ``shape``, and
     its outputs are compared with PyTorch's. An ONNX file contains the weights; those
@@ -49,8 +49,7 @@ def export(
             they are random.
         out: the file to write; it ends in .onnx or .pt2.
         backbone: export the backbone alone.
-        shape: height and width in pixels at which the network is traced; larger if
-            the network needs it.
+        shape: height and width in pixels at which the network is traced.
 
     Raises:
         InputError: the network cannot be exported, or the file's outputs differ from
@@ -59,7 +58,6 @@ def export(
     out = Path(out)
     _check_request(out, *shape)
     network = networks.build(cfg, backbone)
-    height, width = max(height, network.min_size), max(width, network.min_size)
     batch = 2 if network.batch else 1
     height, width = (max(side, network.min_size) for side in shape)
     images = [
@@ -94,10 +92,9 @@ def _check_request(out: Path, height: int, width: int) -> None:
     """Raise an InputError if this file or size cannot be exported."""
     if out.suffix not in SUFFIXES:
         raise InputError(f"--out {out}: name a file that ends in .onnx or .pt2")
-    if min(height, width) < networks.MIN_SIZE:
+    if min(height, width) < MIN_SIZE:
         raise InputError(
-            f"--shape {height} {width}: both sides need at least {networks.MIN_SIZE} "
-            "pixels"
+            f"--shape {height} {width}: both sides need at least {MIN_SIZE} pixels"
         )
     if torch.__version__ < SUFFIXES[out.suffix]:
         raise InputError(

@@ -24,8 +24,6 @@ class Detector(nn.Module):
         InputError: a setting of the model cannot be exported.
     """
 
-    # The smallest height and width of an image in pixels.
-    min_size = 64
     # The smallest multiple that the image's sides must be padded to.
     divisor: ClassVar[int] = 1
     model: Any

@@ -51,7 +51,12 @@ class Mask2Former(Detector):
         outputs: tuple[Tensor, ...] = ()
         if self.instances:
             instances = sample.pred_instances
-            outputs = (instances.bboxes, instances.scores, instances.labels, instances.masks)
+            outputs = (
+                instances.bboxes,
+                instances.scores,
+                instances.labels,
+                instances.masks,
+            )
         if self.panoptic:
             outputs = (*outputs, sample.pred_panoptic_seg.sem_seg[0])
         return outputs
