@@ -40,11 +40,8 @@ DETR = MMDET / "detr/detr_r50_8xb2-150e_coco.py"
 SEMANTIC = MMSEG / "mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py"
 
 CHANNELS = (8, 16, 32, 64)
-SIZES = dict(
-    **dict.fromkeys(("embed_dims", "feat_channels", "feedforward_channels"), 32),
-    **dict(out_channels=32, num_heads=4, num_groups=4, num_feats=16),
-    **dict(num_layers=1, num_queries=30, max_per_img=30),
-)
+SIZES = dict(num_heads=4, num_groups=4, num_layers=1, num_queries=30, max_per_img=30)
+WIDTHS = "embed_dims", "feat_channels", "out_channels", "feedforward_channels"
 
 
 def small(config_file, **options):
@@ -56,20 +53,23 @@ def small(config_file, **options):
         cfg.model.backbone = backbone
     if "bbox_head" in cfg.model:
         cfg.model.bbox_head.setdefault("embed_dims", 256)
-    shrink(cfg.model, [CHANNELS[i] for i in indices])
+    # DINO's queries have 256 channels in mmdet 3.3, whatever the config says.
+    width = 256 if config_file == DINO else 32
+    sizes = dict(SIZES, **dict.fromkeys(WIDTHS, width), num_feats=width // 2)
+    sizes["in_channels"] = [CHANNELS[i] for i in indices]
+    shrink(cfg.model, sizes)
     cfg.model.backbone.arch = dict(depths=[1] * 4, channels=CHANNELS)
     cfg.model.data_preprocessor.update(options)
     return cfg
 
 
-def shrink(config, channels):
+def shrink(config, sizes):
+    """Set the entries of ``sizes`` wherever ``config`` has them."""
     for key, value in config.items():
-        if key == "in_channels":
-            config[key] = channels
-        elif key in SIZES:
-            config[key] = SIZES[key]
+        if key in sizes:
+            config[key] = sizes[key]
         elif isinstance(value, dict):
-            shrink(value, channels)
+            shrink(value, sizes)
 
 
 def spread(model):

@@ -23,20 +23,18 @@ class Mask2Former(Detector):
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        head = model.panoptic_fusion_head
-        require_class(model.panoptic_head, "panoptic_head", "Mask2FormerHead")
-        require_class(
-            model.panoptic_head.pixel_decoder,
-            "panoptic_head.pixel_decoder",
-            "MSDeformAttnPixelDecoder",
-        )
-        require_class(head, "panoptic_fusion_head", "MaskFormerFusionHead")
-        self.settings = settings = head.test_cfg
-        self.instances = settings.get("instance_on", False)
-        self.panoptic = settings.get("panoptic_on", True)
+        head, fusion = self.model.panoptic_head, self.model.panoptic_fusion_head
+        require_class(head, "panoptic_head", "Mask2FormerHead")
+        name = "panoptic_head.pixel_decoder"
+        require_class(head.pixel_decoder, name, "MSDeformAttnPixelDecoder")
+        require_class(fusion, "panoptic_fusion_head", "MaskFormerFusionHead")
+        self.settings: Any = fusion.test_cfg
+        self.instances = self.settings.get("instance_on", False)
+        self.panoptic = self.settings.get("panoptic_on", True)
         outputs = self.instances or self.panoptic
         require(outputs, "test_cfg.instance_on and panoptic_on", False, "either")
-        self.classes, self.things = head.num_classes, head.num_things_classes
+        self.classes: int = fusion.num_classes
+        self.things: int = fusion.num_things_classes
 
     compare = staticmethod(comparison.segments)
 

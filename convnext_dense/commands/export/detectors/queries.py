@@ -75,7 +75,7 @@ class DeformableDETR(DETR):
         """
         model = self.model
         sizes = [map_.shape[-2:] for map_ in feats]
-        masks: list[Tensor | None] = [None] * len(feats)
+        masks: list[Any] = [None] * len(feats)
         if self.pad_size_divisor > 1:
             masks = [_padding(sample, size) for size in sizes]
         tokens, positions = [], []
@@ -106,10 +106,10 @@ def _sample(image: Tensor, size: tuple[int, int]) -> Any:
     return SimpleNamespace(metainfo=meta, **meta)
 
 
-def _padding(sample: Any, size: tuple[int, int]) -> Tensor:
+def _padding(sample: Any, size: Sequence[int]) -> Tensor:
     """A mask (1, *size) that is true where a feature map shows padding."""
     (height, width), (rows, columns) = sample.img_shape, sample.batch_input_shape
     below = torch.arange(rows)[:, None] >= height
     right = torch.arange(columns) >= width
     mask = (below | right).float()
-    return F.interpolate(mask[None, None], size)[0].bool()
+    return F.interpolate(mask[None, None], list(size))[0].bool()
