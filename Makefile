@@ -89,7 +89,7 @@ test-long: .venv/.dev
 
 test-export: .venv/.dev
 	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/commands/test_export.py \
-		-k test_every_architecture
+		tests/commands/test_export_queries.py -k "test_every_architecture or to_onnx"
 
 test-configs: .venv/.dev
 	CONVNEXT_DENSE_EVERY_CONFIG=1 .venv/bin/python -m pytest -rP \

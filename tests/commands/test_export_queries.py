@@ -1,6 +1,7 @@
 """Exported DINO, DETR and Mask2Former: they compute what the toolboxes predict."""
 
 import copy
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +40,10 @@ DEFORMABLE = MMDET / "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py"
 DETR = MMDET / "detr/detr_r50_8xb2-150e_coco.py"
 SEMANTIC = MMSEG / "mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py"
 
+SLOW = pytest.mark.skipif(
+    "CONVNEXT_DENSE_EVERY_ARCH" not in os.environ,
+    reason="takes minutes: make test-export",
+)
 CHANNELS = (8, 16, 32, 64)
 SIZES = dict(num_heads=4, num_groups=4, num_layers=1, num_queries=30, max_per_img=30)
 WIDTHS = "embed_dims", "feat_channels", "out_channels", "feedforward_channels"
@@ -142,6 +147,22 @@ def test_networks_compute_what_the_toolboxes_predict(tmp_path, config_file, opti
     assert unchanged == (config_file == DETR)
 
 
+@SLOW
+@pytest.mark.parametrize("config_file", [DINO, PANOPTIC, SEMANTIC])
+def test_whole_models_to_onnx(tmp_path, config_file):
+    cfg, out = small(config_file), tmp_path / "model.onnx"
+    net = network(copy.deepcopy(cfg), tmp_path / "weights.pth")
+    cfg.load_from = str(tmp_path / "weights.pth")
+    export(cfg, out)
+    session = onnxruntime.InferenceSession(out)
+    for image in photographs((200, 170), (117, 131), (161, 203)):
+        with torch.no_grad():
+            expected = net.reference(image)
+        outputs = session.run(None, {"image": image.numpy()})
+        result = net.compare([(expected, list(map(torch.from_numpy, outputs)))])
+        assert result.close, result.text
+
+
 class Pyramid(nn.Module):
     """A pixel decoder on averages of an image."""
 
@@ -156,6 +177,7 @@ class Pyramid(nn.Module):
         return features, maps[0]
 
 
+@SLOW
 def test_deformable_attention_to_onnx(tmp_path, monkeypatch):
     cfg = small(INSTANCE)
     settings = cfg.model.panoptic_head.pixel_decoder
