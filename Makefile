@@ -8,7 +8,7 @@
 # make test-export      every architecture, full size, through both export formats; an
 #                       hour and 12 GB
 # make test-configs     every config of COCO and ADE20K trains two steps of real samples; an
-#                       hour and 8 GB
+#                       hour and 10 GB
 # make fuzz             mutated files for MINUTES=60; what is found is in work_dirs/fuzz
 # make fuzz-short       the same for one minute, with the same cases each time
 # make fuzz-coverage    unpickling and run lengths with atheris, for MINUTES=60

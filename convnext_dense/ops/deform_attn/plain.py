@@ -15,6 +15,7 @@ from torch.nn import functional as F
 _CORNERS = 1 << 21  # of all samples of a group: about 100 MB, with gradients 300 MB
 
 
+@torch.no_grad()
 def forward(
     value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor
 ) -> Tensor:
