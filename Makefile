@@ -97,8 +97,8 @@ test-long: .venv/.dev
 test-export: .venv/.dev
 	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest -rP \
 		-o faulthandler_timeout=0 tests/commands/test_export.py \
-		tests/commands/test_export_detectors.py \
-		-k "test_every_architecture or test_full_size or test_torch_export"
+		tests/commands/test_export_detectors.py tests/commands/test_export_queries.py \
+		-k "test_every_architecture or test_full_size or test_torch_export or to_onnx"
 
 test-configs: .venv/.dev
 	CONVNEXT_DENSE_EVERY_CONFIG=1 .venv/bin/python -m pytest -rP \

@@ -101,12 +101,17 @@ def match(expected: Outputs, actual: Outputs, by_mask: bool = False) -> Matches:
     return Matches(torch.tensor(rows), torch.tensor(columns), compared, missing)
 
 
-def detections(pairs: Pairs, by_mask: bool = False) -> Result:
+def detections(pairs: Pairs) -> Result:
     """Compare boxes with scores, labels and, if there are any, masks.
 
     The outputs of an image are boxes (K, 4) in pixels, scores (K,), labels (K,) and
-    perhaps masks (K, H, W) as booleans. ``by_mask`` is that of ``match``.
+    perhaps masks (K, H, W) as booleans.
     """
+    return _detections(pairs, by_mask=False)
+
+
+def _detections(pairs: Pairs, by_mask: bool) -> Result:
+    """Compare objects that ``match`` finds with ``by_mask``."""
     compared = missing = 0
     close = True
     largest = {"pixels": 0.0, "in scores": 0.0}
@@ -146,7 +151,7 @@ def segments(pairs: Pairs) -> Result:
     pairs = list(pairs)
     results = []
     if len(pairs[0][0]) > 1:
-        results.append(detections([(e[:4], a[:4]) for e, a in pairs], by_mask=True))
+        results.append(_detections([(e[:4], a[:4]) for e, a in pairs], by_mask=True))
     if len(pairs[0][0]) != 4:
         shares = [(e[-1] != a[-1]).float().mean().item() for e, a in pairs]
         text = f"{max(shares):.1e} of the pixels of the panoptic map"

@@ -110,8 +110,11 @@ class PixelDecoder(nn.Module):
             tokens.append(_flat(decoder.input_convs[level](map_)))
             position = decoder.postional_encoding(None, input=map_)
             positions.append(_flat(position) + decoder.level_encoding.weight[level])
-            points.append(centres(*sizes[level], map_))
-        reference = torch.cat(points)[None, :, None].expand(len(map_), -1, levels, -1)
+            height, width = sizes[level]
+            points.append(centres(height, width, map_))
+        reference = torch.cat(points)[None, :, None].expand(
+            map_.shape[0], -1, levels, -1
+        )
         memory = decoder.encoder(
             query=torch.cat(tokens, 1),
             query_pos=torch.cat(positions, 1),
@@ -141,10 +144,11 @@ def replace_deformable(model: nn.Module) -> None:
         "MSDeformAttnPixelDecoder": PixelDecoder,
         "MultiScaleDeformableAttention": DeformableAttention,
     }
+    parent: Any
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             replacement = modules.get(type(child).__name__)
-            if replacement:
+            if replacement and not isinstance(parent, PixelDecoder):
                 setattr(parent, name, replacement(child))
         if type(parent).__name__ == "DeformableDetrTransformerEncoder":
             parent.get_encoder_reference_points = _reference_points
@@ -196,7 +200,7 @@ def _proposals(
     """
     boxes, start = [], 0
     for level, (height, width) in enumerate(sizes):
-        points = centres(height, width, memory).expand(len(memory), -1, -1)
+        points = centres(height, width, memory).expand(memory.shape[0], -1, -1)
         if memory_mask is not None:
             cells = memory_mask[:, start : start + height * width]
             ratio = model.get_valid_ratio(cells.unflatten(1, (height, width)))

@@ -23,21 +23,19 @@ class Mask2Former(Detector):
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        head = model.panoptic_fusion_head
-        require_class(model.panoptic_head, "panoptic_head", "Mask2FormerHead")
-        require_class(
-            model.panoptic_head.pixel_decoder,
-            "panoptic_head.pixel_decoder",
-            "MSDeformAttnPixelDecoder",
-        )
-        require_class(head, "panoptic_fusion_head", "MaskFormerFusionHead")
-        self.settings = settings = head.test_cfg
-        self.instances = settings.get("instance_on", False)
-        self.panoptic = settings.get("panoptic_on", True)
+        head, fusion = self.model.panoptic_head, self.model.panoptic_fusion_head
+        require_class(head, "panoptic_head", "Mask2FormerHead")
+        name = "panoptic_head.pixel_decoder"
+        require_class(head.pixel_decoder, name, "MSDeformAttnPixelDecoder")
+        require_class(fusion, "panoptic_fusion_head", "MaskFormerFusionHead")
+        self.settings: Any = fusion.test_cfg
+        self.instances = self.settings.get("instance_on", False)
+        self.panoptic = self.settings.get("panoptic_on", True)
         outputs = self.instances or self.panoptic
         if not outputs:
             refuse("test_cfg.instance_on and panoptic_on", False, "either")
-        self.classes, self.things = head.num_classes, head.num_things_classes
+        self.classes: int = fusion.num_classes
+        self.things: int = fusion.num_things_classes
 
     compare = staticmethod(comparison.segments)
 
@@ -52,7 +50,12 @@ class Mask2Former(Detector):
         outputs: tuple[Tensor, ...] = ()
         if self.instances:
             instances = sample.pred_instances
-            outputs = (instances.bboxes, instances.scores, instances.labels, instances.masks)
+            outputs = (
+                instances.bboxes,
+                instances.scores,
+                instances.labels,
+                instances.masks,
+            )
         if self.panoptic:
             outputs = (*outputs, sample.pred_panoptic_seg.sem_seg[0])
         return outputs

@@ -42,7 +42,23 @@ class DeformableDETR(DETR):
 
     def __init__(self, model: nn.Module):
         Detector.__init__(self, model)
-        self.min_size = _min_size(model)
+
+    @property
+    def min_size(self) -> int:
+        """The smallest side in pixels with which the model can be traced.
+
+        The deepest level of a square image has two rows and columns. In a two-stage
+        detector there is a cell for each query.
+        """
+        model = self.model
+        # The neck halves the last map of the backbone for each further level.
+        further = len(getattr(getattr(model, "neck", None), "extra_convs", None) or ())
+        strides = [32 * 2 ** (further - i) for i in range(model.num_feature_levels)]
+        queries = model.num_queries if model.as_two_stage else 0
+        size = 32 * (2**further + 1)
+        while sum((size // stride) ** 2 for stride in strides) < queries:
+            size += 32
+        return size
 
     def decode(self, feats: Sequence[Tensor], sample: Any) -> dict[str, Any]:
         """The decoder's outputs for a pyramid: what mmdet's head predicts from."""
@@ -59,7 +75,7 @@ class DeformableDETR(DETR):
         """
         model = self.model
         sizes = [map_.shape[-2:] for map_ in feats]
-        masks: list[Tensor | None] = [None] * len(feats)
+        masks: list[Any] = [None] * len(feats)
         if self.pad_size_divisor > 1:
             masks = [_padding(sample, size) for size in sizes]
         tokens, positions = [], []
@@ -73,30 +89,12 @@ class DeformableDETR(DETR):
         if self.pad_size_divisor > 1:
             feat_mask = torch.cat([mask.flatten(1) for mask in masks], 1)
             ratios = torch.stack([model.get_valid_ratio(mask) for mask in masks], 1)
-        shared = dict(
-            spatial_shapes=sizes, level_start_index=None, valid_ratios=ratios
-        )
+        shared = dict(spatial_shapes=sizes, level_start_index=None, valid_ratios=ratios)
         feat_pos = torch.cat(positions, 1)
         return (
             dict(feat=feat, feat_mask=feat_mask, feat_pos=feat_pos, **shared),
             dict(memory_mask=feat_mask, **shared),
         )
-
-
-def _min_size(model: Any) -> int:
-    """The smallest square image, in pixels.
-
-    Its deepest level has two rows and columns. In a two-stage detector there is a cell
-    for each query.
-    """
-    # The neck halves the last map of the backbone for each further level.
-    further = len(getattr(getattr(model, "neck", None), "extra_convs", None) or ())
-    strides = [32 * 2 ** (further - i) for i in range(model.num_feature_levels)]
-    queries = model.num_queries if model.as_two_stage else 0
-    size = 32 * (2**further + 1)
-    while sum((size // stride) ** 2 for stride in strides) < queries:
-        size += 32
-    return size
 
 
 def _sample(image: Tensor, size: tuple[int, int]) -> Any:
@@ -108,10 +106,10 @@ def _sample(image: Tensor, size: tuple[int, int]) -> Any:
     return SimpleNamespace(metainfo=meta, **meta)
 
 
-def _padding(sample: Any, size: tuple[int, int]) -> Tensor:
+def _padding(sample: Any, size: Sequence[int]) -> Tensor:
     """A mask (1, *size) that is true where a feature map shows padding."""
     (height, width), (rows, columns) = sample.img_shape, sample.batch_input_shape
     below = torch.arange(rows)[:, None] >= height
     right = torch.arange(columns) >= width
     mask = (below | right).float()
-    return F.interpolate(mask[None, None], size)[0].bool()
+    return F.interpolate(mask[None, None], list(size))[0].bool()
