@@ -7,6 +7,8 @@
 #                       half an hour
 # make test-export      every architecture, full size, through both export formats; an
 #                       hour and 12 GB
+# make test-configs     every config of COCO and ADE20K trains two steps of real samples; an
+#                       hour and 8 GB
 # make fuzz             mutated files for MINUTES=60; what is found is in work_dirs/fuzz
 # make fuzz-short       the same for one minute, with the same cases each time
 # make fuzz-coverage    unpickling and run lengths with atheris, for MINUTES=60
@@ -31,8 +33,8 @@ MINUTES ?= 60
 TESTS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
-.PHONY: demo test test-openmmlab test-kernels test-long test-isa test-export test-gpu \
-	families fuzz fuzz-short fuzz-coverage errors coverage lint
+.PHONY: demo test test-openmmlab test-kernels test-long test-isa test-export \
+	test-configs test-gpu families fuzz fuzz-short fuzz-coverage errors coverage lint
 
 # --no-compile: few of the 6 GB of modules are imported, and Python compiles those at the
 # first import. Without bytecode files each process would compile them again.
@@ -61,19 +63,20 @@ demo: .venv/.onedl
 
 # The GPU's kernels use no toolbox. Their tests are apart, because interpreting them takes
 # minutes.
-KERNEL_TESTS = tests/models/gpu
+KERNEL_TESTS = tests/models/gpu tests/ops/gpu
+WITHOUT_KERNELS = $(KERNEL_TESTS:%=--ignore=%)
 
 test: .venv/.dev
-	.venv/bin/python -m pytest $(TESTS) --ignore=$(KERNEL_TESTS)
+	.venv/bin/python -m pytest $(TESTS) $(WITHOUT_KERNELS)
 
 test-openmmlab: .venv-openmmlab/.dev
-	.venv-openmmlab/bin/python -m pytest $(TESTS) --ignore=$(KERNEL_TESTS)
+	.venv-openmmlab/bin/python -m pytest $(TESTS) $(WITHOUT_KERNELS)
 
 test-kernels: .venv/.dev
 	.venv/bin/python -m pytest $(TESTS) $(KERNEL_TESTS)
 
 # PyTorch and oneDNN choose kernels by the processor: the tests must pass with each.
-MODEL_TESTS = .venv/bin/python -m pytest $(TESTS) tests/models --ignore=$(KERNEL_TESTS)
+MODEL_TESTS = .venv/bin/python -m pytest $(TESTS) tests/models $(WITHOUT_KERNELS)
 
 test-isa: .venv/.dev
 	ATEN_CPU_CAPABILITY=default $(MODEL_TESTS)
@@ -89,6 +92,11 @@ test-long: .venv/.dev
 test-export: .venv/.dev
 	CONVNEXT_DENSE_EVERY_ARCH=1 .venv/bin/python -m pytest tests/commands/test_export.py \
 		-k test_every_architecture
+
+test-configs: .venv/.dev
+	CONVNEXT_DENSE_EVERY_CONFIG=1 .venv/bin/python -m pytest -rP \
+		tests/config/test_training_steps.py tests/config/test_training_steps_seg.py \
+		-k test_every
 
 # Packages that a few families need, in an environment beside .venv, which takes
 # everything else from there. Grounding DINO and GLIP use what transformers 5 left out.

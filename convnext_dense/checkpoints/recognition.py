@@ -55,8 +55,12 @@ def _places(weights: Mapping[str, Any], origin: Origin) -> Iterator[tuple[str, s
     for name in weights:
         if name == signature or name.endswith(f".{signature}"):
             prefix = name.removesuffix(signature)
-            twin = f"{prefix}{origin.twin}.weight"
-            if prefix.endswith(origin.prefix) and (not origin.twin or twin in weights):
+            twin, beside = f"{prefix}{origin.twin}.weight", f"{prefix}{origin.beside}."
+            if (
+                prefix.endswith(origin.prefix)
+                and (not origin.twin or twin in weights)
+                and (not origin.beside or any(n.startswith(beside) for n in weights))
+            ):
                 yield name, prefix
 
 

@@ -75,6 +75,8 @@ class Block(nn.Module):
         with_cp: compute the block again in the backward pass instead of keeping
             its intermediates (gradient checkpointing).
         norm_eps: the norm adds it to each variance.
+        dilation: of the depthwise convolution: the pixels from one element of its
+            kernel to the next.
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
@@ -92,9 +94,17 @@ class Block(nn.Module):
         use_grn: bool = False,
         with_cp: bool = False,
         norm_eps: float = NORM_EPS,
+        dilation: int = 1,
     ):
         super().__init__()
-        self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.dwconv = nn.Conv2d(
+            channels,
+            channels,
+            7,
+            padding=3 * dilation,
+            dilation=dilation,
+            groups=channels,
+        )
         self.norm = nn.LayerNorm(channels, eps=norm_eps)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.grn = GRN(4 * channels) if use_grn else None
@@ -131,7 +141,14 @@ class Block(nn.Module):
             None if self.grn is None else self.grn.beta,
         )
         rate = cast(float, self.drop_path.p) if self.training else 0.0
-        return fused.apply_block(x, weights, self.norm.eps, rate, not self.with_cp)
+        return fused.apply_block(
+            x,
+            weights,
+            self.norm.eps,
+            rate,
+            not self.with_cp,
+            self.dwconv.dilation[0],
+        )
 
     def reference(self, x: Tensor) -> Tensor:
         """Compute the block as the papers write it; every faster way must equal it."""
@@ -178,8 +195,9 @@ class Block(nn.Module):
             types[self.grn] = GRN
         conv = self.dwconv
         if type(conv) is nn.Conv2d and (
-            (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
-            != ((7, 7), (1, 1), (3, 3), (1, 1))
+            (conv.kernel_size, conv.stride) != ((7, 7), (1, 1))
+            or conv.padding != (3 * conv.dilation[0],) * 2
+            or conv.dilation[0] != conv.dilation[1]
             or conv.groups != conv.in_channels
             or conv.padding_mode != "zeros"
         ):

@@ -16,6 +16,7 @@ from .archs import NUM_STAGES, resolve_arch
 from .block import Block
 from .fused import PatchConv2d
 from .layer_norm import LayerNorm2d
+from .output_stride import downsample_conv, strides_and_dilations
 
 MIN_SIZE = 32  # the deepest map has stride 32
 
@@ -78,6 +79,12 @@ class ConvNeXt(BaseModule):
             larger model; ``prefix`` chooses one of several. Without ``init_cfg``
             weights are initialised as in the paper: truncated normal with standard
             deviation 0.02.
+        output_stride: the stride of the deepest map: 32, or 16 or 8 as DeepLab, PSPNet
+            and other heads want. Stages beyond it keep the resolution: their downsample
+            layer has stride 1, and their depthwise convolutions are dilated, by 2 in
+            the first such stage and by 4 in the second, as in timm. The parameters keep
+            their shapes, so the same checkpoints load. A GPU's kernels take the other
+            stages.
 
     Raises:
         InputError: (a ValueError) an argument is out of its range, or an image in
@@ -102,10 +109,12 @@ class ConvNeXt(BaseModule):
         with_cp: bool = False,
         cuda_graphs: bool = False,
         init_cfg: dict | list[dict] | None = None,
+        output_stride: int = 32,
     ):
         super().__init__(init_cfg=init_cfg)
         self.depths, self.channels, eps = resolve_arch(arch)
         self.out_indices = resolve_out_indices(out_indices)
+        strides, dilations = strides_and_dilations(output_stride)
         if frozen_stages > NUM_STAGES:
             raise InputError(
                 f"frozen_stages={frozen_stages} of ConvNeXt: there are {NUM_STAGES} "
@@ -136,11 +145,11 @@ class ConvNeXt(BaseModule):
             LayerNorm2d(c[0], eps=eps),
         )
         self.downsample_layers = nn.ModuleList([stem])
-        for before, after in pairwise(c):
+        for (before, after), dilation in zip(pairwise(c), dilations[1:], strict=False):
             self.downsample_layers.append(
                 nn.Sequential(
                     LayerNorm2d(before, eps=eps),
-                    PatchConv2d(before, after, 2),
+                    downsample_conv(before, after, dilation),
                 )
             )
 
@@ -155,16 +164,17 @@ class ConvNeXt(BaseModule):
                         use_grn,
                         with_cp,
                         norm_eps=eps,
+                        dilation=dilation,
                     )
                     for _ in range(depth)
                 )
             )
-            for depth, width in zip(depths, c, strict=True)
+            for depth, width, dilation in zip(depths, c, dilations, strict=False)
         )
         for i in self.out_indices:
             self.add_module(f"norm{i}", LayerNorm2d(c[i], eps=eps))
 
-        self.feature_info = [FeatureInfo(c[i], 4 * 2**i) for i in self.out_indices]
+        self.feature_info = [FeatureInfo(c[i], strides[i]) for i in self.out_indices]
         self.apply(_init_parameters)
         self._freeze()
 

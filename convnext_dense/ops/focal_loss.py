@@ -1,9 +1,10 @@
-"""The focal loss, from torchvision."""
+"""The focal loss (arXiv 1708.02002, equation 5), over sigmoids and over softmax."""
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
+
+from .precision import at_least_fp32
 
 
 def sigmoid_focal_loss_forward(
@@ -14,15 +15,13 @@ def sigmoid_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> None:
-    """Write the focal loss (arXiv 1708.02002, equation 5) into ``output``.
+    """Write the focal loss of each class into ``output``.
 
-    Shapes: logits (N, C), classes (N,) where class C is the background -> (N, C).
-    mmdet calls this op on a GPU only, and never with class weights.
-
-    Raises:
-        NotImplementedError: there are class weights.
+    Shapes: logits (N, C), classes (N,), class weights (C,) or empty -> (N, C). A class
+    outside 0 to C - 1 is the background, with the weight 1: the compiled op reads
+    beyond the weights there. mmdet calls this op on a GPU only.
     """
-    output.copy_(_focal_loss(input, target, weight, gamma, alpha))
+    output.copy_(_sigmoid_loss(input, target, weight, gamma, alpha))
 
 
 def sigmoid_focal_loss_backward(
@@ -37,20 +36,76 @@ def sigmoid_focal_loss_backward(
     (N, C)."""
     with torch.enable_grad():
         logits = input.detach().requires_grad_()
-        loss = _focal_loss(logits, target, weight, gamma, alpha).sum()
+        loss = _sigmoid_loss(logits, target, weight, gamma, alpha).sum()
     grad_input.copy_(torch.autograd.grad(loss, logits)[0])
 
 
-def _focal_loss(
+def _sigmoid_loss(
     logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
 ) -> Tensor:
-    """The focal loss of each logit (N, C), in fp32."""
+    """The focal loss of each logit (N, C), in fp32 or fp64."""
+    (logits,) = at_least_fp32(logits)
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    truth = (target[:, None] == classes).to(logits.dtype)
+    loss = sigmoid_focal_loss(logits, truth, alpha, gamma)
     if weight.numel():
-        raise NotImplementedError(
-            "mmcv's sigmoid_focal_loss with class weights has no stand-in in "
-            "convnext_dense. Leave out the weights, or install an mmcv with compiled "
-            "ops"
-        )
-    classes = logits.shape[1]
-    truth = F.one_hot(target, classes + 1)[:, :classes]
-    return sigmoid_focal_loss(logits.float(), truth.float(), alpha, gamma)
+        loss = loss * _class_weights(target, weight)[:, None]
+    return loss
+
+
+def softmax_focal_loss_forward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Write the focal loss of each row into ``output``.
+
+    Shapes: probabilities (N, C), classes (N,), class weights (C,) or empty -> (N,). The
+    loss of a class outside 0 to C - 1 is zero.
+    """
+    probability, known = _true_class(input, target)
+    log = probability.clamp(min=torch.finfo(torch.float32).tiny).log()
+    loss = -alpha * (1 - probability) ** gamma * log
+    if weight.numel():
+        loss = loss * _class_weights(target, weight)
+    output.copy_(loss.where(known, 0))
+
+
+def softmax_focal_loss_backward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    buff: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Write the gradient of each row's loss with respect to its logits into
+    ``grad_input`` (N, C). ``buff`` has no use here."""
+    probability, known = _true_class(input, target)
+    log = probability.clamp(min=torch.finfo(torch.float32).tiny).log()
+    rest = 1 - probability
+    inner = gamma * rest ** (gamma - 1) * probability * log if gamma else 0
+    slope = alpha * (inner - rest**gamma)  # by the true class's logit
+    if weight.numel():
+        slope = slope * _class_weights(target, weight)
+    classes = torch.arange(input.shape[1], device=input.device)
+    truth = (target[:, None] == classes).to(slope.dtype)
+    grad_input.copy_(slope.where(known, 0)[:, None] * (truth - input))
+
+
+def _true_class(probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The probability of each row's class (N,), and whether there is such a class."""
+    (probabilities,) = at_least_fp32(probabilities)
+    known = (target >= 0) & (target < probabilities.shape[1])
+    index = target.where(known, 0)[:, None]
+    return probabilities.gather(1, index)[:, 0], known
+
+
+def _class_weights(target: Tensor, weight: Tensor) -> Tensor:
+    """The weight of each row's class (N,), 1 for the background."""
+    known = (target >= 0) & (target < len(weight))
+    return weight[target.where(known, 0)].where(known, 1)

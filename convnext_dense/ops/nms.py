@@ -57,6 +57,25 @@ def softnms(
     return torch.stack(kept) if kept else rest
 
 
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """NMS that keeps the groups (Prime Sample Attention, arXiv 1904.04821).
+
+    Shapes: dets (N, 5) as x1, y1, x2, y2 and score, on the CPU.
+
+    Returns:
+        for each kept box, best first: its index, and those of the boxes that it
+        suppresses (IoU at least ``iou_threshold``), best first.
+    """
+    boxes, scores = dets[:, :4], dets[:, 4]
+    rest, groups = scores.argsort(descending=True), []
+    while len(rest):
+        best, rest = rest[:1], rest[1:]
+        match = _iou(boxes[best[0]], boxes[rest], 0) >= iou_threshold
+        groups.append(torch.cat((best, rest[match])).tolist())
+        rest = rest[~match]
+    return groups
+
+
 def _iou(box: Tensor, boxes: Tensor, offset: int) -> Tensor:
     """IoU of one box (4,) with each of ``boxes`` (N, 4) -> (N,)."""
     lower = torch.maximum(box[:2], boxes[:, :2])

@@ -55,10 +55,12 @@ PATCHES = (
     Patch(
         names=(mmcv_ops.NAME,),
         library="mmcv",
-        why="Where the installed mmcv has no compiled ops, NMS, soft-NMS, RoIAlign and "
-        "the focal loss come from torchvision, and \"No module named 'mmcv._ext'\" no "
-        "longer occurs. Compiled ops are never replaced. Any other op raises an error "
-        "that names the op and says how to install compiled ops.",
+        why="Where the installed mmcv has no compiled ops, this package computes with "
+        "torchvision, PyTorch and Triton every op that the models of mmdet 3 and mmseg "
+        "1 train and predict with, and \"No module named 'mmcv._ext'\" no longer "
+        "occurs. Compiled ops are never replaced. Any other op (of 3D points, for "
+        "example) raises an error that names the op and says how to install compiled "
+        "ops.",
         versions="mmcv-lite, and onedl-mmcv or mmcv built without compiled ops",
         install=mmcv_ops.install,
     ),

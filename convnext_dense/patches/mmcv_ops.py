@@ -1,11 +1,11 @@
-"""Serve stand-ins from torchvision for mmcv's compiled ops.
+"""Serve the stand-ins in ``ops`` for mmcv's compiled ops.
 
 The modules of mmdet and mmseg import ``mmcv.ops``, which imports the compiled module
 ``mmcv._ext``. mmcv-lite has no such module, nor has an mmcv that pip built without
 torch: ``No module named 'mmcv._ext'``. ``install`` adds a finder at the end of Python's
 import path. Python therefore finds a compiled ``mmcv._ext`` first, wherever it is. Only
-where there is none, it takes ``ops``: NMS, soft-NMS, RoIAlign and the focal loss
-work, and any other op raises an error when it is called.
+where there is none, it takes ``ops``: everything that the models of mmdet 3 and mmseg 1
+train and predict with works. Any other op raises an error when it is called.
 """
 
 import importlib.abc
@@ -44,8 +44,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
         vars(module).update({op.__name__: op for op in ops.STAND_INS})
         print_log(
-            "mmcv has no compiled ops here: NMS, soft-NMS, RoIAlign and the focal loss "
-            "come from torchvision",
+            "mmcv has no compiled ops here: convnext_dense computes them with "
+            "torchvision and PyTorch",
             logger="current",
         )
 

@@ -25,6 +25,8 @@ def weights_of(origin, prefix=""):
     if origin.twin:
         for parameter in ("weight", "bias"):
             weights[f"{prefix}{origin.twin}.{parameter}"] = native[f"norm3.{parameter}"]
+    if origin.beside:
+        weights[f"{prefix}{origin.beside}.0.weight"] = native["norm3.weight"]
     return weights
 
 
@@ -36,7 +38,7 @@ def test_each_origin_is_recognised(origin, outer):
     assert match.origin == origin
     assert match.prefix == prefix
     assert len(match.backbone) > 40
-    assert not match.rest
+    assert len(match.rest) == bool(origin.beside)
 
 
 def test_numbers_behind_an_underscore_are_counted(monkeypatch):
@@ -56,13 +58,14 @@ def test_numbers_behind_an_underscore_are_counted(monkeypatch):
 
 def test_origins_have_names_of_their_own():
     """Otherwise one would be taken for another. An origin that refines another one
-    needs a prefix or a twin, and stands before it in the table."""
+    needs a prefix, a twin or a module beside, and stands before it in the table."""
     names = [origin.name for origin in origins.ORIGINS]
     assert len(set(names)) == len(names)
     seen = set()
     for origin in reversed(origins.ORIGINS):
         signature = origins.names(origin, 1)[origins.SIGNATURE]
-        assert signature not in seen or origin.prefix or origin.twin, origin.name
+        refines = origin.prefix or origin.twin or origin.beside
+        assert signature not in seen or refines, origin.name
         assert not any(
             signature.endswith(f".{other}") or other.endswith(f".{signature}")
             for other in seen

@@ -144,7 +144,7 @@ CONTAINERS = {  # how the weights lie in the file
 ORIGIN = {
     "authors": "the authors' names",
     "authors_v2": "the authors' names",
-    "dinov3": "DINOv3",
+    "dinov3": "DINOv3 or EUPE",
     "fcmae": "the authors' FCMAE, sparse",
     "mmpretrain": "mmpretrain",
     "mmpretrain_v2": "mmpretrain",
@@ -198,6 +198,24 @@ def test_dinov3s_norm_is_of_the_last_map(tmp_path):
     assert "not in the checkpoint: norm0 (2), norm1 (2), norm2 (2)" in said
 
 
+@pytest.mark.parametrize("twin", [True, False])
+def test_eupe_of_meta(tmp_path, twin):
+    """DINOv3's names, beside which heads and feature norms may lie; timm reads them."""
+    weights, x = published("dinov3"), image()
+    if not twin:
+        weights = {k: v for k, v in weights.items() if not k.startswith("norms.")}
+    weights["projectors.teacher.0.weight"] = torch.rand(8, 32)
+    torch.save(weights, tmp_path / "a.pth")
+    model, said = ours(SMALL, tmp_path / "a.pth")
+    mine = stage_maps(model.stages, model, x)
+    assert_same(mine, timm_maps(weights, x), "EUPE")
+    assert torch.equal(model.norm3.weight, weights["norm.weight"])
+    assert "a.pth: EUPE, " in said
+    left = "norms (2), projectors (1)" if twin else "projectors (1)"
+    assert f"not used: {left}; not in the checkpoint: norm0 (2)" in said
+    assert "norm3 (2)" not in said
+
+
 TIMM = {
     "convnext_atto": dict(arch="atto"),  # pointwise layers as convolutions
     "convnext_tiny": dict(arch="tiny"),
@@ -239,9 +257,12 @@ def timm_features(arch, **kwargs):
 
 
 @pytest.mark.parametrize("arch", ["tiny", "small", "base", "large"])
-def test_dinov3_of_timm(tmp_path, arch):
-    """The wide ones with two blocks where ``small`` has 27."""
-    assert not timm.get_pretrained_cfg(f"convnext_{arch}.dinov3_lvd1689m").num_classes
+def test_dinov3_and_eupe_of_timm(tmp_path, arch):
+    """And EUPE, which is the same model. The wide ones have few blocks here."""
+    tags = ["dinov3"] if arch == "large" else ["dinov3", "eupe"]
+    for tag in tags:
+        pretrained = timm.get_pretrained_cfg(f"convnext_{arch}.{tag}_lvd1689m")
+        assert pretrained.num_classes == 0
     if arch in ("tiny", "small"):
         theirs = timm_features(arch)
     else:

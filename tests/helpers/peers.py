@@ -47,7 +47,7 @@ def randomised(build):
     return model
 
 
-def timm_twin(ours):
+def timm_twin(ours, output_stride=32):
     """timm's ConvNeXt without a head, with the weights of ``ours``."""
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
@@ -57,6 +57,7 @@ def timm_twin(ours):
             num_classes=0,
             use_grn=ours.stages[0][0].grn is not None,
             ls_init_value=None if ours.stages[0][0].gamma is None else 1.0,
+            output_stride=output_stride,
         )
     weights = {
         timm_name(name): parameter

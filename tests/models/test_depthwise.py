@@ -9,10 +9,11 @@ from convnext_dense.models.fused import depthwise
 SHAPES = [(1, 8, 1, 1), (2, 12, 5, 40), (1, 24, 16, 16), (3, 7, 33, 18), (1, 32, 64, 3)]
 
 
-def exact(x, weight, bias, probe):
+def exact(x, weight, bias, probe, dilation=1):
     """The output and the gradients of input and weight, in float64."""
     x, weight, bias = (t.double().requires_grad_() for t in (x, weight, bias))
-    y = F.conv2d(x, weight, bias, padding=3, groups=len(weight))
+    where = dict(padding=3 * dilation, dilation=dilation, groups=len(weight))
+    y = F.conv2d(x, weight, bias, **where)
     return y, *torch.autograd.grad(y, [x, weight], probe.double())
 
 
@@ -33,21 +34,22 @@ TOLERANCE = 1e-5
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("by_gradient", [False, True])
-def test_equals_float64(shape, by_gradient, monkeypatch):
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+def test_equals_float64(shape, by_gradient, dilation, monkeypatch):
     """Both ways to convolve give the sums, whichever this machine takes."""
     monkeypatch.setattr(depthwise, "_has_avx2_alone", lambda: by_gradient)
     torch.manual_seed(0)
     x, probe, channels = random_maps(*shape), random_maps(*shape), shape[1]
     weight, bias = torch.randn(channels, 1, 7, 7), torch.randn(channels)
-    y, of_x, of_weight = exact(x, weight, bias, probe)
+    y, of_x, of_weight = exact(x, weight, bias, probe, dilation)
     for mine, true in (
-        (depthwise.convolution(x, weight, bias), y),
-        (depthwise.input_gradient(probe, weight), of_x),
+        (depthwise.convolution(x, weight, bias, dilation), y),
+        (depthwise.input_gradient(probe, weight, dilation), of_x),
     ):
         assert mine.shape == true.shape
         assert largest_error(mine, true) <= TOLERANCE
         assert mine.is_contiguous(memory_format=torch.channels_last)
-    mine = depthwise.weight_gradient(x, probe)
+    mine = depthwise.weight_gradient(x, probe, dilation)
     assert mine.shape == weight.shape
     assert largest_error(mine, of_weight) <= TOLERANCE
 

@@ -476,7 +476,7 @@ def test_operators_keep_their_promises():
         (torch.tensor([True, False]), checked),  # its hidden rows are partly unset
     ):
         arguments = (x.clone().requires_grad_(), mask, 1e-6, 1.0, *[torch.float32] * 2)
-        arguments += tuple(weights)
+        arguments += (*weights, 2)  # the dilation
         torch.library.opcheck(block_op._operator, arguments, test_utils=checks)
 
 

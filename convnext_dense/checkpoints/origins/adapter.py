@@ -82,8 +82,8 @@ class Library(NamedTuple):
 
     Attributes:
         name: in ``--to`` and in the ``to`` of ``convert``.
-        origins: its namings. One that needs a ``prefix`` or a ``twin`` stands before
-            the naming that it refines.
+        origins: its namings. One that needs a ``prefix``, a ``twin`` or a module
+            ``beside`` stands before the naming that it refines.
         write: renames a model for the library and raises an InputError if the library
             cannot express it; None if nothing is written for it.
     """

@@ -1,8 +1,9 @@
-"""The authors' names, which are the native ones, and those of DINOv3 and FCMAE.
+"""The authors' names, which are the native ones, and those of DINOv3, EUPE and FCMAE.
 
 Sources: github.com/facebookresearch/ConvNeXt (models/convnext.py), ConvNeXt-V2
 (models/convnextv2_sparse.py and utils.remap_checkpoint_keys) and
-github.com/facebookresearch/dinov3 (models/convnext.py).
+github.com/facebookresearch/dinov3 (models/convnext.py); for EUPE, which builds on
+DINOv3's code, timm (models/convnext.py, checkpoint_filter_fn).
 """
 
 from __future__ import annotations
@@ -39,14 +40,16 @@ def _dense_shape(name: str, tensor: Tensor) -> Tensor:
 
 
 AUTHORS = Origin("the authors' names")
-# Its last norm belongs to the last output map, and has the second name norms.3.
+# Its last norm belongs to the last output map, and has the second name norms.3. EUPE's
+# files have the same names, and may have the projectors of its distillation besides.
 DINOV3 = AUTHORS._replace(
-    name="DINOv3",
+    name="DINOv3 or EUPE",
     map_norm=None,
     last_map_norm="norm",
     final_norm=None,
     twin="norms.3",
 )
+EUPE = DINOV3._replace(name="EUPE", twin=None, beside="projectors")
 FCMAE = Origin(
     "the authors' FCMAE, sparse",
     down_norm="downsample_layers.{i}.0.ln",
@@ -68,4 +71,4 @@ def _write(model: NativeModel) -> Conversion:
     )
 
 
-NATIVE = Library("native", (DINOV3, AUTHORS, FCMAE), _write)
+NATIVE = Library("native", (EUPE, DINOV3, AUTHORS, FCMAE), _write)

@@ -55,6 +55,8 @@ class Origin(NamedTuple):
             library's models.
         twin: a second name of the last norm, with which only this origin's files store
             it. It is needed to recognise the origin, and its tensors are dropped.
+        beside: a module that only this origin's files have beside the backbone. It is
+            needed to recognise the origin; its tensors are not used.
         native_shape: gives a tensor its native shape, by its native name.
         rest_name: the mmseg name of a tensor outside of the backbone.
     """
@@ -79,6 +81,7 @@ class Origin(NamedTuple):
     kernel: str = "weight"
     prefix: str = ""
     twin: str | None = None
+    beside: str | None = None
     native_shape: Callable[[str, Tensor], Tensor] = native_shape
     rest_name: Callable[[str], str] = same_name
 

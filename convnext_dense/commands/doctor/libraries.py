@@ -229,11 +229,12 @@ def mmcv_ops() -> Iterator[Finding]:
         yield Finding(OK, "mmcv ops", f"compiled, CUDA: {cuda}")
         return
     functions = [op.__name__ for op in ops.STAND_INS]
-    names = [re.sub("_(forward|backward)$", "", name) for name in functions]
+    names = [re.sub("_(forward|backward).*", "", name) for name in functions]
     listed = dict.fromkeys(name for name in names if not name.startswith("get_"))
     yield Finding(
         INFO,
         "mmcv ops",
-        f"not compiled; from torchvision: {', '.join(listed)}; there are no others "
-        "(no config of this package needs them)",
+        "not compiled; this package computes with torchvision and PyTorch: "
+        f"{', '.join(listed)}; there are no others (no model of mmdet 3 or mmseg 1 "
+        "needs them)",
     )

@@ -20,7 +20,7 @@ PAIR = (
     "pip install --force-reinstall torch torchvision"
 )
 MMCV = (
-    "use mmcv without compiled ops; NMS and RoIAlign then come from torchvision:\n"
+    "use mmcv without compiled ops; this package then computes them:\n"
     "maintained stack: pip install --force-reinstall --no-deps --no-cache-dir "
     "onedl-mmcv\n"
     "classic stack:    pip uninstall -y mmcv; pip install mmcv-lite\n"

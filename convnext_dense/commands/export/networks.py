@@ -1,4 +1,4 @@
-"""The networks that can be exported: a backbone, or a whole segmentor."""
+"""The networks that can be exported: a backbone, a segmentor or a detector."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,12 @@ from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 from convnext_dense.patches.mmseg_resize import without_size_warning
 
+from . import comparison, detectors
 from .pooling import replace_pools
+
+# The smallest height and width in pixels. Below it the deepest feature map has a single
+# row or column, for which PyTorch would trace a different program.
+MIN_SIZE = 64
 
 
 class Network(NamedTuple):
@@ -31,6 +36,9 @@ class Network(NamedTuple):
         example: makes a random image from its batch size, height and width.
         outputs: names of the tensors that ``module`` returns.
         metadata: notes to write into the exported file, by key.
+        batch: whether the network takes several images at a time.
+        min_size: the smallest height and width with which it can be traced.
+        compare: compares the outputs of the file and of ``reference``.
     """
 
     module: nn.Module
@@ -38,6 +46,9 @@ class Network(NamedTuple):
     example: Callable[[int, int, int], Tensor]
     outputs: list[str]
     metadata: dict[str, str]
+    batch: bool = True
+    min_size: int = MIN_SIZE
+    compare: Callable[[comparison.Pairs], comparison.Result] = comparison.maps
 
 
 def build(cfg: Config, backbone: bool) -> Network:
@@ -48,25 +59,28 @@ def build(cfg: Config, backbone: bool) -> Network:
         backbone: whether to take the model's backbone alone.
 
     Raises:
-        InputError: the model cannot be built; it is a detector and ``backbone`` is
-            False; or the weights do not fit the model or are incomplete.
+        InputError: the model cannot be built; there is no network for its class or
+            settings; or the weights do not fit the model or are incomplete.
     """
     model: BaseModel = build_model(cfg, "cpu").eval().requires_grad_(False)
-    if not backbone and not hasattr(model, "encode_decode"):
-        raise InputError(
-            f"{cfg.filename}: a whole {type(model).__name__} cannot be exported, only "
-            "segmentors can; --backbone exports its backbone"
-        )
     if backbone and not hasattr(getattr(model, "backbone", None), "feature_info"):
         raise InputError(
             f"--backbone: {cfg.filename} has none of this package's backbones. Set "
             "model.backbone.type to ConvNeXt"
         )
-    dataset_meta = _load(model, cfg.load_from, not backbone)
     preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor")
     normalisation = _Normalisation.of(preprocessor or {})
+    segmentor = hasattr(model, "encode_decode")
+    if not backbone and not segmentor:
+        try:
+            detector = detectors.network(model)
+        except InputError as error:
+            raise InputError(f"{cfg.filename}: {error}") from error
+    dataset_meta = _load(model, cfg.load_from, not backbone)
     if backbone:
         return _backbone(model.backbone, normalisation)
+    if not segmentor:
+        return _detector(detector, normalisation, dataset_meta)
     test_cfg = cfg.model.get("test_cfg") or {}
     if test_cfg.get("mode") == "slide":
         print_log(
@@ -132,9 +146,17 @@ def _backbone(backbone: BaseModule, normalisation: _Normalisation) -> Network:
         backbone,
         reference=backbone,
         example=lambda *shape: _noise(first.in_channels, *shape),
-        outputs=[f"stride{info.stride}" for info in backbone.feature_info],
+        outputs=_map_names([info.stride for info in backbone.feature_info]),
         metadata={"image": f"{normalisation.order}, {normalisation}"},
     )
+
+
+def _map_names(strides: list[int]) -> list[str]:
+    """A name for each map: its stride, numbered where maps have the same stride."""
+    return [
+        f"stride{stride}" + (f"_{before + 1}" if before else "")
+        for stride, before in ((s, strides[:i].count(s)) for i, s in enumerate(strides))
+    ]
 
 
 def _segmentor(
@@ -149,19 +171,47 @@ def _segmentor(
         image = model.data_preprocessor(data, False)["inputs"]
         return (_logits(model, image),)
 
+    return Network(
+        Normalised(Segmentor(model), normalisation),
+        reference,
+        example=_picture,
+        outputs=["logits"],
+        metadata=_whole_metadata(normalisation, dataset_meta),
+    )
+
+
+def _detector(
+    detector: detectors.Detector, normalisation: _Normalisation, dataset_meta: Mapping
+) -> Network:
+    """A whole detector of mmdet: RGB image -> boxes, scores, labels and masks."""
+    return Network(
+        Normalised(detector, normalisation),
+        reference=detector.reference,
+        example=_picture,
+        outputs=detector.outputs,
+        metadata=_whole_metadata(normalisation, dataset_meta),
+        batch=False,
+        min_size=detector.min_size,
+        compare=detector.compare,
+    )
+
+
+def _whole_metadata(
+    normalisation: _Normalisation, dataset_meta: Mapping
+) -> dict[str, str]:
+    """What the user of a whole model must know: the input, classes and colours."""
     metadata = {
         "image": f"RGB from 0 to 255, float32; normalised inside: {normalisation}"
     }
     for key in ("classes", "palette"):
         if dataset_meta.get(key) is not None:
             metadata[key] = json.dumps(np.asarray(dataset_meta[key]).tolist())
-    return Network(
-        Segmentor(model, normalisation),
-        reference,
-        example=lambda *shape: 127.5 + 50 * _noise(3, *shape),
-        outputs=["logits"],
-        metadata=metadata,
-    )
+    return metadata
+
+
+def _picture(*shape: int) -> Tensor:
+    """A random image of ``shape`` (N, H, W): (N, 3, H, W), RGB around 127."""
+    return 127.5 + 50 * _noise(3, *shape)
 
 
 def _noise(channels: int, batch: int, height: int, width: int) -> Tensor:
@@ -170,31 +220,46 @@ def _noise(channels: int, batch: int, height: int, width: int) -> Tensor:
     return torch.randn(batch, channels, height, width, generator=generator)
 
 
-class Segmentor(nn.Module):
-    """A segmentor of mmseg that normalises the image itself.
+class Normalised(nn.Module):
+    """A network that normalises the image before it calls ``network``.
 
-    It predicts the whole image at once, as ``test_cfg.mode='whole'`` does, and does
-    not pad it, whatever ``data_preprocessor.test_cfg`` says.
-
-    Shapes: (N, 3, H, W), RGB from 0 to 255, to logits (N, classes, H, W).
+    Shapes: (N, 3, H, W), RGB from 0 to 255, to the outputs of ``network``.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: BaseModel, normalisation: _Normalisation):
+    def __init__(self, network: nn.Module, normalisation: _Normalisation):
         super().__init__()
-        self.model = model
+        self.network = network
         self.order = normalisation.order
         for name in ("mean", "std"):
             values = torch.tensor(getattr(normalisation, name), dtype=torch.float32)
             self.register_buffer(name, values[:, None, None])
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Normalise the image and return its logits."""
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Normalise the image and return the outputs of ``network``."""
         if self.order == "BGR":
             image = image.flip(1)
-        return _logits(self.model, (image - self.mean) / self.std)
+        return self.network((image - self.mean) / self.std)
+
+
+class Segmentor(nn.Module):
+    """A segmentor of mmseg.
+
+    It predicts the whole image at once, as ``test_cfg.mode='whole'`` does, and does
+    not pad it, whatever ``data_preprocessor.test_cfg`` says.
+
+    Shapes: a normalised image (N, 3, H, W) to logits (N, classes, H, W).
+    """
+
+    def __init__(self, model: BaseModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logits of a normalised image."""
+        return _logits(self.model, image)
 
 
 def _logits(model: BaseModel, image: Tensor) -> Tensor:
@@ -216,7 +281,7 @@ def traceable(module: nn.Module) -> Iterator[None]:
     Its adaptive pools are replaced for good; mmseg's ``resize`` during the context.
     """
     replace_pools(module)
-    if isinstance(module, Segmentor):
+    if isinstance(getattr(module, "network", None), Segmentor):
         with without_size_warning():
             yield
     else:

@@ -19,13 +19,10 @@ from convnext_dense.utils import files, torch_files
 from convnext_dense.utils.text import reason
 
 from . import networks
+from .networks import MIN_SIZE
 
 # The formats, and the oldest PyTorch that writes them with dynamic sizes.
 SUFFIXES = {".onnx": "2.7", ".pt2": "2.6"}
-# The smallest height and width in pixels. Below it the deepest feature map has a single
-# row or column, for which PyTorch would trace a different program.
-MIN_SIZE = 64
-TOLERANCE = 1e-4  # how far outputs may differ, relative to the largest value
 AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -35,38 +32,42 @@ def export(
     backbone: bool = False,
     shape: tuple[int, int] = (128, 160),
 ) -> None:
-    """Export a segmentor or a backbone, for any batch and any size from 64 x 64 on.
+    """Export a whole model or its backbone, for any size from 64 x 64 on.
 
     The file is checked: it is loaded and run at two sizes other than ``shape``, and
     its outputs are compared with PyTorch's. An ONNX file contains the weights; those
     above 1.5 GB are in FILE.onnx.data beside it.
 
     A segmentor takes ``image``, (N, 3, H, W), RGB from 0 to 255 as float32. It
-    normalises the image and returns ``logits``, (N, classes, H, W). A backbone takes a
-    normalised image, (N, 3, H, W), and returns its maps ``stride4``, ``stride8``, ...
+    normalises the image and returns ``logits``, (N, classes, H, W). A detector takes
+    the same with N = 1 and returns what ``detectors.Detector`` says: ``boxes``,
+    ``scores``, ``labels`` and perhaps ``masks``. A backbone takes a normalised image,
+    (N, 3, H, W), and returns its maps ``stride4``, ``stride8``, ...
 
     Args:
         cfg: config of either toolbox. ``load_from`` names the weights; without it
             they are random.
         out: the file to write; it ends in .onnx or .pt2.
-        backbone: export the backbone alone, the only choice for a detector.
+        backbone: export the backbone alone.
         shape: height and width in pixels at which the network is traced.
 
     Raises:
         InputError: the network cannot be exported, or the file's outputs differ from
             PyTorch's. ``out`` is then not written.
     """
-    out, (height, width) = Path(out), shape
-    _check_request(out, height, width)
+    out = Path(out)
+    _check_request(out, *shape)
     network = networks.build(cfg, backbone)
+    batch = 2 if network.batch else 1
+    height, width = (max(side, network.min_size) for side in shape)
     images = [
         network.example(1, height + 37, width + 9),
-        network.example(2, max(height // 2 + 3, MIN_SIZE), width + 50),
+        network.example(batch, max(height // 2 + 3, MIN_SIZE), width + 50),
     ]
     with torch.no_grad():
         try:
             expected = [network.reference(image) for image in images]
-            save = _convert(network, network.example(2, height, width), out.suffix)
+            save = _convert(network, network.example(batch, height, width), out.suffix)
         except Exception as error:  # a toolbox's model can raise anything
             first_line = reason(error).partition("\n")[0]
             raise InputError(
@@ -75,7 +76,7 @@ def export(
         with files.whole_with_others(out) as file:
             save(file)
             del save  # it holds a copy of the weights
-            checked = _check(out, _run(file, images), expected)
+            checked = _check(out, network, expected, _run(file, images))
     sizes = " and ".join(" x ".join(map(str, image.shape)) for image in images)
     names = ", ".join(network.outputs)
     print_log(f"{out}: image -> {names}; at {sizes} {checked}", "current")
@@ -111,11 +112,12 @@ def _convert(
     network: networks.Network, image: Tensor, suffix: str
 ) -> Callable[[Path], None]:
     """Trace ``network`` with ``image``; return a function that writes it to a file."""
+    axes = {i: name for i, name in AXES.items() if network.batch or name != "batch"}
     with networks.traceable(network.module):
         program = torch.export.export(
             network.module,
             (image,),
-            dynamic_shapes=(dict.fromkeys(AXES, Dim.DYNAMIC),),
+            dynamic_shapes=(dict.fromkeys(axes, Dim.DYNAMIC),),
             strict=False,
         )
     # Each node names the source files and lines that made it: paths of this machine,
@@ -131,7 +133,7 @@ def _convert(
         program,
         input_names=["image"],
         output_names=network.outputs,
-        dynamic_shapes=(AXES,),  # their names
+        dynamic_shapes=(axes,),  # their names
         dynamo=True,
         verbose=False,
     )
@@ -173,33 +175,29 @@ def _sequence(output: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
 
 def _check(
     out: Path,
-    actual: Iterable[Sequence[Tensor]] | None,
+    network: networks.Network,
     expected: Iterable[Sequence[Tensor]],
+    actual: Iterable[Sequence[Tensor]] | None,
 ) -> str:
     """Compare the file's outputs for each image with PyTorch's.
 
     Args:
         out: the file, for messages.
-        actual: the file's outputs for each image; None if it could not be run.
-        expected: PyTorch's.
+        network: the network, which knows how to compare.
+        expected: PyTorch's outputs for each image.
+        actual: the file's; None if it could not be run.
 
     Returns:
         the result, for the log.
 
     Raises:
-        InputError: they differ by more than ``TOLERANCE``.
+        InputError: they differ too much.
     """
     if actual is None:
         return "not checked: that takes `pip install onnxruntime`"
-    differences = [
-        (ours - theirs).abs().max() / ours.abs().max()
-        for outputs, file_outputs in zip(expected, actual, strict=True)
-        for ours, theirs in zip(outputs, file_outputs, strict=True)
-    ]
-    largest = torch.stack(differences).max().item()  # NaN if any output is NaN
-    if not largest <= TOLERANCE:
+    result = network.compare(zip(expected, actual, strict=True))
+    if not result.close:
         raise InputError(
-            f"{out} was not written: it would differ from PyTorch by {largest:.1e} of "
-            f"the largest value, and {TOLERANCE:.0e} is allowed"
+            f"{out} was not written: it would differ from PyTorch by {result.text}"
         )
-    return f"it differs from PyTorch by {largest:.1e} of the largest value"
+    return f"it differs from PyTorch by {result.text}"

@@ -18,6 +18,7 @@ def apply_block(
     eps: float,
     drop_path_rate: float = 0.0,
     keep_hidden: bool = True,
+    dilation: int = 1,
 ) -> Tensor:
     """Compute ``x`` plus the block's branch.
 
@@ -31,6 +32,7 @@ def apply_block(
         drop_path_rate: the probability that an image's branch is left out.
         keep_hidden: keep GELU's input for the backward pass. If False only ``x`` is
             kept, and the rest is computed again (gradient checkpointing).
+        dilation: of the depthwise convolution.
 
     Returns:
         the block's output, (N, C, H, W) in channels_last.
@@ -51,23 +53,24 @@ def apply_block(
     )
     if torch.compiler.is_compiling():
         keep = kept if keep_hidden and differentiable else None
-        return _operator(x, mask, eps, scale, work, keep, *weights)[0]
+        return _operator(x, mask, eps, scale, work, keep, *weights, dilation)[0]
     if differentiable:
         keep = kept if keep_hidden else None
-        return _LeanBlock.apply(x, mask, eps, scale, work, keep, kept, *weights)
-    return _forward(x, mask, weights, eps, scale, work, None)[1]
+        settings = eps, dilation, scale, work
+        return _LeanBlock.apply(x, mask, settings, keep, kept, *weights)
+    return _forward(x, mask, weights, eps, dilation, scale, work, None)[1]
 
 
 class _LeanBlock(torch.autograd.Function):
     """The lean block outside ``torch.compile``: it keeps what ``lean_block`` names."""
 
     @staticmethod
-    def forward(ctx, x, mask, eps, scale, work, keep, kept, *weights):
+    def forward(ctx, x, mask, settings, keep, kept, *weights):
         images = len(x) if mask is None else int(mask.sum())
         hidden = None if keep is None else _hidden(x, images, keep)
-        remaining, out = _forward(x, mask, Weights(*weights), eps, scale, work, hidden)
+        remaining, out = _forward(x, mask, Weights(*weights), *settings, hidden)
         ctx.save_for_backward(remaining.to(kept), hidden, mask, *weights)
-        ctx.settings = eps, scale, work
+        ctx.settings = settings
         return out
 
     @staticmethod
@@ -79,11 +82,11 @@ class _LeanBlock(torch.autograd.Function):
                 "before the forward pass"
             )
         remaining, hidden, mask, *weights = ctx.saved_tensors
-        needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[7:]]
+        needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[5:]]
         of_x, *of_weights = _backward(
             grad, remaining, mask, hidden, Weights(*weights), *ctx.settings, needed
         )
-        return of_x, *(None,) * 6, *of_weights
+        return of_x, *(None,) * 4, *of_weights
 
 
 def _hidden(x: Tensor, images: int, dtype: torch.dtype) -> Tensor:
@@ -97,6 +100,7 @@ def _forward(
     mask: Tensor | None,
     weights: Weights,
     eps: float,
+    dilation: int,
     scale: float,
     work: torch.dtype,
     hidden: Tensor | None,
@@ -109,7 +113,7 @@ def _forward(
     """
     remaining = x if mask is None else _take(x, mask)
     with torch.autocast(x.device.type, enabled=False):
-        out = lean_block.forward(remaining, weights, eps, scale, work, hidden)
+        out = lean_block.forward(remaining, weights, eps, dilation, scale, work, hidden)
     return remaining, out if mask is None else _put(x, mask, out)
 
 
@@ -120,6 +124,7 @@ def _backward(
     hidden: Tensor | None,
     weights: Weights,
     eps: float,
+    dilation: int,
     scale: float,
     work: torch.dtype,
     needed: list[bool],
@@ -136,7 +141,15 @@ def _backward(
     grad_remaining = grad if mask is None else _take(grad, mask)
     with torch.autocast(grad.device.type, enabled=False):
         of_x, *of_weights = lean_block.backward(
-            grad_remaining, remaining, hidden, weights, eps, scale, work, needed
+            grad_remaining,
+            remaining,
+            hidden,
+            weights,
+            eps,
+            dilation,
+            scale,
+            work,
+            needed,
         )
     if mask is not None and of_x is not None:
         of_x = _put(grad, mask, of_x)
@@ -179,6 +192,7 @@ def _operator(
     gamma: Tensor | None,
     grn_gamma: Tensor | None,
     grn_beta: Tensor | None,
+    dilation: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """The forward pass: the output, and GELU's input, which is empty if not kept.
 
@@ -203,11 +217,13 @@ def _operator(
     # A compiler may hand over any memory format.
     x = x.contiguous(memory_format=torch.channels_last)
     rows = None if keep is None else hidden[: _count_rows(x, mask)]
-    return _forward(x, mask, weights, eps, scale, work, rows)[1], hidden
+    out = _forward(x, mask, weights, eps, dilation, scale, work, rows)[1]
+    return out, hidden
 
 
 @_operator.register_fake
-def _(x, mask, eps, scale, work, keep, *weights):
+def _(x, mask, eps, scale, work, keep, *weights_and_dilation):
+    weights = weights_and_dilation[: len(Weights._fields)]
     hidden = _hidden(x, 0, x.dtype) if keep is None else _hidden(x, len(x), keep)
     dtype = lean_block.out_type(x, Weights(*weights).gamma)
     return torch.empty_like(x, dtype=dtype, memory_format=torch.channels_last), hidden
@@ -234,6 +250,7 @@ def _operator_backward(
     gamma: Tensor | None,
     grn_gamma: Tensor | None,
     grn_beta: Tensor | None,
+    dilation: int = 1,
 ) -> list[Tensor]:
     """The backward pass: the gradients that are needed, without gaps.
 
@@ -257,7 +274,9 @@ def _operator_backward(
     x = x.contiguous(memory_format=torch.channels_last)
     remaining = x if mask is None else _take(x, mask)
     rows = hidden[: _count_rows(x, mask)] if len(hidden) else None
-    grads = _backward(grad, remaining, mask, rows, weights, eps, scale, work, needed)
+    grads = _backward(
+        grad, remaining, mask, rows, weights, eps, dilation, scale, work, needed
+    )
     return [
         of_input.to(like.dtype)
         for of_input, like in zip(grads, (x, *weights), strict=True)
@@ -266,7 +285,8 @@ def _operator_backward(
 
 
 @_operator_backward.register_fake
-def _(grad, x, mask, hidden, eps, scale, work, needed, *weights):
+def _(grad, x, mask, hidden, eps, scale, work, needed, *weights_and_dilation):
+    weights = weights_and_dilation[: len(Weights._fields)]
     of_x, *of_weights = needed
     grads = [torch.empty_like(x, memory_format=torch.channels_last)] if of_x else []
     return grads + [
@@ -284,20 +304,21 @@ def _count_rows(x: Tensor, mask: Tensor | None) -> int:
 
 def _setup_context(ctx, inputs, output) -> None:
     """Keep for the backward pass what ``_operator_backward`` takes."""
-    x, mask, eps, scale, work, _, *weights = inputs
+    x, mask, eps, scale, work, _, *weights, dilation = inputs
     ctx.save_for_backward(x, mask, output[1], *weights)
     ctx.settings = eps, scale, work
+    ctx.dilation = dilation
 
 
 def _operator_gradient(ctx, grad, _):
     """The gradient of each argument of ``_operator``, None for those without one."""
     x, mask, hidden, *weights = ctx.saved_tensors
-    needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[6:]]
-    grads = iter(
-        _operator_backward(grad, x, mask, hidden, *ctx.settings, needed, *weights)
-    )
-    of_x, *of_weights = [next(grads) if is_needed else None for is_needed in needed]
-    return of_x, *(None,) * 5, *of_weights
+    of_weights = slice(6, 6 + len(weights))
+    needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[of_weights]]
+    arguments = x, mask, hidden, *ctx.settings, needed, *weights, ctx.dilation
+    grads = iter(_operator_backward(grad, *arguments))
+    of_x, *others = [next(grads) if is_needed else None for is_needed in needed]
+    return of_x, *(None,) * 5, *others, None
 
 
 _operator.register_autograd(_operator_gradient, setup_context=_setup_context)

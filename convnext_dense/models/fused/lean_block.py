@@ -72,6 +72,7 @@ def forward(
     x: Tensor,
     weights: Weights,
     eps: float,
+    dilation: int,
     scale: float,
     work: torch.dtype,
     hidden: Tensor | None = None,
@@ -82,6 +83,7 @@ def forward(
         x: (N, C, H, W) in channels_last.
         weights: the block's parameters.
         eps: the norm adds it to each variance.
+        dilation: of the depthwise convolution.
         scale: drop path's factor.
         work: the type in which products are computed.
         hidden: receives GELU's input, (M, 4C); None to keep nothing.
@@ -90,7 +92,7 @@ def forward(
         the block's output, (N, C, H, W) in channels_last, in the type ``out_type``.
     """
     rows = _rows(x)
-    normed = _normed(x, weights, eps, work)[0]
+    normed = _normed(x, weights, eps, dilation, work)[0]
     w1, b1, w2, b2 = (t.to(work) for t in weights[4:8])
     if weights.grn_beta is not None:  # W (s a + beta) = W (s a) + W beta
         b2 = torch.addmv(b2, w2, weights.grn_beta.to(work))
@@ -143,6 +145,7 @@ def backward(
     hidden: Tensor | None,
     weights: Weights,
     eps: float,
+    dilation: int,
     scale: float,
     work: torch.dtype,
     needed: list[bool],
@@ -155,6 +158,7 @@ def backward(
         hidden: GELU's input, (M, 4C), or None to compute it again.
         weights: the block's parameters.
         eps: the norm adds it to each variance.
+        dilation: of the depthwise convolution.
         scale: drop path's factor.
         work: the type in which products are computed.
         needed: whether ``x`` and each of the weights, in that order, needs a gradient.
@@ -172,7 +176,7 @@ def backward(
     grad = grad.contiguous(memory_format=torch.channels_last)
     outer = _rows(grad).to(work)
     if of_normed or of.w1 or hidden is None:
-        normed, norm_input, *statistics = _normed(x, weights, eps, work)
+        normed, norm_input, *statistics = _normed(x, weights, eps, dilation, work)
     w1, b1, w2 = (t.to(work) for t in weights[4:7])
     factor = _factor(weights, scale)
     grn = weights.grn_gamma
@@ -245,10 +249,11 @@ def backward(
         grads["dw_bias"] = grad_maps.sum(0, dtype=exact)
         grad_maps = _maps(grad_maps.to(x.dtype), x)
         if of.dw_weight:
-            grads["dw_weight"] = depthwise.weight_gradient(x, grad_maps)
+            grads["dw_weight"] = depthwise.weight_gradient(x, grad_maps, dilation)
     grad_x = None
     if of_x:
-        grad_x = depthwise.input_gradient(grad_maps, weights.dw_weight.to(x.dtype))
+        dw_weight = weights.dw_weight.to(x.dtype)
+        grad_x = depthwise.input_gradient(grad_maps, dw_weight, dilation)
         grad_x = grad_x.add_(grad) if grad_x.dtype == grad.dtype else grad_x + grad
     results = [grad_x]
     for (name, weight), is_needed in zip(weights._asdict().items(), of, strict=True):
@@ -318,7 +323,7 @@ def _add_product(
 
 
 def _normed(
-    x: Tensor, weights: Weights, eps: float, work: torch.dtype
+    x: Tensor, weights: Weights, eps: float, dilation: int, work: torch.dtype
 ) -> tuple[Tensor, ...]:
     """Call ``depthwise.convolution_norm``; the normed rows are in the type ``work``."""
     x = x.to(depthwise.working_type(work))
@@ -329,6 +334,7 @@ def _normed(
         weights.norm_weight,
         weights.norm_bias,
         eps,
+        dilation,
     )
     return normed.to(work), *others
 

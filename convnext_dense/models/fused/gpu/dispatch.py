@@ -88,8 +88,8 @@ def run_stage(
 def prepare(
     backbone: nn.Module, stages: Callable[[], list[StageModules]], x: Tensor
 ) -> None:
-    """Compile the kernels of all stages of a backbone in parallel, before the first
-    stage runs.
+    """Compile the kernels of a backbone's stages in parallel, before the first stage
+    runs. Stages after one that no kernel can replace are left out.
 
     Args:
         backbone: the backbone. A second call for an image like ``x`` does nothing.
@@ -104,7 +104,7 @@ def prepare(
     programs: list[Program] = []
     for modules in stages():
         if not modules.blocks or not is_standard(modules):
-            return
+            break
         parameters = list(parameters_of(modules))
         description = describe(modules, parameters, x)
         if description is None:

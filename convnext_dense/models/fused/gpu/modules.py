@@ -194,7 +194,7 @@ def _is_channels_last(parameter: Tensor) -> bool:
 
 def is_standard(modules: StageModules) -> bool:
     """Whether all modules of a stage are as ``ConvNeXt`` builds them: types, settings
-    and structure, without hooks."""
+    and structure, without hooks and dilation."""
     entrance, blocks, norm = modules
     if isinstance(blocks, nn.Module) and type(blocks) is not nn.Sequential:
         return False
@@ -224,6 +224,7 @@ def is_standard(modules: StageModules) -> bool:
         _has_kernels(block)
         and not _has_hooks(block)
         and block.is_as_built()
+        and block.dwconv.dilation == (1, 1)  # of a stage in its usual stride
         and (block.gamma is None) == (first.gamma is None)
         and (block.grn is None) == (first.grn is None)
         for block in blocks

@@ -1,0 +1,133 @@
+"""Compare the outputs of an exported file with PyTorch's.
+
+A comparison takes, for each image, PyTorch's outputs and the file's. It returns a
+``Result``.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Outputs = Sequence[Tensor]
+Pairs = Iterable[tuple[Outputs, Outputs]]
+
+# How far maps may differ, relative to the largest value.
+MAP_TOLERANCE = 1e-4
+# Boxes with lower scores are not compared: the order of equal scores is arbitrary.
+MIN_SCORE = 0.05
+BOX_TOLERANCE = 0.5  # pixels
+SCORE_TOLERANCE = 1e-3
+# The share of an image's boxes that may be missing. Rounding decides which of two
+# overlapping boxes with the same score non-maximum suppression keeps.
+MISSING_TOLERANCE = 0.02
+# The share of a mask's pixels that may differ: pixels at its border.
+MASK_TOLERANCE = 0.01
+
+
+class Result(NamedTuple):
+    """Whether the outputs are close enough, and how far they differ in words."""
+
+    close: bool
+    text: str
+
+
+def maps(pairs: Pairs) -> Result:
+    """Compare maps by their largest difference, relative to the largest value."""
+    differences = [
+        (ours - theirs).abs().max() / ours.abs().max()
+        for expected, actual in pairs
+        for ours, theirs in zip(expected, actual, strict=True)
+    ]
+    largest = torch.stack(differences).max().item()  # NaN if any output is NaN
+    return Result(
+        largest <= MAP_TOLERANCE,
+        f"{largest:.1e} of the largest value ({MAP_TOLERANCE:.0e} is allowed)",
+    )
+
+
+class Matches(NamedTuple):
+    """Boxes of PyTorch and of a file that belong together.
+
+    Attributes:
+        expected: indices of PyTorch's boxes (M,).
+        actual: indices of the file's boxes (M,).
+        compared: number of PyTorch's boxes with scores above ``MIN_SCORE``.
+        missing: how many of these have no counterpart, plus how many of the file's
+            boxes have none.
+    """
+
+    expected: Tensor
+    actual: Tensor
+    compared: int
+    missing: int
+
+
+def match(expected: Outputs, actual: Outputs) -> Matches:
+    """Match the boxes of PyTorch and of a file.
+
+    Two boxes match if they have the same label, and if coordinates and scores agree
+    within ``BOX_TOLERANCE`` and ``SCORE_TOLERANCE``.
+
+    Args:
+        expected: boxes (K, 4), scores (K,) and labels (K,), and what else there is.
+        actual: the same of the file; another number of boxes is possible.
+    """
+    (boxes, scores, labels), (boxes_, scores_, labels_) = expected[:3], actual[:3]
+    distance = torch.maximum(
+        (boxes[:, None] - boxes_).abs().amax(-1) / BOX_TOLERANCE,
+        (scores[:, None] - scores_).abs() / SCORE_TOLERANCE,
+    )
+    # A comparison with NaN is false: such a box has no counterpart.
+    close = (distance <= 1) & (labels[:, None] == labels_)
+    distance = distance.masked_fill(~close, torch.inf)
+    rows, columns = [], []
+    for row in (scores > MIN_SCORE).nonzero()[:, 0].tolist():
+        if len(boxes_) and distance[row].min() <= 1:
+            column = int(distance[row].argmin())
+            distance[:, column] = torch.inf  # a box has one counterpart
+            rows.append(row)
+            columns.append(column)
+    compared = int((scores > MIN_SCORE).sum())
+    # A box of the file may have a score that is higher by rounding.
+    extra = scores_ > MIN_SCORE + SCORE_TOLERANCE
+    extra[columns] = False
+    missing = compared - len(rows) + int(extra.sum())
+    return Matches(torch.tensor(rows), torch.tensor(columns), compared, missing)
+
+
+def detections(pairs: Pairs) -> Result:
+    """Compare boxes with scores, labels and, if there are any, masks.
+
+    The outputs of an image are boxes (K, 4) in pixels, scores (K,), labels (K,) and
+    perhaps masks (K, H, W) as booleans.
+    """
+    compared = missing = 0
+    close = True
+    largest = {"pixels": 0.0, "in scores": 0.0}
+    for expected, actual in pairs:
+        matches = match(expected, actual)
+        compared += matches.compared
+        missing += matches.missing
+        close &= matches.missing <= MISSING_TOLERANCE * max(matches.compared, 1)
+        if not len(matches.expected):
+            continue
+        ours = [output[matches.expected] for output in expected]
+        theirs = [output[matches.actual] for output in actual]
+        differences = {
+            "pixels": (ours[0] - theirs[0]).abs().max().item(),
+            "in scores": (ours[1] - theirs[1]).abs().max().item(),
+        }
+        if len(ours) > 3:
+            share = (ours[3] != theirs[3]).float().mean((1, 2)).max().item()
+            differences["of a mask's pixels"] = share
+            close &= share <= MASK_TOLERANCE
+        for key, value in differences.items():
+            largest[key] = max(largest.get(key, 0.0), value)
+    figures = ", ".join(f"{value:.1e} {key}" for key, value in largest.items())
+    return Result(
+        close,
+        f"{figures} ({compared} boxes with scores above {MIN_SCORE} compared, "
+        f"{missing} without a counterpart)",
+    )

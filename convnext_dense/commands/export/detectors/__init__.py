@@ -1,0 +1,37 @@
+"""Whole detectors as networks that can be traced.
+
+mmdet's own ``predict`` branches on values of tensors, which cannot be traced. The
+networks here compute the same from the model's own modules and settings.
+"""
+
+from torch import nn
+
+from convnext_dense.errors import InputError
+
+from .dense import RetinaNet, RTMDet
+from .detector import Detector
+from .two_stage import CascadeRCNN
+
+# The network of each detector class of mmdet.
+NETWORKS: dict[str, type[Detector]] = {
+    "CascadeRCNN": CascadeRCNN,
+    "FasterRCNN": CascadeRCNN,
+    "MaskRCNN": CascadeRCNN,
+    "RTMDet": RTMDet,
+    "RetinaNet": RetinaNet,
+}
+
+
+def network(model: nn.Module) -> Detector:
+    """The network of a detector of mmdet.
+
+    Raises:
+        InputError: there is none for this class, or for settings of this model.
+    """
+    name = type(model).__name__
+    if name not in NETWORKS:
+        raise InputError(
+            f"a whole {name} cannot be exported, only segmentors and "
+            f"{', '.join(NETWORKS)} can; --backbone exports its backbone"
+        )
+    return NETWORKS[name](model)
