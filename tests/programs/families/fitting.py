@@ -19,8 +19,11 @@ STRIDES = (4, 8, 16, 32)
 
 BOUND = {
     "HourglassNet": "it takes two maps of stride 4 from stacked hourglasses",
+    "RFP": "its neck calls a second DetectoRS_ResNet with the first one's output",
+    "BiSeNetV1": "it adds 128 channels to those of its backbone's second map, and "
+    "expects as many as the third has",
 }
-"""Backbones that a model cannot do without, by their type."""
+"""Backbones and necks that fit no other backbone, by their type."""
 
 
 class CannotFit(Exception):
@@ -55,11 +58,12 @@ def with_convnext(model: ConfigDict, size: int) -> ConfigDict:
     if isinstance(model.get("neck"), dict) and model.neck.type == "Feature2Pyramid":
         model.pop("neck")  # makes the maps of a vision transformer a pyramid
     holder, key, receivers = model, "backbone", _receivers(model)
+    for node in (model.backbone, *receivers):
+        if node.get("type") in BOUND:
+            raise CannotFit(BOUND[node.type])
     if "backbone_cfg" in model.backbone:
         outer = _maps(model.backbone, size) or []
         holder, key, receivers = model.backbone, "backbone_cfg", [model.backbone]
-    if holder[key].type in BOUND:
-        raise CannotFit(BOUND[holder[key].type])
     old = _maps(holder[key], size) or _stated_maps(receivers)
     if not 1 <= len(old) <= len(STRIDES):
         raise CannotFit(f"it takes {len(old)} feature maps from its backbone")

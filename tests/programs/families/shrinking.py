@@ -13,7 +13,7 @@ from .catalogue import Family, config_root
 
 CHANGES = (
     "weights are random instead of pretrained",
-    "images have 64 x 64 pixels (corner detectors 128, SSD 300, CLRNet 320 x 800)",
+    "images have 64 x 64 pixels (corner detectors and DetectoRS 128, SSD 300, CLRNet 320 x 800)",
     "batch augmentations, which resize and pad, are off",
     "an RPN gives 50 proposals, RoI heads train with 16 sampled RoIs, and a detector "
     "predicts 50 objects",
@@ -22,7 +22,12 @@ CHANGES = (
     "SyncBN becomes BN",
 )
 
-SIZES = {"mmdet/ssd": 300, "mmdet/cornernet": 128, "mmdet/centripetalnet": 128}
+SIZES = {
+    "mmdet/ssd": 300,
+    "mmdet/cornernet": 128,
+    "mmdet/centripetalnet": 128,
+    "mmdet/detectors": 128,  # pads the deepest map by two positions
+}
 MOST = {"num_queries": 50, "nms_pre": 100, "max_per_img": 50}
 LINE_SIZE = (320, 800)  # CLRNet's head has it as a default
 
