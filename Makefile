@@ -105,7 +105,7 @@ test-configs: .venv/.dev
 	.venv/bin/python -c "import site; print(site.getsitepackages()[0])" > \
 		$$(.venv-families/bin/python -c "import site; print(site.getsitepackages()[0])")/all.pth
 	.venv-families/bin/pip install --disable-pip-version-check \
-		onedl-mmpretrain==1.3.6 fairscale==0.4.13 'transformers<5'
+		onedl-mmpretrain==1.3.6 fairscale==0.4.13 scikit-learn 'transformers<5'
 	touch $@
 
 families: .venv-families/.ready

@@ -16,8 +16,8 @@ from .programs.families import fitting, step, table, workers
 from .programs.families.catalogue import CONFIGS, LEFT_OUT, Family, families
 from .programs.families.shrinking import small_model
 
-# One of each kind: RoI heads with other ops, a head with deformable convolutions, anchor
-# points, queries, masks, a YOLO, and heads for segmentation with other ops.
+# One of each kind: RoI heads with other ops, deformable convolutions, anchor points,
+# queries, masks, a YOLO, and heads for segmentation with other ops.
 QUICK = (
     "mmdet/carafe",
     "mmdet/dcn+dpool",

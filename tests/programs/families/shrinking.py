@@ -10,10 +10,12 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from .catalogue import Family, config_root
+from .data import TEXTS
 
 CHANGES = (
     "weights are random instead of pretrained",
-    "images have 64 x 64 pixels (corner detectors and DetectoRS 128, SSD 300, CLRNet 320 x 800)",
+    "images have 64 x 64 pixels (corner detectors and DetectoRS 128, SSD 300, "
+    "CLRNet 320 x 800)",
     "batch augmentations, which resize and pad, are off",
     "an RPN gives 50 proposals, RoI heads train with 16 sampled RoIs, and a detector "
     "predicts 50 objects",
@@ -103,7 +105,7 @@ def _small_bert(folder: Path) -> Path:
     folder = folder / "bert"
     if not (folder / "config.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        words = "[PAD] [UNK] [CLS] [SEP] [MASK] . ? , cat dog bird".split()
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", *TEXTS]
         (folder / "vocab.txt").write_text("\n".join(words))
         (folder / "tokenizer_config.json").write_text(
             json.dumps(dict(tokenizer_class="BertTokenizer", do_lower_case=True))

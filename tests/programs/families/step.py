@@ -60,14 +60,12 @@ def run(family: Family, with_convnext: bool, device: str) -> Result:
     _record_ops(ops)
     result = Result(False)
     try:
-        for result in _run(family, with_convnext, device):
-            pass
+        for reached in _run(family, with_convnext, device):
+            result = reached
     except Exception as error:
         trained = "it trains, but does not predict: " if result.loss else ""
         trace = traceback.format_exc().splitlines()[-12:]
-        result = result._replace(
-            reason=trained + reason(error), trace="\n".join(trace)
-        )
+        result = result._replace(reason=trained + reason(error), trace="\n".join(trace))
     return result._replace(
         ops=tuple(sorted(ops)),
         seconds=round(time.monotonic() - start, 1),
@@ -199,7 +197,9 @@ def predict(model: nn.Module, data: dict) -> str:
     with torch.no_grad():
         outcome = model.test_step(data)
     tensors = list(_tensors(outcome))
-    if not any(key.startswith("pred") for sample in outcome for key in sample.keys()):
+    if not any(
+        key.startswith("pred") for sample in outcome for key, _ in sample.items()
+    ):
         raise Failure("nothing is predicted")
     for name, tensor in tensors:
         if not torch.isfinite(tensor).all():
@@ -217,6 +217,6 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         for item in value:
             yield from _tensors(item, name)
     elif hasattr(value, "keys"):
-        for key in value.keys():
+        for key, item in value.items():
             if name or key.startswith("pred"):
-                yield from _tensors(value.get(key), f"{name}.{key}".strip("."))
+                yield from _tensors(item, f"{name}.{key}".strip("."))
