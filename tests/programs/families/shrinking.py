@@ -30,7 +30,7 @@ SIZES = {
     "mmdet/centripetalnet": 128,
     "mmdet/detectors": 128,  # pads the deepest map by two positions
 }
-MOST = {"num_queries": 50, "nms_pre": 100, "max_per_img": 50}
+MOST = {"num_queries": 50, "num_proposals": 50, "nms_pre": 100, "max_per_img": 50}
 LINE_SIZE = (320, 800)  # CLRNet's head has it as a default
 
 
@@ -54,6 +54,8 @@ def small_model(family: Family, folder: Path) -> ConfigDict:
         for key in ("pretrained", "teacher_ckpt"):
             if key in node:
                 node[key] = None
+        if node.get("type") in ("SyncBN", "MMSyncBN"):
+            node.type = "BN"
         if "batch_augments" in node:
             node.batch_augments = None
         if "num" in node and node.get("type", "").endswith("Sampler"):

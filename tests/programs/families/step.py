@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
@@ -133,7 +132,7 @@ def build(
         hub.update_info(key, value)
     if with_convnext:
         config = fitting.with_convnext(config, image_size(family))
-    model = revert_sync_batchnorm(MODELS.build(config))
+    model = MODELS.build(config)
     model.init_weights()
     if not with_convnext:
         return model, model
@@ -156,7 +155,13 @@ def batch(family: Family, config: ConfigDict, num_images: int) -> dict:
     things = smallest(config, "num_things_classes", num_classes)
     stuff = smallest(config, "num_stuff_classes", 0)
     maps = (things, stuff) if stuff else (0, num_classes)
-    return data.detection(size, num_images, min(things, num_classes), maps)
+    made = data.detection(size, num_images, min(things, num_classes), maps)
+    for sample in made["data_samples"]:
+        if "mask" not in str(config).lower():
+            del sample.gt_instances.masks, sample.ignored_instances.masks
+        if config.get("rpn_head"):
+            del sample.proposals  # else they replace those of the RPN
+    return made
 
 
 def train(model: nn.Module, watched: nn.Module, data: dict) -> tuple[float, float]:
