@@ -12,6 +12,8 @@
 # make fuzz             mutated files for MINUTES=60; what is found is in work_dirs/fuzz
 # make fuzz-short       the same for one minute, with the same cases each time
 # make fuzz-coverage    unpickling and run lengths with atheris, for MINUTES=60
+# make families         a step of every model family of mmdet and mmseg, as shipped and
+#                       with ConvNeXt; half an hour. FAMILIES="detr pspnet" for some
 # make test-gpu         on a GPU: the kernels' tests, then a table of time and memory
 #                       beside timm's; ten minutes. PYTHON=... takes that interpreter's
 #                       environment as it is, instead of .venv
@@ -32,7 +34,7 @@ TESTS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
 .PHONY: demo test test-openmmlab test-kernels test-long test-isa test-export \
-	test-configs test-gpu fuzz fuzz-short fuzz-coverage errors coverage lint
+	test-configs test-gpu families fuzz fuzz-short fuzz-coverage errors coverage lint
 
 # --no-compile: few of the 6 GB of modules are imported, and Python compiles those at the
 # first import. Without bytecode files each process would compile them again.
@@ -104,6 +106,20 @@ test-configs: .venv/.dev
 	CONVNEXT_DENSE_EVERY_CONFIG=1 .venv/bin/python -m pytest -rP \
 		tests/config/test_training_steps.py tests/config/test_training_steps_seg.py \
 		-k test_every
+
+# Packages that a few families need, in an environment beside .venv, which takes
+# everything else from there. Grounding DINO and GLIP use what transformers 5 left out.
+.venv-families/.ready: .venv/.dev
+	.venv/bin/python -m venv .venv-families
+	.venv/bin/python -c "import site; print(site.getsitepackages()[0])" > \
+		$$(.venv-families/bin/python -c "import site; print(site.getsitepackages()[0])")/all.pth
+	.venv-families/bin/pip install --disable-pip-version-check \
+		onedl-mmpretrain==1.3.6 fairscale==0.4.13 scikit-learn 'transformers<5'
+	touch $@
+
+families: .venv-families/.ready
+	.venv-families/bin/python -W ignore -m tests.programs.families $(FAMILIES) \
+		--jobs $(JOBS) --out work_dirs/families.json
 
 fuzz: .venv/.dev
 	.venv/bin/python -m tests.fuzz --minutes $(MINUTES) --seed $$(date +%s)

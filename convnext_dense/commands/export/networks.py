@@ -40,6 +40,7 @@ class Network(NamedTuple):
         metadata: notes to write into the exported file, by key.
         batch: whether the network takes several images at a time.
         compare: compares the outputs of the file and of ``reference``.
+        min_size: the smallest height and width in pixels.
     """
 
     module: nn.Module
@@ -49,6 +50,7 @@ class Network(NamedTuple):
     metadata: dict[str, str]
     batch: bool = True
     compare: Callable[[comparison.Pairs], comparison.Result] = comparison.maps
+    min_size: int = MIN_SIZE
 
 
 def build(cfg: Config, backbone: bool) -> Network:
@@ -203,6 +205,7 @@ def _detector(
         metadata={**metadata, "min_size": str(detector.min_size)},
         batch=False,
         compare=detector.compare,
+        min_size=detector.min_size,
     )
 
 

@@ -42,9 +42,9 @@ class DeformableDETR(DETR):
 
     def __init__(self, model: nn.Module):
         Detector.__init__(self, model)
+        self.min_size = self._min_size()
 
-    @property
-    def min_size(self) -> int:
+    def _min_size(self) -> int:
         """The smallest side in pixels with which the model can be traced.
 
         The deepest level of a square image has two rows and columns. In a two-stage
