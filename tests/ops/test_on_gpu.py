@@ -52,8 +52,8 @@ def on(device, values, dtype=None):
 def value_and_gradients(function, inputs, others, device, dtype):
     leaves = [t.clone().requires_grad_() for t in on(device, inputs, dtype)]
     result = function(*leaves, *on(device, others, dtype))
-    probe = random(*result.shape, seed=9, grad=False).to(device, dtype)
-    return result, *torch.autograd.grad(result, leaves, probe)
+    probe = random(result.numel(), seed=9, grad=False).view(result.shape)
+    return result, *torch.autograd.grad(result, leaves, probe.to(result))
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
