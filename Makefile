@@ -7,8 +7,8 @@
 #                       half an hour
 # make test-export      every architecture, full size, through both export formats; an
 #                       hour and 12 GB
-# make test-configs     every detection config trains two steps of real samples; an hour and
-#                       8 GB
+# make test-configs     every config of COCO and ADE20K trains two steps of real samples; an
+#                       hour and 10 GB
 # make fuzz             mutated files for MINUTES=60; what is found is in work_dirs/fuzz
 # make fuzz-short       the same for one minute, with the same cases each time
 # make fuzz-coverage    unpickling and run lengths with atheris, for MINUTES=60
@@ -93,7 +93,8 @@ test-export: .venv/.dev
 
 test-configs: .venv/.dev
 	CONVNEXT_DENSE_EVERY_CONFIG=1 .venv/bin/python -m pytest -rP \
-		tests/config/test_training_steps.py -k test_every
+		tests/config/test_training_steps.py tests/config/test_training_steps_seg.py \
+		-k test_every
 
 fuzz: .venv/.dev
 	.venv/bin/python -m tests.fuzz --minutes $(MINUTES) --seed $$(date +%s)

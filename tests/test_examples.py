@@ -7,6 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 
 from .helpers.paths import ROOT
 
@@ -141,3 +146,25 @@ def test_semantic_fpn_by_mmsegs_train(runs):
     assert (root / "run/iter_2.pth").is_file()
     assert "stage_wise learning-rate decay 0.9" in output
     assert "mIoU" in output
+
+
+def test_deeplabv3plus_takes_maps_of_output_stride_8():
+    """Its model, small, computes the losses; its data is that of Semantic FPN."""
+    cfg = Config.fromfile(ROOT / "examples/mmseg_deeplabv3plus_convnext_t_ade20k.py")
+    backbone, head = cfg.model.backbone, cfg.model.decode_head
+    assert [backbone.arch, head.in_channels, head.c1_in_channels] == ["tiny", 768, 96]
+    backbone.update(arch="atto", init_cfg=None)
+    head.update(
+        in_channels=320, c1_in_channels=40, channels=16, norm_cfg=dict(type="BN")
+    )
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        model = MODELS.build(cfg.model)
+    images = torch.rand(2, 3, 64, 96)
+    assert [tuple(m.shape[2:]) for m in model.extract_feat(images)] == [
+        (16, 24),
+        *[(8, 12)] * 3,
+    ]
+    labels = PixelData(data=torch.randint(0, 150, (1, 64, 96)))
+    losses = model.loss(images, [SegDataSample(gt_sem_seg=labels)] * 2)
+    losses["decode.loss_ce"].backward()
+    assert all(p.grad.isfinite().all() for p in model.backbone.stages.parameters())

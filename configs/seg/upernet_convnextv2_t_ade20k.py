@@ -1,4 +1,5 @@
-# ConvNeXt V2-T with the recipe of V1-T; not a row of the paper's table.
+# ConvNeXt V2-T with V1-T's recipe, which the authors of V2 used too
+# (github.com/facebookresearch/ConvNeXt-V2, issue 8). No number is published for T.
 _base_ = './upernet_convnext_t_ade20k.py'
 
 weights = ('https://dl.fbaipublicfiles.com/convnext/convnextv2/im1k/'

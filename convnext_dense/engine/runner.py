@@ -16,6 +16,7 @@ from convnext_dense.checkpoints.reading import as_dict
 from convnext_dense.config import checks
 from convnext_dense.config.checks.build_errors import explain_build
 from convnext_dense.config.checks.channels import check_channels
+from convnext_dense.config.checks.custom_keys import check_custom_keys
 from convnext_dense.config.checks.data_errors import empty_dataset, explain_data
 from convnext_dense.config.checks.names import check_names
 from convnext_dense.errors import InputError, NotFiniteError
@@ -161,6 +162,8 @@ def build_runner(
         build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
         runner = build(cfg)
         check_channels(runner.model)
+        if mode == "train":
+            check_custom_keys(cfg, runner.model)
         if mode == "val":
             _save_no_best(runner)
         for split in splits:  # the first access to a loop builds its data set

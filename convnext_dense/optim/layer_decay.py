@@ -13,6 +13,7 @@ Block-wise decay is that of the ImageNet-S baselines
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -24,6 +25,9 @@ from torch import nn
 
 from convnext_dense.errors import InputError
 
+from . import custom_keys
+
+FEW = 4  # innermost modules that a row of the table names
 DECAY_TYPES = ("layer_wise", "stage_wise", "block_wise")
 
 _LAYER_DECAY_KEYS = {"decay_rate", "decay_type", "num_layers"}
@@ -41,13 +45,15 @@ BACKBONE_PARAMETER = re.compile(r"backbone\.(stages|downsample_layers)\.(\d+)\.(
 
 
 class Layer(NamedTuple):
-    """One layer of an optimizer.
+    """The parameters of a layer that have one learning rate.
 
     Attributes:
         number: 0 for the stem, the highest for the head.
-        lr_scale: the factor of the base learning rate.
+        lr_scale: the factor of the base learning rate, ``lr_mult`` included.
         parameters: the number of parameters, elements counted.
-        parts: the model's modules in the layer, as in ``stages.2.3-5``.
+        parts: the model's modules in the layer, as in ``stages.2.3-5``. Where a layer
+            has several learning rates, its innermost modules, if they are few, as in
+            ``sampling_offsets``.
     """
 
     number: int
@@ -130,6 +136,19 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     have no weight decay unless mmengine's options set one. Frozen parameters are left
     out. Each parameter group has the keys ``layer``, ``lr_scale`` and ``param_names``.
 
+    ``custom_keys`` are as in mmengine (``optim/custom_keys.py``), with two differences:
+    a key without ``decay_mult`` does not change the weight decay, and a key that no
+    parameter's name contains is an error. A group's learning rate is the base rate
+    times the layer's scale times ``lr_mult``; ``lr_scale`` is the product of the two
+    factors. So a DETR with its backbone and its sampling offsets at a tenth of the rate
+    takes layer decay in addition::
+
+        custom_keys = {
+            "backbone": dict(lr_mult=0.1),
+            "sampling_offsets": dict(lr_mult=0.1),
+            "level_embed": dict(decay_mult=0.0),
+        }
+
     >>> import torch
     >>> import convnext_dense
     >>> from mmengine.optim import build_optim_wrapper
@@ -145,8 +164,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     [(4, 0.125), (7, 1.0)]
 
     Raises:
-        InputError: (a ValueError) an option is unknown or out of its range, or the
-            model's ``backbone`` has no ConvNeXt parameters.
+        InputError: (a ValueError) an option is unknown or out of its range, a custom
+            key applies to nothing, or the model's ``backbone`` has no ConvNeXt
+            parameters.
     """
 
     paramwise_cfg: dict
@@ -172,6 +192,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         layers = options.get("num_layers")
         if layers is not None and (not isinstance(layers, int) or layers < 4):
             raise _wrong(f"num_layers is {layers!r}; give at least 4, or leave it out")
+        for key, setting in (options.get("custom_keys") or {}).items():
+            for name in ("lr_mult", "decay_mult"):
+                factor = setting.get(name, 1)
+                if not isinstance(factor, int | float) or factor < 0:
+                    raise _wrong(
+                        f"custom_keys: {name} of {key} is {factor!r}; give a number, "
+                        "at least 0"
+                    )
         if layers is not None and options.get("decay_type") == "block_wise":
             raise _wrong("block_wise counts the backbone's blocks; drop num_layers")
         if self.base_lr is None:
@@ -195,10 +223,32 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if prefix:
             return super().add_params(params, module, prefix=prefix, **kwargs)
         singles: list[dict] = []
-        with _quiet():
-            super().add_params(singles, module)
+        options = self.paramwise_cfg
+        # mmengine would give parameters with a custom key none of its other rules.
+        self.paramwise_cfg = {k: v for k, v in options.items() if k != "custom_keys"}
+        try:
+            with _quiet():
+                super().add_params(singles, module)
+        finally:
+            self.paramwise_cfg = options
+        self._apply_custom_keys(singles, module)
         params.extend(self._by_layer(singles, module))
         _log_table(params, module, self.paramwise_cfg, self.base_lr)
+
+    def _apply_custom_keys(self, singles: list[dict], model: nn.Module) -> None:
+        """Change the groups of single parameters as ``custom_keys`` says."""
+        settings = self.paramwise_cfg.get("custom_keys") or {}
+        names = {id(param): name for name, param in model.named_parameters()}
+        unknown = custom_keys.unknown_keys(settings, names.values())
+        if unknown:
+            raise _wrong(
+                "custom_keys: no parameter's name contains "
+                f"{' or '.join(unknown)}; correct the key, or remove it"
+            )
+        for single in singles:
+            key = custom_keys.key_of(names[id(single["params"][0])], settings)
+            if key is not None:
+                single |= custom_keys.factors(settings[key], self.base_lr, self.base_wd)
 
     def _by_layer(self, singles: list[dict], model: nn.Module) -> list[dict]:
         """Scale the groups of single parameters and merge those of equal options.
@@ -238,7 +288,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             key = (layer, repr(sorted(single.items())))
             if key not in groups:
                 scale = self.paramwise_cfg["decay_rate"] ** (num_layers + 1 - layer)
-                single["lr"] = single.get("lr", self.base_lr) * scale
+                if "lr" in single and self.base_lr:
+                    scale *= single["lr"] / self.base_lr
+                single["lr"] = self.base_lr * scale
                 groups[key] = dict(
                     **single, layer=layer, lr_scale=scale, params=[], param_names=[]
                 )
@@ -274,21 +326,27 @@ def _quiet() -> Iterator[None]:
 def layers_of(groups: list[dict]) -> list[Layer]:
     """The layers of an optimizer's ``param_groups``, from the stem to the head.
 
+    A layer whose parameters have several learning rates, by ``custom_keys``, is several
+    entries, the lowest rate first.
+
     Args:
         groups: as ``LayerDecayOptimWrapperConstructor`` makes them.
     """
-    rows: dict[int, list[dict]] = {}
+    rows: dict[tuple[int, float], list[dict]] = {}
     for group in groups:
-        rows.setdefault(group["layer"], []).append(group)
-    return [
-        Layer(
-            index,
-            row[0]["lr_scale"],
-            sum(param.numel() for group in row for param in group["params"]),
-            _parts(name for group in row for name in group["param_names"]),
-        )
-        for index, row in sorted(rows.items())
-    ]
+        rows.setdefault((group["layer"], group["lr_scale"]), []).append(group)
+    rates = Counter(index for index, _ in rows)
+    layers = []
+    for (index, scale), row in sorted(rows.items()):
+        names = [name for group in row for name in group["param_names"]]
+        parts = _parts(names)
+        if rates[index] > 1 and not any(map(BACKBONE_PARAMETER.match, names)):
+            innermost = {name.split(".")[-2] for name in names if "." in name}
+            if len(innermost) <= FEW:
+                parts = tuple(sorted(innermost))
+        count = sum(param.numel() for group in row for param in group["params"])
+        layers.append(Layer(index, scale, count, parts))
+    return layers
 
 
 def _log_table(

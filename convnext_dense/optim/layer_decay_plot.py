@@ -1,5 +1,6 @@
 """The learning-rate scales of layers as a plot over the depth of the network."""
 
+from collections import Counter
 from pathlib import Path
 
 from convnext_dense.errors import InputError
@@ -15,6 +16,9 @@ STAGES = ("#9ecae1", "#6baed6", "#3182bd", "#08519c")
 def draw(groups: list[dict], file: str | Path, title: str) -> None:
     """Plot a point for each block and downsample layer, and one for norms and heads.
 
+    Where ``custom_keys`` give them several learning rates, there is a point for each;
+    the line follows the one that most parameters have.
+
     Args:
         groups: an optimizer's ``param_groups``, as layer decay makes them.
         file: the picture to write; its ending is the format.
@@ -26,21 +30,24 @@ def draw(groups: list[dict], file: str | Path, title: str) -> None:
     """
     from matplotlib.figure import Figure  # slow to import
 
-    points: dict[tuple[int, int, int], tuple[str, str, float]] = {}
-    # (stage, whether a block, block) -> label, colour, scale
+    # (stage, whether a block, block) -> label, colour, parameters of each scale
+    points: dict[tuple[int, int, int], tuple[str, str, Counter[float]]] = {}
     for group in groups:
         for name in group["param_names"]:
             match = BACKBONE_PARAMETER.match(name)
             if not match:
-                points[4, 0, 0] = "norms, heads", REST, group["lr_scale"]
-                continue
-            stage, block = int(match[2]), int(match[3])
-            if match[1] == "stages":
-                point = f"{stage}.{block}", STAGES[stage], group["lr_scale"]
-                points[stage, 1, block] = point
+                place, point = (4, 0, 0), ("norms, heads", REST)
             else:
-                name_of_layer = f"downsample {stage}" if stage else "stem"
-                points[stage, 0, 0] = name_of_layer, DOWNSAMPLE, group["lr_scale"]
+                stage, block = int(match[2]), int(match[3])
+                if match[1] == "stages":
+                    place, point = (
+                        (stage, 1, block),
+                        (f"{stage}.{block}", STAGES[stage]),
+                    )
+                else:
+                    text = f"downsample {stage}" if stage else "stem"
+                    place, point = (stage, 0, 0), (text, DOWNSAMPLE)
+            points.setdefault(place, (*point, Counter()))[2][group["lr_scale"]] += 1
     labels, colors, scales = zip(*(points[key] for key in sorted(points)), strict=True)
 
     depth = range(len(points))
@@ -52,8 +59,10 @@ def draw(groups: list[dict], file: str | Path, title: str) -> None:
             f".{', .'.join(formats)}"
         )
     axes = figure.subplots()
-    axes.step(depth, scales, where="mid", color="#d9d9d9", zorder=1)
-    axes.scatter(depth, scales, c=colors, s=30, zorder=2)
+    most = [counts.most_common(1)[0][0] for counts in scales]
+    axes.step(depth, most, where="mid", color="#d9d9d9", zorder=1)
+    for x, color, counts in zip(depth, colors, scales, strict=True):
+        axes.scatter([x] * len(counts), list(counts), color=color, s=30, zorder=2)
     axes.margins(x=0.02)
     axes.set_yscale("log")  # equal factors are equal steps
     axes.set_xticks(depth, labels, rotation=90, fontsize=8)

@@ -105,6 +105,14 @@ CASES = [
         "optim_wrapper.paramwise_cfg for layer decay: unknown decay_rat; use some of",
     ),
     option(
+        "a custom key of layer decay that applies to no parameter",
+        "optim_wrapper.constructor=LayerDecayOptimWrapperConstructor "
+        "optim_wrapper.paramwise_cfg.decay_rate=0.9 "
+        "optim_wrapper.paramwise_cfg.custom_keys.bakbone.lr_mult=0.1",
+        "optim_wrapper.paramwise_cfg for layer decay: custom_keys: no parameter's name "
+        "contains bakbone (did you mean backbone?); correct the key, or remove it",
+    ),
+    option(
         "a dict as a value",
         "model.backbone.arch={'depths':[1,1,1,1]}",
         "--cfg-options: \"model.backbone.arch={'depths':[1,1,1,1]}\" cannot be read: a "
@@ -273,6 +281,11 @@ CASES = [
         "a feature map that does not exist",
         "model.backbone.out_indices=(0,4)",
         "out_indices=...0 to 3",
+    ),
+    option(
+        "an output stride that does not exist",
+        "model.backbone.output_stride=4",
+        "output_stride=4...give 8, 16 or 32",
     ),
     option(
         "no feature maps",

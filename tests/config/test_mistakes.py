@@ -8,6 +8,7 @@ from convnext_dense.config.checks import check, requirements
 from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 
+from ..helpers.paths import ROOT
 from ..helpers.running import shell
 from ..helpers.runs import DET, SEG, options
 
@@ -76,3 +77,16 @@ def test_tensorboard_that_is_not_installed(monkeypatch):
         check(cfg, ())
     monkeypatch.setattr(requirements, "find_spec", lambda name: name)
     check(cfg, ())
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_panopticapi_that_is_not_installed(monkeypatch, split):
+    """Training needs it for the labels, testing for the metric too."""
+    cfg = load_config(str(ROOT / "configs/det/mask2former_convnext_t_coco_panoptic.py"))
+    monkeypatch.setattr(
+        requirements, "find_spec", lambda name: name != "panopticapi" or None
+    )
+    command = r"pip install git\+https://github\.com/cocodataset/panopticapi\.git"
+    with pytest.raises(InputError, match=f"not installed: {command}"):
+        check(cfg, [split])
+    requirements.check_panopticapi(cfg, ())  # building the model needs none

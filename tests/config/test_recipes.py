@@ -1,11 +1,16 @@
-"""Every row of the paper's COCO and ADE20K tables has the authors' recipe."""
+"""Every row of the paper's COCO and ADE20K tables has the authors' recipe.
+
+Configs of detectors that others published have theirs.
+"""
 
 import json
 
 import pytest
+from mmengine.optim import build_optim_wrapper
+from torch import nn
 
 from convnext_dense.config.options import load_config, use_tta
-from convnext_dense.engine.build import build_layer_decay
+from convnext_dense.engine.build import build_layer_decay, build_model
 from convnext_dense.models.archs import ARCHS
 
 from ..helpers.decay_facts import FACTS, expected_layer, is_decayed
@@ -14,6 +19,7 @@ from ..helpers.paths import ROOT, SHARED
 RECIPES = json.loads((ROOT / "tests/data/recipes.json").read_text())
 DET, SEG = RECIPES["detection"], RECIPES["segmentation"]
 ALL = DET | SEG
+BEYOND = RECIPES["beyond"]
 
 
 def load(name):
@@ -206,6 +212,60 @@ def test_segmentation_heads(name):
     head, aux = (load(name).model[h] for h in ("decode_head", "auxiliary_head"))
     assert (head.type, head.channels, head.norm_cfg.type) == ("UPerHead", 512, "SyncBN")
     assert (aux.type, aux.in_index, aux.loss_decode.loss_weight) == ("FCNHead", 2, 0.4)
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_recipes_of_others(name):
+    """Each fact of a published recipe is the config's."""
+    cfg = load(name)
+    backbone, optimizer = cfg.model.backbone, cfg.optim_wrapper.optimizer
+    paramwise = cfg.optim_wrapper.paramwise_cfg
+    milestones = [s.milestones for s in cfg.param_scheduler if "milestones" in s]
+    config = dict(
+        arch=backbone.arch,
+        weights=backbone.init_cfg.checkpoint.rpartition("/")[2],
+        drop_path_rate=backbone.drop_path_rate,
+        lr=optimizer.lr,
+        weight_decay=optimizer.weight_decay,
+        backbone_lr_mult=paramwise.get("custom_keys", {}).get("backbone"),
+        decay_rate=paramwise.get("decay_rate"),
+        num_layers=paramwise.get("num_layers"),
+        clip=cfg.optim_wrapper.get("clip_grad", {}).get("max_norm"),
+        epochs=cfg.train_cfg.get("max_epochs"),
+        iterations=cfg.train_cfg.get("max_iters"),
+        milestones=milestones[0] if milestones else None,
+        batch=cfg.auto_scale_lr.base_batch_size,
+    )
+    if config["backbone_lr_mult"]:
+        config["backbone_lr_mult"] = config["backbone_lr_mult"].lr_mult
+    facts = {key: value for key, value in BEYOND[name].items() if key != "source"}
+    assert {key: config[key] for key in facts} == facts
+    assert optimizer.type == "AdamW"
+
+
+def test_mask2former_decays_no_norms_and_embeddings():
+    """In the backbone they have its learning rate, a tenth."""
+    cfg = load("mask2former_convnext_b_dinov3_coco_panoptic")
+    model = build_model(cfg)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    options = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    norms = [
+        f"{prefix}.{own}"
+        for prefix, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm)
+        for own, _ in module.named_parameters(recurse=False)
+    ]
+    depths = ARCHS[cfg.model.backbone.arch].depths
+    assert len([n for n in norms if n.startswith("backbone.")]) == 2 * (
+        sum(depths) + 4 + 4
+    )
+    embeddings = ("query_embed", "query_feat", "level_embed")
+    for parameter, tensor in model.named_parameters():
+        rate = 1e-5 if parameter.startswith("backbone.") else 1e-4
+        alone = parameter in norms or any(e in parameter for e in embeddings)
+        assert options[id(tensor)] == pytest.approx((rate, 0.0 if alone else 0.05)), (
+            parameter
+        )
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the full reference is not here")

@@ -6,12 +6,9 @@ from collections import defaultdict
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
-from mmdet.datasets import CocoPanopticDataset
 from PIL import Image
-from pycocotools.coco import COCO
 
 VOID, OFFSET = 0, 256**3
-COCO_NAMES = CocoPanopticDataset.METAINFO
 
 
 def write_panoptic(data, out, split, images=4):
@@ -25,13 +22,16 @@ def write_panoptic(data, out, split, images=4):
             to the images and instances.
         split: train2017 or val2017.
     """
+    from mmdet.datasets import CocoPanopticDataset  # slow to import
+    from pycocotools.coco import COCO
+
     (out / "annotations" / f"panoptic_{split}").mkdir(parents=True)
     instances = data / f"annotations/instances_{split}.json"
     (out / "annotations" / instances.name).symlink_to(instances)
     (out / split).symlink_to(data / split)
     coco = COCO(instances)
     categories = [dict(category, isthing=1) for category in coco.dataset["categories"]]
-    stuff = enumerate(COCO_NAMES["stuff_classes"], 201)
+    stuff = enumerate(CocoPanopticDataset.METAINFO["stuff_classes"], 201)
     categories += [dict(id=number, name=name, isthing=0) for number, name in stuff]
     grass = next(c["id"] for c in categories if c["name"] == "grass-merged")
     content = dict(images=[], annotations=[], categories=categories)
@@ -72,7 +72,7 @@ def write_panoptic(data, out, split, images=4):
 
 
 def use_double_of_panopticapi(monkeypatch):
-    """Replace panopticapi, which no package index has, by what mmdet uses of it.
+    """Replace panopticapi, which is in no package index, by what mmdet uses of it.
 
     Panoptic quality is computed as in Kirillov et al. (arXiv 1801.00868), equation 1.
     """

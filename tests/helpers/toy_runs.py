@@ -124,13 +124,14 @@ class Kill(Hook):
             raise Stop
 
 
-def train(cfg, resume=False, kill_before=None):
+def train(cfg, resume=False, kill_before=None, hooks=()):
     """Train or resume as a new process would; return the Runner."""
     forget_instances(ManagerMixin)
     cfg = copy.deepcopy(cfg)
     cfg.resume = resume
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(ShortRunHook())
+    for hook in (ShortRunHook(), *hooks):
+        runner.register_hook(hook)
     if kill_before:
         runner.register_hook(Kill(kill_before))
     with contextlib.suppress(Stop):

@@ -134,6 +134,15 @@ def test_samples_outside_and_nan():
     assert of_locations.isfinite().all()
 
 
+def test_ops_keep_no_graph():
+    """The autograd function that calls them keeps what it needs."""
+    given = inputs(1, LEVELS, 2, 1, 4, 1)
+    given.value.requires_grad_()
+    given.weights.requires_grad_()
+    into = [torch.zeros_like(given[i]).detach() for i in (0, 3, 4)]
+    assert not any(t.requires_grad for t in both(given, into=into))
+
+
 @pytest.mark.parametrize(
     "sizes",
     [(0, LEVELS, 3, 2, 4, 2), (2, LEVELS, 0, 2, 4, 2), (2, LEVELS, 3, 2, 4, 0)],

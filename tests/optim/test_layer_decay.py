@@ -6,13 +6,19 @@ import re
 
 import pytest
 import torch
-from mmengine.optim import build_optim_wrapper
+from matplotlib.axes import Axes
+from mmengine.optim import LinearLR, MultiStepLR, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
 
 from convnext_dense import ConvNeXt
+from convnext_dense.config.checks.custom_keys import check_custom_keys
+from convnext_dense.config.options import load_config
+from convnext_dense.engine.build import build_layer_decay, build_model
 from convnext_dense.errors import InputError
 from convnext_dense.models.archs import ARCHS
+from convnext_dense.optim import layer_decay_plot
+from convnext_dense.optim.custom_keys import key_of
 from convnext_dense.optim.layer_decay import DECAY_TYPES, default_num_layers, layer_of
 
 from ..helpers.decay_facts import FACTS, expected_layer, is_decayed
@@ -190,10 +196,107 @@ def test_custom_keys_multiply_on_top():
     custom = by_name(small(), decay_rate=0.5, custom_keys=keys)
     for name, (layer, scale, lr, weight_decay) in custom.items():
         lr_mult = 0.1 if "stages.3" in name else 10 if "decode_head" in name else 1
-        assert (layer, scale) == plain[name][:2]
+        assert layer == plain[name][0]
+        assert scale == pytest.approx(plain[name][1] * lr_mult)
         assert lr == pytest.approx(plain[name][2] * lr_mult)
-        if "stages.3" in name:
-            assert weight_decay == pytest.approx(0.1)
+        assert lr == pytest.approx(1e-4 * scale)
+        # Without decay_mult, one-dimensional parameters keep having none.
+        decay = 0.1 if "stages.3" in name else plain[name][3]
+        assert weight_decay == pytest.approx(decay)
+
+
+def test_the_longest_custom_key_applies():
+    """Of equally long ones the first in the alphabet, as in mmengine."""
+    keys = ["backbone", "backbone.stages", "stages.0", "stages.x", "tages.0."]
+    names = ["backbone.norm0.weight", "backbone.stages.1.0.gamma", "stages.0.gamma"]
+    assert [key_of(name, keys) for name in names] == [
+        "backbone",
+        "backbone.stages",
+        "stages.0",
+    ]
+    assert key_of("neck.weight", keys) is None
+
+
+DINO = ROOT / "configs/det/dino_4scale_convnext_t_coco.py"
+DETR_KEYS = {"backbone": 0.1, "sampling_offsets": 0.1, "label_embedding": 1.0}
+
+
+@pytest.fixture(scope="module")
+def detr():
+    """DINO with layer decay, and the backbone and sampling offsets at a tenth."""
+    paramwise = "optim_wrapper.paramwise_cfg"
+    options = [
+        "optim_wrapper.constructor=LayerDecayOptimWrapperConstructor",
+        f"{paramwise}.decay_rate=0.8",
+        f"{paramwise}.custom_keys.sampling_offsets.lr_mult=0.1",
+        f"{paramwise}.custom_keys.label_embedding.decay_mult=0.",
+    ]
+    with logged() as messages:
+        groups = build_layer_decay(load_config(str(DINO), options))
+    return groups, "\n".join(messages)
+
+
+def test_detr_has_layer_decay_and_several_rates(detr):
+    """Base rate times the layer's scale times the key's factor, for each parameter."""
+    groups, _ = detr
+    seen = set()
+    for group in groups:
+        for name, param in zip(group["param_names"], group["params"], strict=True):
+            key = key_of(name, DETR_KEYS)
+            layer = layer_of(name, 6, "layer_wise")
+            scale = 0.8 ** (7 - layer) * DETR_KEYS.get(key, 1.0)
+            assert group["lr"] == pytest.approx(1e-4 * scale, rel=1e-12), name
+            assert group["lr_scale"] == pytest.approx(scale, rel=1e-12), name
+            decayed = param.ndim > 1 and key != "label_embedding"
+            assert group["weight_decay"] == (1e-4 if decayed else 0), name
+            seen.add(key)
+    assert seen == {*DETR_KEYS, None}
+
+
+def test_table_has_a_row_for_each_rate(detr):
+    groups, text = detr
+    rows = re.findall(r"^ +(\d+) +([\d.]+) +([\d,]+) +(.+)$", text, re.MULTILINE)
+    heads = [row for row in rows if row[0] == "7"]
+    assert [row[1] for row in heads] == ["0.100000", "1.000000"]
+    assert heads[0][3] == "norm1, norm2, norm3, sampling_offsets"
+    assert "bbox_head" in heads[1][3]
+    count = sum(int(row[2].replace(",", "")) for row in rows)
+    assert count == sum(p.numel() for group in groups for p in group["params"])
+    assert [row[1] for row in rows[:2]] == [f"{0.1 * 0.8 ** (7 - i):f}" for i in (0, 1)]
+
+
+def test_schedulers_keep_the_scales(detr):
+    groups, _ = detr
+    optimizer = torch.optim.AdamW([dict(group) for group in groups], lr=1e-4)
+    base = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-4)
+    for wrapped in (optimizer, base):
+        schedulers = [
+            LinearLR(wrapped, start_factor=0.1, end=2),
+            MultiStepLR(wrapped, milestones=[3]),
+        ]
+        for _ in range(4):
+            wrapped.step()
+            for scheduler in schedulers:
+                scheduler.step()
+    (rate,) = (group["lr"] for group in base.param_groups)
+    assert rate == pytest.approx(1e-5)
+    for group in optimizer.param_groups:
+        assert group["lr"] == pytest.approx(rate * group["lr_scale"])
+
+
+def test_plot_has_a_point_for_each_rate(detr, tmp_path, monkeypatch):
+    drawn = []
+    scatter = Axes.scatter
+
+    def noting(axes, x, y, **kwargs):
+        drawn.append((x, y))
+        return scatter(axes, x, y, **kwargs)
+
+    monkeypatch.setattr(Axes, "scatter", noting)
+    layer_decay_plot.draw(detr[0], tmp_path / "x.svg", "DINO")
+    assert len(drawn) == 4 + 18 + 1
+    assert sorted(drawn[-1][1]) == pytest.approx([0.1, 1.0])
+    assert drawn[0][1] == pytest.approx([0.1 * 0.8**7])
 
 
 def test_norm_decay_mult_overrides_the_default():
@@ -209,6 +312,39 @@ def test_bypass_duplicate():
         groups_of(model, decay_rate=0.5)
     groups = groups_of(model, decay_rate=0.5, bypass_duplicate=True)
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_custom_keys_of_frozen_parameters_are_known():
+    """A key that applies to frozen parameters alone is no mistake."""
+    keys = {"backbone.stages": dict(lr_mult=0.1)}
+    groups = groups_of(small(frozen_stages=4), decay_rate=0.5, custom_keys=keys)
+    assert {group["lr_scale"] for group in groups} == {1.0}
+
+
+def test_default_constructor_takes_a_detr_config():
+    """mmengine's constructor gives this backbone a tenth of the rate."""
+    cfg = load_config(str(DINO))
+    model = build_model(cfg)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    rates = {id(p): g["lr"] for g in groups for p in g["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    for name, param in model.named_parameters():
+        rate = 1e-5 if name.startswith("backbone.") else 1e-4
+        assert rates[id(param)] == pytest.approx(rate), name
+
+
+def test_default_constructor_with_a_misspelt_key():
+    """mmengine says nothing about it; a run warns."""
+    cfg = load_config(
+        str(DINO),
+        ["optim_wrapper.paramwise_cfg.custom_keys.samplng_offsets.lr_mult=0.1"],
+    )
+    model = small()
+    model.sampling_offsets = nn.Linear(2, 2)
+    with logged() as messages:
+        check_custom_keys(cfg, model)
+    (message,) = messages
+    assert "samplng_offsets (did you mean sampling_offsets?)" in message
 
 
 def test_unwraps_a_distributed_model():
@@ -253,6 +389,14 @@ def test_logs_a_short_table_and_not_every_name():
             "drop num_layers",
         ),
         (dict(decay_rate=0.7, norm_decay=0.0), "unknown norm_decay"),
+        (
+            dict(decay_rate=0.7, custom_keys=dict(decode_heads=dict(lr_mult=0.1))),
+            r"contains decode_heads \(did you mean decode_head\?\); correct the key",
+        ),
+        (
+            dict(decay_rate=0.7, custom_keys=dict(norm=dict(lr_mult="0.1"))),
+            "custom_keys: lr_mult of norm is '0.1'",
+        ),
     ],
 )
 def test_wrong_options(paramwise, says):

@@ -22,6 +22,10 @@ from convnext_dense.patches.mmseg_resize import without_size_warning
 from . import comparison, detectors
 from .pooling import replace_pools
 
+# The smallest height and width in pixels. Below it the deepest feature map has a single
+# row or column, for which PyTorch would trace a different program.
+MIN_SIZE = 64
+
 
 class Network(NamedTuple):
     """A network to export.
@@ -33,6 +37,7 @@ class Network(NamedTuple):
         outputs: names of the tensors that ``module`` returns.
         metadata: notes to write into the exported file, by key.
         batch: whether the network takes several images at a time.
+        min_size: the smallest height and width with which it can be traced.
         compare: compares the outputs of the file and of ``reference``.
     """
 
@@ -42,6 +47,7 @@ class Network(NamedTuple):
     outputs: list[str]
     metadata: dict[str, str]
     batch: bool = True
+    min_size: int = MIN_SIZE
     compare: Callable[[comparison.Pairs], comparison.Result] = comparison.maps
 
 
@@ -185,6 +191,7 @@ def _detector(
         outputs=detector.outputs,
         metadata=_whole_metadata(normalisation, dataset_meta),
         batch=False,
+        min_size=detector.min_size,
         compare=detector.compare,
     )
 

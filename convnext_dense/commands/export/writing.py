@@ -19,12 +19,10 @@ from convnext_dense.utils import files, torch_files
 from convnext_dense.utils.text import reason
 
 from . import networks
+from .networks import MIN_SIZE
 
 # The formats, and the oldest PyTorch that writes them with dynamic sizes.
 SUFFIXES = {".onnx": "2.7", ".pt2": "2.6"}
-# The smallest height and width in pixels. Below it the deepest feature map has a single
-# row or column, for which PyTorch would trace a different program.
-MIN_SIZE = 64
 AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -57,10 +55,11 @@ def export(
         InputError: the network cannot be exported, or the file's outputs differ from
             PyTorch's. ``out`` is then not written.
     """
-    out, (height, width) = Path(out), shape
-    _check_request(out, height, width)
+    out = Path(out)
+    _check_request(out, *shape)
     network = networks.build(cfg, backbone)
     batch = 2 if network.batch else 1
+    height, width = (max(side, network.min_size) for side in shape)
     images = [
         network.example(1, height + 37, width + 9),
         network.example(batch, max(height // 2 + 3, MIN_SIZE), width + 50),

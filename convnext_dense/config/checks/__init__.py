@@ -8,6 +8,7 @@ files         the checkpoints and data sets exist
 After the model and the data are built, or fail to build:
 
 channels      necks and heads expect the backbone's channels
+custom_keys   each key of the optimizer applies to a parameter
 data_errors   explains why a data set failed or is empty
 build_errors  explains which section of the config failed, and why
 """
@@ -38,6 +39,7 @@ def check(cfg: Config, splits: Sequence[str], data_files: bool = True) -> None:
     requirements.check_toolbox(cfg)
     values.check(cfg, splits)
     requirements.check_tensorboard(cfg)
+    requirements.check_panopticapi(cfg, splits)
     for split in splits:
         loader = cfg.get(f"{split}_dataloader")
         if data_files:

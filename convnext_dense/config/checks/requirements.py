@@ -3,10 +3,11 @@
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -50,6 +51,36 @@ def check_tensorboard(cfg: Config) -> None:
             f"{cfg.filename} logs to TensorBoard, which is not installed: "
             "pip install tensorboard"
         )
+
+
+def check_panopticapi(cfg: Config, splits: Sequence[str]) -> None:
+    """Raise an InputError if ``splits`` need panopticapi, which is not installed.
+
+    mmdet reads and evaluates panoptic labels with it. It is in no package index.
+    """
+    used = [
+        cfg.get(f"{split}_{section}")
+        for split in splits
+        for section in ("dataloader", "evaluator")
+    ]
+    needing = {"LoadPanopticAnnotations", "CocoPanopticMetric"} & set(_types(used))
+    if needing and find_spec("panopticapi") is None:
+        raise InputError(
+            f"{cfg.filename} needs panopticapi for {' and '.join(sorted(needing))}, "
+            "and it is not installed: pip install "
+            "git+https://github.com/cocodataset/panopticapi.git"
+        )
+
+
+def _types(node: Any) -> Iterator[str]:
+    """Every ``type`` below a section of a config, without its scope."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get("type"), str):
+            yield node["type"].rpartition(".")[2]
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for child in node:
+            yield from _types(child)
 
 
 def check_sockets(loader: Mapping | None, split: str) -> None:

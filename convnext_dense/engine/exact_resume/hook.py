@@ -28,6 +28,7 @@ from . import checked, ends, memory, new_config, position, random_states
 from .gradients import accumulate, accumulated
 from .position import global_batch
 from .signals import StopRequest
+from .step_counts import counts_on_host
 from .stream import seeded, start_worker
 
 FILE = "interrupted.pth"  # the checkpoint that a signal causes
@@ -190,6 +191,7 @@ class ExactResumeHook(Hook):
             state, self._resumed = self._resumed, None
             self._samples = position.restore(runner, state, self._by_epoch)
             if state:
+                counts_on_host(runner.optim_wrapper)
                 if get_rank() < len(state["random_states"]):
                     random_states.restore(state["random_states"][get_rank()])
                 accumulate(runner, state["gradients"])

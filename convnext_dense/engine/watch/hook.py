@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_rank
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import Tensor, nn
 
 from convnext_dense.errors import InputError, NotFiniteError
 from convnext_dense.utils.distributed import bare
@@ -18,7 +19,8 @@ from convnext_dense.utils.text import few
 
 from ..exact_resume import random_states
 from . import start
-from .batches import bad_losses, images, not_finite, write
+from .batches import bad_losses, images, write
+from .finite import OnHost, StepNumbers
 from .norms import PooledNorms
 
 # A loss scale halves with every overflow, and is small enough after fewer than these.
@@ -60,11 +62,19 @@ class WatchHook(Hook):
         self._stepped = False  # whether the optimizer made this iteration's step
         self._first = True  # whether the next step is the first
         # The sum of the losses of a step's iterations so far.
-        self._loss: torch.Tensor | float = 0.0
+        self._loss: Tensor | float = 0.0
         # The parameters of this process with gradients that are not finite.
         self._gradients: list[str] = []
         # Whether this iteration ends with a step, and whether it was skipped.
         self._step_due = self._skipped = False
+        # Of the iteration's step; of the step's losses so far if it is not due.
+        self._numbers: StepNumbers | None = None
+        self._loss_so_far: OnHost | None = None
+        self._parameters: list[tuple[str, nn.Parameter]] = []
+        # The model's buffers, by module, and as they were before the iteration.
+        self._of_modules: list[dict[str, Tensor | None]] = []
+        self._buffers: list[Tensor] = []
+        self._buffers_before: list[Tensor] = []
 
     def before_run(self, runner: Runner) -> None:
         """Check that the run can learn, and wrap the optimizer's methods."""
@@ -75,27 +85,37 @@ class WatchHook(Hook):
         if problem:
             raise InputError(problem)
         self._norms = PooledNorms(runner)
-        wrapper.backward = self._summing(wrapper.backward)
+        wrapper.backward = self._summing(wrapper)
         wrapper.step = self._checked(bare(runner.model), wrapper)
         wrapper.optimizer.register_step_post_hook(self._note_step)
 
     def _note_step(self, *args: Any) -> None:
         self._stepped = True
 
-    def _summing(self, backward: Callable) -> Callable:
-        """Wrap ``backward``: add the loss to the sum of the step first."""
+    def _summing(self, wrapper: OptimWrapper) -> Callable:
+        """Wrap ``wrapper.backward``: add the loss to the sum of the step first."""
+        backward = wrapper.backward
 
         @functools.wraps(backward)
-        def add_and_backward(loss: torch.Tensor, **kwargs: Any) -> None:
+        def add_and_backward(loss: Tensor, **kwargs: Any) -> None:
             self._loss = self._loss + loss.detach()
             backward(loss, **kwargs)
+            if not wrapper.should_update():  # no step, whose numbers have the loss
+                self._loss_so_far = OnHost(self._loss)
 
         return add_and_backward
 
-    def _checked(self, model: torch.nn.Module, wrapper: OptimWrapper) -> Callable:
-        """Wrap ``wrapper.step``: skip the step if a loss or gradient is not finite."""
+    def _checked(self, model: nn.Module, wrapper: OptimWrapper) -> Callable:
+        """Wrap ``wrapper.step``: skip the step if a loss or gradient is not finite.
+
+        The host waits for a GPU only where mmengine or torch waits for it anyway: where
+        a loss scaler reads whether the step overflowed, or where the norm of the
+        gradients is logged. Without a loss scaler and clipping it waits once.
+        """
         step = wrapper.step
         scaled = hasattr(wrapper, "loss_scaler")  # it checks the gradients itself
+        if wrapper.clip_grad_kwargs and not scaled:
+            wrapper.clip_func = self._clipped_if_finite(wrapper)
 
         @functools.wraps(step)
         def checked_step(**kwargs: Any) -> None:
@@ -106,21 +126,52 @@ class WatchHook(Hook):
                 problem = start.without_gradient(model)
                 if problem:
                     raise InputError(problem)
-            # One number, so that the host waits for a GPU only once. It is summed over
-            # all processes: each has its own losses and, with FSDP, its own shards.
-            total, self._loss = torch.as_tensor(self._loss).float(), 0.0
-            if not scaled:
-                total = total + _largest_gradients(model)
-            all_reduce(total)
-            self._skipped = not total.isfinite()
-            if self._skipped:
-                self._gradients = [] if scaled else not_finite(model)
-                # An optimizer skips parameters without a gradient.
-                wrapper.optimizer.zero_grad(set_to_none=True)
-            if not (self._skipped and scaled):  # a loss scaler needs gradients
-                step(**kwargs)
+            parameters = None if scaled else self._parameters
+            self._numbers = StepNumbers(self._loss, parameters)
+            self._loss = 0.0
+            if scaled:
+                gradients = (parameter.grad for _, parameter in self._parameters)
+                first = next(
+                    (g for g in gradients if g is not None and g.numel()), None
+                )
+                if first is not None:
+                    self._numbers.spoil(first)
+            elif not wrapper.clip_grad_kwargs:
+                self._skip_if_not_finite(wrapper)
+            step(**kwargs)
 
         return checked_step
+
+    def _clipped_if_finite(self, wrapper: OptimWrapper) -> Callable:
+        """Wrap ``wrapper.clip_func``: drop gradients that are not finite.
+
+        The GPU clips while the host waits to know. mmengine, which waits next, then
+        has nothing to wait for.
+        """
+        clip = wrapper.clip_func
+
+        @functools.wraps(clip)
+        def clip_if_finite(*args: Any, **kwargs: Any) -> Tensor | None:
+            norm = clip(*args, **kwargs)
+            self._skip_if_not_finite(wrapper)
+            return None if self._skipped else norm  # what mmengine logs
+
+        return clip_if_finite
+
+    def _skip_if_not_finite(self, wrapper: OptimWrapper) -> None:
+        """Take the gradients away if the step's numbers are not finite."""
+        assert self._numbers is not None
+        if not self._numbers.are_finite():
+            self._skipped = True
+            self._gradients = self._numbers.not_finite()
+            # An optimizer skips parameters without a gradient.
+            wrapper.optimizer.zero_grad(set_to_none=True)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """List the model's parameters and buffers: each time would take a while."""
+        model = bare(runner.model)
+        self._parameters = list(model.named_parameters())
+        self._of_modules = [m._buffers for m in model.modules() if m._buffers]
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
@@ -128,10 +179,20 @@ class WatchHook(Hook):
         """Keep random states and buffers, for ``--replay`` and for a skipped step."""
         self._gradients = []
         self._step_due = self._skipped = self._stepped = False
+        self._loss_so_far = None
         self._states = random_states.capture()
-        self._buffers = [
-            (buffer, buffer.clone()) for buffer in bare(runner.model).buffers()
+        buffers = [
+            buffer
+            for by_name in self._of_modules
+            for buffer in by_name.values()
+            if buffer is not None
         ]
+        if list(map(id, buffers)) == list(map(id, self._buffers)):
+            with torch.no_grad():
+                torch._foreach_copy_(self._buffers_before, buffers)
+        else:  # the first iteration, or a module has replaced a buffer
+            self._buffers = buffers
+            self._buffers_before = [buffer.detach().clone() for buffer in buffers]
 
     def after_train_iter(
         self,
@@ -145,17 +206,27 @@ class WatchHook(Hook):
         Raises:
             NotFiniteError: it is the ``max_in_a_row``-th in a row.
         """
-        # A step that was taken has finite losses; others are not checked yet.
-        taken = self._step_due and not self._skipped
-        losses = [] if taken else bad_losses(outputs or {})
+        losses = [] if self._losses_are_finite() else bad_losses(outputs or {})
         if not losses and not self._skipped and not self._stuck(runner):
             self._in_a_row = 0
             return
         self._in_a_row += 1
         with torch.no_grad():
-            for buffer, before in self._buffers:
+            for buffer, before in zip(self._buffers, self._buffers_before, strict=True):
                 buffer.copy_(before)
         self._report(runner, losses, outputs or {}, data_batch)
+
+    def _losses_are_finite(self) -> bool:
+        """Whether the iteration's losses are known to be finite.
+
+        At this point mmengine has read the losses from a GPU, so reading the step's
+        number takes no wait.
+        """
+        if self._step_due:
+            assert self._numbers is not None
+            self._skipped = not self._numbers.are_finite()
+            return not self._skipped
+        return self._loss_so_far is not None and self._loss_so_far.is_finite()
 
     def _stuck(self, runner: Runner) -> bool:
         """Whether a loss scaler has skipped more than ``OVERFLOWS`` steps in a row."""
@@ -213,13 +284,3 @@ class WatchHook(Hook):
                 f"{self._in_a_row} iterations in a row were not finite. The last: "
                 f"{message}"
             )
-
-
-def _largest_gradients(model: torch.nn.Module) -> torch.Tensor | float:
-    """The sum of each parameter's largest gradient: finite if all gradients are."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    gradients = [g for g in gradients if g.numel()]  # shards may be empty
-    if not gradients:
-        return 0.0
-    largest = torch._foreach_norm(gradients, float("inf"))
-    return torch.stack([size.float() for size in largest]).sum()

@@ -1,13 +1,12 @@
 """Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, equation 3).
 
-For query q and head m, with V the value maps of L levels, A the attention weights, p the
-sampling locations and K points in each level:
+For query q and head m, with V the value maps of L levels, A the attention weights, p
+the sampling locations and K points in each level:
 
     out_qm = sum over l = 1 .. L and k = 1 .. K of A_mqlk V_ml(p_mqlk)
 
-V_ml(p) is bilinear between cell centres and 0 outside of the map. Cell (x, y) of a map of
-H x W has its centre at ((x + 0.5) / W, (y + 0.5) / H). A sample that is a cell or more
-away from all centres counts as 0.
+V_ml(p) is bilinear between the centres of cells; cells outside of the map are 0. Cell
+(x, y) of a map of H x W has its centre at ((x + 0.5) / W, (y + 0.5) / H).
 
 Shapes, for N images, M heads, Q queries and D channels of a head:
 

@@ -76,14 +76,8 @@ def _corner(i: tl.constexpr, x, y, right, down, inside, H, W):
         cell: its index in the map.
         valid: whether it lies in the map.
     """
-    if i % 2 == 0:
-        across = 1 - right
-    else:
-        across = right
-    if i // 2 == 0:
-        along = 1 - down
-    else:
-        along = down
+    across = right if i % 2 else 1 - right
+    along = down if i // 2 else 1 - down
     column, line = x + i % 2, y + i // 2
     valid = inside & (column >= 0) & (column < W) & (line >= 0) & (line < H)
     return across, along, line * W + column, valid
@@ -134,8 +128,8 @@ def backward(
 ):  # fmt: skip
     """The gradients, from ``grad``, that of ``out``.
 
-    With g the gradient of a query's output, A a sample's weight, b_i the bilinear weight
-    of its corner i, v_i the value there and d_i = g . v_i:
+    With g the gradient of a query's output, A a sample's weight, b_i the bilinear
+    weight of its corner i, v_i the value there and d_i = g . v_i:
 
         dv_i += A b_i g        dA = sum_i b_i d_i        dp = A sum_i d_i db_i / dp
 

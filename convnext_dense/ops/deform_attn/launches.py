@@ -49,8 +49,8 @@ def forward(
 ) -> Tensor:
     """The attention's output (N, Q, M D), in the type of ``value``.
 
-    The arguments' shapes are those of the package's docstring. ``tile`` is for tests and
-    measurements.
+    The arguments' shapes are those of the package's docstring. Tests and measurements
+    choose the tile.
     """
     n, _, heads, channels = value.shape
     out = value.new_empty(n, locations.shape[1], heads * channels)

@@ -1,9 +1,9 @@
 """Multi-scale deformable attention in PyTorch, for any device and float type.
 
-A query's output is a weighted sum of cells, so it is what ``embedding_bag`` computes: it
-adds the cells without an array of them. The queries are taken in groups, which bounds
-the memory. Half precision is computed in fp32. Nothing waits for a GPU: the levels' sizes
-stay in their tensors.
+A query's output is a weighted sum of cells. ``embedding_bag`` computes such sums
+without an array of all terms. The queries are taken in groups, which bounds the memory.
+Half precision is computed in fp32. Nothing waits for a GPU: the levels' sizes stay in
+their tensors.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 _CORNERS = 1 << 21  # of all samples of a group: about 100 MB, with gradients 300 MB
 
 
+@torch.no_grad()
 def forward(
     value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor
 ) -> Tensor:

@@ -166,14 +166,17 @@ def learning_rate(train: Sequence[dict], layers: Sequence[Layer] | None) -> Figu
     named = {round(i) for i in np.linspace(0, len(layers) - 1, MOST_LAYERS)}
     for index, layer in enumerate(layers):
         color = matplotlib.colormaps["viridis"](index / len(layers))
-        rates = np.where(base > 0, base * layer.lr_scale, np.nan)
+        rates = base * layer.lr_scale
+        rates = np.where(rates > 0, rates, np.nan)
         names = ", ".join(layer.parts[:2]) + (" ..." if len(layer.parts) > 2 else "")
         label = shown(f"{layer.number}: {names}") if index in named else "_"
         axes.plot(x, rates, color=color, label=label, marker=marker, linewidth=1.3)
     if layers and (base > 0).any():
         axes.set_yscale("log")
         peak = base.max()
-        axes.set_ylim(max(base[base > 0].min(), peak / 100) * layers[0].lr_scale, None)
+        scales = [layer.lr_scale for layer in layers]
+        lowest = min((scale for scale in scales if scale > 0), default=1)
+        axes.set_ylim(max(base[base > 0].min(), peak / 100) * lowest, None)
         legend(axes)
     axes.yaxis.set_major_formatter("{x:g}")
     count_axis(axes, "iteration")

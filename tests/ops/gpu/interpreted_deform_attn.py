@@ -24,14 +24,13 @@ def both(given, tile=None):
     return [out, of_value, *grads]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(
-    ("sizes", "tile"),
+    ("sizes", "tile", "dtype"),
     [
         # Neither channels, points nor queries fill the tile; several programs.
-        ((2, LEVELS, 5, 3, 6, 3), Tile(4, 1)),
-        ((1, [(4, 4)], 3, 1, 8, 1), None),
-        ((1, [(1, 1), (2, 3)], 1, 2, 1, 2), Tile(1, 1)),
+        ((2, LEVELS, 3, 2, 3, 3), Tile(2, 1), f32),
+        ((1, [(4, 4)], 3, 1, 8, 1), None, bf16),
+        ((1, [(1, 1), (2, 3)], 1, 2, 1, 2), Tile(1, 1), f16),
     ],
     ids=str,
 )
@@ -63,7 +62,7 @@ def test_samples_outside_and_nan():
 
 
 def test_layouts_and_mixed_types():
-    given = inputs(2, LEVELS, 3, 2, 4, 3)
+    given = inputs(2, LEVELS[:2], 2, 2, 4, 3)
     turned = given._replace(
         value=given.value.half().transpose(0, 1).contiguous().transpose(0, 1),
         locations=given.locations.transpose(3, 4).contiguous().transpose(3, 4),
@@ -78,5 +77,5 @@ def test_layouts_and_mixed_types():
 def test_64_bit_offsets(monkeypatch):
     """As for a value of 2**31 numbers in an image."""
     monkeypatch.setattr(launches, "_MOST_32_BIT", 1)
-    given = inputs(2, LEVELS, 3, 2, 4, 2)
+    given = inputs(2, LEVELS[:2], 2, 2, 4, 2)
     assert max(errors(both(given), truth(given))) <= 2e-6

@@ -17,17 +17,24 @@ from convnext_dense.ops.deform_attn import kernels, launches
 from ...helpers.kernel_binaries import compile_kernel
 
 EVERY_KERNEL = os.environ.get("CONVNEXT_DENSE_EVERY_KERNEL") == "1"
-# Type, channels of a head, points. DINO, Deformable DETR and Mask2Former have 32 and 4.
-CASES = [("*fp32", 32, 4), ("*fp16", 32, 4)]
-ARCHITECTURES = [80, 90]
+# Kernel, type, compute capability, channels of a head, points. DINO, Deformable DETR
+# and Mask2Former have 32 channels and 4 points.
+CASES = [
+    ("forward", "*fp32", 90, 32, 4),
+    ("backward", "*fp32", 90, 32, 4),
+    ("backward", "*fp16", 80, 32, 4),
+]
 if EVERY_KERNEL:
     CASES = [
-        (element, channels, points)
+        (name, element, architecture, channels, points)
+        for name in ("forward", "backward")
         for element in ("*fp32", "*fp16", "*bf16")
-        for channels in (8, 24, 32, 64, 128, 256)
-        for points in (1, 3, 4, 8, 16)
+        for architecture in (80, 86, 89, 90, 100)
+        for channels, points in [
+            *((channels, 4) for channels in (8, 24, 32, 64, 128, 256)),
+            *((32, points) for points in (1, 3, 8, 16)),
+        ]
     ]
-    ARCHITECTURES = [80, 86, 89, 90, 100]
 
 
 def test_kernels_interpreted():
@@ -38,22 +45,20 @@ def test_kernels_interpreted():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize(("element", "channels", "points"), CASES)
-def test_kernels_spill_nothing(
-    element, channels, points, direction, architecture, tmp_path
-):
+@pytest.mark.parametrize(
+    ("name", "element", "architecture", "channels", "points"), CASES
+)
+def test_kernels_spill_nothing(name, element, architecture, channels, points, tmp_path):
     types = dict.fromkeys(["value", "locations", "weights"], element)
     types |= dict(shapes="*i64", starts="*i64", Q="i32", S="i32")
-    if direction == "forward":
+    if name == "forward":
         types["out"] = element
     else:
         types |= dict.fromkeys(["grad", "of_locations", "of_weights"], element)
         types["of_value"] = "*fp32"
-    tile = getattr(launches, f"{direction}_tile")(channels, points)
+    tile = getattr(launches, f"{name}_tile")(channels, points)
     needs = compile_kernel(
-        getattr(kernels, direction),
+        getattr(kernels, name),
         types,
         dict(
             **dict(M=8, D=channels, L=4, K=points, QB=tile.queries, CELL=tl.int32),

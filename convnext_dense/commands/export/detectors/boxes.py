@@ -52,10 +52,10 @@ def grid(height: int, width: int, stride: Sequence[int], like: Tensor) -> Tensor
 
     ``stride`` is the distance of two cells in x and y.
     """
-    cell = torch.arange(height * width, device=like.device)
-    x = (cell % width).to(like.dtype) * stride[0]
-    y = (cell // width).to(like.dtype) * stride[1]
-    return torch.stack((x, y), -1)
+    zeros = like.new_zeros(height, width)
+    x = torch.arange(width, device=like.device).to(like.dtype) * stride[0]
+    y = torch.arange(height, device=like.device).to(like.dtype) * stride[1]
+    return torch.stack((zeros + x, zeros + y[:, None]), -1).flatten(0, 1)
 
 
 def anchors(generator: Any, level: int, map_: Tensor) -> Tensor:
@@ -67,8 +67,18 @@ def anchors(generator: Any, level: int, map_: Tensor) -> Tensor:
         map_: its feature map (N, C, H, W).
     """
     base = generator.base_anchors[level].to(map_)
-    shifts = grid(*map_.shape[-2:], generator.strides[level], map_).repeat(1, 2)
+    height, width = map_.shape[-2:]
+    shifts = grid(height, width, generator.strides[level], map_).repeat(1, 2)
     return (shifts[:, None] + base).flatten(0, 1)
+
+
+def min_size(generator: Any) -> int:
+    """The smallest side in pixels for which each level has two rows and columns.
+
+    Levels beyond stride 32 are each half of the one before, rounded up.
+    """
+    deepest = max(max(stride) for stride in generator.strides)
+    return max(2 * 32, deepest + 32)
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

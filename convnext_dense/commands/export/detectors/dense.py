@@ -13,6 +13,7 @@ from .boxes import (
     clip,
     drop_small,
     grid,
+    min_size,
     suppress,
 )
 from .detector import Detector, require, require_class
@@ -26,10 +27,15 @@ class Dense(Detector):
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        head = model.bbox_head
+        head = self.model.bbox_head
         require(head.use_sigmoid_cls, "loss_cls.use_sigmoid", False, "True")
         self.settings = head.test_cfg
         check_nms(self.settings.nms, "test_cfg.nms")
+
+    @property
+    def min_size(self) -> int:
+        """The smallest side in pixels with which the model can be traced."""
+        return min_size(self.model.bbox_head.prior_generator)
 
     def decode(
         self, level: int, map_: Tensor, positions: Tensor, raw: Tensor, size: tuple
@@ -73,7 +79,7 @@ class RetinaNet(Dense):
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        head = model.bbox_head
+        head = self.model.bbox_head
         require_class(head, "bbox_head", "RetinaHead", "RetinaSepBNHead")
         require_class(
             head.prior_generator, "bbox_head.anchor_generator", "AnchorGenerator"
@@ -96,7 +102,7 @@ class RTMDet(Dense):
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        head = model.bbox_head
+        head = self.model.bbox_head
         require_class(head, "bbox_head", "RTMDetHead", "RTMDetSepBNHead")
         self.points: Any = head.prior_generator
         require_class(self.points, "bbox_head.anchor_generator", "MlvlPointGenerator")
@@ -109,7 +115,8 @@ class RTMDet(Dense):
         """The boxes (N, 4) of a level, from distances to their sides."""
         stride = self.points.strides[level]
         offset = self.points.offset
+        height, width = map_.shape[-2:]
         offsets = map_.new_tensor([offset * side for side in stride])
-        point = (grid(*map_.shape[-2:], stride, map_) + offsets)[positions]
+        point = (grid(height, width, stride, map_) + offsets)[positions]
         boxes = torch.cat((point - raw[:, :2], point + raw[:, 2:]), -1)
         return clip(boxes, size)

@@ -1,6 +1,6 @@
 """What the networks of all detectors share: their input, padding and outputs."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +26,7 @@ class Detector(nn.Module):
 
     # The smallest multiple that the image's sides must be padded to.
     divisor: ClassVar[int] = 1
+    model: Any
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -34,6 +35,15 @@ class Detector(nn.Module):
             self.divisor, getattr(model.data_preprocessor, "pad_size_divisor", 1)
         )
         self.pad_value = getattr(model.data_preprocessor, "pad_value", 0)
+
+    @property
+    def min_size(self) -> int:
+        """The smallest side in pixels with which the model can be traced.
+
+        The deepest map must have two rows and columns. For a single one PyTorch would
+        trace a different program, without a message.
+        """
+        return 2 * 32
 
     @property
     def outputs(self) -> list[str]:
@@ -60,10 +70,19 @@ class Detector(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Pad the image as mmdet's preprocessor does, and detect objects."""
         height, width = image.shape[-2:]
-        bottom = -height % self.pad_size_divisor
-        right = -width % self.pad_size_divisor
+        bottom = self._round_up(height) - height
+        right = self._round_up(width) - width
         padded = F.pad(image, (0, right, 0, bottom), value=self.pad_value)
         return self.detect(padded, (height, width))
+
+    def _round_up(self, side: int) -> int:
+        """The next multiple of ``pad_size_divisor``.
+
+        In this form PyTorch divides the sizes of all later maps without a rest. With
+        ``side % divisor`` their formulas grow with each layer, and tracing is slow.
+        """
+        divisor = self.pad_size_divisor
+        return (side + divisor - 1) // divisor * divisor
 
     def detect(self, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
         """Detect the objects of a padded image (1, 3, H', W') of ``size`` (H, W)."""

@@ -1,13 +1,20 @@
 """Faster, Mask and Cascade R-CNN: proposals first, then their classes and boxes."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import masks
-from .boxes import DeltaDecoder, anchors, best, check_nms, drop_small, suppress
+from .boxes import (
+    DeltaDecoder,
+    anchors,
+    best,
+    check_nms,
+    drop_small,
+    min_size,
+    suppress,
+)
 from .detector import Detector, require, require_class
 from .regions import RegionFeatures
 
@@ -120,14 +127,17 @@ class MaskHead(nn.Module):
 class CascadeRCNN(Detector):
     """Cascade R-CNN (arXiv 1712.00726); with one stage it is Faster or Mask R-CNN."""
 
+    box_heads: Any
+    mask_heads: Any
+
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        roi_head: Any = model.roi_head
+        roi_head = self.model.roi_head
         require_class(roi_head, "roi_head", "CascadeRoIHead", "StandardRoIHead")
         require(not roi_head.with_shared_head, "roi_head.shared_head", "set", "None")
         self.settings = roi_head.test_cfg
         check_nms(self.settings.nms, "test_cfg.rcnn.nms")
-        self.proposals = Proposals(model.rpn_head)
+        self.proposals = Proposals(self.model.rpn_head)
         self.box_heads = nn.ModuleList(
             map(
                 BoxHead,
@@ -146,6 +156,11 @@ class CascadeRCNN(Detector):
                     _stages(roi_head.mask_roi_extractor),
                 )
             )
+
+    @property
+    def min_size(self) -> int:
+        """The smallest side in pixels with which the model can be traced."""
+        return min_size(self.model.rpn_head.prior_generator)
 
     def detect(self, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
         """Detect the objects of a padded image (1, 3, H', W') of ``size`` (H, W)."""
@@ -183,6 +198,6 @@ class CascadeRCNN(Detector):
         return boxes[kept], scores[kept], labels[kept]
 
 
-def _stages(modules: Any) -> Sequence[nn.Module]:
+def _stages(modules: Any) -> list[nn.Module]:
     """The module of each stage; Mask R-CNN has one, which is not in a list."""
-    return modules if isinstance(modules, nn.ModuleList) else [modules]
+    return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
