@@ -4,6 +4,7 @@ ARCHITECTURE.md draws them.
 """
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,19 @@ def test_only_commands_parse_arguments():
 def test_models_know_no_toolbox():
     rooms = {room for row in ROWS for room in row} - {"models"}
     assert not uses({"mmdet", "mmseg", "mmcv"}, "", *rooms, "own_data")
+
+
+def test_what_one_stack_leaves_out_uses_no_toolbox():
+    """``make test-openmmlab`` leaves these out, since ``make test`` runs them."""
+    (listed,) = re.findall(
+        r"^NO_TOOLBOX = ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.M
+    )
+    names = [
+        prefix + name
+        for prefix, files in re.findall(r"addprefix (\S+),([^)]*)", listed)
+        for name in files.split()
+    ]
+    assert len(names) == 8
+    for name in names:
+        text = (ROOT / name).read_text()
+        assert not re.search(r"mmengine|mmcv|mmdet|mmseg|_runs\b|\btool\b", text), name

@@ -1,4 +1,4 @@
-"""Export a segmentor or a backbone to ONNX or torch.export; see --help."""
+"""Export a segmentor, a detector or a backbone to ONNX or torch.export; see --help."""
 
 from _command import run
 

@@ -5,10 +5,3 @@ weights = 'https://dl.fbaipublicfiles.com/convnext/convnext_base_22k_224.pth'
 model = dict(
     backbone=dict(arch='base', init_cfg=dict(checkpoint=weights)),
     panoptic_head=dict(in_channels=[128, 256, 512, 1024]))
-
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={  # of the blocks that T does not have
-            f'backbone.stages.2.{block}.norm': _base_.backbone_norm
-            for block in range(9, 27)
-        }))

@@ -22,10 +22,4 @@ train_pipeline[2] = dict(  # the short side is 0.5 to 2 times the crop's
     resize_type='ResizeShortestEdge',
     max_size=2560)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={  # of the blocks that T does not have
-            f'backbone.stages.2.{block}.norm': _base_.backbone_norm
-            for block in range(9, 27)
-        }))
 default_hooks = dict(checkpoint=dict(interval=5000))

@@ -85,6 +85,9 @@ class ConvNeXt(BaseModule):
             the first such stage and by 4 in the second, as in timm. The parameters keep
             their shapes, so the same checkpoints load. A GPU's kernels take the other
             stages.
+        channels_last: the memory format of the returned maps. False gives contiguous
+            maps, a copy each, for heads that call ``view`` on them, as mmdet's
+            CenterNet and mmseg's DMNet do.
 
     Raises:
         InputError: (a ValueError) an argument is out of its range, or an image in
@@ -92,8 +95,8 @@ class ConvNeXt(BaseModule):
 
     Shapes: (N, in_channels, H, W), H and W at least 32, to a tuple of
     (N, channels, H // stride, W // stride), finest first; with odd sizes each
-    halving rounds down. The maps are in the channels_last memory format.
-    ``feature_info`` has their channels and strides.
+    halving rounds down. ``feature_info`` has their channels and
+    strides.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class ConvNeXt(BaseModule):
         cuda_graphs: bool = False,
         init_cfg: dict | list[dict] | None = None,
         output_stride: int = 32,
+        channels_last: bool = True,
     ):
         super().__init__(init_cfg=init_cfg)
         self.depths, self.channels, eps = resolve_arch(arch)
@@ -133,6 +137,7 @@ class ConvNeXt(BaseModule):
             )
         self.frozen_stages = frozen_stages
         self.cuda_graphs = cuda_graphs
+        self.channels_last = channels_last
         if layer_scale_init_value is None:
             layer_scale_init_value = 0.0 if use_grn else 1e-6
 
@@ -196,7 +201,7 @@ class ConvNeXt(BaseModule):
         for i in range(len(self.stages)):
             x, normed = self._run_stage(i, x)
             if normed is not None:
-                maps.append(normed)
+                maps.append(normed if self.channels_last else normed.contiguous())
         return tuple(maps)
 
     def _run_stage(self, i: int, x: Tensor) -> tuple[Tensor, Tensor | None]:

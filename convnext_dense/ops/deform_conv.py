@@ -9,6 +9,10 @@ groups of channels and D = ``deformable_group`` groups of offsets:
     mask    (N, D K, H', W'), version 2 alone
     output  (N, O, H', W')
 
+mmdet's DyHead (arXiv 2106.08322) gives version 2 the offsets and masks of a larger map.
+mmcv's op then reads as many numbers as it needs from the start of each image's
+(``modulated_deformable_im2col``), and so does this one.
+
 The columns that torchvision computes on the way are freed within the call.
 """
 
@@ -143,8 +147,8 @@ def modulated_deform_conv_forward(
         _forward(
             input,
             weight,
-            offset,
-            mask,
+            _leading(offset, output),
+            _leading(mask, output),
             bias if with_bias else None,
             (*geometry, group, deformable_group),
         )
@@ -180,14 +184,30 @@ def modulated_deform_conv_backward(
     """Write version 2's gradients into the tensors named ``grad_*``."""
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w)
     grads = _backward(
-        grad_output, input, weight, offset, mask, (*geometry, group, deformable_group)
+        grad_output,
+        input,
+        weight,
+        _leading(offset, grad_output),
+        _leading(mask, grad_output),
+        (*geometry, group, deformable_group),
     )
-    for written, grad in zip(
-        (grad_input, grad_weight, grad_offset, grad_mask), grads[:4], strict=True
-    ):
-        written.copy_(grad)
+    grad_input.copy_(grads[0])
+    grad_weight.copy_(grads[1])
+    for written, grad in ((grad_offset, grads[2]), (grad_mask, grads[3])):
+        whole = torch.zeros_like(written, memory_format=torch.contiguous_format)
+        _leading(whole, grad_output).copy_(grad)
+        written.copy_(whole)
     if with_bias:
         grad_bias.copy_(grads[4])
+
+
+def _leading(values: Tensor, output: Tensor) -> Tensor:
+    """The first numbers of each image's ``values``, as a map of ``output``'s size."""
+    size = output.shape[2:]
+    if values.shape[2:] == size or values.shape[2:].numel() < size.numel():
+        return values
+    leading = values.flatten(1)[:, : values.shape[1] * size.numel()]
+    return leading.view(*values.shape[:2], *size)
 
 
 def _forward(

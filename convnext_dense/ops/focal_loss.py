@@ -1,8 +1,10 @@
 """The focal loss (arXiv 1708.02002, equation 5), over sigmoids and over softmax."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
+from torch.nn import functional as F
 
 from .precision import at_least_fp32
 
@@ -21,7 +23,7 @@ def sigmoid_focal_loss_forward(
     outside 0 to C - 1 is the background, with the weight 1: the compiled op reads
     beyond the weights there. mmdet calls this op on a GPU only.
     """
-    output.copy_(_sigmoid_loss(input, target, weight, gamma, alpha))
+    output.copy_(_per_logit(_absent_loss, 1, input, target, weight, gamma, alpha))
 
 
 def sigmoid_focal_loss_backward(
@@ -34,23 +36,49 @@ def sigmoid_focal_loss_backward(
 ) -> None:
     """Write the gradient of each loss with respect to its logit into ``grad_input``
     (N, C)."""
-    with torch.enable_grad():
-        logits = input.detach().requires_grad_()
-        loss = _sigmoid_loss(logits, target, weight, gamma, alpha).sum()
-    grad_input.copy_(torch.autograd.grad(loss, logits)[0])
+    grad_input.copy_(_per_logit(_absent_slope, -1, input, target, weight, gamma, alpha))
 
 
-def _sigmoid_loss(
-    logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
+def _per_logit(
+    absent: Callable[[Tensor, float], Tensor],
+    sign: int,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    gamma: float,
+    alpha: float,
 ) -> Tensor:
-    """The focal loss of each logit (N, C), in fp32 or fp64."""
+    """The focal loss of each logit (N, C), or its slope, in fp32 or fp64.
+
+    All classes but one of a row are absent, so one function of the logits is enough.
+    The loss of the class that is present is that of an absent class with the opposite
+    logit. A table of the classes (N, C) would take several times the memory.
+
+    Args:
+        absent: the loss or the slope of absent classes, before the factor of ``alpha``.
+        sign: of ``absent`` at the opposite logit.
+    """
     (logits,) = at_least_fp32(logits)
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    truth = (target[:, None] == classes).to(logits.dtype)
-    loss = sigmoid_focal_loss(logits, truth, alpha, gamma)
+    result = absent(logits, gamma).mul_(1 - alpha)
+    known = ((target >= 0) & (target < logits.shape[1]))[:, None]
+    index = target[:, None].where(known, 0)
+    present = absent(-logits.gather(1, index), gamma).mul_(sign * alpha)
+    result.scatter_(1, index, present.where(known, result.gather(1, index)))
     if weight.numel():
-        loss = loss * _class_weights(target, weight)[:, None]
-    return loss
+        result.mul_(_class_weights(target, weight)[:, None])
+    return result
+
+
+def _absent_loss(logits: Tensor, gamma: float) -> Tensor:
+    """``-p**gamma * log(1 - p)`` with ``p = sigmoid(logits)``."""
+    return F.softplus(logits, threshold=40).mul_(logits.sigmoid().pow_(gamma))
+
+
+def _absent_slope(logits: Tensor, gamma: float) -> Tensor:
+    """The derivative of ``_absent_loss``."""
+    p = logits.sigmoid()
+    slope = F.softplus(logits, threshold=40).mul_(1 - p).mul_(gamma).add_(p)
+    return slope.mul_(p.pow_(gamma))
 
 
 def softmax_focal_loss_forward(

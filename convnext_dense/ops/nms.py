@@ -1,8 +1,11 @@
 """Non-maximum suppression of boxes."""
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor
+
+from .precision import at_least_fp32
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -12,7 +15,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     ``offset`` 1 a box includes its last pixel, as boxes of mmdet 1 did.
     """
     if offset:
-        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+        boxes = torch.cat((boxes[:, :2], boxes[:, 2:] + offset), 1)
     return torchvision.ops.nms(boxes.float(), scores.float(), iou_threshold)
 
 
@@ -37,24 +40,41 @@ def softnms(
     Returns:
         the indices of the kept boxes (K,).
     """
-    rest, scores = torch.arange(len(boxes)), scores.clone()
-    kept: list[Tensor] = []
+    # In NumPy: mmcv calls this on the CPU, and most of the time is that of the calls.
+    boxes, scores = at_least_fp32(boxes, scores)
+    rest = np.concatenate((boxes.numpy(), scores.numpy()[:, None]), 1)
+    numbers = np.arange(len(rest))
+    kept: list[int] = []
+    rows: list[np.ndarray] = []
     while len(rest):
-        position = int(scores[rest].argmax())
-        best = rest[position]
-        rest = torch.cat((rest[:position], rest[position + 1 :]))
-        dets[len(kept)] = torch.cat((boxes[best], scores[best : best + 1]))
-        kept.append(best)
-        iou = _iou(boxes[best], boxes[rest], offset)
+        best = rest[:, 4].argmax()
+        kept.append(numbers[best])
+        rows.append(rest[best].copy())
+        iou = _ious(rest[best], rest, offset)
         if method == 0:
-            weight = (iou < iou_threshold).to(iou.dtype)
+            rest[iou >= iou_threshold, 4] = 0
         elif method == 1:
-            weight = torch.where(iou >= iou_threshold, 1 - iou, 1)
+            rest[:, 4] *= np.where(iou >= iou_threshold, 1 - iou, 1)
         else:
-            weight = torch.exp(-(iou**2) / sigma)
-        scores[rest] *= weight
-        rest = rest[scores[rest] >= min_score]
-    return torch.stack(kept) if kept else rest
+            rest[:, 4] *= np.exp(-(iou**2) / sigma)
+        left = rest[:, 4] >= min_score
+        left[best] = False
+        rest, numbers = rest[left], numbers[left]
+    if rows:
+        dets[: len(rows)] = torch.from_numpy(np.stack(rows))
+    return torch.tensor(kept, dtype=torch.long)
+
+
+def _ious(box: np.ndarray, boxes: np.ndarray, offset: int) -> np.ndarray:
+    """IoU of a box (4 or more,) with each of ``boxes`` (N, 4 or more) -> (N,)."""
+    x1, y1, x2, y2 = boxes.T[:4]
+    width = np.minimum(box[2], x2) - np.maximum(box[0], x1) + offset
+    height = np.minimum(box[3], y2) - np.maximum(box[1], y1) + offset
+    overlap = width.clip(0) * height.clip(0)
+    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
+    area = (box[2] - box[0] + offset) * (box[3] - box[1] + offset)
+    with np.errstate(invalid="ignore"):  # boxes without an area
+        return overlap / (area + areas - overlap)
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:

@@ -31,8 +31,12 @@ def roi_align_forward(
     samples, 0 the maximum; ``argmax_y`` and ``argmax_x`` then get the sample's place
     for each output. A bin without samples has the maximum zero.
     """
-    input, rois = at_least_fp32(input, rois)
     size = aligned_height, aligned_width
+    if pool_mode == 1 and not input.is_contiguous():
+        # torchvision needs the maps contiguous: convert and copy them at once.
+        wide = torch.promote_types(input.dtype, torch.float32)
+        input = input.to(wide, memory_format=torch.contiguous_format)
+    input, rois = at_least_fp32(input, rois)
     if pool_mode == 1:
         output.copy_(
             torch.ops.torchvision.roi_align(

@@ -85,11 +85,9 @@ class _Polygons(NamedTuple):
     centre: Tensor
     corners: Tensor
 
-    def __getitem__(self, index):
+    def at(self, index: Tensor | slice) -> "_Polygons":
+        """Some of the polygons."""
         return _Polygons(self.centre[index], self.corners[index])
-
-    def __len__(self) -> int:
-        return len(self.centre)
 
 
 def _rotated(boxes: Tensor) -> _Polygons:
@@ -137,7 +135,7 @@ def _pair_overlaps(
     result = [first.centre.new_zeros(0)]
     for start in range(0, len(i), PAIRS_AT_A_TIME):
         chunk = slice(start, start + PAIRS_AT_A_TIME)
-        a, b = first[i[chunk]], second[j[chunk]]
+        a, b = first.at(i[chunk]), second.at(j[chunk])
         moved = a.corners + (a.centre - b.centre)[:, None]
         common = polygons.common_areas(moved, b.corners)
         area, area2 = (polygons.areas(p.corners).abs() for p in (a, b))
@@ -151,16 +149,16 @@ def _nms(
     boxes: _Polygons, classes: Tensor | None, order: Tensor, iou_threshold: float
 ) -> Tensor:
     """NMS of polygons from best to worst: indices in ``order`` (K,)."""
-    dropped = np.zeros(len(boxes), bool)
+    dropped = np.zeros(len(order), bool)
     kept = []
-    rows = max(1, (1 << 22) // max(len(boxes), 1))  # bounds the memory
-    for start in range(0, len(boxes), rows):
+    rows = max(1, (1 << 22) // max(len(order), 1))  # bounds the memory
+    for start in range(0, len(order), rows):
         some = slice(start, start + rows)
-        touch = _touching(boxes[some], boxes)
+        touch = _touching(boxes.at(some), boxes)
         if classes is not None:
             touch &= classes[some, None] == classes
         i, j = touch.triu(start + 1).nonzero(as_tuple=True)
-        over = _pair_overlaps(boxes[some], boxes, i, j, 0) > iou_threshold
+        over = _pair_overlaps(boxes.at(some), boxes, i, j, 0) > iou_threshold
         i, j = i[over].cpu().numpy(), j[over].cpu().numpy()
         first = np.searchsorted(i, np.arange(len(touch) + 1))
         for row in range(len(touch)):

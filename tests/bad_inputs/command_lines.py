@@ -276,9 +276,13 @@ CASES = [
         "--shape 32 -5: both sides need at least 64 pixels",
     ),
     Case(
-        *("export", "a whole detector"),
-        lambda t: [DET, "--out", "x.pt2"],
-        "a whole CascadeRCNN cannot be exported, only segmentors can",
+        *("export", "a whole detector with soft-NMS"),
+        lambda t: [
+            *(DET, "--out", "x.pt2"),
+            *("--cfg-options", "model.test_cfg.rcnn.nms.type=soft_nms"),
+        ],
+        "test_cfg.rcnn.nms.type is 'soft_nms', and a whole detector can be exported "
+        "only with 'nms'; --backbone exports its backbone",
     ),
     Case(
         *("inspect_data", "no data"),

@@ -235,7 +235,10 @@ def test_random_weights_and_one_stage(tool, tmp_path):
         ((SEG, "--out", "nowhere/seg.onnx"), "there is no folder"),
         ((SEG, "--out", "seg.onnx", "--shape", "64", "32"), "at least 64"),
         ((SEG, "nothing.pth", "--out", "seg.onnx"), "no checkpoint at"),
-        ((DET, "--out", "det.onnx"), "--backbone exports its backbone"),
+        (
+            (DET, "--out", "a.onnx", "--cfg-options", "model.type=HybridTaskCascade"),
+            "--backbone exports its backbone",
+        ),
         (
             (SEG, "backbone.pth", "--out", "seg.onnx"),
             "and nothing else of this EncoderDecoder",

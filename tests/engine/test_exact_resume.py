@@ -22,14 +22,14 @@ from convnext_dense.engine.exact_resume import random_states, stream
 from convnext_dense.engine.exact_resume.signals import StopRequest
 from convnext_dense.errors import STOPPED
 
-from ..helpers import small_runs
+from ..helpers import small_runs, toy_runs
 from ..helpers.mmengine_state import forget_instances
 from ..helpers.running import shell
 
 
 def test_kill_points():
-    """A few of those that ``make test-long`` tries, on every path."""
-    done = shell("-m", "tests.programs.kill_points", "--every", "26")
+    """One of those of ``make test-long`` on every path, each of another kind."""
+    done = shell("-m", "tests.programs.kill_points", "--every", "52")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if "kill points" in line]
     assert len(lines) == 5
@@ -57,20 +57,15 @@ def forget(run, *names):
     (run / "last_checkpoint").unlink()
 
 
-@pytest.mark.parametrize("loop", ["epochs", "iterations"])
-def test_without_a_fixed_seed(small, tmp_path, loop):
-    keep = ["default_hooks.checkpoint.max_keep_ckpts=9"]
-    cfg = small(loop, options=keep)
-    cfg.randomness = dict(seed=None)
-    small_runs.train(cfg)
-    before = small_runs.weights(tmp_path / "run")
-    names = dict(epochs="epoch_{}.pth", iterations="iter_{}.pth")[loop]
-    last = (3, 2) if loop == "epochs" else (9, 6)
-    forget(tmp_path / "run", *map(names.format, last))
-    cfg = small(loop, options=keep)
-    cfg.randomness = dict(seed=None)
-    small_runs.train(cfg, resume=True)
-    after = small_runs.weights(tmp_path / "run")
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_without_a_fixed_seed(tmp_path, by_epoch):
+    cfg = toy_runs.config(tmp_path, by_epoch, randomness=dict(seed=None))
+    toy_runs.train(cfg)
+    before = small_runs.weights(tmp_path)
+    last = ("epoch_4", "epoch_3") if by_epoch else ("iter_8", "iter_7", "iter_6")
+    forget(tmp_path, *(f"{name}.pth" for name in last))
+    toy_runs.train(cfg, resume=True)
+    after = small_runs.weights(tmp_path)
     assert before.keys() == after.keys()
     for name, value in before.items():
         assert small_runs.same(value, after[name]), name
@@ -87,12 +82,12 @@ class Ask(Hook):
             signal.raise_signal(self.name)
 
 
-def test_a_stop(small, tmp_path):
+def test_a_stop(tmp_path):
+    cfg = toy_runs.config(tmp_path, default_hooks=dict(checkpoint=dict(interval=3)))
     with pytest.raises(SystemExit) as stop:
-        small_runs.train(small("iterations"), hooks=[Ask(5)])
+        toy_runs.train(cfg, hooks=[Ask(5)])
     assert stop.value.code == STOPPED
-    log = small_runs.log(tmp_path / "run")
-    file = tmp_path / "run/interrupted.pth"
+    log, file = small_runs.log(tmp_path), tmp_path / "interrupted.pth"
     assert f"stopped by SIGTERM after iteration 5, which is saved in {file}. The" in log
     assert torch.load(file, weights_only=False)["meta"]["iter"] == 5
 
@@ -142,9 +137,9 @@ def test_a_second_ctrl_c():
         request.forget()
 
 
-def test_the_run_restores_signal_handlers(small):
+def test_the_run_restores_signal_handlers(tmp_path):
     before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
-    small_runs.train(small("iterations", options=["train_cfg.max_iters=1"]))
+    toy_runs.train(toy_runs.config(tmp_path))
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
 
 
@@ -157,22 +152,21 @@ def test_in_another_thread_signals_are_left_alone():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize("loop", ["epochs", "iterations"])
-def test_a_checkpoint_of_mmengine_alone(small, tmp_path, loop):
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_a_checkpoint_of_mmengine_alone(tmp_path, by_epoch):
     """Without the hook's state the run continues, and warns that it is not exact."""
-    end = "train_cfg.max_epochs=" if loop == "epochs" else "train_cfg.max_iters="
-    small_runs.train(small(loop, options=[end + ("1" if loop == "epochs" else "3")]))
-    file = next((tmp_path / "run").glob("[ei]*.pth"))
+    short = dict(max_epochs=1) if by_epoch else dict(max_iters=3)
+    toy_runs.train(toy_runs.config(tmp_path, by_epoch, train_cfg=short))
+    file = tmp_path / ("epoch_1.pth" if by_epoch else "iter_3.pth")
     content = torch.load(file, weights_only=False)
     del content["exact_resume"]
     torch.save(content, file)
-    runner = small_runs.train(small(loop), resume=True)
-    assert runner.iter == 9
-    log = small_runs.log(tmp_path / "run")
-    assert "was written without ExactResumeHook" in log
-    assert [key[1] for key in small_runs.logged(tmp_path / "run") if key[0]] == [
-        *range(1, 10)
-    ]
+    runner = toy_runs.train(toy_runs.config(tmp_path, by_epoch), resume=True)
+    end = 12 if by_epoch else 8
+    assert runner.iter == end
+    assert "was written without ExactResumeHook" in small_runs.log(tmp_path)
+    steps = [step for trained, step in small_runs.logged(tmp_path) if trained]
+    assert steps == [*range(1, end + 1)]
 
 
 def rates(run):
@@ -181,15 +175,32 @@ def rates(run):
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-def test_going_on_with_another_batch(small, tmp_path, scaled):
+def test_going_on_with_another_batch(tmp_path, scaled):
     """The schedules continue where a run with the new batch size has them."""
-    three = ["train_dataloader.batch_size=3", f"auto_scale_lr.enable={scaled}"]
-    two = ["train_dataloader.batch_size=2", f"auto_scale_lr.enable={scaled}"]
-    short = "param_scheduler.0.end=3"  # of the warm-up
-    small_runs.train(small("epochs", "three", [*three, short]))
+
+    def with_batch(size, name="run"):
+        return toy_runs.config(
+            tmp_path / name,
+            by_epoch=True,
+            train_cfg=dict(max_epochs=3),
+            train_dataloader=dict(batch_size=size),
+            auto_scale_lr=dict(enable=scaled, base_batch_size=4),
+            param_scheduler=[
+                dict(type="LinearLR", start_factor=0.01, by_epoch=False, end=3),
+                dict(
+                    type="CosineAnnealingLR",
+                    by_epoch=True,
+                    convert_to_iter_based=True,
+                    T_max=3,
+                    end=3,
+                ),
+            ],
+        )
+
+    toy_runs.train(with_batch(3, "three"))
     with pytest.raises(SystemExit):
-        small_runs.train(small("epochs", options=[*two, short]), hooks=[Ask(4)])
-    runner = small_runs.train(small("epochs", options=[*three, short]), resume=True)
+        toy_runs.train(with_batch(2), hooks=[Ask(4)])
+    runner = toy_runs.train(with_batch(3), resume=True)
     assert runner.iter == 6
     log = small_runs.log(tmp_path / "run")
     assert "this run uses 3 images a step instead of 2" in log

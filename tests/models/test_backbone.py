@@ -183,6 +183,18 @@ def test_shapes_follow_feature_info(size):
         assert out.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_contiguous_maps_for_heads_that_call_view():
+    model, images = small(), torch.rand(2, 3, 64, 96)
+    contiguous = small(channels_last=False)
+    contiguous.load_state_dict(model.state_dict())
+    maps, expected = contiguous(images), model(images)
+    assert all(map(torch.equal, maps, expected))
+    sum(feature_map.view(-1).pow(3).sum() for feature_map in maps).backward()
+    sum(feature_map.pow(3).sum() for feature_map in expected).backward()
+    for a, b in zip(contiguous.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("out_indices", "kept"), [((0, 2), (0, 2)), (-1, (3,)), ([2, 1], (1, 2))]
 )

@@ -75,6 +75,28 @@ def test_version_2(geometry, with_bias):
     same_with_gradients(actual, expected, leaves, leaves)
 
 
+def test_offsets_of_a_larger_map():
+    """mmcv reads the first numbers of each image's, as mmdet's DyHead lets it do."""
+    geometry = GEOMETRIES[1]
+    x, offset, weight, mask, bias = inputs(geometry)
+    out_h, out_w = offset.shape[2:]
+
+    def larger(values):
+        grown = torch.cat([values.flatten(1), values.flatten(1)], dim=1).detach()
+        grown = grown.view(*values.shape[:2], 2 * out_h, out_w)
+        return grown.to(memory_format=torch.channels_last).requires_grad_()
+
+    def first(values):
+        numbers = values.flatten(1)[:, : values.shape[1] * out_h * out_w]
+        return numbers.view(*values.shape[:2], out_h, out_w)
+
+    offsets, masks = larger(offset), larger(mask)
+    expected = reference(x, first(offsets), weight, first(masks), bias, *geometry[:5])
+    actual = modulated_deform_conv2d(x, offsets, masks, weight, bias, *geometry[:5])
+    leaves = (x, offsets, weight, masks, bias)
+    same_with_gradients(actual, expected, leaves, leaves)
+
+
 def test_gradients_are_those_of_the_forward_pass():
     x, offset, weight, mask, bias = inputs(GEOMETRIES[1])
     arguments = GEOMETRIES[1][:5]

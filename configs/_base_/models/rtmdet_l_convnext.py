@@ -1,6 +1,6 @@
 # RTMDet-l (arXiv 2212.07784) with ConvNeXt-B, and group norms instead of batch norms:
-# the settings of mmdet's rtmdet_l_convnext_b. A child with another architecture states arch
-# and the neck's in_channels.
+# the settings of mmdet's rtmdet_l_convnext_b. A child with another architecture states
+# arch and the neck's in_channels.
 norm_cfg = dict(type='GN', num_groups=32)
 
 model = dict(

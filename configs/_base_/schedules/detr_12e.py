@@ -9,8 +9,14 @@ optim_wrapper = dict(
     optimizer=dict(
         type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.0001),
     clip_grad=dict(max_norm=0.1, norm_type=2),
+    # No layer decay, but one parameter group for all parameters with equal options:
+    # mmengine's own constructor makes hundreds, which AdamW updates one by one.
+    constructor='LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
-        custom_keys={'backbone': dict(lr_mult=0.1)}, norm_decay_mult=0.))
+        decay_rate=1.,
+        custom_keys={'backbone': dict(lr_mult=0.1, decay_mult=1.)},
+        bias_decay_mult=1.,
+        flat_decay_mult=1.))
 
 param_scheduler = [
     dict(

@@ -1,5 +1,6 @@
 # As mask2former_50e.py, but 160k iterations with a learning rate that falls to 0, as in
-# Mask2Former's paper for ADE20K (arXiv 2112.01527, section 4.1) and mmseg's mask2former_r50.
+# Mask2Former's paper for ADE20K (arXiv 2112.01527, section 4.1) and mmseg's
+# mask2former_r50.
 _base_ = './mask2former_50e.py'
 
 max_iters = 160000

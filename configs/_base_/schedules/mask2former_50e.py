@@ -13,31 +13,24 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 no_decay = dict(decay_mult=0.)
-# Of the keys in a parameter's name, only the longest counts.
-backbone_norm = dict(lr_mult=0.1, decay_mult=0.)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(
         type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05),
     clip_grad=dict(max_norm=0.01, norm_type=2),
+    # No layer decay, but one parameter group for all parameters with equal options, and
+    # norms without weight decay whatever their learning rate.
+    constructor='LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
+        decay_rate=1.,
         custom_keys={
             'backbone': dict(lr_mult=0.1),
-            'backbone.norm': backbone_norm,
-            'backbone.downsample_layers.0.1': backbone_norm,
-            'backbone.downsample_layers.1.0': backbone_norm,
-            'backbone.downsample_layers.2.0': backbone_norm,
-            'backbone.downsample_layers.3.0': backbone_norm,
-            **{
-                f'backbone.stages.{stage}.{block}.norm': backbone_norm
-                for stage, depth in enumerate((3, 3, 9, 3))
-                for block in range(depth)
-            },
             'query_embed': no_decay,
             'query_feat': no_decay,
             'level_embed': no_decay,
         },
-        norm_decay_mult=0.))
+        bias_decay_mult=1.,
+        flat_decay_mult=1.))
 
 param_scheduler = [
     dict(

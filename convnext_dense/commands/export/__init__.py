@@ -1,6 +1,6 @@
-"""Export a segmentor, or the backbone of any model, to ONNX or torch.export.
+"""Export a segmentor, a detector or a backbone to ONNX or torch.export.
 
-The exported network takes any batch size and any image of at least 64 x 64 pixels:
+The exported network takes images of any size from 64 x 64 pixels on:
   tools/export.py CONFIG CHECKPOINT --out FILE.onnx
   tools/export.py CONFIG CHECKPOINT --out FILE.pt2 --backbone
 """

@@ -64,20 +64,24 @@ class Matches(NamedTuple):
     missing: int
 
 
-def match(expected: Outputs, actual: Outputs) -> Matches:
+def match(expected: Outputs, actual: Outputs, by_mask: bool = False) -> Matches:
     """Match the boxes of PyTorch and of a file.
 
     Two boxes match if they have the same label, and if coordinates and scores agree
-    within ``BOX_TOLERANCE`` and ``SCORE_TOLERANCE``.
+    within ``BOX_TOLERANCE`` and ``SCORE_TOLERANCE``. With ``by_mask`` their masks
+    agree, not their coordinates: a box around a mask moves with a single pixel.
 
     Args:
         expected: boxes (K, 4), scores (K,) and labels (K,), and what else there is.
         actual: the same of the file; another number of boxes is possible.
     """
     (boxes, scores, labels), (boxes_, scores_, labels_) = expected[:3], actual[:3]
+    if by_mask:
+        places = _differing(expected[3], actual[3]) / MASK_TOLERANCE
+    else:
+        places = (boxes[:, None] - boxes_).abs().amax(-1) / BOX_TOLERANCE
     distance = torch.maximum(
-        (boxes[:, None] - boxes_).abs().amax(-1) / BOX_TOLERANCE,
-        (scores[:, None] - scores_).abs() / SCORE_TOLERANCE,
+        places, (scores[:, None] - scores_).abs() / SCORE_TOLERANCE
     )
     # A comparison with NaN is false: such a box has no counterpart.
     close = (distance <= 1) & (labels[:, None] == labels_)
@@ -103,11 +107,16 @@ def detections(pairs: Pairs) -> Result:
     The outputs of an image are boxes (K, 4) in pixels, scores (K,), labels (K,) and
     perhaps masks (K, H, W) as booleans.
     """
+    return _detections(pairs, by_mask=False)
+
+
+def _detections(pairs: Pairs, by_mask: bool) -> Result:
+    """Compare objects that ``match`` finds with ``by_mask``."""
     compared = missing = 0
     close = True
     largest = {"pixels": 0.0, "in scores": 0.0}
     for expected, actual in pairs:
-        matches = match(expected, actual)
+        matches = match(expected, actual, by_mask)
         compared += matches.compared
         missing += matches.missing
         close &= matches.missing <= MISSING_TOLERANCE * max(matches.compared, 1)
@@ -131,3 +140,31 @@ def detections(pairs: Pairs) -> Result:
         f"{figures} ({compared} boxes with scores above {MIN_SCORE} compared, "
         f"{missing} without a counterpart)",
     )
+
+
+def segments(pairs: Pairs) -> Result:
+    """Compare objects by their masks, panoptic maps, or both.
+
+    The outputs of an image are boxes, scores, labels and masks as in ``detections``; a
+    panoptic map (H, W); or all five.
+    """
+    pairs = list(pairs)
+    results = []
+    if len(pairs[0][0]) > 1:
+        results.append(_detections([(e[:4], a[:4]) for e, a in pairs], by_mask=True))
+    if len(pairs[0][0]) != 4:
+        shares = [(e[-1] != a[-1]).float().mean().item() for e, a in pairs]
+        text = f"{max(shares):.1e} of the pixels of the panoptic map"
+        results.append(Result(max(shares) <= MASK_TOLERANCE, text))
+    return Result(
+        all(result.close for result in results),
+        " and ".join(result.text for result in results),
+    )
+
+
+def _differing(masks: Tensor, masks_: Tensor) -> Tensor:
+    """The share of pixels in which masks differ: (K, H, W), (L, H, W) -> (K, L)."""
+    ours, theirs = masks.flatten(1).float(), masks_.flatten(1).float()
+    both = ours @ theirs.T
+    total = ours.sum(1)[:, None] + theirs.sum(1)
+    return (total - 2 * both) / max(ours.shape[1], 1)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext_dense import checkpoints
+from convnext_dense.config.sections import transforms
 from convnext_dense.engine.build import build_model
 from convnext_dense.errors import InputError
 from convnext_dense.patches.mmseg_resize import without_size_warning
 
 from . import comparison, detectors
+from .deformable import replace_deformable
 from .pooling import replace_pools
 
 # The smallest height and width in pixels. Below it the deepest feature map has a single
@@ -37,8 +39,8 @@ class Network(NamedTuple):
         outputs: names of the tensors that ``module`` returns.
         metadata: notes to write into the exported file, by key.
         batch: whether the network takes several images at a time.
-        min_size: the smallest height and width with which it can be traced.
         compare: compares the outputs of the file and of ``reference``.
+        min_size: the smallest height and width in pixels.
     """
 
     module: nn.Module
@@ -47,8 +49,8 @@ class Network(NamedTuple):
     outputs: list[str]
     metadata: dict[str, str]
     batch: bool = True
-    min_size: int = MIN_SIZE
     compare: Callable[[comparison.Pairs], comparison.Result] = comparison.maps
+    min_size: int = MIN_SIZE
 
 
 def build(cfg: Config, backbone: bool) -> Network:
@@ -79,8 +81,9 @@ def build(cfg: Config, backbone: bool) -> Network:
     dataset_meta = _load(model, cfg.load_from, not backbone)
     if backbone:
         return _backbone(model.backbone, normalisation)
+    metadata = _whole_metadata(cfg, normalisation, dataset_meta)
     if not segmentor:
-        return _detector(detector, normalisation, dataset_meta)
+        return _detector(detector, normalisation, metadata)
     test_cfg = cfg.model.get("test_cfg") or {}
     if test_cfg.get("mode") == "slide":
         print_log(
@@ -89,7 +92,7 @@ def build(cfg: Config, backbone: bool) -> Network:
             "image",
             "current",
         )
-    return _segmentor(model, normalisation, dataset_meta)
+    return _segmentor(model, normalisation, metadata)
 
 
 def _load(model: nn.Module, source: str | None, whole: bool) -> Mapping:
@@ -160,7 +163,7 @@ def _map_names(strides: list[int]) -> list[str]:
 
 
 def _segmentor(
-    model: BaseModel, normalisation: _Normalisation, dataset_meta: Mapping
+    model: BaseModel, normalisation: _Normalisation, metadata: dict[str, str]
 ) -> Network:
     """A whole segmentor of mmseg: RGB image -> logits."""
     model.data_preprocessor.test_cfg = None  # no padding
@@ -176,37 +179,68 @@ def _segmentor(
         reference,
         example=_picture,
         outputs=["logits"],
-        metadata=_whole_metadata(normalisation, dataset_meta),
+        metadata=metadata,
     )
 
 
 def _detector(
-    detector: detectors.Detector, normalisation: _Normalisation, dataset_meta: Mapping
+    detector: detectors.Detector,
+    normalisation: _Normalisation,
+    metadata: dict[str, str],
 ) -> Network:
     """A whole detector of mmdet: RGB image -> boxes, scores, labels and masks."""
+    configured = getattr(detector.model.data_preprocessor, "pad_size_divisor", 1)
+    if detector.pad_size_divisor != configured:
+        print_log(
+            f"the exported network pads images to multiples of "
+            f"{detector.pad_size_divisor}, which its neck needs; "
+            f"data_preprocessor.pad_size_divisor is {configured}",
+            "current",
+        )
     return Network(
         Normalised(detector, normalisation),
         reference=detector.reference,
         example=_picture,
         outputs=detector.outputs,
-        metadata=_whole_metadata(normalisation, dataset_meta),
+        metadata={**metadata, "min_size": str(detector.min_size)},
         batch=False,
-        min_size=detector.min_size,
         compare=detector.compare,
+        min_size=detector.min_size,
     )
 
 
 def _whole_metadata(
-    normalisation: _Normalisation, dataset_meta: Mapping
+    cfg: Config, normalisation: _Normalisation, dataset_meta: Mapping
 ) -> dict[str, str]:
-    """What the user of a whole model must know: the input, classes and colours."""
+    """What the user of a whole model must know: its input, classes and colours."""
     metadata = {
-        "image": f"RGB from 0 to 255, float32; normalised inside: {normalisation}"
+        "image": f"RGB from 0 to 255, float32; normalised inside: {normalisation}",
+        "test_pipeline": json.dumps(_test_pipeline(cfg)),
     }
     for key in ("classes", "palette"):
         if dataset_meta.get(key) is not None:
             metadata[key] = json.dumps(np.asarray(dataset_meta[key]).tolist())
     return metadata
+
+
+def _test_pipeline(cfg: Config) -> dict[str, Any]:
+    """How images are resized and padded for a test, from ``test_dataloader``.
+
+    ``scale`` (two numbers) and ``keep_ratio`` are those of ``Resize``; ``pad_size``
+    (width and height) and ``pad_value`` (a number or three) those of ``Pad``. Keys of
+    transforms that the pipeline does not have are absent.
+    """
+    steps: dict[str, Any] = {}
+    for transform in transforms(cfg.get("test_dataloader")):
+        name = str(transform["type"]).rpartition(".")[2]
+        if name == "Resize" and transform.get("scale") is not None:
+            steps["scale"] = transform["scale"]
+            steps["keep_ratio"] = transform.get("keep_ratio", False)
+        elif name == "Pad" and transform.get("size") is not None:
+            value = transform.get("pad_val", 0)
+            steps["pad_size"] = transform["size"]
+            steps["pad_value"] = value["img"] if isinstance(value, Mapping) else value
+    return steps
 
 
 def _picture(*shape: int) -> Tensor:
@@ -278,9 +312,11 @@ def _logits(model: BaseModel, image: Tensor) -> Tensor:
 def traceable(module: nn.Module) -> Iterator[None]:
     """Let ``module`` be traced with dynamic sizes.
 
-    Its adaptive pools are replaced for good; mmseg's ``resize`` during the context.
+    Its adaptive pools and what reads sizes from a tensor are replaced for good; mmseg's
+    ``resize`` during the context.
     """
     replace_pools(module)
+    replace_deformable(module)
     if isinstance(getattr(module, "network", None), Segmentor):
         with without_size_warning():
             yield

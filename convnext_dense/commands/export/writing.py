@@ -19,7 +19,6 @@ from convnext_dense.utils import files, torch_files
 from convnext_dense.utils.text import reason
 
 from . import networks
-from .networks import MIN_SIZE
 
 # The formats, and the oldest PyTorch that writes them with dynamic sizes.
 SUFFIXES = {".onnx": "2.7", ".pt2": "2.6"}
@@ -32,7 +31,7 @@ def export(
     backbone: bool = False,
     shape: tuple[int, int] = (128, 160),
 ) -> None:
-    """Export a whole model or its backbone, for any size from 64 x 64 on.
+    """Export a whole model or its backbone, for any size from about 64 x 64 on.
 
     The file is checked: it is loaded and run at two sizes other than ``shape``, and
     its outputs are compared with PyTorch's. An ONNX file contains the weights; those
@@ -49,7 +48,8 @@ def export(
             they are random.
         out: the file to write; it ends in .onnx or .pt2.
         backbone: export the backbone alone.
-        shape: height and width in pixels at which the network is traced.
+        shape: height and width in pixels at which the network is traced; larger if
+            the network needs it.
 
     Raises:
         InputError: the network cannot be exported, or the file's outputs differ from
@@ -62,7 +62,7 @@ def export(
     height, width = (max(side, network.min_size) for side in shape)
     images = [
         network.example(1, height + 37, width + 9),
-        network.example(batch, max(height // 2 + 3, MIN_SIZE), width + 50),
+        network.example(batch, max(height // 2 + 3, network.min_size), width + 50),
     ]
     with torch.no_grad():
         try:
@@ -92,9 +92,10 @@ def _check_request(out: Path, height: int, width: int) -> None:
     """Raise an InputError if this file or size cannot be exported."""
     if out.suffix not in SUFFIXES:
         raise InputError(f"--out {out}: name a file that ends in .onnx or .pt2")
-    if min(height, width) < MIN_SIZE:
+    if min(height, width) < networks.MIN_SIZE:
         raise InputError(
-            f"--shape {height} {width}: both sides need at least {MIN_SIZE} pixels"
+            f"--shape {height} {width}: both sides need at least {networks.MIN_SIZE} "
+            "pixels"
         )
     if torch.__version__ < SUFFIXES[out.suffix]:
         raise InputError(

@@ -43,6 +43,7 @@ def main() -> None:
             print(result.trace)
     sweep = table.as_json(rows.values(), args.device, time.monotonic() - start)
     if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(sweep, indent=1) + "\n")
     print()
     print(table.failures(sweep))

@@ -31,6 +31,7 @@ CONFIGS = {
     "mmdet/dcn": "faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py",
     "mmdet/dcnv2": "faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py",
     "mmdet/fpg": "faster-rcnn_r50_fpg-chn128_crop640-50e_coco.py",
+    "mmdet/glip": "glip_atss_swin-t_a_fpn_dyhead_16xb2_ms-2x_funtune_coco.py",
     "mmdet/groie": "mask-rcnn_r50_fpn_groie_1x_coco.py",
     "mmdet/htc": "htc_r50_fpn_1x_coco.py",
     "mmdet/nas_fpn": "retinanet_r50_nasfpn_crop640-50e_coco.py",
@@ -63,7 +64,8 @@ SLOW = ("cornernet", "centripetalnet", "v3det", "glip", "grounding", "detectors"
 
 # The words of a config's name that tell the size of its backbone, from small to large.
 _SIZES = (
-    "atto nano tiny slim b0 t r18 hr18 w18 s12 s effb3 400MF r34 r50 s50".split()
+    *("atto", "nano", "tiny", "slim", "b0", "t", "r18", "hr18", "w18", "s12", "s"),
+    *("effb3", "400MF", "r34", "r50", "s50"),
 )
 
 
@@ -85,9 +87,14 @@ class Family(NamedTuple):
 
 
 def config_root(toolbox: str) -> Path:
-    """The folder with the configs that the installed toolbox ships."""
+    """The folder with the configs that the installed toolbox ships.
+
+    Raises:
+        SystemExit: the toolbox is not installed.
+    """
     spec = importlib.util.find_spec(toolbox)
-    assert spec is not None and spec.origin, f"{toolbox} is not installed"
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"{toolbox} is not installed")
     return Path(spec.origin).parent / ".mim" / "configs"
 
 

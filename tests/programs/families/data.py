@@ -148,7 +148,9 @@ def _instances(boxes, labels: Tensor, size: int) -> InstanceData:
 
     boxes = torch.tensor(boxes) * size
     masks = np.zeros((len(boxes), size, size), dtype=np.uint8)
-    for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist()):
+    for mask, (left, top, right, bottom) in zip(
+        masks, boxes.int().tolist(), strict=True
+    ):
         mask[top + 2 : bottom - 2, left + 2 : right - 2] = 1
     return InstanceData(
         bboxes=HorizontalBoxes(boxes),
@@ -157,12 +159,10 @@ def _instances(boxes, labels: Tensor, size: int) -> InstanceData:
     )
 
 
-def _semantic_map(
-    instances: InstanceData, size: int, first: int, count: int
-) -> Tensor:
+def _semantic_map(instances: InstanceData, size: int, first: int, count: int) -> Tensor:
     rows = torch.arange(size) * count // size
     semantic_map = (first + rows)[:, None].repeat(1, size)
-    for mask, label in zip(instances.masks.masks, instances.labels):
+    for mask, label in zip(instances.masks.masks, instances.labels, strict=True):
         semantic_map[torch.from_numpy(mask).bool()] = label
     return semantic_map[None]
 

@@ -19,8 +19,9 @@ STRIDES = (4, 8, 16, 32)
 
 BOUND = {
     "HourglassNet": "it takes two maps of stride 4 from stacked hourglasses",
+    "RFP": "its neck calls a second DetectoRS_ResNet with the first one's output",
 }
-"""Backbones that a model cannot do without, by their type."""
+"""Backbones and necks that fit no other backbone, by their type."""
 
 
 class CannotFit(Exception):
@@ -50,16 +51,19 @@ def with_convnext(model: ConfigDict, size: int) -> ConfigDict:
     if "detector" in model:  # semi-supervised: student and teacher are built from it
         with_convnext(model.detector, size)
         return model
+    if model.get("type") == "Detectron2Wrapper":
+        raise CannotFit("it is a model of Detectron2")
     if "backbone" not in model:
         raise CannotFit("its image encoder is not a backbone with feature maps")
     if isinstance(model.get("neck"), dict) and model.neck.type == "Feature2Pyramid":
         model.pop("neck")  # makes the maps of a vision transformer a pyramid
     holder, key, receivers = model, "backbone", _receivers(model)
+    for node in (model.backbone, model.get("neck")):
+        if isinstance(node, dict) and node.get("type") in BOUND:
+            raise CannotFit(BOUND[node.type])
     if "backbone_cfg" in model.backbone:
         outer = _maps(model.backbone, size) or []
         holder, key, receivers = model.backbone, "backbone_cfg", [model.backbone]
-    if holder[key].type in BOUND:
-        raise CannotFit(BOUND[holder[key].type])
     old = _maps(holder[key], size) or _stated_maps(receivers)
     if not 1 <= len(old) <= len(STRIDES):
         raise CannotFit(f"it takes {len(old)} feature maps from its backbone")
@@ -124,7 +128,8 @@ def _stated_maps(receivers: list) -> list[Map]:
     for node in [node for receiver in receivers for node in dicts(receiver)]:
         channels = node.get("in_channels")
         if isinstance(channels, list | tuple):
-            return [Map(c, s) for c, s in zip(channels, STRIDES[-len(channels) :])]
+            strides = STRIDES[-len(channels) :]
+            return [Map(*m) for m in zip(channels, strides, strict=True)]
     return []
 
 
@@ -163,6 +168,10 @@ def _fit_special_cases(model: ConfigDict, new: list[int]) -> None:
         # Its first outputs are the backbone's maps.
         neck.out_channels = [*new, *neck.out_channels[len(new) :]]
         model.bbox_head.in_channels = neck.out_channels
+    if model.backbone.type == "BiSeNetV1":
+        # Both paths together have the channels of the map of stride 16.
+        narrow, wide, _ = model.backbone.context_channels
+        model.backbone.spatial_channels = (64, 64, 64, wide - narrow)
     if model.backbone.type == "STDCContextPathNet":
         # It joins the context path with the map of stride 8.
         context = model.backbone.get("out_channels", 128)

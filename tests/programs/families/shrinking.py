@@ -10,24 +10,33 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from .catalogue import Family, config_root
+from .data import TEXTS
 
 CHANGES = (
     "weights are random instead of pretrained",
-    "images have 128 x 128 pixels (SSD 300, corner and lane detectors their own size)",
+    "images have 64 x 64 pixels (corner detectors and DetectoRS 128, SSD 300, "
+    "CLRNet 320 x 800)",
     "batch augmentations, which resize and pad, are off",
-    "512 sampled RoIs become 16, and RPN's 2000 or 1000 proposals 100",
-    "more than 150 queries become 150, because small images have few positions",
+    "an RPN gives 50 proposals, RoI heads train with 16 sampled RoIs, and a detector "
+    "predicts 50 objects",
+    "more than 50 queries become 50, because small images have few positions",
     "BERT has two layers and a vocabulary of a few words",
     "SyncBN becomes BN",
 )
 
-SIZES = {"mmdet/ssd": 300, "mmdet/cornernet": 256, "mmdet/centripetalnet": 256}
+SIZES = {
+    "mmdet/ssd": 300,
+    "mmdet/cornernet": 128,
+    "mmdet/centripetalnet": 128,
+    "mmdet/detectors": 128,  # pads the deepest map by two positions
+}
+MOST = {"num_queries": 50, "num_proposals": 50, "nms_pre": 100, "max_per_img": 50}
 LINE_SIZE = (320, 800)  # CLRNet's head has it as a default
 
 
 def image_size(family: Family) -> int:
     """Height and width of the made images, in pixels."""
-    return SIZES.get(family.name, 128)
+    return SIZES.get(family.name, 64)
 
 
 def small_model(family: Family, folder: Path) -> ConfigDict:
@@ -45,15 +54,15 @@ def small_model(family: Family, folder: Path) -> ConfigDict:
         for key in ("pretrained", "teacher_ckpt"):
             if key in node:
                 node[key] = None
+        if node.get("type") in ("SyncBN", "MMSyncBN"):
+            node.type = "BN"
         if "batch_augments" in node:
             node.batch_augments = None
         if "num" in node and node.get("type", "").endswith("Sampler"):
             node.num = min(node.num, 16)
-        if node.get("num_queries", 0) > 150:
-            node.num_queries = 150
-        for key in ("nms_pre", "max_per_img"):
-            if key in node and node[key] >= 1000:
-                node[key] = 100
+        for key, most in MOST.items():
+            if isinstance(node.get(key), int):
+                node[key] = min(node[key], most)
         for key in ("name", "lang_model_name"):
             if node.get(key) == "bert-base-uncased":
                 node[key] = str(_small_bert(folder))
@@ -98,7 +107,7 @@ def _small_bert(folder: Path) -> Path:
     folder = folder / "bert"
     if not (folder / "config.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        words = "[PAD] [UNK] [CLS] [SEP] [MASK] . ? , cat dog bird".split()
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", *TEXTS]
         (folder / "vocab.txt").write_text("\n".join(words))
         (folder / "tokenizer_config.json").write_text(
             json.dumps(dict(tokenizer_class="BertTokenizer", do_lower_case=True))

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
@@ -60,14 +59,12 @@ def run(family: Family, with_convnext: bool, device: str) -> Result:
     _record_ops(ops)
     result = Result(False)
     try:
-        for result in _run(family, with_convnext, device):
-            pass
+        for reached in _run(family, with_convnext, device):
+            result = reached
     except Exception as error:
         trained = "it trains, but does not predict: " if result.loss else ""
         trace = traceback.format_exc().splitlines()[-12:]
-        result = result._replace(
-            reason=trained + reason(error), trace="\n".join(trace)
-        )
+        result = result._replace(reason=trained + reason(error), trace="\n".join(trace))
     return result._replace(
         ops=tuple(sorted(ops)),
         seconds=round(time.monotonic() - start, 1),
@@ -135,7 +132,7 @@ def build(
         hub.update_info(key, value)
     if with_convnext:
         config = fitting.with_convnext(config, image_size(family))
-    model = revert_sync_batchnorm(MODELS.build(config))
+    model = MODELS.build(config)
     model.init_weights()
     if not with_convnext:
         return model, model
@@ -158,7 +155,13 @@ def batch(family: Family, config: ConfigDict, num_images: int) -> dict:
     things = smallest(config, "num_things_classes", num_classes)
     stuff = smallest(config, "num_stuff_classes", 0)
     maps = (things, stuff) if stuff else (0, num_classes)
-    return data.detection(size, num_images, min(things, num_classes), maps)
+    made = data.detection(size, num_images, min(things, num_classes), maps)
+    for sample in made["data_samples"]:
+        if "mask" not in str(config).lower():
+            del sample.gt_instances.masks, sample.ignored_instances.masks
+        if config.get("rpn_head"):
+            del sample.proposals  # else they replace those of the RPN
+    return made
 
 
 def train(model: nn.Module, watched: nn.Module, data: dict) -> tuple[float, float]:
@@ -199,7 +202,9 @@ def predict(model: nn.Module, data: dict) -> str:
     with torch.no_grad():
         outcome = model.test_step(data)
     tensors = list(_tensors(outcome))
-    if not any(key.startswith("pred") for sample in outcome for key in sample.keys()):
+    if not any(
+        key.startswith("pred") for sample in outcome for key, _ in sample.items()
+    ):
         raise Failure("nothing is predicted")
     for name, tensor in tensors:
         if not torch.isfinite(tensor).all():
@@ -217,6 +222,6 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         for item in value:
             yield from _tensors(item, name)
     elif hasattr(value, "keys"):
-        for key in value.keys():
+        for key, item in value.items():
             if name or key.startswith("pred"):
-                yield from _tensors(value.get(key), f"{name}.{key}".strip("."))
+                yield from _tensors(item, f"{name}.{key}".strip("."))

@@ -9,9 +9,9 @@ from .catalogue import LEFT_OUT, Family
 from .step import Result
 
 PACKAGES = (
-    ("torch", "onedl-mmdetection", "mmdet", "onedl-mmsegmentation", "mmsegmentation")
-    + ("onedl-mmpretrain", "mmpretrain", "onedl-mmcv", "mmcv-lite", "mmcv")
-    + ("transformers",)
+    *("torch", "onedl-mmdetection", "mmdet", "onedl-mmsegmentation", "mmsegmentation"),
+    *("onedl-mmpretrain", "mmpretrain", "onedl-mmcv", "mmcv-lite", "mmcv"),
+    "transformers",
 )
 
 

@@ -6,6 +6,7 @@ import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
@@ -107,15 +108,12 @@ def run_all(
 
 def import_toolboxes() -> None:
     """Import what models are made of, so that a forked process has it."""
-    import convnext_dense  # noqa: F401  (before the toolboxes import mmcv.ops)
-    import mmdet.datasets
-    import mmdet.models
-    import mmseg.models
-
-    with contextlib.suppress(ImportError):
-        import mmpretrain.models  # noqa: F401
-    with contextlib.suppress(ImportError):
-        import transformers  # noqa: F401
+    import_module("convnext_dense")  # before the toolboxes import mmcv.ops
+    for name in ("mmdet.datasets", "mmdet.models", "mmseg.models"):
+        import_module(name)
+    for name in ("mmpretrain.models", "transformers"):
+        with contextlib.suppress(ImportError):
+            import_module(name)
 
 
 def _work(pipe: Connection, device: str, share: float) -> None:

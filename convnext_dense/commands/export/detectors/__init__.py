@@ -10,12 +10,20 @@ from convnext_dense.errors import InputError
 
 from .dense import RetinaNet, RTMDet
 from .detector import Detector
+from .mask_queries import Mask2Former
+from .queries import DETR, DeformableDETR
 from .two_stage import CascadeRCNN
 
 # The network of each detector class of mmdet.
 NETWORKS: dict[str, type[Detector]] = {
     "CascadeRCNN": CascadeRCNN,
+    "ConditionalDETR": DETR,
+    "DABDETR": DETR,
+    "DETR": DETR,
+    "DINO": DeformableDETR,
+    "DeformableDETR": DeformableDETR,
     "FasterRCNN": CascadeRCNN,
+    "Mask2Former": Mask2Former,
     "MaskRCNN": CascadeRCNN,
     "RTMDet": RTMDet,
     "RetinaNet": RetinaNet,

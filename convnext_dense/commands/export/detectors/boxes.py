@@ -21,7 +21,7 @@ class DeltaDecoder:
 
     def __init__(self, coder: Any, name: str):
         require_class(coder, name, "DeltaXYWHBBoxCoder")
-        require(not coder.add_ctr_clamp, f"{name}.add_ctr_clamp", True, "False")
+        require(f"{name}.add_ctr_clamp", coder.add_ctr_clamp, False)
         self.means, self.stds = tuple(coder.means), tuple(coder.stds)
         self.clip = coder.clip_border
         self.max_log = abs(math.log(16 / 1000))  # mmdet's wh_ratio_clip
@@ -104,10 +104,9 @@ def drop_small(
 
 def check_nms(settings: Mapping, name: str) -> None:
     """Raise an InputError if ``settings`` ask for more than plain suppression."""
-    known = {"type", "iou_threshold", "class_agnostic", "split_thr"}
-    require(settings.get("type", "nms") == "nms", f"{name}.type", settings, "'nms'")
-    extra = sorted(set(settings) - known)
-    require(not extra, name, dict(settings), f"{', '.join(sorted(known))}")
+    plain = dict(type="nms", offset=0, score_threshold=0, max_num=-1)
+    for key, value in plain.items():
+        require(f"{name}.{key}", settings.get(key, value), value)
 
 
 def suppress(
@@ -129,5 +128,10 @@ def suppress(
         # Boxes of different groups are moved apart. The zero is for no boxes at all.
         largest = torch.cat((boxes.flatten(), boxes.new_zeros(1))).max()
         boxes = boxes + (groups.to(boxes) * (largest + 1))[:, None]
-    kept = nms(boxes, scores, settings["iou_threshold"])
+    # torch.export takes for granted that at least two boxes are kept. So two more are
+    # added, apart from all others and last by their scores, and removed again.
+    added = boxes.new_tensor([[-2.0] * 2 + [-1.0] * 2, [-4.0] * 2 + [-3.0] * 2])
+    boxes = torch.cat((boxes, added))
+    scores = torch.cat((scores, scores.new_tensor([-1.0, -2.0])))
+    kept = nms(boxes, scores, settings["iou_threshold"])[:-2]
     return kept[:count] if count > 0 else kept

@@ -28,14 +28,10 @@ class Dense(Detector):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         head = self.model.bbox_head
-        require(head.use_sigmoid_cls, "loss_cls.use_sigmoid", False, "True")
+        require("bbox_head.loss_cls.use_sigmoid", head.use_sigmoid_cls, True)
+        self.min_size = min_size(head.prior_generator)
         self.settings = head.test_cfg
         check_nms(self.settings.nms, "test_cfg.nms")
-
-    @property
-    def min_size(self) -> int:
-        """The smallest side in pixels with which the model can be traced."""
-        return min_size(self.model.bbox_head.prior_generator)
 
     def decode(
         self, level: int, map_: Tensor, positions: Tensor, raw: Tensor, size: tuple
@@ -107,7 +103,7 @@ class RTMDet(Dense):
         self.points: Any = head.prior_generator
         require_class(self.points, "bbox_head.anchor_generator", "MlvlPointGenerator")
         require_class(head.bbox_coder, "bbox_head.bbox_coder", "DistancePointBBoxCoder")
-        require(not head.with_objectness, "with_objectness", True, "False")
+        require("bbox_head.with_objectness", head.with_objectness, False)
 
     def decode(
         self, level: int, map_: Tensor, positions: Tensor, raw: Tensor, size: tuple

@@ -1,6 +1,6 @@
 """What the networks of all detectors share: their input, padding and outputs."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +24,10 @@ class Detector(nn.Module):
         InputError: a setting of the model cannot be exported.
     """
 
+    # The smallest height and width of an image in pixels. The deepest map must have
+    # two rows and columns: for a single one PyTorch traces a different program,
+    # without a message.
+    min_size = 64
     # The smallest multiple that the image's sides must be padded to.
     divisor: ClassVar[int] = 1
     model: Any
@@ -35,15 +39,6 @@ class Detector(nn.Module):
             self.divisor, getattr(model.data_preprocessor, "pad_size_divisor", 1)
         )
         self.pad_value = getattr(model.data_preprocessor, "pad_value", 0)
-
-    @property
-    def min_size(self) -> int:
-        """The smallest side in pixels with which the model can be traced.
-
-        The deepest map must have two rows and columns. For a single one PyTorch would
-        trace a different program, without a message.
-        """
-        return 2 * 32
 
     @property
     def outputs(self) -> list[str]:
@@ -63,7 +58,11 @@ class Detector(nn.Module):
         preprocessor = self.model.data_preprocessor
         preprocessor.pad_size_divisor = self.pad_size_divisor
         data = dict(inputs=[image[0].flip(0)], data_samples=[sample])
-        instances = self.model.test_step(data)[0].pred_instances
+        return self.collect(self.model.test_step(data)[0])
+
+    def collect(self, sample: Any) -> tuple[Tensor, ...]:
+        """The outputs, from a sample with mmdet's predictions."""
+        instances = sample.pred_instances
         names = dict(boxes="bboxes")  # mmdet's names, where they differ
         return tuple(instances[names.get(name, name)] for name in self.outputs)
 
@@ -89,20 +88,16 @@ class Detector(nn.Module):
         raise NotImplementedError
 
 
-def require(condition: bool, name: str, value: object, needed: str) -> None:
+def require(name: str, value: object, *allowed: object) -> None:
     """Raise an InputError if a setting of a model cannot be exported.
 
     Args:
-        condition: whether it can.
         name: where the setting stands in the config.
         value: its value.
-        needed: the values that can be exported.
+        allowed: the values that can be exported.
     """
-    if not condition:
-        raise InputError(
-            f"a whole detector with {name} = {value} cannot be exported, only with "
-            f"{needed}; --backbone exports its backbone"
-        )
+    if value not in allowed:
+        refuse(name, value, " or ".join(map(repr, allowed)))
 
 
 def require_class(module: object, name: str, *classes: str) -> None:
@@ -110,5 +105,12 @@ def require_class(module: object, name: str, *classes: str) -> None:
 
     A subclass may compute something else, so the name must be the same.
     """
-    actual = type(module).__name__
-    require(actual in classes, f"{name}.type", actual, " or ".join(classes))
+    require(f"{name}.type", type(module).__name__, *classes)
+
+
+def refuse(name: str, value: object, needed: str) -> NoReturn:
+    """Raise an InputError: the setting ``name`` is not what can be exported."""
+    raise InputError(
+        f"{name} is {value!r}, and a whole detector can be exported only with "
+        f"{needed}; --backbone exports its backbone"
+    )

@@ -22,7 +22,7 @@ class RegionFeatures(nn.Module):
         require_class(extractor, name, "SingleRoIExtractor")
         for layer in extractor.roi_layers:
             require_class(layer, f"{name}.roi_layer", "RoIAlign")
-            require(layer.pool_mode == "avg", f"{name}.pool_mode", "max", "'avg'")
+            require(f"{name}.roi_layer.pool_mode", layer.pool_mode, "avg")
         self.layers = list(extractor.roi_layers)
         self.finest_scale = extractor.finest_scale
 

@@ -15,7 +15,7 @@ from .boxes import (
     min_size,
     suppress,
 )
-from .detector import Detector, require, require_class
+from .detector import Detector, refuse, require, require_class
 from .regions import RegionFeatures
 
 BOX_HEADS = ("ConvFCBBoxHead", "Shared2FCBBoxHead", "Shared4Conv1FCBBoxHead")
@@ -31,7 +31,7 @@ class Proposals(nn.Module):
     def __init__(self, head: Any):
         super().__init__()
         require_class(head, "rpn_head", "RPNHead")
-        require(head.use_sigmoid_cls, "rpn_head.loss_cls.use_sigmoid", False, "True")
+        require("rpn_head.loss_cls.use_sigmoid", head.use_sigmoid_cls, True)
         require_class(
             head.prior_generator, "rpn_head.anchor_generator", "AnchorGenerator"
         )
@@ -72,10 +72,9 @@ class BoxHead(nn.Module):
     def __init__(self, head: Any, extractor: Any):
         super().__init__()
         require_class(head, "roi_head.bbox_head", *BOX_HEADS)
-        require(head.with_cls and head.with_reg, "roi_head.bbox_head", "a part", "both")
         # Seesaw loss, for example, has its own.
         for name in ("custom_cls_channels", "custom_activation"):
-            require(not getattr(head, name), f"loss_cls.{name}", True, "False")
+            require(f"roi_head.bbox_head.loss_cls.{name}", getattr(head, name), False)
         self.head = head
         self.features = RegionFeatures(extractor, "roi_head.bbox_roi_extractor")
         self.decoder = DeltaDecoder(head.bbox_coder, "roi_head.bbox_head.bbox_coder")
@@ -134,9 +133,10 @@ class CascadeRCNN(Detector):
         super().__init__(model)
         roi_head = self.model.roi_head
         require_class(roi_head, "roi_head", "CascadeRoIHead", "StandardRoIHead")
-        require(not roi_head.with_shared_head, "roi_head.shared_head", "set", "None")
+        require("roi_head.shared_head", roi_head.with_shared_head, False)
         self.settings = roi_head.test_cfg
         check_nms(self.settings.nms, "test_cfg.rcnn.nms")
+        self.min_size = min_size(self.model.rpn_head.prior_generator)
         self.proposals = Proposals(self.model.rpn_head)
         self.box_heads = nn.ModuleList(
             map(
@@ -148,7 +148,8 @@ class CascadeRCNN(Detector):
         self.mask_heads = nn.ModuleList()
         if roi_head.with_mask:
             threshold = self.settings.mask_thr_binary
-            require(threshold >= 0, "mask_thr_binary", threshold, "0 or more")
+            if threshold < 0:
+                refuse("test_cfg.rcnn.mask_thr_binary", threshold, "0 or more")
             self.mask_heads.extend(
                 map(
                     MaskHead,
@@ -156,11 +157,6 @@ class CascadeRCNN(Detector):
                     _stages(roi_head.mask_roi_extractor),
                 )
             )
-
-    @property
-    def min_size(self) -> int:
-        """The smallest side in pixels with which the model can be traced."""
-        return min_size(self.model.rpn_head.prior_generator)
 
     def detect(self, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
         """Detect the objects of a padded image (1, 3, H', W') of ``size`` (H, W)."""
