@@ -45,6 +45,8 @@ CONFIGS = {
     "mmseg/swin": (
         "swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py"
     ),
+    "mmseg/setr": "setr_vit-l_naive_8xb2-160k_ade20k-512x512.py",
+    "mmseg/upernet": "upernet_r18_4xb2-40k_cityscapes-512x1024.py",
     "mmseg/knet": "knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512.py",
 }
 """The config of a family that the rule would not choose."""
@@ -56,6 +58,7 @@ MORE_CONFIGS = {
     "mmdet/guided_anchoring+retinanet": "ga-retinanet_r50_fpn_1x_coco.py",
     "mmdet/pascal_voc+c4": "faster-rcnn_r50-caffe-c4_ms-18k_voc0712.py",
     "mmdet/rtmdet+ins": "rtmdet-ins_tiny_8xb32-300e_coco.py",
+    "mmseg/setr+mla": "setr_vit-l_mla_8xb2-160k_ade20k-512x512.py",
     "mmdet/solov2+dcn": "solov2-light_r50-dcn_fpn_ms-3x_coco.py",
 }
 """A second model of a family, with other ops or annotations."""

@@ -20,8 +20,18 @@ STRIDES = (4, 8, 16, 32)
 BOUND = {
     "HourglassNet": "it takes two maps of stride 4 from stacked hourglasses",
     "RFP": "its neck calls a second DetectoRS_ResNet with the first one's output",
+    "TridentResNet": "its RoI head takes the branches of a TridentResNet",
+    "ICNet": "it calls the layers of its ResNet one by one",
+    "MLANeck": "its neck adds maps of the same size",
+    "BiSeNetV2": "its heads take the maps of BiSeNetV2's two branches",
+    "DDRNet": "its head takes the maps of DDRNet's two branches",
+    "PIDNet": "its head takes the maps of PIDNet's three branches",
+    "UNet": "its head takes a map of stride 1",
 }
 """Backbones and necks that fit no other backbone, by their type."""
+
+CONTIGUOUS = ("CenterNetHead", "DMHead")
+"""Heads that call ``view`` on a map, which fails in the channels_last format."""
 
 
 class CannotFit(Exception):
@@ -68,10 +78,17 @@ def with_convnext(model: ConfigDict, size: int) -> ConfigDict:
     if not 1 <= len(old) <= len(STRIDES):
         raise CannotFit(f"it takes {len(old)} feature maps from its backbone")
     stages, output_stride = _stages([feature_map.stride for feature_map in old])
-    holder[key] = ConfigDict(type="ConvNeXt", arch=ARCH, out_indices=stages)
+    arch, channels = ARCH, CHANNELS
+    if "shared_head" in model.get("roi_head", {}):
+        # A stage of a ResNet, which takes 1024 channels: as many as XL's third stage.
+        channels = (256, 512, 1024, 2048)
+        arch = dict(depths=[1, 1, 1, 1], channels=list(channels))
+    holder[key] = ConfigDict(type="ConvNeXt", arch=arch, out_indices=stages)
     if output_stride:
         holder[key].output_stride = output_stride
-    new = [CHANNELS[stage] for stage in stages]
+    if any(node.get("type") in CONTIGUOUS for node in dicts(model)):
+        holder[key].channels_last = False
+    new = [channels[stage] for stage in stages]
     for node in [node for receiver in receivers for node in dicts(receiver)]:
         _replace_channels(node, [feature_map.channels for feature_map in old], new)
     _fit_special_cases(model, new)
@@ -90,11 +107,16 @@ def _receivers(model: ConfigDict) -> list:
     """The parts of a config that take the backbone's maps: the neck, else the heads."""
     if model.get("neck"):
         return [model.neck[0] if isinstance(model.neck, list) else model.neck]
-    return [model[key] for key in model if key.endswith("head") and model[key]]
+    heads = [model[key] for key in model if key.endswith("head") and model[key]]
+    # The other heads of K-Net take what this one returns.
+    return [
+        head.kernel_generate_head if "kernel_generate_head" in head else head
+        for head in heads
+    ]
 
 
 def _maps(backbone: ConfigDict, size: int) -> list[Map] | None:
-    """What the shipped backbone returns; None if its package is not installed."""
+    """What the shipped backbone returns; None if it cannot be built here."""
     plain = {
         # Deformable convolutions and attention do not change the number of channels.
         key: value
@@ -105,7 +127,8 @@ def _maps(backbone: ConfigDict, size: int) -> list[Map] | None:
         maps = _outputs(plain, size, "meta")  # computes nothing
     except (RuntimeError, NotImplementedError):
         maps = _outputs(plain, size, "cpu")
-    except (ImportError, KeyError):
+    except (ImportError, KeyError, ValueError):
+        # Its package is missing, or this PyTorch refuses BatchNorm's eps=0.
         return None
     if isinstance(maps, torch.Tensor):
         maps = [maps]
@@ -154,7 +177,7 @@ def _replace_channels(node: ConfigDict, old: list[int], new: list[int]) -> None:
         elif key == "in_channels" and isinstance(index, list | tuple):
             node[key] = [new[i] for i in index]
         elif value == old or value == tuple(old):
-            node[key] = new
+            node[key] = type(value)(new)
         elif isinstance(value, list | tuple) and set(value) <= set(old):
             node[key] = [new[old.index(channels)] for channels in value]
         elif isinstance(value, int) and value in old:
@@ -168,6 +191,9 @@ def _fit_special_cases(model: ConfigDict, new: list[int]) -> None:
         # Its first outputs are the backbone's maps.
         neck.out_channels = [*new, *neck.out_channels[len(new) :]]
         model.bbox_head.in_channels = neck.out_channels
+    head = model.get("decode_head")
+    if isinstance(head, dict) and head.type == "FCNHead" and head.num_convs == 0:
+        head.channels = head.in_channels  # without a convolution they are the same
     if model.backbone.type == "BiSeNetV1":
         # Both paths together have the channels of the map of stride 16.
         narrow, wide, _ = model.backbone.context_channels

@@ -15,6 +15,7 @@ from .data import TEXTS
 CHANGES = (
     "weights are random instead of pretrained",
     "images have 64 x 64 pixels (corner detectors and DetectoRS 128, SSD 300, "
+    "MobileNetV3 416, "
     "CLRNet 320 x 800)",
     "batch augmentations, which resize and pad, are off",
     "an RPN gives 50 proposals, RoI heads train with 16 sampled RoIs, and a detector "
@@ -28,9 +29,16 @@ SIZES = {
     "mmdet/ssd": 300,
     "mmdet/cornernet": 128,
     "mmdet/centripetalnet": 128,
+    "mmseg/mobilenet_v3": 416,  # its head pools 49 x 49 positions of stride 8
     "mmdet/detectors": 128,  # pads the deepest map by two positions
 }
-MOST = {"num_queries": 50, "num_proposals": 50, "nms_pre": 100, "max_per_img": 50}
+MOST = {
+    "num_queries": 50,
+    "sos_token_num": 50,
+    "num_proposals": 50,
+    "nms_pre": 100,
+    "max_per_img": 50,
+}
 LINE_SIZE = (320, 800)  # CLRNet's head has it as a default
 
 
@@ -53,7 +61,7 @@ def small_model(family: Family, folder: Path) -> ConfigDict:
             node.init_cfg = None
         for key in ("pretrained", "teacher_ckpt"):
             if key in node:
-                node[key] = None
+                node[key] = False if isinstance(node[key], bool) else None
         if node.get("type") in ("SyncBN", "MMSyncBN"):
             node.type = "BN"
         if "batch_augments" in node:
@@ -67,6 +75,8 @@ def small_model(family: Family, folder: Path) -> ConfigDict:
             if node.get(key) == "bert-base-uncased":
                 node[key] = str(_small_bert(folder))
     _fit_image_size(model, size)
+    if "img_size" in model.get("backbone", {}):  # of a position embedding
+        model.backbone.img_size = (size, size)
     if "teacher_config" in model:
         path = Path(model.teacher_config).relative_to("configs")
         model.teacher_config = Config.fromfile(config_root(family.toolbox) / path)

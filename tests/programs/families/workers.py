@@ -45,7 +45,7 @@ class _Worker:
 
     def end(self) -> int | None:
         """Kill the process; returns the code that it had ended with before."""
-        self.process.join(0.2)
+        self.process.join(5)
         code = self.process.exitcode
         self.process.kill()
         self.process.join()
