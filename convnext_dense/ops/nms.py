@@ -86,20 +86,12 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         for each kept box, best first: its index, and those of the boxes that it
         suppresses (IoU at least ``iou_threshold``), best first.
     """
-    boxes, scores = dets[:, :4], dets[:, 4]
-    rest, groups = scores.argsort(descending=True), []
+    (rows,) = at_least_fp32(dets)
+    boxes = rows.numpy()
+    rest, groups = (-boxes[:, 4]).argsort(kind="stable"), []
     while len(rest):
         best, rest = rest[:1], rest[1:]
-        match = _iou(boxes[best[0]], boxes[rest], 0) >= iou_threshold
-        groups.append(torch.cat((best, rest[match])).tolist())
+        match = _ious(boxes[best[0]], boxes[rest], 0) >= iou_threshold
+        groups.append([*best.tolist(), *rest[match].tolist()])
         rest = rest[~match]
     return groups
-
-
-def _iou(box: Tensor, boxes: Tensor, offset: int) -> Tensor:
-    """IoU of one box (4,) with each of ``boxes`` (N, 4) -> (N,)."""
-    lower = torch.maximum(box[:2], boxes[:, :2])
-    upper = torch.minimum(box[2:], boxes[:, 2:])
-    overlap = (upper - lower + offset).clamp(min=0).prod(-1)
-    area, areas = ((b[..., 2:] - b[..., :2] + offset).prod(-1) for b in (box, boxes))
-    return overlap / (area + areas - overlap)

@@ -15,6 +15,7 @@ from . import (
     checkpoint_loading,
     checkpoint_saving,
     log_lines,
+    mmcv_deform_attn,
     mmcv_ops,
     mmseg_resize,
     regular_files,
@@ -63,6 +64,19 @@ PATCHES = (
         "ops.",
         versions="mmcv-lite, and onedl-mmcv or mmcv built without compiled ops",
         install=mmcv_ops.install,
+    ),
+    Patch(
+        names=tuple(
+            f"{mmcv_deform_attn.MODULE}.{name}"
+            for name in (mmcv_deform_attn.FUNCTION, mmcv_deform_attn.PYTORCH)
+        ),
+        library="mmcv",
+        why="Deformable attention on a GPU is as fast in bf16 as in fp16, and keeps "
+        "its sampling positions in fp32. The first name is replaced only where mmcv "
+        "has no compiled ops. The second is replaced everywhere for tensors on a GPU, "
+        "because compiled ops have no bf16; on a CPU it remains mmcv's.",
+        versions="all versions",
+        install=mmcv_deform_attn.install,
     ),
     Patch(
         names=("mmengine.runner.checkpoint.CheckpointLoader._schemes",),

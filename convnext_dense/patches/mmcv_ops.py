@@ -25,6 +25,11 @@ def install() -> None:
         sys.meta_path.append(_Finder())
 
 
+def is_stand_in(module: object) -> bool:
+    """Whether ``mmcv._ext`` is this package's, so that mmcv has no compiled ops."""
+    return isinstance(module, _StandIns)
+
+
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self,

@@ -250,10 +250,10 @@ def test_mask2former_decays_no_norms_and_embeddings():
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     options = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     norms = [
-        f"{prefix}.{own}"
+        f"{prefix}.{parameter}"
         for prefix, module in model.named_modules()
         if isinstance(module, nn.LayerNorm | nn.GroupNorm)
-        for own, _ in module.named_parameters(recurse=False)
+        for parameter, _ in module.named_parameters(recurse=False)
     ]
     depths = ARCHS[cfg.model.backbone.arch].depths
     assert len([n for n in norms if n.startswith("backbone.")]) == 2 * (

@@ -1,6 +1,7 @@
 """Training steps do not wait for a GPU because of this package's hooks."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from mmengine.hooks import Hook
 
 from convnext_dense.engine.watch.finite import StepNumbers
 
-from ..helpers import synchronisations, toy_runs
+from ..helpers import small_runs, synchronisations, toy_runs
 
 
 def parameters(**gradients):
@@ -47,6 +48,38 @@ def test_a_loss_scaler_gets_a_spoilt_gradient():
     assert gradient.tolist() == [1.0, -2.0]
     StepNumbers(torch.tensor(math.inf), None).spoil(gradient)
     assert gradient.isnan().all()
+
+
+class NaNGradient(Hook):
+    """The fourth iteration's gradient of the weight is NaN; the weight is noted."""
+
+    def before_train(self, runner):
+        self.weights = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.weights.append(runner.model.layer.weight.detach().clone())
+        if batch_idx == 3:
+            weight = runner.model.layer.weight
+            self.handle = weight.register_hook(lambda gradient: gradient * math.nan)
+        if batch_idx == 4:
+            self.handle.remove()
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [None, dict(max_norm=1.0), dict(type="value", clip_value=0.1)],
+    ids=["unclipped", "norm", "value"],
+)
+def test_clipping_does_not_hide_a_gradient(tmp_path, clip):
+    """The step is skipped. The model has no buffers."""
+    cfg = toy_runs.config(tmp_path, optim_wrapper=dict(clip_grad=clip))
+    cfg.custom_hooks = [dict(type="WatchHook")]
+    noted = NaNGradient()
+    toy_runs.train(cfg, hooks=[noted])
+    taken = [not a.equal(b) for a, b in pairwise(noted.weights)]
+    assert taken == [True] * 3 + [False] + [True] * 3
+    message = "iteration 4 is not finite: losses are finite; gradients of layer.weight"
+    assert small_runs.log(tmp_path).count(message) == 1
 
 
 class Waits(Hook):

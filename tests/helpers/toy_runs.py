@@ -6,6 +6,8 @@ toolboxes do is tested with ``small_runs``.
 
 import contextlib
 import copy
+from types import SimpleNamespace
+from unittest import mock
 
 import torch
 from mmengine.config import Config
@@ -14,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, loops
 from mmengine.utils import ManagerMixin
 
 from convnext_dense.engine.short_runs import ShortRunHook
@@ -125,7 +127,11 @@ class Kill(Hook):
 
 
 def train(cfg, resume=False, kill_before=None, hooks=()):
-    """Train or resume as a new process would; return the Runner."""
+    """Train or resume as a new process would; return the Runner.
+
+    Without the two seconds that mmengine sleeps at each end of the data, for workers:
+    there are none.
+    """
     forget_instances(ManagerMixin)
     cfg = copy.deepcopy(cfg)
     cfg.resume = resume
@@ -134,6 +140,7 @@ def train(cfg, resume=False, kill_before=None, hooks=()):
         runner.register_hook(hook)
     if kill_before:
         runner.register_hook(Kill(kill_before))
-    with contextlib.suppress(Stop):
+    awake = SimpleNamespace(sleep=lambda seconds: None)
+    with contextlib.suppress(Stop), mock.patch.object(loops, "time", awake):
         runner.train()
     return runner

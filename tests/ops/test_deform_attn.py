@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from mmcv.ops import multi_scale_deform_attn as mmcv_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convnext_dense.ops import ms_deform_attn_backward, ms_deform_attn_forward
 from convnext_dense.ops.deform_attn import operators, plain
@@ -55,6 +56,32 @@ def test_groups_of_queries(monkeypatch):
     given = inputs(2, LEVELS, 11, 2, 8, 3)
     assert len(list(plain._groups(given.locations))) == 3
     assert_true(given)
+
+
+def test_few_launches_on_a_gpu():
+    """DINO's encoder at 800 x 1333, batch 2. Each operation is a launch on a GPU."""
+    sizes = [(100, 167), (50, 84), (25, 42), (13, 21)]
+    shapes = torch.tensor(sizes, device="meta")
+    queries = sum(height * width for height, width in sizes)
+    samples = 2, queries, 8, 4, 4
+    calls = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            calls.append(function)
+            return function(*args, **(kwargs or {}))
+
+    with Watch(), torch.device("meta"):
+        locations = torch.empty(*samples, 2)
+        plain.forward(
+            *(torch.empty(2, queries, 8, 32), shapes, shapes[:, 0]),
+            *(locations, torch.empty(samples)),
+        )
+    assert len(list(plain._groups(locations))) == 3
+    assert len(list(plain._groups(torch.empty(1, 1, 1).expand(2, queries, 1024)))) > 10
+    views = "view", "slice", "select", "unbind", "unsqueeze", "expand", "alias", "empty"
+    launches = [call for call in calls if not any(v in call.name() for v in views)]
+    assert 0 < len(launches) < 150
 
 
 def test_memory_is_bounded(monkeypatch):

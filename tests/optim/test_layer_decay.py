@@ -224,15 +224,17 @@ DETR_KEYS = {"backbone": 0.1, "sampling_offsets": 0.1, "label_embedding": 1.0}
 @pytest.fixture(scope="module")
 def detr():
     """DINO with layer decay, and the backbone and sampling offsets at a tenth."""
-    paramwise = "optim_wrapper.paramwise_cfg"
-    options = [
-        "optim_wrapper.constructor=LayerDecayOptimWrapperConstructor",
-        f"{paramwise}.decay_rate=0.8",
-        f"{paramwise}.custom_keys.sampling_offsets.lr_mult=0.1",
-        f"{paramwise}.custom_keys.label_embedding.decay_mult=0.",
-    ]
+    cfg = load_config(str(DINO), [])
+    cfg.optim_wrapper.paramwise_cfg = dict(
+        decay_rate=0.8,
+        custom_keys={
+            "backbone": dict(lr_mult=0.1),
+            "sampling_offsets": dict(lr_mult=0.1),
+            "label_embedding": dict(decay_mult=0.0),
+        },
+    )
     with logged() as messages:
-        groups = build_layer_decay(load_config(str(DINO), options))
+        groups = build_layer_decay(cfg)
     return groups, "\n".join(messages)
 
 

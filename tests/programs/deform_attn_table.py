@@ -8,9 +8,9 @@ the calls return), peak memory and error of four implementations, in turn:
 - Triton and PyTorch: this package's
 - grid_sample: mmcv's PyTorch function, which is used where no op is compiled
 
-The first three run in mmcv's autograd function, so as in a model. The error is relative
-to float64. If the error of this package's implementations, or of mmcv's in fp32, is too
-large, the line says FAILED and the exit code is 1.
+The first three run in this package's autograd function, as in a model. The error is
+relative to float64. If the error of this package's implementations, or of mmcv's in
+fp32, is too large, the line says FAILED and the exit code is 1.
 
     python -m tests.programs.deform_attn_table --seconds 0.3
     python -m tests.programs.deform_attn_table --tiles      # which tile is the fastest
@@ -35,7 +35,7 @@ from convnext_dense.commands.benchmark import clock, machine
 from convnext_dense.errors import InputError
 from convnext_dense.models.fused.gpu.nvrtc import Unavailable
 from convnext_dense.ops import ms_deform_attn_backward, ms_deform_attn_forward
-from convnext_dense.ops.deform_attn import operators
+from convnext_dense.ops.deform_attn import MultiScaleDeformableAttnFunction, operators
 
 from ..helpers import mmcv_deform_attn
 from ..helpers.deform_attn import Inputs
@@ -113,7 +113,7 @@ def inputs(setting: Setting, device: str) -> Inputs:
 
 
 class Ops(NamedTuple):
-    """The two ops, under the names by which mmcv's autograd function calls them."""
+    """The two ops, under the names by which the autograd function calls them."""
 
     ms_deform_attn_forward: Callable
     ms_deform_attn_backward: Callable
@@ -121,9 +121,9 @@ class Ops(NamedTuple):
     def __call__(self, given: Inputs) -> Tensor:
         """The output, with a graph for the backward pass."""
         # The function looks for its ops in the module, also in the backward pass.
-        multi_scale_deform_attn.ext_module = self
-        apply = multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply
-        return apply(*given[:5], 64)
+        for name, op in self._asdict().items():
+            setattr(operators, name, op)
+        return MultiScaleDeformableAttnFunction.apply(*given[:5], 64)
 
 
 def _without_triton(op: Callable) -> Callable:
@@ -139,9 +139,8 @@ def _without_triton(op: Callable) -> Callable:
 def _grid_sample(given: Inputs) -> Tensor:
     """mmcv's PyTorch function."""
     value, shapes, _, locations, weights, _ = given
-    return multi_scale_deform_attn.multi_scale_deformable_attn_pytorch(
-        value, shapes, locations, weights
-    )
+    function = multi_scale_deform_attn.multi_scale_deformable_attn_pytorch
+    return function.__wrapped__(value, shapes, locations, weights)
 
 
 MMCV, TRITON, PYTORCH, GRID_SAMPLE = "mmcv", "Triton", "PyTorch", "grid_sample"

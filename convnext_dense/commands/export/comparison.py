@@ -110,6 +110,23 @@ def detections(pairs: Pairs) -> Result:
     return _detections(pairs, by_mask=False)
 
 
+def queries(pairs: Pairs) -> Result:
+    """Compare boxes with scores and labels, and count queries in another order.
+
+    The outputs of an image are boxes, scores and labels as in ``detections``, and for
+    a two-stage detector the cells of its queries (Q,). PyTorch's boxes are those for
+    the file's order of queries.
+    """
+    pairs = list(pairs)
+    result = detections([(e[:3], a[:3]) for e, a in pairs])
+    if len(pairs[0][0]) == 3:
+        return result
+    moved = sum(int((e[3] != a[3]).sum()) for e, a in pairs)
+    total = sum(len(e[3]) for e, _ in pairs)
+    text = f"{moved} of {total} queries have another place by rounding"
+    return Result(result.close, f"{result.text}; {text}" if moved else result.text)
+
+
 def _detections(pairs: Pairs, by_mask: bool) -> Result:
     """Compare objects that ``match`` finds with ``by_mask``."""
     compared = missing = 0

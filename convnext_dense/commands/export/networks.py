@@ -1,7 +1,7 @@
 """The networks that can be exported: a backbone, a segmentor or a detector."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -41,6 +41,9 @@ class Network(NamedTuple):
         batch: whether the network takes several images at a time.
         compare: compares the outputs of the file and of ``reference``.
         min_size: the smallest height and width in pixels.
+        reference_like: computes ``reference`` with the file's choices where rounding
+            decides, from the image and the file's outputs; None if it decides
+            nothing.
     """
 
     module: nn.Module
@@ -51,6 +54,7 @@ class Network(NamedTuple):
     batch: bool = True
     compare: Callable[[comparison.Pairs], comparison.Result] = comparison.maps
     min_size: int = MIN_SIZE
+    reference_like: Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor]] | None = None
 
 
 def build(cfg: Config, backbone: bool) -> Network:
@@ -206,6 +210,7 @@ def _detector(
         batch=False,
         compare=detector.compare,
         min_size=detector.min_size,
+        reference_like=detector.reference_like,
     )
 
 

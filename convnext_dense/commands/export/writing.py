@@ -1,5 +1,6 @@
 """Write a network to ONNX or torch.export, and check the file by running it."""
 
+import copy
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -76,7 +77,7 @@ def export(
         with files.whole_with_others(out) as file:
             save(file)
             del save  # it holds a copy of the weights
-            checked = _check(out, network, expected, _run(file, images))
+            checked = _check(out, network, images, expected, _run(file, images))
     sizes = " and ".join(" x ".join(map(str, image.shape)) for image in images)
     names = ", ".join(network.outputs)
     print_log(f"{out}: image -> {names}; at {sizes} {checked}", "current")
@@ -114,9 +115,10 @@ def _convert(
 ) -> Callable[[Path], None]:
     """Trace ``network`` with ``image``; return a function that writes it to a file."""
     axes = {i: name for i, name in AXES.items() if network.batch or name != "batch"}
-    with networks.traceable(network.module):
+    module = copy.deepcopy(network.module)  # the check uses the toolbox's modules
+    with networks.traceable(module):
         program = torch.export.export(
-            network.module,
+            module,
             (image,),
             dynamic_shapes=(dict.fromkeys(axes, Dim.DYNAMIC),),
             strict=False,
@@ -177,6 +179,7 @@ def _sequence(output: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
 def _check(
     out: Path,
     network: networks.Network,
+    images: Iterable[Tensor],
     expected: Iterable[Sequence[Tensor]],
     actual: Iterable[Sequence[Tensor]] | None,
 ) -> str:
@@ -185,6 +188,7 @@ def _check(
     Args:
         out: the file, for messages.
         network: the network, which knows how to compare.
+        images: the images.
         expected: PyTorch's outputs for each image.
         actual: the file's; None if it could not be run.
 
@@ -196,6 +200,9 @@ def _check(
     """
     if actual is None:
         return "not checked: that takes `pip install onnxruntime`"
+    if network.reference_like:
+        actual = list(actual)
+        expected = map(network.reference_like, images, actual)
     result = network.compare(zip(expected, actual, strict=True))
     if not result.close:
         raise InputError(

@@ -130,7 +130,12 @@ class WatchHook(Hook):
             self._numbers = StepNumbers(self._loss, parameters)
             self._loss = 0.0
             if scaled:
-                gradients = (parameter.grad for _, parameter in self._parameters)
+                # The loss scaler looks at the parameters of the optimizer alone.
+                gradients = (
+                    parameter.grad
+                    for group in wrapper.optimizer.param_groups
+                    for parameter in group["params"]
+                )
                 first = next(
                     (g for g in gradients if g is not None and g.numel()), None
                 )
@@ -188,8 +193,9 @@ class WatchHook(Hook):
             if buffer is not None
         ]
         if list(map(id, buffers)) == list(map(id, self._buffers)):
-            with torch.no_grad():
-                torch._foreach_copy_(self._buffers_before, buffers)
+            if buffers:  # torch refuses empty lists
+                with torch.no_grad():
+                    torch._foreach_copy_(self._buffers_before, buffers)
         else:  # the first iteration, or a module has replaced a buffer
             self._buffers = buffers
             self._buffers_before = [buffer.detach().clone() for buffer in buffers]

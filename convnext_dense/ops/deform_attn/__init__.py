@@ -18,9 +18,16 @@ Shapes, for N images, M heads, Q queries and D channels of a head:
 - output (N, Q, M D)
 
 ``operators.py`` has the two ops and chooses: ``launches.py`` runs the Triton kernels of
-``kernels.py`` on a GPU, ``plain.py`` is PyTorch for everything else.
+``kernels.py`` on a GPU, ``plain.py`` is PyTorch for everything else. ``function.py``
+makes one differentiable function of the two.
 """
 
+from .function import MultiScaleDeformableAttnFunction, attend
 from .operators import ms_deform_attn_backward, ms_deform_attn_forward
 
-__all__ = ["ms_deform_attn_backward", "ms_deform_attn_forward"]
+__all__ = [
+    "MultiScaleDeformableAttnFunction",
+    "attend",
+    "ms_deform_attn_backward",
+    "ms_deform_attn_forward",
+]

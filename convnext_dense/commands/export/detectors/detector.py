@@ -1,5 +1,6 @@
 """What the networks of all detectors share: their input, padding and outputs."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor, nn
@@ -47,6 +48,10 @@ class Detector(nn.Module):
         return ["boxes", "scores", "labels", *masks]
 
     compare = staticmethod(comparison.detections)
+    # Rounding decides nothing in most detectors.
+    reference_like: Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, ...]] | None = (
+        None
+    )
 
     def reference(self, image: Tensor) -> tuple[Tensor, ...]:
         """The outputs for an RGB image (1, 3, H, W) by the model's ``test_step``."""

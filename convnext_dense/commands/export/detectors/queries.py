@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
+from .. import comparison
 from .detector import Detector, require
 
 
@@ -38,11 +40,54 @@ class DETR(Detector):
 
 
 class DeformableDETR(DETR):
-    """Deformable DETR (arXiv 2010.04159) and DINO (arXiv 2203.03605)."""
+    """Deformable DETR (arXiv 2010.04159) and DINO (arXiv 2203.03605).
+
+    A two-stage detector, as DINO is, takes its queries from the cells of the encoder's
+    maps with the best scores. It has one more output, ``cells`` (Q,) as int64: the
+    cell of each query, counted over all levels. Rounding decides the order of cells
+    with nearly the same scores. In DINO this changes the boxes: each query has its
+    own embedding, and gets another cell.
+    """
 
     def __init__(self, model: nn.Module):
         Detector.__init__(self, model)
         self.min_size = self._min_size()
+        self.two_stage: bool = self.model.as_two_stage
+
+    compare = staticmethod(comparison.queries)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the outputs."""
+        return [*super().outputs, *(["cells"] if self.two_stage else [])]
+
+    def reference(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The outputs for an RGB image (1, 3, H, W) by the model's ``test_step``."""
+        return self._reference(image, _Cells())
+
+    def reference_like(
+        self, image: Tensor, outputs: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """The outputs of ``reference`` with the queries of an exported file.
+
+        The file's ``cells`` become the queries if their scores are the best ones up to
+        rounding. ``cells`` of the result are those of PyTorch all the same.
+
+        Args:
+            image: the image.
+            outputs: the file's outputs for the image.
+        """
+        return self._reference(image, _Cells(outputs[-1] if self.two_stage else None))
+
+    def _reference(self, image: Tensor, cells: "_Cells") -> tuple[Tensor, ...]:
+        with cells:
+            outputs = super().reference(image)
+        return (*outputs, cells.best) if self.two_stage else outputs
+
+    def collect(self, sample: Any) -> tuple[Tensor, ...]:
+        """Boxes, scores and labels, from a sample with mmdet's predictions."""
+        instances = sample.pred_instances
+        return instances.bboxes, instances.scores, instances.labels
 
     def _min_size(self) -> int:
         """The smallest side in pixels with which the model can be traced.
@@ -59,6 +104,12 @@ class DeformableDETR(DETR):
         while sum((size // stride) ** 2 for stride in strides) < queries:
             size += 32
         return size
+
+    def detect(self, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Detect the objects of a padded image (1, 3, H', W') of ``size`` (H, W)."""
+        with _Cells() as cells:
+            outputs = super().detect(image, size)
+        return (*outputs, cells.best) if self.two_stage else outputs
 
     def decode(self, feats: Sequence[Tensor], sample: Any) -> dict[str, Any]:
         """The decoder's outputs for a pyramid: what mmdet's head predicts from."""
@@ -95,6 +146,41 @@ class DeformableDETR(DETR):
             dict(feat=feat, feat_mask=feat_mask, feat_pos=feat_pos, **shared),
             dict(memory_mask=feat_mask, **shared),
         )
+
+
+class _Cells(TorchFunctionMode):
+    """Records which cells become queries, and replaces them on request.
+
+    mmdet calls ``torch.topk`` for this alone.
+
+    Args:
+        replacement: cells (Q,) that become the queries instead of the best ones. The
+            scores must be equal up to ``comparison.MAP_TOLERANCE``.
+    """
+
+    best: Tensor
+
+    def __init__(self, replacement: Tensor | None = None):
+        super().__init__()
+        self.replacement = replacement
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call ``func``."""
+        output = func(*args, **(kwargs or {}))
+        if func is not torch.topk:
+            return output
+        scores, (values, cells) = args[0], output
+        self.best = cells[0]
+        if self.replacement is None:
+            return output
+        tolerance = comparison.MAP_TOLERANCE * scores.abs().max()
+        replaced = scores[:, self.replacement]
+        distinct = len(self.replacement.unique()) == len(self.best)
+        if distinct and ((replaced - values).abs() <= tolerance).all():
+            return replaced, self.replacement[None]
+        return output
 
 
 def _sample(image: Tensor, size: tuple[int, int]) -> Any:
