@@ -191,6 +191,14 @@ def _fit_special_cases(model: ConfigDict, new: list[int]) -> None:
         # Its first outputs are the backbone's maps.
         neck.out_channels = [*new, *neck.out_channels[len(new) :]]
         model.bbox_head.in_channels = neck.out_channels
+    if isinstance(neck, dict) and neck.type == "JPU":
+        # It returns its inputs, but for the last one four maps joined.
+        returned = [*new[:-1], 4 * neck.get("mid_channels", 512)]
+        for node in dicts([model.decode_head, model.get("auxiliary_head")]):
+            if isinstance(node.get("in_channels"), list | tuple):
+                node.in_channels = [returned[i] for i in node.in_index]
+            elif "in_channels" in node:
+                node.in_channels = returned[node.get("in_index", -1)]
     head = model.get("decode_head")
     if isinstance(head, dict) and head.type == "FCNHead" and head.num_convs == 0:
         head.channels = head.in_channels  # without a convolution they are the same

@@ -35,6 +35,7 @@ class Result(NamedTuple):
         loss: the sum of the losses.
         gradients: the share of the trained parameters' tensors with a gradient.
         predicted: what was predicted, in words.
+        note: how ConvNeXt differs from its defaults, where the model needs that.
         ops: the compiled ops of mmcv that were called, compiled or from a stand-in.
         seconds: how long it took.
         cpu_seconds: of which the processor computed.
@@ -46,6 +47,7 @@ class Result(NamedTuple):
     loss: float | None = None
     gradients: float | None = None
     predicted: str = ""
+    note: str = ""
     ops: tuple[str, ...] = ()
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -93,6 +95,8 @@ def _run(family: Family, with_convnext: bool, device: str) -> Iterator[Result]:
     model.to(device)
     loss, gradients = train(model, backbone, batch(family, config, 2))
     trained = Result(False, loss=loss, gradients=gradients)
+    if with_convnext and not backbone.channels_last:
+        trained = trained._replace(note="with channels_last=False")
     yield trained
     predicted = predict(model, batch(family, config, 1))
     yield trained._replace(works=True, predicted=predicted)

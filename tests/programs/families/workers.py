@@ -38,10 +38,12 @@ class _Worker:
         pipe.close()
         self.job: Job | None = None
         self.since = 0.0
+        self.jobs = 0
 
     def give(self, job: Job) -> None:
-        self.pipe.send(job)
         self.job, self.since = job, time.monotonic()
+        self.jobs += 1
+        self.pipe.send(job)
 
     def end(self) -> int | None:
         """Kill the process; returns the code that it had ended with before."""
@@ -83,7 +85,12 @@ def run_all(
                     try:
                         result = worker.pipe.recv()
                     except (EOFError, ConnectionError):
-                        result = Result(False, f"the process ended: {worker.end()}")
+                        code = worker.end()
+                        if worker.jobs > 1:  # a run before may have broken CUDA
+                            workers.remove(worker)
+                            todo.append(job)
+                            continue
+                        result = Result(False, f"the process ended: {code}")
                 elif now > min(end, worker.since + timeout):
                     worker.end()
                     seconds = round(now - worker.since)
@@ -92,7 +99,8 @@ def run_all(
                     continue
                 yield job, result
                 if worker.process.is_alive() and device != "cpu" and todo and now < end:
-                    worker.give(todo.pop())
+                    with contextlib.suppress(OSError):  # ended; the next turn sees it
+                        worker.give(todo.pop())
                 else:
                     with contextlib.suppress(OSError, ValueError):
                         worker.end()
@@ -134,6 +142,9 @@ def _work(pipe: Connection, device: str, share: float) -> None:
             job = pipe.recv()
         except EOFError:
             return
-        pipe.send(run(job.family, job.with_convnext, device))
+        result = run(job.family, job.with_convnext, device)
+        pipe.send(result)
         if device != "cpu":
+            if not result.works and "CUDA" in result.reason:
+                return  # what failed in a kernel fails in each later call
             torch.cuda.empty_cache()
