@@ -67,7 +67,7 @@ def test_names_of_the_lists_are_families(by_name):
 
 def test_channels_follow_the_maps():
     model = ConfigDict(
-        backbone=dict(type="ResNet", depth=18, out_indices=(1, 2, 3)),
+        backbone=dict(type="mmdet.ResNet", depth=18, out_indices=(1, 2, 3)),
         neck=dict(type="YOLOV3Neck", in_channels=[512, 256, 128], out_channels=[512]),
         bbox_head=dict(type="YOLOV3Head", in_channels=[512, 256, 128]),
     )
@@ -81,7 +81,7 @@ def test_channels_follow_the_maps():
 
 def test_heads_take_the_maps_of_their_index():
     model = ConfigDict(
-        backbone=dict(type="ResNet", depth=18, out_indices=(0, 1, 2, 3)),
+        backbone=dict(type="mmdet.ResNet", depth=18, out_indices=(0, 1, 2, 3)),
         decode_head=dict(type="ASPPHead", in_channels=512, in_index=3, channels=512),
         auxiliary_head=[dict(in_channels=[64, 256], in_index=[0, 2], channels=64)],
     )

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import nn
 
 from convnext_dense.checkpoints.reading import as_dict
 from convnext_dense.config import checks
@@ -162,7 +163,8 @@ def build_runner(
         build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
         runner = build(cfg)
         check_channels(runner.model)
-        if mode == "train":
+        # With a strategy (FSDP) the model is built later.
+        if mode == "train" and isinstance(runner.model, nn.Module):
             check_custom_keys(cfg, runner.model)
         if mode == "val":
             _save_no_best(runner)
