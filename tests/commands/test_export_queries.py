@@ -245,9 +245,7 @@ def test_what_differs_is_seen():
 
 def test_settings_that_cannot_be_exported(tmp_path):
     cfg = small(DETR, pad_size_divisor=32)
-    with pytest.raises(
-        InputError, match="pad_size_divisor is 32, and a whole"
-    ):
+    with pytest.raises(InputError, match="pad_size_divisor is 32, and a whole"):
         networks.build(cfg, backbone=False)
     cfg = small(INSTANCE)
     cfg.model.test_cfg.update(panoptic_on=False, instance_on=False)
