@@ -13,6 +13,7 @@ from torch.torch_version import TorchVersion
 
 from convnext_dense import ConvNeXt
 from convnext_dense.commands.export import networks, writing
+from convnext_dense.commands.export.norms import FixedBatchNorm2d, replace_norms
 from convnext_dense.commands.export.pooling import MatrixPool2d
 from convnext_dense.commands.export.writing import export
 from convnext_dense.config.options import load_config
@@ -112,6 +113,19 @@ def test_pools():
         for size in range(1, 40):  # smaller than the bins, odd, multiples of them
             x = torch.randn(2, 3, size, 41 - size, dtype=torch.float64)
             torch.testing.assert_close(ours(x), torchs(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_norms(affine):
+    norms = nn.Sequential(nn.BatchNorm2d(3, affine=affine)).double().eval()
+    for values in norms.state_dict().values():
+        if values.ndim:
+            values.copy_(torch.rand(3) + 0.5)
+    x = torch.randn(4, 3, 5, 6, dtype=torch.float64)
+    expected = norms(x)
+    replace_norms(norms)
+    assert type(norms[0]) is FixedBatchNorm2d
+    torch.testing.assert_close(norms(x), expected, rtol=0, atol=1e-12)
 
 
 def assert_tells_nothing_of_this_machine(path):

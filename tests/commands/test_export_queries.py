@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from convnext_dense.commands.export import comparison, networks, writing
+from convnext_dense.commands.export.detectors import queries
 from convnext_dense.commands.export.detectors.mask_queries import (
     Mask2Former,
     mask_boxes,
@@ -147,6 +148,34 @@ def test_networks_compute_what_the_toolboxes_predict(tmp_path, config_file, opti
     assert unchanged == (config_file == DETR)
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ([3, 0, 1], [3, 0, 1]),  # nearly the same score
+        ([3, 0, 2], [0, 3, 1]),  # not one of the best
+        ([3, 3, 1], [0, 3, 1]),  # one cell twice
+        ([1, 0, 3], [0, 3, 1]),  # another order
+        (None, [0, 3, 1]),
+    ],
+)
+def test_only_rounding_moves_queries(cells, expected):
+    scores = torch.tensor([[0.9, 0.6, 0.1, 0.89999]])
+    replacement = None if cells is None else torch.tensor(cells)
+    with queries._Cells(replacement) as mode:
+        assert torch.topk(scores, 3, dim=1)[1].tolist() == [expected]
+    assert mode.best.tolist() == [0, 3, 1]
+
+
+def test_queries_in_another_place_are_counted():
+    boxes = torch.tensor([[1.0, 2, 3, 4]])
+    expected = (boxes, torch.ones(1), torch.ones(1).long(), torch.tensor([0, 3, 1]))
+    moved = (*expected[:3], torch.tensor([3, 0, 1]))
+    result = comparison.queries([(expected, moved)])
+    assert result.close
+    assert result.text.endswith("2 of 3 queries have another place by rounding")
+    assert not comparison.queries([(expected, (boxes + 1, *moved[1:]))]).close
+
+
 @SLOW
 @pytest.mark.parametrize("config_file", [DINO, PANOPTIC, SEMANTIC])
 def test_whole_models_to_onnx(tmp_path, config_file):
@@ -156,10 +185,14 @@ def test_whole_models_to_onnx(tmp_path, config_file):
     export(cfg, out)
     session = onnxruntime.InferenceSession(out)
     for image in photographs((200, 170), (117, 131), (161, 203)):
-        with torch.no_grad():
-            expected = net.reference(image)
         outputs = session.run(None, {"image": image.numpy()})
-        result = net.compare([(expected, list(map(torch.from_numpy, outputs)))])
+        outputs = list(map(torch.from_numpy, outputs))
+        with torch.no_grad():
+            if net.reference_like:
+                expected = net.reference_like(image, outputs)
+            else:
+                expected = net.reference(image)
+        result = net.compare([(expected, outputs)])
         assert result.close, result.text
 
 

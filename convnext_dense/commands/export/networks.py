@@ -22,6 +22,7 @@ from convnext_dense.patches.mmseg_resize import without_size_warning
 
 from . import comparison, detectors
 from .deformable import replace_deformable
+from .norms import replace_norms
 from .pooling import replace_pools
 
 # The smallest height and width in pixels. Below it the deepest feature map has a single
@@ -301,9 +302,16 @@ class Segmentor(nn.Module):
         return _logits(self.model, image)
 
 
+class _Size(tuple[int, ...]):
+    """A height and width that ``SegDataSample`` can copy during a trace."""
+
+    def __deepcopy__(self, memo: dict) -> "_Size":
+        return self
+
+
 def _logits(model: BaseModel, image: Tensor) -> Tensor:
     """The logits of each pixel of a normalised image."""
-    size = image.shape[-2:]
+    size = _Size(image.shape[-2:])
     logits = model.encode_decode(image, [dict(img_shape=size)])
     if logits.shape[-2:] == size:
         return logits
@@ -317,10 +325,13 @@ def _logits(model: BaseModel, image: Tensor) -> Tensor:
 def traceable(module: nn.Module) -> Iterator[None]:
     """Let ``module`` be traced with dynamic sizes.
 
-    Its adaptive pools and what reads sizes from a tensor are replaced for good; mmseg's
-    ``resize`` during the context.
+    Its adaptive pools, the batch normalisation of regions and what reads sizes from a
+    tensor are replaced for good; mmseg's ``resize`` during the context.
     """
     replace_pools(module)
+    for head in module.modules():
+        if isinstance(head, (detectors.BoxHead, detectors.MaskHead)):
+            replace_norms(head)
     replace_deformable(module)
     if isinstance(getattr(module, "network", None), Segmentor):
         with without_size_warning():

@@ -12,7 +12,9 @@ from .dense import RetinaNet, RTMDet
 from .detector import Detector
 from .mask_queries import Mask2Former
 from .queries import DETR, DeformableDETR
-from .two_stage import CascadeRCNN
+from .two_stage import BoxHead, CascadeRCNN, MaskHead
+
+__all__ = ["BoxHead", "CascadeRCNN", "Detector", "MaskHead", "network"]
 
 # The network of each detector class of mmdet.
 NETWORKS: dict[str, type[Detector]] = {
