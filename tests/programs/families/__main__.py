@@ -22,6 +22,9 @@ def main() -> None:
     """Sweep, print a line for each run and a table at the end, and write the JSON."""
     args = _parse_args()
     warnings.filterwarnings("ignore")
+    if args.table:
+        print(table.markdown(json.loads(path.read_text()) for path in args.table))
+        return
     chosen = families(args.toolbox or TOOLBOXES, args.names)
     rows = {family.name: table.Row(family) for family in chosen}
     variants = {"shipped": [False], "convnext": [True]}.get(args.only, [False, True])
@@ -32,6 +35,7 @@ def main() -> None:
         for with_convnext in variants
     ]
     start = time.monotonic()
+    sweep = table.as_json(rows.values(), args.device, 0.0)
     if args.device == "cpu":
         import_toolboxes()
     for job, result in run_all(jobs, args.jobs, args.device, args.timeout, args.limit):
@@ -41,10 +45,10 @@ def main() -> None:
         print(table.line(name, variant, result), flush=True)
         if args.trace and result.trace:
             print(result.trace)
-    sweep = table.as_json(rows.values(), args.device, time.monotonic() - start)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(sweep, indent=1) + "\n")
+        sweep = table.as_json(rows.values(), args.device, time.monotonic() - start)
+        if args.out:  # a sweep that is killed keeps what it has
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(sweep, indent=1) + "\n")
     print()
     print(table.failures(sweep))
     print()
@@ -62,6 +66,13 @@ def _parse_args() -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=120, help="seconds of a run")
     parser.add_argument("--limit", type=float, default=7200, help="seconds of all runs")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        nargs="+",
+        metavar="FILE.json",
+        help="print the Markdown table of sweeps, later files over earlier ones",
+    )
     parser.add_argument("--trace", action="store_true", help="show exceptions' stacks")
     return parser.parse_args(sys.argv[1:])
 

@@ -58,11 +58,11 @@ def with_convnext(model: ConfigDict, size: int) -> ConfigDict:
     Raises:
         CannotFit: the shipped backbone does not return one to four feature maps.
     """
+    if model.get("type") == "Detectron2Wrapper":
+        raise CannotFit("it is a model of Detectron2")
     if "detector" in model:  # semi-supervised: student and teacher are built from it
         with_convnext(model.detector, size)
         return model
-    if model.get("type") == "Detectron2Wrapper":
-        raise CannotFit("it is a model of Detectron2")
     if "backbone" not in model:
         raise CannotFit("its image encoder is not a backbone with feature maps")
     if isinstance(model.get("neck"), dict) and model.neck.type == "Feature2Pyramid":
@@ -189,7 +189,8 @@ def _fit_special_cases(model: ConfigDict, new: list[int]) -> None:
     neck = model.get("neck")
     if isinstance(neck, dict) and neck.type == "SSDNeck":
         # Its first outputs are the backbone's maps.
-        neck.out_channels = [*new, *neck.out_channels[len(new) :]]
+        neck.in_channels = tuple(new)
+        neck.out_channels = (*new, *neck.out_channels[len(new) :])
         model.bbox_head.in_channels = neck.out_channels
     if isinstance(neck, dict) and neck.type == "JPU":
         # It returns its inputs, but for the last one four maps joined.

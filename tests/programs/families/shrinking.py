@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from mmengine.config import Config, ConfigDict
 
 from .catalogue import Family, config_root
@@ -53,8 +52,7 @@ def small_model(family: Family, folder: Path) -> ConfigDict:
 
     Args:
         family: whose config is read.
-        folder: where a small BERT and an empty checkpoint may be written. They are
-            read when the model is built.
+        folder: where the files of a small BERT may be written.
     """
     model = Config.fromfile(family.config).model
     size = image_size(family)
@@ -76,12 +74,6 @@ def small_model(family: Family, folder: Path) -> ConfigDict:
         for key in ("name", "lang_model_name"):
             if node.get(key) == "bert-base-uncased":
                 node[key] = str(_small_bert(folder))
-    if model.type == "MultimodalEncoderDecoder":
-        # SAN's head initialises from a checkpoint only; one without weights will do.
-        torch.save({}, folder / "empty.pth")
-        model.decode_head.init_cfg = dict(
-            type="Pretrained_Part", checkpoint=str(folder / "empty.pth")
-        )
     _fit_image_size(model, size)
     if "img_size" in model.get("backbone", {}):  # of a position embedding
         model.backbone.img_size = (size, size)

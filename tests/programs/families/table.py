@@ -14,6 +14,24 @@ PACKAGES = (
     "transformers",
 )
 
+PLAIN = {
+    "has no attribute 'loss_cls'": "it trains, but does not predict: mmdet reads "
+    "`loss_cls` of SSDHead, which has none",
+    "eps must be positive": "its BatchNorm has eps=0, which torch 2.11 refuses",
+    "mat1 and mat2": "its decoder gives 1024 channels to a layer that takes 512",
+    "install Detectron2": "it needs Detectron2",
+    "To use VPD": "it needs the package ldm of Stable Diffusion",
+    "GET was unable to find an engine": "cuDNN has no backward pass for a convolution",
+    "indices should be either on cpu": "mmdet's PointAssigner indexes a CPU tensor with "
+    "a GPU tensor",
+    "mmpretrain.models": "it needs the package mmpretrain",
+    "install fairscale": "it needs the package fairscale",
+    "no attribute batch_encode_plus": "it needs a transformers before 5",
+    "'super' object has no attribute 'init_weights'": "mmseg initialises its head from "
+    "CLIP's checkpoint only",
+}
+"""Reasons in plain words, by what the exception says."""
+
 
 class Row(NamedTuple):
     """A family and what was seen of it.
@@ -87,10 +105,36 @@ def failures(sweep: dict) -> str:
     return "\n".join(lines)
 
 
+def markdown(sweeps: Iterable[dict]) -> str:
+    """The counts and the failures of sweeps, for each set of mmdet and mmseg.
+
+    A result of a later sweep replaces the same one of an earlier sweep.
+    """
+    stacks: dict[str, dict] = {}
+    for sweep in sweeps:
+        maintained = "onedl-mmdetection" in sweep["packages"]
+        name = "maintained stack" if maintained else "classic stack"
+        rows = stacks.setdefault(name, {})
+        for row in sweep["rows"]:
+            results = {k: row[k] for k in ("shipped", "convnext") if row[k]}
+            rows[row["family"]] = {**rows.get(row["family"], row), **results}
+    blocks = []
+    for name, rows in stacks.items():
+        sweep = dict(rows=list(rows.values()))
+        blocks.append(f"### {name.capitalize()}\n\n```\n{summary(sweep)}\n```")
+        blocks.append(failures(sweep))
+    return "\n\n".join(blocks)
+
+
 def _cell(result: dict | None) -> str:
     if not result:
         return ""
-    return "trains" if result["works"] else result["reason"].replace("|", "/")
+    if result["works"]:
+        return f"trains {result.get('note', '')}".rstrip()
+    for words, plain in PLAIN.items():
+        if words in result["reason"]:
+            return plain
+    return result["reason"].replace("|", "/")
 
 
 def _version(package: str) -> str:
