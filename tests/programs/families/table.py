@@ -21,9 +21,10 @@ PLAIN = {
     "mat1 and mat2": "its decoder gives 1024 channels to a layer that takes 512",
     "install Detectron2": "it needs Detectron2",
     "To use VPD": "it needs the package ldm of Stable Diffusion",
-    "GET was unable to find an engine": "cuDNN has no backward pass for a convolution",
-    "indices should be either on cpu": "mmdet's PointAssigner indexes a CPU tensor with "
-    "a GPU tensor",
+    "GET was unable to find an engine": "in the backward pass cuDNN reports `GET was "
+    "unable to find an engine`; the cause is not known",
+    "indices should be either on cpu": "mmdet's PointAssigner indexes a tensor on the "
+    "CPU with one on the GPU",
     "mmpretrain.models": "it needs the package mmpretrain",
     "install fairscale": "it needs the package fairscale",
     "no attribute batch_encode_plus": "it needs a transformers before 5",

@@ -45,9 +45,9 @@ class _Worker:
         self.jobs += 1
         self.pipe.send(job)
 
-    def end(self) -> int | None:
-        """Kill the process; returns the code that it had ended with before."""
-        self.process.join(5)
+    def end(self, seconds: float = 0.2) -> int | None:
+        """Kill the process; returns the code with which it ends within ``seconds``."""
+        self.process.join(seconds)
         code = self.process.exitcode
         self.process.kill()
         self.process.join()
@@ -85,7 +85,7 @@ def run_all(
                     try:
                         result = worker.pipe.recv()
                     except (EOFError, ConnectionError):
-                        code = worker.end()
+                        code = worker.end(5)  # CUDA takes a while to end
                         if worker.jobs > 1:  # a run before may have broken CUDA
                             workers.remove(worker)
                             todo.append(job)
