@@ -95,8 +95,7 @@ class ConvNeXt(BaseModule):
 
     Shapes: (N, in_channels, H, W), H and W at least 32, to a tuple of
     (N, channels, H // stride, W // stride), finest first; with odd sizes each
-    halving rounds down. ``feature_info`` has their channels and
-    strides.
+    halving rounds down. ``feature_info`` has their channels and strides.
     """
 
     def __init__(

@@ -75,9 +75,7 @@ def _pool(
     start = rois[:, [2, 1]] * spatial_scale - 0.5  # y, x
     roi = rois[:, [4, 3]] * spatial_scale - 0.5 - start
     step = roi / roi.new_tensor(size)  # height and width of a bin
-    places = torch.cartesian_prod(
-        *(torch.arange(n, device=rois.device, dtype=rois.dtype) for n in size)
-    )
+    places = sampling.bin_places(size, rois)
     corner = start[:, None] + places * step[:, None]  # (R, bins, 2)
     if offset.numel():
         moved = offset.flatten(2).flip(1).mT  # (R, bins, 2) as y, x

@@ -69,9 +69,7 @@ def _pool(
         roi = roi.clamp(min=1)
     angle = -rois[:, 5] if clockwise else rois[:, 5]
     step = roi / roi.new_tensor(size)  # height and width of a bin
-    places = torch.cartesian_prod(
-        *(torch.arange(n, device=rois.device, dtype=rois.dtype) for n in size)
-    )
+    places = sampling.bin_places(size, rois)
     samples = sampling.bin_samples(step, len(places), sampling_ratio)
     roi_of, place = samples.bin // len(places), places[samples.bin % len(places)]
     y = (place[:, 0] + samples.y) * step[roi_of, 0] - roi[roi_of, 0] / 2

@@ -43,6 +43,12 @@ def corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tens
     return rows * width + columns, weights * inside.unsqueeze(-1)
 
 
+def bin_places(size: tuple[int, int], like: Tensor) -> Tensor:
+    """Row and column of each bin of a RoI (bins, 2), in the type of ``like``."""
+    axes = (torch.arange(n, device=like.device, dtype=like.dtype) for n in size)
+    return torch.cartesian_prod(*axes)
+
+
 class BinSamples(NamedTuple):
     """Where the samples of bins lie.
 

@@ -35,9 +35,9 @@ def picture(height, width, seed=0):
 
 def by_mmdet(model, image):
     """mmdet's boxes, scores, labels and perhaps masks."""
-    found = detect(model, image)
+    instances = detect(model, image)
     names = ("bboxes", "scores", "labels", "masks")
-    return [found[name] for name in names if name in found]
+    return [instances[name] for name in names if name in instances]
 
 
 def by_onnx(path, image):
@@ -167,6 +167,14 @@ def test_boxes_are_compared_with_their_counterparts(actual, close):
     result = comparison.detections([(expected, outputs(*actual))])
     assert result.close == close, result
     assert "(2 boxes with scores above 0.05 compared" in result.text
+
+
+def test_nothing_to_compare_is_said():
+    unsure = outputs((0, 0.01, 0))
+    assert "no box has a score" in comparison.detections([(unsure, unsure)]).text
+    result = comparison.detections([(unsure, outputs((0, 0.9, 0)))])
+    assert not result.close
+    assert "no box has a score" not in result.text
 
 
 @pytest.mark.parametrize(("pixels", "close"), [(3, True), (5, False)])

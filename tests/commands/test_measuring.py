@@ -8,7 +8,13 @@ import torch
 from torch import nn
 from torch.autograd import DeviceType
 
-from convnext_dense.commands.benchmark import clock, measuring, memory
+from convnext_dense.commands.benchmark import (
+    clock,
+    machine,
+    measuring,
+    memory,
+    peers,
+)
 from convnext_dense.commands.benchmark.measuring import Step
 from convnext_dense.commands.benchmark.steps import training
 
@@ -64,6 +70,11 @@ def gpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, function)
     monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: gpu.now))
     return gpu
+
+
+def test_a_library_that_pip_did_not_install_has_no_version(monkeypatch):
+    monkeypatch.setattr(peers, "installed", lambda: ["copied"])
+    assert machine.describe("cpu").endswith(", copied of unknown version")
 
 
 def test_functions_are_timed_in_turn():

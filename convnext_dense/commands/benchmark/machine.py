@@ -31,7 +31,10 @@ def describe(device: str) -> str:
         name = f"{torch.cuda.get_device_name()}, {name}"
     versions = [f"torch {torch.__version__}"]
     for library in peers.installed():
-        versions.append(f"{library} {importlib.metadata.version(library)}")
+        try:
+            versions.append(f"{library} {importlib.metadata.version(library)}")
+        except importlib.metadata.PackageNotFoundError:  # pip did not install it
+            versions.append(f"{library} of unknown version")
     return f"{name}, {', '.join(versions)}"
 
 

@@ -152,6 +152,12 @@ def _detections(pairs: Pairs, by_mask: bool) -> Result:
         for key, value in differences.items():
             largest[key] = max(largest.get(key, 0.0), value)
     figures = ", ".join(f"{value:.1e} {key}" for key, value in largest.items())
+    if close and not compared:
+        return Result(
+            True,
+            f"an unknown amount: no box has a score above {MIN_SCORE} in the made "
+            "images. Compare the file with tools/predict.py on a photograph",
+        )
     return Result(
         close,
         f"{figures} ({compared} boxes with scores above {MIN_SCORE} compared, "
@@ -167,12 +173,12 @@ def segments(pairs: Pairs) -> Result:
     """
     pairs = list(pairs)
     results = []
-    if len(pairs[0][0]) > 1:
-        results.append(_detections([(e[:4], a[:4]) for e, a in pairs], by_mask=True))
     if len(pairs[0][0]) != 4:
         shares = [(e[-1] != a[-1]).float().mean().item() for e, a in pairs]
         text = f"{max(shares):.1e} of the pixels of the panoptic map"
         results.append(Result(max(shares) <= MASK_TOLERANCE, text))
+    if len(pairs[0][0]) > 1:
+        results.append(_detections([(e[:4], a[:4]) for e, a in pairs], by_mask=True))
     return Result(
         all(result.close for result in results),
         " and ".join(result.text for result in results),
