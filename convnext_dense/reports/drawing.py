@@ -84,6 +84,11 @@ class Drawer:
         """
         if self._scope == "mmseg":
             return self._label_map(image, sample.pred_sem_seg)
+        segments = sample.get("pred_panoptic_seg")
+        no_segment = len(self._visualizer.dataset_meta["classes"])
+        if segments is not None and (segments.sem_seg == no_segment).all():
+            sample = sample.new()
+            del sample.pred_panoptic_seg  # mmdet fails to draw it
         drawn = dict(draw_gt=False, draw_pred=True, pred_score_thr=score_thr)
         return self._add(image, sample, **drawn)
 
