@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from convnext_dense.errors import InputError
+from convnext_dense.models.archs import ARCHS, NUM_STAGES
 from convnext_dense.utils.text import few
 
 from .entries import OPTION, find, groups, several
@@ -17,6 +18,8 @@ from .origins import Origin
 from .reading import read
 from .recognition import RecognisedConvNeXt, recognise
 from .variants import differences
+
+Backbone = TypeVar("Backbone", bound=nn.Module)
 
 
 def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -> None:
@@ -73,6 +76,71 @@ class ConvNeXtPretrained:
     def __call__(self, module: nn.Module) -> None:
         load_pretrained(module, self.checkpoint, self.prefix)
 
+    def build(self, backbone: type[Backbone], arguments: Mapping) -> Backbone:
+        """Build a backbone of the checkpoint's architecture and load the weights.
+
+        Args:
+            backbone: ``ConvNeXt``.
+            arguments: of its constructor; they replace those read from the checkpoint.
+
+        Raises:
+            InputError: as ``load_pretrained``; or the checkpoint has no ConvNeXt, or
+                too little of one to tell its architecture.
+        """
+        weights, source = find(
+            read(self.checkpoint), self.checkpoint, self.prefix, "prefix"
+        )
+        convnexts = recognise(weights)
+        if not convnexts:
+            raise InputError(
+                f"{source} has no ConvNeXt. It holds {groups(weights)}. Name the "
+                "checkpoint of a ConvNeXt"
+            )
+        if len(convnexts) > 1:
+            raise several(source, (convnext.prefix for convnext in convnexts), "prefix")
+        (convnext,) = convnexts
+        _check_variant(convnext, source)
+        module = backbone(**_with_architecture(arguments, convnext, source))
+        choice = fit(module, convnext, source)
+        module.load_state_dict(choice.used, strict=False)
+        choice.report()
+        return module
+
+
+def _with_architecture(
+    arguments: Mapping, convnext: RecognisedConvNeXt, source: str
+) -> dict[str, Any]:
+    """A constructor's arguments, and those that follow from a checkpoint's tensors.
+
+    A backbone's checkpoint may lack the stages after its last output map.
+
+    Raises:
+        InputError: ``arguments`` has no arch, and the tensors do not tell it.
+    """
+    theirs = layout(convnext.backbone)
+    built = len(theirs.depths)
+    arch: str | dict | None = theirs.arch
+    if built == NUM_STAGES:
+        arch = arch or dict(depths=theirs.depths, channels=theirs.channels)
+    elif f"norm{built - 1}.weight" in convnext.backbone:
+        first = {name: (d[:built], c[:built]) for name, (d, c, _) in ARCHS.items()}
+        arch = next((name for name in first if first[name] == theirs[:2]), None)
+    if not (arch or "arch" in arguments) or 0 in (*theirs.depths, *theirs.channels):
+        raise InputError(
+            f"{source} ({convnext.origin.name}) has {built} of the {NUM_STAGES} stages "
+            f"of a ConvNeXt, with {list(theirs.depths)} blocks and "
+            f"{list(theirs.channels)} channels: it is not whole, or of an architecture "
+            "without a name. If it is whole, give arch=dict(depths=[...], "
+            "channels=[...]) and out_indices=[...]"
+        )
+    return dict(
+        arch=arch,
+        in_channels=theirs.in_channels,
+        use_grn=theirs.use_grn,
+        layer_scale_init_value=1e-6 if theirs.layer_scale else 0.0,
+        out_indices=tuple(range(built)),
+    ) | dict(arguments)
+
 
 class FittedTensors(NamedTuple):
     """The tensors of a checkpoint that go into a backbone.
@@ -127,12 +195,7 @@ def fit(
             f"would be random. The checkpoint's {len(names)} tensors begin with "
             f"{few(names)}"
         )
-    if others := differences(recognised.backbone):
-        raise InputError(
-            f"{source} ({recognised.origin.name}) is of a variant of ConvNeXt that "
-            f"cannot be loaded: it has {' and '.join(others)}. Use the checkpoint of "
-            "another model; docs/checkpoints.md lists those that load"
-        )
+    _check_variant(recognised, source)
     _check_layout(expected, recognised, source)
     check_shapes(used, expected, source)
     integers = [name for name, tensor in used.items() if not tensor.is_floating_point()]
@@ -164,6 +227,16 @@ def fit(
 def _label(name: str) -> str:
     """The name for a report, which marks a classifier's layers."""
     return f"classifier {name}" if name.startswith(("head.", "norm.")) else name
+
+
+def _check_variant(recognised: RecognisedConvNeXt, source: str) -> None:
+    """Raise an InputError if no architecture of this package can take the weights."""
+    if others := differences(recognised.backbone):
+        raise InputError(
+            f"{source} ({recognised.origin.name}) is of a variant of ConvNeXt that "
+            f"cannot be loaded: it has {' and '.join(others)}. Use the checkpoint of "
+            "another model; docs/checkpoints.md lists those that load"
+        )
 
 
 def _check_layout(

@@ -1,8 +1,9 @@
 """The ConvNeXt backbone: four stages, and a normalised feature map from each."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from mmengine.model import BaseModule, update_init_info
@@ -257,6 +258,48 @@ class ConvNeXt(BaseModule):
                 update_init_info(self, f"from {self.init_cfg['checkpoint']}")
         else:
             super().init_weights()
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike, prefix: str | None = None, **arguments: Any
+    ) -> "ConvNeXt":
+        """Build the backbone of a checkpoint, of any library, with its weights.
+
+        The architecture is read from the checkpoint: ``arch``, ``in_channels``,
+        ``use_grn`` and whether there is layer scale. All stages' maps are returned.
+
+        >>> import torch
+        >>> from convnext_dense import ConvNeXt
+        >>> torch.save(ConvNeXt("atto").state_dict(), "atto.pth")
+        >>> backbone = ConvNeXt.from_pretrained("atto.pth", out_indices=(1, 2, 3))
+        >>> [info.channels for info in backbone.feature_info]
+        [80, 160, 320]
+        >>> backbone.training
+        False
+
+        Args:
+            source: a file, a folder with weights, a URL, ``timm://NAME`` or
+                ``hf://OWNER/NAME``.
+            prefix: what the backbone's names begin with, for a checkpoint with
+                several backbones.
+            **arguments: of the constructor. They replace those read from the
+                checkpoint.
+
+        Returns:
+            the backbone in evaluation mode, as timm's and transformers' functions of
+            this kind return it; ``train()`` prepares it for training.
+
+        Raises:
+            InputError: the checkpoint cannot be read, has no ConvNeXt, or does not fit
+                the arguments.
+        """
+        # Of checkpoints/, which imports models/.
+        load = WEIGHT_INITIALIZERS.build(
+            dict(type="ConvNeXtPretrained", checkpoint=os.fspath(source), prefix=prefix)
+        )
+        backbone = load.build(cls, arguments)
+        backbone._is_init = True  # mmengine initialises no weights again
+        return backbone.eval()
 
     def optimize_for_inference(self) -> "ConvNeXt":
         """Make a trained backbone a little faster. Call it after loading the weights.
