@@ -4,6 +4,8 @@
 everything, with either toolbox.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from convnext_dense.errors import MissingStackError
 
 try:
@@ -32,4 +34,16 @@ from .projects import roadmap  # noqa: E402, F401
 from .reports.run.hook import RunReportHook  # noqa: E402, F401
 from .version import __version__  # noqa: E402
 
-__all__ = ["ConvNeXt", "LayerDecayOptimWrapperConstructor", "__version__"]
+if TYPE_CHECKING:
+    from .inference import load
+
+__all__ = ["ConvNeXt", "LayerDecayOptimWrapperConstructor", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``load`` at its first use: it imports OpenCV and mmcv."""
+    if name == "load":
+        from .inference import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

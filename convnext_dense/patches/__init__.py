@@ -101,6 +101,15 @@ PATCHES = (
         install=checkpoint_config.read_as_data,
     ),
     Patch(
+        names=("mmengine.infer.BaseInferencer.__init__",),
+        library="mmengine",
+        why="The toolboxes' inferencers take a run's checkpoint alone, also as their "
+        "first argument: MMSegInferencer(CHECKPOINT). mmengine would read it as a "
+        "config.",
+        versions="all versions",
+        install=checkpoint_config.take_checkpoint_as_model,
+    ),
+    Patch(
         names=(
             "mmengine.optim.scheduler.param_scheduler._ParamScheduler.load_state_dict",
         ),

@@ -6,6 +6,7 @@ from it.
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -51,6 +52,33 @@ def read_as_data() -> None:
     for runner in (Runner, FlexibleRunner):
         runner.resume = _resuming(runner.resume)
     BaseInferencer._init_model = _without_running(BaseInferencer._init_model)
+
+
+def take_checkpoint_as_model() -> None:
+    """Replace ``BaseInferencer.__init__``, whose ``model`` may be a checkpoint then."""
+    plain = BaseInferencer.__init__
+    if hasattr(plain, "__wrapped__"):  # installed already
+        return
+
+    @functools.wraps(plain)
+    def init(
+        self: BaseInferencer,
+        model: Any = None,
+        weights: str | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if weights is None and isinstance(model, str) and _is_checkpoint(model):
+            model, weights = None, model
+        plain(self, model, weights, *args, **kwargs)
+
+    BaseInferencer.__init__ = init
+
+
+def _is_checkpoint(name: str) -> bool:
+    """Whether a name is a checkpoint's, not a config's or that of a toolbox's model."""
+    is_config = name.endswith((".py", ".json", ".yaml", ".yml"))
+    return not is_config and ("://" in name or os.path.isfile(name))
 
 
 @contextmanager

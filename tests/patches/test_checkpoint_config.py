@@ -24,6 +24,20 @@ def inferencer(task, weights):
     )
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_checkpoint_is_enough(task, tmp_path):
+    """Also where it is the first argument, without the word weights."""
+    toolbox = dict(det="mmdet", seg="mmseg")[task]
+    apis = pytest.importorskip(f"{toolbox}.apis")
+    file = str(save(tmp_path, task))
+    made = getattr(apis, TASKS[task])(file, device="cpu")
+    weights = torch.load(file, weights_only=False)["state_dict"]
+    name = "backbone.stages.0.0.pwconv1.weight"
+    assert torch.equal(made.model.state_dict()[name], weights[name])
+    with pytest.raises(ValueError, match="Cannot find model"):
+        getattr(apis, TASKS[task])("a_model_without_a_file", device="cpu")
+
+
 def with_config(text):
     def change(content):
         text_before = content["meta"]["cfg"]

@@ -64,7 +64,7 @@ def snapshot():
             values[f"{name}.{attribute}"] = value_of(value)
             if inspect.isclass(value) and value.__module__ == name:
                 for member, content in list(vars(value).items()):
-                    if not member.startswith("__"):
+                    if not member.startswith("__") or member == "__init__":
                         full = f"{name}.{attribute}.{member}"
                         values[full] = value_of(content)
     return values

@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from mmengine.logging import print_log
 from rich.markup import escape
@@ -264,7 +264,7 @@ class _Work:
         self, items: Iterable[Item], fail: Callable, batch: int | None = None
     ) -> Iterator[tuple]:
         """Yield items with their predictions; call ``fail(item, error)`` for others."""
-        for group in _batches(items, batch or self._batch):
+        for group in batches(items, batch or self._batch):
             try:
                 samples = self._predictor([item.prepared for item in group])
             except Exception as error:  # a model can raise anything
@@ -280,9 +280,20 @@ class _Work:
                 yield from zip(group, samples, strict=True)
 
 
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+class Ready(Protocol):
+    """Something with an image that is ready for the model."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """The pixels and the model's input."""
+
+
+R = TypeVar("R", bound=Ready)
+
+
+def batches(items: Iterable[R], size: int) -> Iterator[list[R]]:
     """Yield lists of up to ``size`` items whose inputs have the same shape."""
-    waiting: dict[tuple, list[Item]] = {}
+    waiting: dict[tuple, list[R]] = {}
     for item in items:
         group = waiting.setdefault(tuple(item.prepared.data["inputs"].shape), [])
         group.append(item)
