@@ -18,6 +18,7 @@ from mmengine.structures import BaseDataElement
 from convnext_dense.commands.predict.predict_files import batches
 from convnext_dense.commands.predict.predictor import Predictor, Prepared
 from convnext_dense.commands.predict.recognition import Media, recognize
+from convnext_dense.config import shipped
 from convnext_dense.config.options import load_config
 from convnext_dense.errors import InputError
 from convnext_dense.reports.drawing import Drawer, palette
@@ -40,7 +41,8 @@ def load(
 
     Args:
         source: the checkpoint of a training run, which contains its config; or the
-            run's work dir; or a config whose ``load_from`` names a checkpoint.
+            run's work dir; or a config, by path or name, whose ``load_from`` names a
+            checkpoint.
         device: such as 'cpu' or 'cuda:1'; None takes a GPU if there is one.
         config: the config of a checkpoint that contains none.
 
@@ -58,7 +60,8 @@ def load(
         predictor.draw("photo.jpg", sample).save("drawn.png")
     """
     source = os.fspath(source)
-    if config is None and source.endswith(CONFIGS):
+    is_name = not os.path.isdir(source) and shipped.is_name(source)
+    if config is None and (source.endswith(CONFIGS) or is_name):
         config, source = source, _weights_of(source)
     return ImagePredictor(
         Predictor(None if config is None else os.fspath(config), source, device)
