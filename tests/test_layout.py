@@ -25,6 +25,7 @@ ROWS = (
     ("engine",),
     ("projects",),
     ("commands", "__main__"),
+    ("inference",),
 )
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 # Kept for configs and checkpoints of before the rooms; each has one import.

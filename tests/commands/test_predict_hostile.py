@@ -19,7 +19,7 @@ from mmseg.structures import SegDataSample
 from convnext_dense.commands.predict import dataset_meta, decoding, results
 from convnext_dense.commands.predict.decoding import Video, check_file
 from convnext_dense.commands.predict.inputs import _named, find
-from convnext_dense.commands.predict.predict_files import _Work
+from convnext_dense.commands.predict.predict_files import Work
 from convnext_dense.commands.predict.recognition import Media
 from convnext_dense.errors import InputError
 from convnext_dense.utils import image_content
@@ -181,7 +181,7 @@ def test_images_that_are_too_large_to_predict(tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [MemoryError(), ValueError("of matplotlib")])
 def test_an_image_that_cannot_be_drawn_does_not_stop_the_rest(error, monkeypatch):
     sources = list(_named(dict.fromkeys([Path("/a.png"), Path("/b.png")], Media.IMAGE)))
-    work = _Work(None, SimpleNamespace(), 1)
+    work = Work(None, SimpleNamespace(), 1)
 
     def predicted(items, fail):
         for number, source in enumerate(sources):

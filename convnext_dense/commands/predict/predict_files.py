@@ -100,7 +100,7 @@ def predict_files(
     _say_left_out(selection)
     predictor = Predictor(config, checkpoint, device, options)
     results = Results(out, predictor.scope, predictor.dataset_meta, score_thr)
-    work = _Work(predictor, results, batch)
+    work = Work(predictor, results, batch)
     interrupted = False
     with contextlib.closing(results):
         try:
@@ -187,7 +187,7 @@ def _check_outputs(
     outputs.check([outputs.Output("--out", file) for file in results], read, overwrite)
 
 
-class _Work:
+class Work:
     """Predicts files and writes their results.
 
     Attributes:
@@ -232,7 +232,7 @@ class _Work:
         except OutOfMemory:
             raise
         except Exception as error:
-            self.failures.append((source.path, _reason(error)))
+            self.failures.append((source.path, reason_of(error)))
         else:
             self.done += 1
             if is_animation:
@@ -245,7 +245,7 @@ class _Work:
             try:
                 prepared, note = self._predictor.read(source.path, number)
             except Exception as error:  # decoders and pipelines can raise anything
-                self.failures.append((source.path, _reason(error)))
+                self.failures.append((source.path, reason_of(error)))
             else:
                 if note:
                     self.notes.append((source.path, note))
@@ -258,7 +258,7 @@ class _Work:
             yield Item(source, frame, number, prepared)
 
     def _fail(self, item: Item, error: Exception) -> None:
-        self.failures.append((item.source.path, _reason(error)))
+        self.failures.append((item.source.path, reason_of(error)))
 
     def _predicted(
         self, items: Iterable[Item], fail: Callable, batch: int | None = None
@@ -304,10 +304,10 @@ def batches(items: Iterable[R], size: int) -> Iterator[list[R]]:
 
 def _stop(item: Item, error: Exception) -> None:
     """Give up on a video at its first frame that fails."""
-    raise InputError(f"frame {item.frame}: {_reason(error)}") from error
+    raise InputError(f"frame {item.frame}: {reason_of(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Why a file could not be predicted, in one line."""
     if isinstance(error, InputError):
         return str(error)
