@@ -144,6 +144,27 @@ def test_python_blocks_are_python(page):
             compile(code, str(page), "exec")
 
 
+NEEDS = re.compile(r"<!-- needs: (\w+) -->\n\Z")
+
+
+def python_blocks() -> list:
+    """The ```python blocks of docs/python.md, with the package that each needs."""
+    text = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    return [
+        pytest.param(block[2], NEEDS.findall(text[: block.start()]), id=f"{number}")
+        for number, block in enumerate(FENCE.finditer(text))
+        if block[1] == "python"
+    ]
+
+
+@pytest.mark.parametrize(("code", "needed"), python_blocks())
+def test_python_blocks_run(code, needed, folder, monkeypatch):
+    for package in needed:
+        pytest.importorskip(package)
+    monkeypatch.chdir(folder)
+    exec(compile(code, "docs/python.md", "exec"), {})
+
+
 class Block(NamedTuple):
     """The commands of a ```bash block."""
 
