@@ -469,6 +469,22 @@ CASES = [
         "--execution reduce-overhead needs a GPU: it uses CUDA graphs",
     ),
     Case(
+        *("demo", "an image beside the checkpoint"),
+        lambda t: [t / "x.pth", t / "photo.jpg"],
+        "name one checkpoint: convnext-dense demo [CONFIG] CHECKPOINT. Images are "
+        "dropped on the page",
+    ),
+    Case(
+        *("demo", "a --port that does not exist"),
+        lambda t: [t / "x.pth", "--port", 70000],
+        "--port 70000: give a number from 1 to 65535",
+    ),
+    Case(
+        *("demo", "a --host that is not this machine's"),
+        lambda t: [t / "x.pth", "--host", "192.0.2.1"],
+        "--host 192.0.2.1 cannot be listened on: ... Leave it out, or give 0.0.0.0",
+    ),
+    Case(
         *("doctor", "an argument"),
         lambda t: ["--gpu"],
         "unrecognized arguments: --gpu",

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from convnext_dense.commands.demo import LOCAL, predictions, server
+from convnext_dense.commands.demo import predictions, server
 from convnext_dense.commands.demo.page import _table
 from convnext_dense.commands.demo.predictions import Count, Predictions
+from convnext_dense.commands.demo.server import LOCAL
 from convnext_dense.commands.predict.predictor import Predictor
 from convnext_dense.errors import InputError
 
@@ -154,10 +155,7 @@ def test_addresses_that_cannot_be_used(monkeypatch):
         server._free_port("192.0.2.1", port)  # of no machine: RFC 5737
 
 
-def test_mistakes_on_the_command_line(tool, files):
-    done = tool("demo", files["seg"], "photo.jpg")
-    assert done.code == 2
-    assert "Images are dropped on the page" in done.err
+def test_a_threshold_that_is_none(tool, files):
     done = tool("demo", files["seg"], "--score-thr", "3")
     assert done.code == 2
     assert "give a number from 0 to 1" in done.err
@@ -177,7 +175,7 @@ def test_the_end(files, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(
         server, "threading", type("", (), dict(Event=_event(interrupt)))
     )
-    server.wait_for_the_end(None, str(files["seg"]), 0.3, LOCAL, None, "cpu")
+    server.wait_for_the_end(None, str(files["seg"]), 0.3, None, None, "cpu")
     out = capsys.readouterr().out
     assert f"the page is at http://{LOCAL}:" in out
     assert "every machine" not in out

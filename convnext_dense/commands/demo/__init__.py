@@ -18,8 +18,6 @@ import argparse
 from ..arguments import add_trust_argument, apply_trust
 from ..predict import CONFIG_SUFFIXES
 
-LOCAL = "127.0.0.1"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the names of files and the flags."""
@@ -36,9 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--host",
-        default=LOCAL,
         metavar="ADDRESS",
-        help=f"the address that the page listens on ({LOCAL}: this machine alone); "
+        help="the address that the page listens on (127.0.0.1: this machine alone); "
         "0.0.0.0 lets every machine of the network use it, without a password",
     )
     parser.add_argument(

@@ -12,9 +12,9 @@ from pathlib import Path
 from convnext_dense.errors import InputError
 
 from ..predict.predictor import Predictor
-from . import LOCAL
 from .predictions import Predictions
 
+LOCAL = "127.0.0.1"
 PORTS = range(7860, 7960)  # gradio's
 
 
@@ -22,7 +22,7 @@ def wait_for_the_end(
     config: str | None,
     checkpoint: str,
     score_thr: float,
-    host: str,
+    host: str | None,
     port: int | None,
     device: str | None,
 ) -> None:
@@ -32,7 +32,7 @@ def wait_for_the_end(
         config: path of a config; None takes the config inside the checkpoint.
         checkpoint: anything that ``checkpoints.read`` takes.
         score_thr: the threshold at the beginning.
-        host: the address to listen on.
+        host: the address to listen on; None is for this machine alone.
         port: None takes the first free port of ``PORTS``.
         device: such as 'cpu' or 'cuda:1'; None takes a GPU if there is one.
 
@@ -40,8 +40,9 @@ def wait_for_the_end(
         InputError: gradio is not installed; the address or the port cannot be used;
             or the model cannot be loaded.
     """
-    _require_gradio()
+    host = host or LOCAL
     port = _free_port(host, port)
+    _require_gradio()
     predictor = Predictor(config, checkpoint, device)
     title = "/".join(Path(checkpoint).parts[-2:])
     with (
