@@ -148,6 +148,14 @@ def test_networks_compute_what_the_toolboxes_predict(tmp_path, config_file, opti
     assert unchanged == (config_file == DETR)
 
 
+def test_rounding_of_mask2former(tmp_path):
+    net, images = network(small(SEMANTIC), tmp_path / "w.pth"), photographs((100, 97))
+    expected = [net.reference(image) for image in images]
+    assert 1e-7 < writing._rounding(net, images, expected) < 1e-4
+    exact = net.reference(images[0].double())
+    assert exact[0].dtype == torch.float64
+
+
 @pytest.mark.parametrize(
     ("cells", "expected"),
     [
