@@ -45,6 +45,7 @@ UPERNET = [
     f"model.auxiliary_head.in_channels={CHANNELS[3]}",
     "model.auxiliary_head.in_index=1",
     "model.decode_head.in_index=(0,1)",
+    "model.decode_head.pool_scales=(1,3)",
 ]
 ONE_STAGE = [*SMALL, "model.backbone.out_indices=(0,)"]  # for --backbone
 NO_ARCH = "model.backbone._delete_=True", "model.backbone.type=ConvNeXt"
@@ -192,14 +193,17 @@ def test_a_segmentor_to_torch_export(tool, tmp_path):
 @pytest.mark.parametrize(("use_grn", "suffix"), [(False, ".pt2"), (True, ".onnx")])
 def test_the_backbone_of_a_detector(tool, tmp_path, use_grn, suffix):
     """With a checkpoint of the backbone alone, as pre-training writes it."""
-    arch = dict(arch="atto", use_grn=use_grn, layer_scale_init_value=float(not use_grn))
+    options = dict(use_grn=use_grn, layer_scale_init_value=float(not use_grn))
     if suffix == ".pt2":  # two stages only: torch.export is slow
-        arch["out_indices"] = (0, 1)
-    backbone = randomised(lambda: ConvNeXt(**arch)).eval()
+        options["out_indices"] = (0, 1)
+    arch = dict(depths=(1, 1, 2, 1), channels=CHANNELS)
+    backbone = randomised(lambda: ConvNeXt(arch, **options)).eval()
+    options |= {f"arch.{key}": str(value) for key, value in arch.items()}
     torch.save(backbone.state_dict(), tmp_path / "weights.pth")
     done = tool(
         *("export", DET, "weights.pth", "--backbone", "--out", f"maps{suffix}"),
-        *("--cfg-options", *(f"model.backbone.{k}={v}" for k, v in arch.items())),
+        *("--cfg-options", *NO_ARCH),
+        *(f"model.backbone.{key}={value}" for key, value in options.items()),
     )
     assert done.code == 0
     if suffix == ".pt2":
