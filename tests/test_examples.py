@@ -155,6 +155,7 @@ def test_retinanet_by_mmdets_test(runs):
         "test_evaluator.ann_file": root / "annotations/instances_val2017.json",
         **{key: value for key, value in SMALL.items() if key.startswith("model")},
         "model.bbox_head.stacked_convs": 1,
+        "model.test_cfg.score_thr": 0.0,
     }
     checkpoint = root / "run/epoch_1.pth"
     test = toolbox_run(TEST, "mmdet", RETINANET, root, options, checkpoint)
