@@ -20,6 +20,7 @@ from convnext_dense.commands.predict.predictor import Predictor, Prepared
 from convnext_dense.commands.predict.recognition import Media, recognize
 from convnext_dense.config import shipped
 from convnext_dense.config.options import load_config
+from convnext_dense.config.trained import checkpoint_of
 from convnext_dense.errors import InputError
 from convnext_dense.reports.drawing import Drawer, palette
 from convnext_dense.utils.image_values import check_range
@@ -41,8 +42,8 @@ def load(
 
     Args:
         source: the checkpoint of a training run, which contains its config; or the
-            run's work dir; or a config, by path or name, whose ``load_from`` names a
-            checkpoint.
+            run's work dir, of which the best or else the newest checkpoint is taken;
+            or a config, by path or name, whose ``load_from`` names a checkpoint.
         device: such as 'cpu' or 'cuda:1'; None takes a GPU if there is one.
         config: the config of a checkpoint that contains none.
 
@@ -63,9 +64,8 @@ def load(
     is_name = not os.path.isdir(source) and shipped.is_name(source)
     if config is None and (source.endswith(CONFIGS) or is_name):
         config, source = source, _weights_of(source)
-    return ImagePredictor(
-        Predictor(None if config is None else os.fspath(config), source, device)
-    )
+    config = None if config is None else os.fspath(config)
+    return ImagePredictor(Predictor(config, checkpoint_of(source), device))
 
 
 def _weights_of(config: str) -> str:

@@ -14,7 +14,7 @@ import convnext_dense
 from convnext_dense.datasets.shapes import CLASSES
 from convnext_dense.errors import InputError
 
-from .helpers import image_kinds, untrained
+from .helpers import image_kinds, small_checkpoints
 from .helpers.mmengine_state import logged
 
 SAMPLES = dict(det=DetDataSample, seg=SegDataSample)
@@ -23,7 +23,7 @@ SAMPLES = dict(det=DetDataSample, seg=SegDataSample)
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
-    return {t: untrained.checkpoint(folder / f"{t}.pth", t) for t in SAMPLES}
+    return {t: small_checkpoints.checkpoint(folder / f"{t}.pth", t) for t in SAMPLES}
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +217,10 @@ def test_configs_work_dirs_and_mistakes(files, predictors, tmp_path):
     assert same(convnext_dense.load(files["seg"], "cpu", config)(IMAGE), expected)
     config.write_text(text + f"\nload_from = {str(files['seg'])!r}\n")
     assert same(convnext_dense.load(config, "cpu")(IMAGE), expected)
+    work_dir = tmp_path / "run"
+    work_dir.mkdir()
+    (work_dir / "iter_9.pth").write_bytes(files["seg"].read_bytes())
+    assert same(convnext_dense.load(work_dir, "cpu")(IMAGE), expected)
     with pytest.raises(InputError, match="a config without weights"):
         convnext_dense.load("seg/upernet_convnext_t_ade20k")
     with pytest.raises(InputError, match="no checkpoint at"):

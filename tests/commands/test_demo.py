@@ -19,7 +19,7 @@ from convnext_dense.commands.demo.server import LOCAL
 from convnext_dense.commands.predict.predictor import Predictor
 from convnext_dense.errors import InputError
 
-from ..helpers import untrained
+from ..helpers import small_checkpoints
 from ..helpers.hostile_images import video
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -29,7 +29,9 @@ LONG = 60_000  # milliseconds that the browser waits
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
-    return {t: untrained.checkpoint(folder / f"{t}.pth", t) for t in ("det", "seg")}
+    return {
+        t: small_checkpoints.checkpoint(folder / f"{t}.pth", t) for t in ("det", "seg")
+    }
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from convnext_dense.config.trained import checkpoint_of
 from convnext_dense.errors import InputError
 
 from ..predict.predictor import Predictor
@@ -30,7 +31,7 @@ def wait_for_the_end(
 
     Args:
         config: path of a config; None takes the config inside the checkpoint.
-        checkpoint: anything that ``checkpoints.read`` takes.
+        checkpoint: anything that ``checkpoints.read`` takes, or a run's work dir.
         score_thr: the threshold at the beginning.
         host: the address to listen on; None is for this machine alone.
         port: None takes the first free port of ``PORTS``.
@@ -43,6 +44,7 @@ def wait_for_the_end(
     host = host or LOCAL
     port = _free_port(host, port)
     _require_gradio()
+    checkpoint = checkpoint_of(checkpoint)
     predictor = Predictor(config, checkpoint, device)
     title = "/".join(Path(checkpoint).parts[-2:])
     with (
