@@ -1,7 +1,7 @@
 """Draws predictions into images that are too large to be drawn at once.
 
-matplotlib takes 150 bytes for each pixel: 7.2 GB for 8000 x 6000. So it draws windows of
-the image one after another. OpenCV draws boxes and masks.
+matplotlib takes 150 bytes for each pixel: 7.2 GB for 8000 x 6000. So it draws windows
+of the image one after another. OpenCV draws boxes and masks.
 """
 
 import itertools

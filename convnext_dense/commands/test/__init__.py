@@ -95,7 +95,9 @@ def main(args: argparse.Namespace) -> None:
         use_tiles(cfg, tiling)
     if args.out:
         options.use_out(cfg, args.out)
-    run(cfg, "test", hooks=[WholeFilesHook(), ClassNamesHook()])
+    # mmdet's hook writes into its test_out_dir.
+    of_mmseg = args.show_dir if cfg.get("default_scope") == "mmseg" else None
+    run(cfg, "test", hooks=[WholeFilesHook(of_mmseg), ClassNamesHook()])
 
 
 def _check_outputs(

@@ -15,6 +15,7 @@ least ``AGREE``. Then
 - two cut boxes, of an object that no tile shows in full, become their union.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -112,12 +113,20 @@ class Detections:
 
     def merged(self) -> InstanceData:
         """The image's objects on the CPU, best score first; masks as RLE."""
-        objects = _Objects(*map(_join, zip(*self._objects, strict=True)))
+        boxes, labels, scores, cut, tile, masks = zip(*self._objects, strict=True)
+        objects = _Objects(
+            torch.cat(boxes),
+            torch.cat(labels),
+            torch.cat(scores),
+            torch.cat(cut),
+            torch.cat(tile),
+            list(itertools.chain(*masks)),
+        )
         # Whole boxes come first: they replace cut ones, whatever the scores.
         order = np.lexsort((-objects.scores.numpy(), objects.cut.numpy()))
         pairs = self._pairs(objects)
-        boxes, scores = objects.boxes.clone(), objects.scores.clone()
-        masks = list(objects.masks)
+        merged = objects.boxes.clone()
+        rles = list(objects.masks)
         taken, kept = set[int](), list[int]()
         for index in order.tolist():
             if index in taken:
@@ -131,16 +140,18 @@ class Detections:
                 if objects.cut[index]:
                     group += others
             if len(group) > 1:
-                boxes[index, :2] = objects.boxes[group, :2].amin(0)
-                boxes[index, 2:] = objects.boxes[group, 2:].amax(0)
-                if masks:
-                    masks[index] = mask_api.merge([objects.masks[i] for i in group])
-        kept.sort(key=lambda i: -float(scores[i]))
+                merged[index, :2] = objects.boxes[group, :2].amin(0)
+                merged[index, 2:] = objects.boxes[group, 2:].amax(0)
+                if rles:
+                    rles[index] = mask_api.merge([objects.masks[i] for i in group])
+        kept.sort(key=lambda i: -float(objects.scores[i]))
         result = InstanceData(
-            bboxes=boxes[kept], scores=scores[kept], labels=objects.labels[kept]
+            bboxes=merged[kept],
+            scores=objects.scores[kept],
+            labels=objects.labels[kept],
         )
         if self._has_masks:
-            result.masks = RunLengthMasks([masks[i] for i in kept])
+            result.masks = RunLengthMasks([rles[i] for i in kept])
         return result
 
     def _pairs(self, objects: _Objects) -> list[list[int]]:
@@ -166,13 +177,6 @@ class Detections:
                     pairs[a[i]].append(int(b[j]))
                     pairs[b[j]].append(int(a[i]))
         return pairs
-
-
-def _join(values: Sequence) -> Tensor | list:
-    """The values of all tiles in one tensor or list."""
-    if isinstance(values[0], list):
-        return [value for some in values for value in some]
-    return torch.cat(values)
 
 
 def _clip(boxes: Tensor, window: Tile) -> Tensor:

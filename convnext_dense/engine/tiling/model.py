@@ -58,6 +58,7 @@ class TiledModel(BaseTTAModel):
         _check_model(self.module)
         self._tiling = Tiling(side, overlap)
         self._batch = batch
+        self._scope = scope
         self._noted = False
         with DefaultScope.overwrite_default_scope(scope):
             self._pipeline = Compose(copy.deepcopy(list(pipeline)))
@@ -75,6 +76,10 @@ class TiledModel(BaseTTAModel):
         """
         for image, sample in zip(data["inputs"], data["data_samples"], strict=True):
             self._predict(image.permute(1, 2, 0).numpy(), sample)
+        if self._scope == "mmdet":  # as mmdet's data preprocessor does it
+            from mmdet.models.utils.misc import samplelist_boxtype2tensor
+
+            samplelist_boxtype2tensor(data["data_samples"])
         return data["data_samples"]
 
     def _predict(self, image: np.ndarray, sample: BaseDataElement) -> None:
