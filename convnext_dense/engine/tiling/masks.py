@@ -73,6 +73,8 @@ def encode(mask: np.ndarray, tile: Tile, width: int, height: int) -> dict:
         end = end[np.concatenate((apart, [True]))]
     changes = np.stack((begin, end), 1).reshape(-1)
     counts = np.diff(changes, prepend=0, append=height * width).tolist()
+    if not counts[-1]:  # pycocotools writes no empty run at the end
+        del counts[-1]
     return mask_api.frPyObjects(
         dict(size=[height, width], counts=counts), height, width
     )
