@@ -231,11 +231,14 @@ CASES = [
     Case(
         *("predict", "--classes that the model does not have"),
         predict("--out", "out", "--classes", "sqare"),
-        "--classes: the model has no class sqare: did you mean square? It has disc",
+        "--classes: the model has no class sqare: did you mean square ... It has disc",
     ),
     Case(
         *("predict", "--save-crops of a segmentor"),
-        lambda t: [save(t, "seg"), *predict("--out", "out", "--save-crops")(t)[1:]],
+        lambda t: [
+            *(save(t, "seg"), t / "data/shapes/images/val"),
+            *("--out", "out", "--save-crops"),
+        ],
         "--save-crops is for the objects of a detector, and this model is a segmentor",
     ),
     Case(
