@@ -341,11 +341,11 @@ def test_nothing_is_drawn(tmp_path, best):
     with logged() as messages:
         writer.say_if_nothing_is_drawn()
     writer.close()
-    assert messages == (
-        [
-            "no box has a score of 0.3 or more, so none is drawn; the best has 0.12: "
-            "lower --score-thr"
-        ]
-        if best == 0.12
-        else []
+    assert (
+        messages
+        == {
+            0.12: ["nothing above 0.3; the best was 0.12: lower --score-thr"],
+            0.7: [],
+            None: ["nothing above 0.3; no object was found"],
+        }[best]
     )

@@ -134,10 +134,8 @@ class Predictions:
     def _video(self, source: Source, score_thr: float, advance: Callable) -> Outcome:
         count = None if source.media is Media.ANIMATION else _frames_of(source)
         with self._folder() as out:
-            results = _WatchedResults(
-                lambda frame: advance(frame, count),
-                out, self._predictor.scope, self._predictor.dataset_meta, score_thr,
-            )  # fmt: skip
+            results = self._results(out, score_thr)
+            results.advance = lambda frame: advance(frame, count)
             with contextlib.closing(results):
                 work = Work(self._predictor, results, 1)
                 work.video(source)
@@ -145,9 +143,15 @@ class Predictions:
                 raise InputError(f"{path.name}: {why}")
             return self._outcome(out, source, score_thr, "")
 
-    def _results(self, out: Path, score_thr: float) -> Results:
+    def _results(self, out: Path, score_thr: float) -> "_WatchedResults":
         predictor = self._predictor
-        return Results(out, predictor.scope, predictor.dataset_meta, score_thr)
+        return _WatchedResults(
+            out,
+            predictor.scope,
+            predictor.dataset_meta,
+            score_thr,
+            things=predictor.things,
+        )
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -183,7 +187,7 @@ class Predictions:
         categories = json.loads((out / "images.json").read_text())["categories"]
         place = {category["id"]: i for i, category in enumerate(categories)}
         boxes = json.loads((out / "predictions.json").read_text())
-        drawn = (box["category_id"] for box in boxes if box["score"] >= score_thr)
+        drawn = (box["category_id"] for box in boxes if box["score"] > score_thr)
         return [
             Count(self._classes[place[category]], self._colors[place[category]], number)
             for category, number in Counter(drawn).most_common()
@@ -211,14 +215,11 @@ class Predictions:
 class _WatchedResults(Results):
     """Results that report each frame of a video.
 
-    Args:
+    Attributes:
         advance: called with the number of each frame that is written, from 1.
-        more: of ``Results``.
     """
 
-    def __init__(self, advance: Callable[[int], None], *more, **named):
-        super().__init__(*more, **named)
-        self._advance = advance
+    advance: Callable[[int], None]
 
     @contextlib.contextmanager
     def video(self, source: Source, rate: float) -> Iterator[Callable]:
@@ -229,7 +230,7 @@ class _WatchedResults(Results):
                 if frame > MOST_FRAMES:
                     raise InputError(_too_many("more"))
                 add(frame, *more)
-                self._advance(frame)
+                self.advance(frame)
 
             yield add_and_report
 

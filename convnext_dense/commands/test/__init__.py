@@ -17,6 +17,7 @@ from ..arguments import (
     CONFIG,
     add_common_arguments,
     add_overwrite_argument,
+    add_tile_arguments,
     apply_common_arguments,
 )
 
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="test-time augmentation: merge the predictions of several versions of "
         "each image, such as its mirror image",
     )
+    add_tile_arguments(parser)
     add_overwrite_argument(parser)
     add_common_arguments(parser)
 
@@ -68,10 +70,15 @@ def main(args: argparse.Namespace) -> None:
     from convnext_dense.config import options
     from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.engine.runner import run
+    from convnext_dense.engine.tiling.grid import read_flags
+    from convnext_dense.errors import InputError
 
     from .class_names import ClassNamesHook
     from .whole_files import WholeFilesHook
 
+    tiling = read_flags(args.tile, args.overlap)
+    if tiling and args.tta:
+        raise InputError("--tile and --tta do not work together: give one of them")
     cfg = options.load_config(
         args.config, args.cfg_options, args.work_dir, args.launcher
     )
@@ -82,9 +89,15 @@ def main(args: argparse.Namespace) -> None:
         options.use_show(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
         options.use_tta(cfg)
+    if tiling:
+        from convnext_dense.engine.tiling.model import use_tiles
+
+        use_tiles(cfg, tiling)
     if args.out:
         options.use_out(cfg, args.out)
-    run(cfg, "test", hooks=[WholeFilesHook(), ClassNamesHook()])
+    # mmdet's hook writes into its test_out_dir.
+    of_mmseg = args.show_dir if cfg.get("default_scope") == "mmseg" else None
+    run(cfg, "test", hooks=[WholeFilesHook(of_mmseg), ClassNamesHook()])
 
 
 def _check_outputs(
