@@ -105,7 +105,7 @@ def pillow_kinds():
 
 
 @pytest.mark.parametrize(
-    ("name", "image", "rgb"), pillow_kinds(), ids=lambda v: str(v)[:14]
+    ("name", "image", "rgb"), pillow_kinds(), ids=[kind[0] for kind in pillow_kinds()]
 )
 def test_pillow_images_of_any_mode(predictors, tmp_path, name, image, rgb):
     """The same values as the array's, and as the file's."""
