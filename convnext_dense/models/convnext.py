@@ -107,12 +107,15 @@ class ConvNeXt(BaseModule):
     Layout: the maps are in PyTorch's channels_last memory format, whatever that of the
     images is, and contiguous with ``channels_last=False``. ``print(backbone)`` says
     which.
+
+    Attributes:
+        optimized: whether ``optimize_for_inference()`` was called.
     """
 
     # Backbones that an earlier version pickled have none of these.
+    optimized = False
     _lean: bool | None = None
     _random = False  # whether the weights that init_cfg names were not loaded
-    _optimized = False  # whether optimize_for_inference() was called
     _training_is_noted = False  # whether a warning said so in training
 
     def __init__(
@@ -238,7 +241,7 @@ class ConvNeXt(BaseModule):
                 be any of fp32, bf16 and fp16), or a side is shorter than 32 pixels.
         """
         check_images(x, cast(Any, self.downsample_layers)[0][0], "ConvNeXt")
-        if (self._random or self._optimized) and not is_compiling():
+        if (self._random or self.optimized) and not is_compiling():
             self._warn()
         x = _in_channels_last(x)
         lean = self.lean and not is_symbolic(x)
@@ -324,7 +327,7 @@ class ConvNeXt(BaseModule):
             for name, block in self.named_modules()
             if isinstance(block, Block)
         }
-        if self._optimized:
+        if self.optimized:
             layer_scale.fold(state_dict, list(blocks))
         elif blocks and all(block.gamma is not None for block in blocks.values()):
             layer_scale.add_ones(state_dict, list(blocks))
@@ -344,7 +347,7 @@ class ConvNeXt(BaseModule):
                     logging.WARNING,
                 )
         if (
-            self._optimized
+            self.optimized
             and self.training
             and torch.is_grad_enabled()
             and not self._training_is_noted
@@ -381,7 +384,7 @@ class ConvNeXt(BaseModule):
         """
         for block in self._blocks():
             block.fold_layer_scale()
-        self._optimized = self.cuda_graphs = True
+        self.optimized = self.cuda_graphs = True
         return self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def _freeze(self) -> None:
