@@ -308,7 +308,6 @@ class ConvNeXt(BaseModule):
                 )
             )
             load(self)
-            self._random = False
             self._is_init = True
             if hasattr(self, "_params_init_info"):  # mmengine's report in the log
                 update_init_info(self, f"from {self.init_cfg['checkpoint']}")
