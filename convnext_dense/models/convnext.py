@@ -90,11 +90,11 @@ class ConvNeXt(BaseModule):
         channels_last: the memory format of the returned maps. False gives contiguous
             maps, a copy each, for heads that call ``view`` on them, as mmdet's
             CenterNet and mmseg's DMNet do.
-        lean: how the blocks are computed: True by the way that takes the least time
-            and memory, False as ``block.py`` writes them out. None follows
-            ``Block.lean``, the default of the process, which is True. Both give the
-            same maps and gradients; second derivatives need False. It can be changed
-            later, as ``backbone.lean = False``, and is not part of a checkpoint.
+        lean: True computes the blocks by the way that takes the least time and memory,
+            False as ``block.py`` writes them out. None follows ``Block.lean``, which is
+            True unless it was changed. Both give the same maps and gradients; second
+            derivatives need False. ``backbone.lean = False`` changes it later. It is
+            not part of a checkpoint.
 
     Raises:
         InputError: (a ValueError) an argument is out of its range, or ``forward`` is
