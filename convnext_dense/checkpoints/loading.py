@@ -56,6 +56,7 @@ def load_pretrained(module: nn.Module, source: str, prefix: str | None = None) -
 
 
 _SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}\.")
+_BLOCK_GAMMA = re.compile(r"stages\.\d+\.\d+\.gamma")
 _SHARD = (
     ". It is one of several files: name their index (*.index.json), or their folder"
 )
@@ -183,6 +184,11 @@ def fit(
         InputError: they do not fit. The message says where they differ and what to do.
     """
     expected = module.state_dict()
+    if getattr(module, "optimized", False):  # it folds layer scale when it loads it
+        for name in filter(_BLOCK_GAMMA.fullmatch, recognised.backbone):
+            bias = name.replace("gamma", "pwconv2.bias")  # has its shape
+            if bias in expected:
+                expected[name] = expected[bias]
     used = {
         name: recognised.backbone[name]
         for name in expected

@@ -12,8 +12,6 @@ Sources: "A ConvNet for the 2020s" (arXiv 2201.03545), section 2.6 and figure 4;
 GRN: "ConvNeXt V2" (arXiv 2301.00808), section 4 and algorithm 1.
 """
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,14 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from . import fused
 from .archs import NORM_EPS
-
-
-def drop_path(rate: float) -> nn.Module:
-    """Stochastic depth (arXiv 1603.09382): drop a sample's branch with this rate."""
-    # Importing torchvision takes a second and more, so it is not done at the top.
-    from torchvision.ops import StochasticDepth
-
-    return StochasticDepth(rate, mode="row")
+from .drop_path import DropPath
+from .tracing import is_symbolic, is_transformed
 
 
 class GRN(nn.Module):
@@ -78,10 +70,15 @@ class Block(nn.Module):
         dilation: of the depthwise convolution: the pixels from one element of its
             kernel to the next.
 
+    Attributes:
+        lean: compute the block by the fastest way; False is as the papers write it.
+            ``Block.lean = False`` changes the default of the process,
+            ``ConvNeXt(lean=False)`` the blocks of one backbone.
+
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
 
-    lean = True  # after Block.lean = False every block is computed by its reference
+    lean: bool = True
     # The GPU's kernels compute this very class. They look for this attribute in the
     # class itself, because a subclass may compute something else.
     has_kernels = True
@@ -114,7 +111,7 @@ class Block(nn.Module):
             if layer_scale_init_value > 0
             else None
         )
-        self.drop_path = drop_path(drop_path_rate)
+        self.drop_path = DropPath(drop_path_rate)
         self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,7 +137,7 @@ class Block(nn.Module):
             None if self.grn is None else self.grn.gamma,
             None if self.grn is None else self.grn.beta,
         )
-        rate = cast(float, self.drop_path.p) if self.training else 0.0
+        rate = self.drop_path.p if self.training else 0.0
         return fused.apply_block(
             x,
             weights,
@@ -152,7 +149,14 @@ class Block(nn.Module):
 
     def reference(self, x: Tensor) -> Tensor:
         """Compute the block as the papers write it; every faster way must equal it."""
-        if self.with_cp and torch.is_grad_enabled():
+        if (
+            self.with_cp
+            and torch.is_grad_enabled()
+            and not (
+                # Neither of them can compute the branch a second time.
+                is_symbolic(x) or is_transformed()
+            )
+        ):
             return x + checkpoint(self._branch, x, use_reentrant=False)
         return x + self._branch(x)
 
@@ -182,14 +186,12 @@ class Block(nn.Module):
         Submodules that were replaced (adapters, quantization) or have hooks must be
         called. The lean block does not call submodules, it only reads their parameters.
         """
-        from torchvision.ops import StochasticDepth
-
         types: dict[nn.Module, type[nn.Module]] = {
             self.dwconv: nn.Conv2d,
             self.norm: nn.LayerNorm,
             self.pwconv1: nn.Linear,
             self.pwconv2: nn.Linear,
-            self.drop_path: StochasticDepth,
+            self.drop_path: DropPath,
         }
         if self.grn is not None:
             types[self.grn] = GRN

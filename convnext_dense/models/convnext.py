@@ -1,25 +1,27 @@
 """The ConvNeXt backbone: four stages, and a normalised feature map from each."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule, update_init_info
 from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from convnext_dense.errors import InputError
 
-from . import fused
+from . import fused, layer_scale
 from .archs import NUM_STAGES, resolve_arch
 from .block import Block
 from .fused import PatchConv2d
+from .image_checks import check_images
 from .layer_norm import LayerNorm2d
 from .output_stride import downsample_conv, strides_and_dilations
-
-MIN_SIZE = 32  # the deepest map has stride 32
+from .tracing import is_compiling, is_symbolic, is_transformed
 
 
 class FeatureInfo(NamedTuple):
@@ -89,15 +91,33 @@ class ConvNeXt(BaseModule):
         channels_last: the memory format of the returned maps. False gives contiguous
             maps, a copy each, for heads that call ``view`` on them, as mmdet's
             CenterNet and mmseg's DMNet do.
+        lean: True computes the blocks by the way that takes the least time and memory,
+            False as ``block.py`` writes them out. None follows ``Block.lean``, which is
+            True unless it was changed. Both give the same maps and gradients; second
+            derivatives need False. ``backbone.lean = False`` changes it later. It is
+            not part of a checkpoint.
 
     Raises:
-        InputError: (a ValueError) an argument is out of its range, or an image in
-            ``forward`` has a side of less than 32 pixels.
+        InputError: (a ValueError) an argument is out of its range, or ``forward`` is
+            given something else than images (see ``forward``).
 
     Shapes: (N, in_channels, H, W), H and W at least 32, to a tuple of
     (N, channels, H // stride, W // stride), finest first; with odd sizes each
     halving rounds down. ``feature_info`` has their channels and strides.
+
+    Layout: the maps are in PyTorch's channels_last memory format, whatever that of the
+    images is, and contiguous with ``channels_last=False``. ``print(backbone)`` says
+    which.
+
+    Attributes:
+        optimized: whether ``optimize_for_inference()`` was called.
     """
+
+    # Backbones that an earlier version pickled have none of these.
+    optimized = False
+    _lean: bool | None = None
+    _random = False  # whether the weights that init_cfg names were not loaded
+    _training_is_noted = False  # whether a warning said so in training
 
     def __init__(
         self,
@@ -114,6 +134,7 @@ class ConvNeXt(BaseModule):
         init_cfg: dict | list[dict] | None = None,
         output_stride: int = 32,
         channels_last: bool = True,
+        lean: bool | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
         self.depths, self.channels, eps = resolve_arch(arch)
@@ -182,38 +203,73 @@ class ConvNeXt(BaseModule):
         self.feature_info = [FeatureInfo(c[i], strides[i]) for i in self.out_indices]
         self.apply(_init_parameters)
         self._freeze()
+        self._random = _is_pretrained(init_cfg)
+        self.lean = lean
+
+    @property
+    def lean(self) -> bool:
+        """Whether the blocks are computed by the fastest way (see the arguments)."""
+        return Block.lean if self._lean is None else self._lean
+
+    @lean.setter
+    def lean(self, lean: bool | None) -> None:
+        if lean not in (None, True, False):
+            raise InputError(f"lean={lean!r} of ConvNeXt: give True, False or None")
+        self._lean = lean
+        for block in self._blocks():
+            if lean is None:
+                block.__dict__.pop("lean", None)
+            else:
+                block.lean = lean
+
+    def extra_repr(self) -> str:
+        """What ``print`` says of the returned maps."""
+        strides = ", ".join(str(info.stride) for info in self.feature_info)
+        channels = ", ".join(str(info.channels) for info in self.feature_info)
+        layout = "channels_last" if self.channels_last else "contiguous"
+        return f"maps: strides {strides}; channels {channels}; layout {layout}"
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps of images ``x``, (N, in_channels, H, W).
 
         Returns:
             a map (N, channels, H // stride, W // stride) for each of ``out_indices``,
-            finest first.
+            finest first, in the layout of ``channels_last``.
 
         Raises:
-            InputError: (a ValueError) a side is shorter than 32 pixels.
+            InputError: (a ValueError) ``x`` is no tensor of four dimensions, has other
+                channels or another number type than the weights (under autocast it may
+                be any of fp32, bf16 and fp16), or a side is shorter than 32 pixels.
         """
-        check_size(x, "ConvNeXt")
-        x = x.contiguous(memory_format=torch.channels_last)
-        if Block.lean:
+        check_images(x, cast(Any, self.downsample_layers)[0][0], "ConvNeXt")
+        if (self._random or self.optimized) and not is_compiling():
+            self._warn()
+        x = _in_channels_last(x)
+        lean = self.lean and not is_symbolic(x)
+        if lean:
             fused.prepare(self, self._stage_modules, x)
         maps = []
         for i in range(len(self.stages)):
-            x, normed = self._run_stage(i, x)
+            x, normed = self._run_stage(i, x, lean)
             if normed is not None:
                 maps.append(normed if self.channels_last else normed.contiguous())
         return tuple(maps)
 
-    def _run_stage(self, i: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compute stage ``i``: its output, and the normed map if it is returned."""
+    def _run_stage(
+        self, i: int, x: Tensor, lean: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute stage ``i``: its output, and the normed map if it is returned.
+
+        A GPU's kernels may do so if it is ``lean``.
+        """
         downsample, stage, norm = self._modules_of(i)
         graphed = self if self.cuda_graphs else None
-        if Block.lean:
+        if lean:
             by_kernels = fused.run_stage(downsample, stage, norm, x, graphed)
             if by_kernels is not None:
                 return by_kernels
         x = downsample(x)
-        if Block.lean:  # the kernels may take the blocks without the entrance
+        if lean:  # the kernels may take the blocks without the entrance
             by_kernels = fused.run_stage(None, stage, norm, x, graphed)
             if by_kernels is not None:
                 return by_kernels
@@ -301,6 +357,57 @@ class ConvNeXt(BaseModule):
         backbone._is_init = True  # mmengine initialises no weights again
         return backbone.eval()
 
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """Load a state dict whose layer scale may or may not be folded.
+
+        PyTorch and mmengine call this for each module, before its submodules.
+        """
+        if any(name.startswith(f"{prefix}stages.") for name in state_dict):
+            self._random = False
+        blocks = {
+            f"{prefix}{name}.": block
+            for name, block in self.named_modules()
+            if isinstance(block, Block)
+        }
+        if self.optimized:
+            layer_scale.fold(state_dict, list(blocks))
+        elif blocks and all(block.gamma is not None for block in blocks.values()):
+            layer_scale.add_ones(state_dict, list(blocks))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _warn(self) -> None:
+        """Warn once of random weights, and once of training what is for inference."""
+        if self._random and not next(self.parameters()).is_meta:
+            self._random = False
+            if self.init_cfg and not self.is_init:
+                print_log(
+                    "the weights of ConvNeXt are random: its init_cfg names "
+                    f"{self.init_cfg['checkpoint']}, which was not loaded. Call "
+                    "backbone.init_weights() before the first forward pass. For random "
+                    "weights, build it without init_cfg",
+                    "current",
+                    logging.WARNING,
+                )
+        if (
+            self.optimized
+            and self.training
+            and torch.is_grad_enabled()
+            and not self._training_is_noted
+        ):
+            self._training_is_noted = True
+            print_log(
+                "this ConvNeXt is in training mode after optimize_for_inference(), "
+                "which froze its weights and removed layer scale. To train it, build "
+                "another one and load the checkpoint from before; to use it as it is, "
+                "call eval()",
+                "current",
+                logging.WARNING,
+            )
+
+    def _blocks(self) -> Iterator[Block]:
+        """The blocks of all stages."""
+        return (m for m in self.stages.modules() if isinstance(m, Block))
+
     def optimize_for_inference(self) -> "ConvNeXt":
         """Make a trained backbone a little faster. Call it after loading the weights.
 
@@ -309,13 +416,17 @@ class ConvNeXt(BaseModule):
         replay the most frequent shapes (see ``cuda_graphs``). The maps stay the same
         except for rounding.
 
+        The backbone can be saved and loaded: its state dict loads into a backbone with
+        layer scale too, with ones for ``gamma``, and the state dict of one with layer
+        scale loads into it. It cannot be trained again; in training mode its first
+        forward pass warns.
+
         Returns:
             the backbone itself, in evaluation mode and frozen.
         """
-        for module in self.stages.modules():
-            if isinstance(module, Block):
-                module.fold_layer_scale()
-        self.cuda_graphs = True
+        for block in self._blocks():
+            block.fold_layer_scale()
+        self.optimized = self.cuda_graphs = True
         return self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def _freeze(self) -> None:
@@ -349,22 +460,11 @@ def drop_path_rates(last: float, depths: Sequence[int]) -> Iterator[float]:
     return (last * block / max(blocks - 1, 1) for block in range(blocks))
 
 
-def check_size(image: Tensor, backbone: str) -> None:
-    """Check that every stage's map of an image has at least one pixel.
-
-    Args:
-        image: (..., H, W).
-        backbone: the backbone's name, for the message.
-
-    Raises:
-        InputError: (a ValueError) H or W is less than 32.
-    """
-    height, width = image.shape[-2:]
-    if min(height, width) < MIN_SIZE:
-        raise InputError(
-            f"an image of {height} x {width} pixels (height x width) is too small for "
-            f"{backbone}: both sides need at least {MIN_SIZE}; resize or pad it"
-        )
+def _in_channels_last(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) in the channels_last memory format."""
+    if is_transformed():  # vmap knows no memory format but the contiguous one
+        return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _is_pretrained(init_cfg: object) -> bool:

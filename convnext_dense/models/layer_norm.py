@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from .tracing import is_symbolic
+
 
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels at each position of a feature map.
@@ -12,7 +14,7 @@ class LayerNorm2d(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``, (N, C, H, W), over its channels."""
         rows = x.permute(0, 2, 3, 1)
-        if rows.device.type == "cpu":
+        if is_symbolic(x) or rows.device.type == "cpu":
             # Autocast casts to fp32 here on a GPU but not on a CPU. A CPU's layer norm
             # with half-precision rows and an fp32 weight loses a third of the weight's
             # gradient.

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from convnext_dense.errors import InputError
 from convnext_dense.models.archs import NORM_EPS
-from convnext_dense.models.block import drop_path
 from convnext_dense.models.convnext import (
     FeatureInfo,
-    check_size,
     drop_path_rates,
     resolve_out_indices,
 )
+from convnext_dense.models.drop_path import DropPath
+from convnext_dense.models.image_checks import check_size
 from convnext_dense.models.layer_norm import LayerNorm2d
 
 
@@ -220,7 +220,7 @@ class RoadmapBlock(nn.Module):
             if i == 1 or (i == 0 and not design.fewer_activations):
                 layers.append(act)
         self.branch = nn.Sequential(*layers)
-        self.drop_path = drop_path(drop_path_rate)
+        self.drop_path = DropPath(drop_path_rate)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or c != channels:
             self.shortcut = nn.Sequential(

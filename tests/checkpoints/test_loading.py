@@ -1,7 +1,10 @@
 """Weights into a backbone: what fits, what does not, and what is said of it."""
 
+import copy
+
 import pytest
 import torch
+from mmengine.runner import load_checkpoint
 
 from convnext_dense import ConvNeXt, checkpoints
 from convnext_dense.errors import InputError
@@ -12,7 +15,7 @@ SMALL = dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])
 
 
 def small(**kwargs):
-    return ConvNeXt(SMALL, layer_scale_init_value=1.0, **kwargs)
+    return ConvNeXt(SMALL, **{"layer_scale_init_value": 1.0, **kwargs})
 
 
 @pytest.mark.parametrize("container", ["model", "state_dict", None])
@@ -189,3 +192,38 @@ def test_other_settings_of_pretrained_are_left_to_mmengine(tmp_path):
     model = small(init_cfg=init_cfg)
     model.init_weights()
     assert torch.equal(model.norm0.weight, source.norm0.weight)
+
+
+def test_layer_scale_of_an_optimized_backbone(tmp_path):
+    """It takes both forms. Where its own does not fit, the message says what to do."""
+    source, image = small().eval(), torch.rand(1, 3, 32, 32)
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    optimized = copy.deepcopy(source).optimize_for_inference()
+    expected = source(image)
+
+    def check(backbone):
+        for mine, true in zip(backbone.eval()(image), expected, strict=True):
+            assert torch.allclose(mine, true, rtol=1e-4, atol=1e-4)
+
+    for weights in (source.state_dict(), optimized.state_dict()):
+        torch.save(weights, tmp_path / "a.pth")
+        alone = small().optimize_for_inference()
+        checkpoints.load_pretrained(alone, str(tmp_path / "a.pth"))
+        check(alone)
+        whole = torch.nn.Module()
+        whole.backbone = small().optimize_for_inference()
+        whole.head = torch.nn.Conv2d(8, 2, 1)
+        content = {f"backbone.{name}": weight for name, weight in weights.items()}
+        torch.save({**content, **noise_of(whole.head)}, tmp_path / "whole.pth")
+        load_checkpoint(whole, str(tmp_path / "whole.pth"), map_location="cpu")
+        check(whole.backbone)
+    with pytest.raises(InputError, match=r"set layer_scale_init_value=0\.0"):
+        checkpoints.load_pretrained(small(), str(tmp_path / "a.pth"))
+    followed = small(layer_scale_init_value=0.0)
+    checkpoints.load_pretrained(followed, str(tmp_path / "a.pth"))
+    check(followed)
+
+
+def noise_of(head):
+    return {f"head.{n}": torch.rand_like(p) for n, p in head.state_dict().items()}

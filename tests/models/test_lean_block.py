@@ -14,6 +14,7 @@ from convnext_dense.models.block import Block
 from convnext_dense.models.fused import block_op, depthwise, lean_block, precision
 
 from ..helpers.comparing import assert_same
+from ..helpers.keeping import kept_bytes
 from ..helpers.peers import randomised, timm_stage_maps, timm_twin
 from ..helpers.running import shell
 
@@ -197,31 +198,14 @@ def test_keeps_half_of_what_timm_keeps(version, autocast):
     ours = randomised(lambda: ConvNeXt("tiny", **kwargs))
     x = torch.rand(1, 3, 256, 256)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        whole = kept_bytes(ours, ours, x)
+        whole = kept_bytes(ours, x)
         twin = timm_twin(ours)
-        theirs = kept_bytes(twin, lambda x: timm_stage_maps(twin, x), x)
+        theirs = kept_bytes(twin, x, lambda x: timm_stage_maps(twin, x))
         for block in (b for stage in ours.stages for b in stage):
             block.with_cp = True
-        checkpointed = kept_bytes(ours, ours, x)
+        checkpointed = kept_bytes(ours, x)
     assert whole <= 0.5 * theirs
     assert checkpointed <= 0.25 * theirs
-
-
-def kept_bytes(model, function, x):
-    """Of the storages kept for the backward pass, without parameters."""
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = function(x)
-    del out
-    return sum(kept.values())
 
 
 @variants

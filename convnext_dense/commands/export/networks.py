@@ -113,6 +113,8 @@ def _load(model: nn.Module, source: str | None, whole: bool) -> Mapping:
     """
     if not source:
         print_log("no CHECKPOINT was given: the weights are random", "current")
+        # Otherwise the backbone would warn that its init_cfg was not loaded.
+        getattr(model, "backbone", model).init_cfg = None
         return {}
     checkpoint = CheckpointLoader.load_checkpoint(source, map_location="cpu")
     meta: Mapping = {}

@@ -25,9 +25,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..tracing import (
+    RECENT,
+    has_forward_gradients,
+    is_exporting,
+    is_transformed,
+)
 from .lean_block import Weights
 from .patch_conv import PatchConv2d
-from .precision import RECENT
 
 if RECENT:
     from .block_op import apply_block
@@ -41,9 +46,9 @@ _TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def takes(x: Tensor) -> bool:
     """Whether the fast paths can compute on ``x``.
 
-    They cannot while PyTorch traces, exports or transforms the model (these need
-    PyTorch's own operators), on meta and fake tensors (which have no numbers), and with
-    a PyTorch older than 2.7.
+    They cannot while PyTorch traces, exports or transforms the model or computes
+    gradients in the forward pass (these need PyTorch's own operators), on meta and fake
+    tensors (which have no numbers), and with a PyTorch older than 2.7.
     """
     return (
         RECENT
@@ -51,18 +56,10 @@ def takes(x: Tensor) -> bool:
         and x.device.type in _DEVICES
         and x.dtype in _TYPES
         and not torch.jit.is_tracing()
-        and not _is_exporting()
-        and not torch._C._are_functorch_transforms_active()
+        and not is_exporting()
+        and not is_transformed()
+        and not has_forward_gradients()
     )
-
-
-def _is_exporting() -> bool:
-    """Whether torch.export runs.
-
-    Up to PyTorch 2.11 ``torch.compiler.is_exporting()`` is True in torch.compile too.
-    """
-    flag = getattr(torch.compiler, "_is_exporting_flag", None)
-    return torch.compiler.is_exporting() if flag is None else flag
 
 
 def run_stage(

@@ -78,8 +78,8 @@ class _LeanBlock(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise NotImplementedError(
                 "ConvNeXt's lean block has no second derivative (create_graph=True "
-                "asked for one): set convnext_dense.models.block.Block.lean = False "
-                "before the forward pass"
+                "asked for one): before the forward pass, set lean=False on the "
+                "backbone, or convnext_dense.models.block.Block.lean = False for all"
             )
         remaining, hidden, mask, *weights = ctx.saved_tensors
         needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[5:]]

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .precision import RECENT, precision_of
+from ..tracing import RECENT, is_compiling, is_symbolic
+from .precision import precision_of
 
 
 class PatchConv2d(nn.Conv2d):
@@ -29,7 +30,7 @@ class PatchConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``, (N, in_channels, H, W)."""
-        if not RECENT or x.device.type != "cpu" or _is_traced():
+        if not RECENT or _is_traced(x) or x.device.type != "cpu":
             return super().forward(x)
         size = self.kernel_size[0]
         n, channels, height, width = (
@@ -46,6 +47,6 @@ class PatchConv2d(nn.Conv2d):
         return y.to(kept).permute(0, 3, 1, 2)
 
 
-def _is_traced() -> bool:
+def _is_traced(x: Tensor) -> bool:
     """Whether a tracer or a compiler records the operators."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return is_symbolic(x) or torch.jit.is_tracing() or is_compiling()

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# The fast paths need PyTorch 2.7. An older PyTorch runs the reference modules.
-RECENT = hasattr(torch, "compiler") and hasattr(torch.compiler, "is_exporting")
+from ..tracing import RECENT
 
 
 def _fast_on_this_cpu() -> set[torch.dtype]:

@@ -90,8 +90,8 @@ def refuse_second_derivative() -> NoReturn:
     """Raise the NotImplementedError for a backward pass that is itself recorded."""
     raise NotImplementedError(
         "ConvNeXt's fused stages have no second derivative (create_graph=True asked "
-        "for one): set convnext_dense.models.block.Block.lean = False before the "
-        "forward pass"
+        "for one): before the forward pass, set lean=False on the backbone, or "
+        "convnext_dense.models.block.Block.lean = False for all"
     )
 
 

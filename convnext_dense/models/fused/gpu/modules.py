@@ -146,7 +146,7 @@ def slots_of(modules: StageModules) -> Iterator[tuple[dict, str, nn.Module]]:
 
 
 def rate_of(drop_path: Any) -> float:
-    """The rate of torchvision's ``StochasticDepth``; 0 in evaluation mode."""
+    """The rate of a ``DropPath``; 0 in evaluation mode."""
     return drop_path.p if drop_path.training else 0.0
 
 
