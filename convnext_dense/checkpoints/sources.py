@@ -131,14 +131,12 @@ def _download_first(urls: Sequence[str], target: Path) -> dict[str, Exception]:
         mirror = ", the mirror of its weights" if failures else ""
         print_log(f"downloading {url}{mirror} to {target}", logger="current")
         named = _HASH.search(url) if urlparse(url).hostname in _HASHED else None
-        options = dict(hash_prefix=named[1]) if named else {}
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(target), **options)
+            torch.hub.download_url_to_file(url, str(target), named and named[1])
             break
-        except OSError as error:  # URLError and HTTPError are among these
-            failures[url] = error
-        except RuntimeError as error:  # the file is cut short, or another one
+        # URLError and HTTPError are OSErrors; a wrong hash is a RuntimeError.
+        except (OSError, RuntimeError) as error:
             failures[url] = error
     return failures
 

@@ -8,7 +8,7 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import urlparse
 
 import huggingface_hub.constants
 
@@ -57,10 +57,10 @@ class Hub(BaseHTTPRequestHandler):
         for beginning, (status, said) in self.refuse.items():
             if request.startswith(beginning):
                 return self.answer(status, dict(error=said))
-        writes = self.command != "HEAD" and "/resolve/" not in self.path
-        if writes and self.headers.get("Authorization", "") != f"Bearer {TOKEN}":
-            if "/storage/" not in self.path:  # which addresses with a signature
-                return self.answer(401, dict(error="Invalid username or password."))
+        # Files are public; the address of the storage would have a signature.
+        public = "/resolve/" in self.path or "/storage/" in self.path
+        if not public and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self.answer(401, dict(error="Invalid username or password."))
         for pattern, method in ROUTES.items():
             match = re.fullmatch(pattern, request)
             if match:
@@ -92,9 +92,7 @@ class Hub(BaseHTTPRequestHandler):
         else:
             names = [n.removeprefix(f"{repo}/") for n in self.files]
             siblings = [
-                dict(rfilename=name)
-                for name in names
-                if f"{repo}/{name}" in self.files
+                dict(rfilename=name) for name in names if f"{repo}/{name}" in self.files
             ]
             private = repo in self.private
             self.answer(
@@ -113,12 +111,13 @@ class Hub(BaseHTTPRequestHandler):
     def create(self, body):
         wanted = json.loads(body)
         repo = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+        url = f"{self.address}/{repo}"
         if repo in self.branches:
-            return self.answer(409, dict(error="You already created this model repo"))
+            return self.answer(409, dict(error="You already created it", url=url))
         self.branches[repo] = {"main"}
         if wanted.get("private") or wanted.get("visibility") == "private":
             self.private.add(repo)
-        return self.answer(200, dict(url=f"{self.address}/{repo}", name=repo))
+        return self.answer(200, dict(url=url, name=repo))
 
     def branch(self, body, repo, name):
         self.branches[repo].add(name)
@@ -131,7 +130,9 @@ class Hub(BaseHTTPRequestHandler):
         answers = [
             dict(
                 path=file["path"],
-                uploadMode="lfs" if file["path"].endswith(".safetensors") else "regular",
+                uploadMode="lfs"
+                if file["path"].endswith(".safetensors")
+                else "regular",
                 shouldIgnore=False,
             )
             for file in json.loads(body)["files"]

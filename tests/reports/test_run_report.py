@@ -709,7 +709,9 @@ def test_the_checkpoint_is_the_best_or_the_last(tmp_path):
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "gone.pth"))
     assert write_report.newest_checkpoint(tmp_path) is None
     (tmp_path / "best_mIoU_iter_20.pth").touch()
-    assert write_report.newest_checkpoint(tmp_path) == tmp_path / "best_mIoU_iter_20.pth"
+    assert (
+        write_report.newest_checkpoint(tmp_path) == tmp_path / "best_mIoU_iter_20.pth"
+    )
 
 
 def test_trouble_is_a_warning_and_a_word_on_the_page(seg_run, monkeypatch, tmp_path):

@@ -143,11 +143,12 @@ class Target(NamedTuple):
         from huggingface_hub import constants
         from huggingface_hub.errors import LocalTokenNotFoundError
 
+        error = _answered(error)
         status = getattr(getattr(error, "response", None), "status_code", None)
         owner = self.repository.partition("/")[0]
         said = getattr(error, "server_message", None) or str(error).strip()
         said = said.partition("\n")[0] or reason(error)
-        later = "No file of the repository has changed. Try again later"
+        later = "Try again later; files of a push appear all at once, or not at all"
         too_large = re.search(r"too large|storage|quota|exceed", said, re.IGNORECASE)
         if isinstance(error, LocalTokenNotFoundError):
             said = "no token is stored on this machine"
@@ -185,6 +186,14 @@ class Target(NamedTuple):
         return InputError(
             f"{self.repository} could not be pushed: {said.rstrip('.')}. {advice}"
         )
+
+
+def _answered(error: Exception) -> Exception:
+    """The error with the hub's answer, which the client can wrap in another one."""
+    inner: BaseException | None = error
+    while inner is not None and not hasattr(inner, "response"):
+        inner = inner.__cause__ or inner.__context__
+    return inner if isinstance(inner, Exception) else error
 
 
 def _api() -> Any:
