@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, DefaultScope
 
 from convnext_dense.checkpoints import run_config
-from convnext_dense.reports.drawing import Drawer
+from convnext_dense.reports.drawing import Drawer, shrink
 from convnext_dense.utils.images import write_image
 from convnext_dense.utils.text import reason
 
@@ -67,11 +66,7 @@ def _draw_one(predictor: Predictor, image: Path, file: Path) -> str:
     prepared, _ = predictor.read(image, 1)
     (sample,) = predictor([prepared])
     drawer = Drawer(predictor.scope, predictor.dataset_meta)
-    picture = drawer.prediction(prepared.image, sample)
-    scale = min(1, LONGEST_SIDE / max(picture.shape[:2]))
-    if scale < 1:
-        size = None
-        picture = cv2.resize(picture, size, fx=scale, fy=scale)
+    picture = shrink(drawer.prediction(prepared.image, sample), LONGEST_SIDE)
     file.parent.mkdir(exist_ok=True)
     write_image(file, np.ascontiguousarray(picture[..., ::-1]))
     return file.name

@@ -1,0 +1,444 @@
+"""Experiment trackers of a run: TensorBoard, Weights & Biases, MLflow.
+
+Each is a backend of mmengine's visualizer, which gives it the curves and the config.
+``TrackerHook`` adds pictures of predictions and the run's report. A run that resumes
+goes on in the tracker's run of the first start, whose name is in ``trackers.json`` in
+the work dir.
+
+The backends of mmengine are changed where current trackers need it, each with its
+reason. Only the main process of a run writes: mmengine calls the backends there alone.
+"""
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import VISBACKENDS
+from mmengine.runner import Runner
+from mmengine.visualization import (
+    MLflowVisBackend,
+    TensorboardVisBackend,
+    WandbVisBackend,
+)
+from mmengine.visualization.vis_backend import BaseVisBackend, force_init_env
+
+from convnext_dense.errors import InputError
+from convnext_dense.reports.run.hook import PAGE
+from convnext_dense.utils import files
+from convnext_dense.utils.json_files import read_json
+from convnext_dense.utils.text import reason
+
+STATE = "trackers.json"  # in the work dir: the tracker's run, by tracker
+WRITTEN = (STATE, "tensorboard", "wandb", "mlflow.db", "mlartifacts")  # in a work dir
+PICTURES = 4  # of each validation
+LONGEST_SIDE = 640  # pixels of a picture
+PROJECT = "convnext_dense"  # of wandb, and the experiment of MLflow
+# The settings that MLflow's table of runs shows; all of them are in its config.py.
+_PARAMETERS = re.compile(
+    r"model\.(type|backbone\..*)|train_cfg\..*|train_dataloader\.batch_size"
+    r"|optim_wrapper\..*|randomness\.seed"
+)
+
+
+def use_trackers(
+    cfg: Config,
+    mode: str,
+    tensorboard: bool = False,
+    wandb: str | None = None,
+    mlflow: str | None = None,
+) -> list[Hook]:
+    """Apply ``--tensorboard``, ``--wandb`` and ``--mlflow`` to a config.
+
+    Args:
+        cfg: as ``load_config`` returns it, with ``resume`` as the run will have it.
+        mode: 'train' or 'test'. A test is a tracker's run of its own.
+        tensorboard: whether to write event files into the work dir.
+        wandb: the project; '' is ``WANDB_PROJECT`` or else ``PROJECT``.
+        mlflow: the tracking URI; '' is ``MLFLOW_TRACKING_URI``, or else a database in
+            the work dir.
+
+    Returns:
+        the hooks that the run needs.
+
+    Raises:
+        InputError: a tracker's package is not installed.
+    """
+    backends = []
+    common = dict(
+        save_dir=cfg.work_dir, resume=bool(cfg.get("resume")), training=mode == "train"
+    )
+    if tensorboard:
+        _require("--tensorboard", "tensorboard", "tensorboard")
+        backends.append(dict(type="TensorboardTracker", **common))
+    if wandb is not None:
+        _require("--wandb", "wandb", "wandb")
+        project = wandb or os.environ.get("WANDB_PROJECT") or PROJECT
+        backends.append(dict(type="WandbTracker", project=project, **common))
+    if mlflow is not None:
+        _require("--mlflow", "mlflow", "mlflow")
+        uri = mlflow or os.environ.get("MLFLOW_TRACKING_URI") or ""
+        if not uri or uri.startswith("sqlite:"):  # mlflow-skinny has no database
+            _require("--mlflow with a database", "sqlalchemy", "mlflow")
+        backends.append(dict(type="MLflowTracker", uri=uri, **common))
+    if not backends:
+        return []
+    visualizer = cfg.get("visualizer") or dict(type="Visualizer")
+    present = visualizer.get("vis_backends") or [dict(type="LocalVisBackend")]
+    names = [backend["type"].removesuffix("Tracker") for backend in backends]
+    # A tracker that the config has itself would be a second one.
+    others = [b for b in present if not b["type"].startswith(tuple(names))]
+    cfg.visualizer = dict(visualizer, vis_backends=[*others, *backends])
+    return [TrackerHook()]
+
+
+def _require(flag: str, module: str, package: str) -> None:
+    if find_spec(module) is None:
+        raise InputError(
+            f"{flag} needs a package that is not installed: pip install {package}"
+        )
+
+
+class _Tracker(BaseVisBackend):
+    """What the backends share.
+
+    Args:
+        save_dir: the work dir of the run.
+        resume: whether to go on in the tracker's run of the work dir.
+        training: whether later starts may go on in this tracker's run.
+    """
+
+    name: str
+
+    def __init__(self, save_dir: str, resume: bool = False, training: bool = True):
+        super().__init__(save_dir)
+        self._work_dir = Path(save_dir)
+        self._resume, self._training = resume, training
+        self.finished = False  # whether the run came to its end
+
+    def _earlier(self) -> str | None:
+        """The tracker's run that this one continues, if it does."""
+        file = self._work_dir / STATE
+        if not self._resume or not self._training or not file.is_file():
+            return None
+        state = read_json(file)
+        run = state.get(self.name) if isinstance(state, dict) else None
+        return run if isinstance(run, str) else None
+
+    def _remember(self, run: str) -> None:
+        """Note the tracker's run for later starts."""
+        if not self._training:
+            return
+        file = self._work_dir / STATE
+        state = read_json(file) if file.is_file() else {}
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+        content = {**(state if isinstance(state, dict) else {}), self.name: run}
+        with files.whole(file) as partial:
+            partial.write_text(json.dumps(content), encoding="utf-8")
+
+    def _title(self) -> str:
+        """How the tracker's page calls the run."""
+        name = self._work_dir.absolute().name
+        return name if self._training else f"{name} (test)"
+
+    def add_report(self, file: Path) -> None:
+        """Add the run's report, an HTML file, if the tracker keeps files."""
+
+
+@VISBACKENDS.register_module()
+class TensorboardTracker(_Tracker, TensorboardVisBackend):
+    """Event files in ``WORK_DIR/tensorboard/START``.
+
+    mmengine's backend writes into the folder of each start, where the curves of a run
+    that resumes are two, and writes the config as Markdown, which loses its lines.
+    """
+
+    name = "tensorboard"
+
+    def _init_env(self) -> None:
+        folder = self._earlier()
+        if folder is None or not re.fullmatch(r"tensorboard/\w+", folder):
+            folder = f"tensorboard/{uuid.uuid4().hex[:8]}"
+            self._remember(folder)
+        self._save_dir = str(self._work_dir / folder)
+        super()._init_env()
+
+    @force_init_env
+    def add_config(self, config: Config, **kwargs: Any) -> None:
+        """Write the config as text, line by line."""
+        lines = config.pretty_text.splitlines()
+        self._tensorboard.add_text("config", "\n".join(f"    {line}" for line in lines))
+
+
+@VISBACKENDS.register_module()
+class WandbTracker(_Tracker, WandbVisBackend):
+    """A run of Weights & Biases; with ``WANDB_MODE=offline``, a folder.
+
+    mmengine's backend uploads every Python file below the current folder, fails when a
+    run resumes with another config, and numbers training steps and validations by the
+    order in which they are logged. Here ``iter`` is the axis of all curves.
+
+    Args:
+        project: name of the project.
+    """
+
+    name = "wandb"
+
+    def __init__(self, project: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._project = project
+        self._iteration = 0
+
+    def _init_env(self) -> None:
+        import wandb
+
+        run = self._earlier() or uuid.uuid4().hex[:8]
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._run = wandb.init(
+                project=self._project,
+                id=run,
+                resume="allow",
+                name=self._title(),
+                dir=str(self._work_dir),
+                job_type="train" if self._training else "test",
+            )
+        except wandb.Error as error:  # no account, no network
+            raise InputError(
+                f"--wandb: the run could not be started: {str(error).strip()}. Run "
+                "`wandb login`, or set WANDB_MODE=offline and run `wandb sync` later"
+            ) from error
+        self._wandb = wandb
+        self._remember(run)
+        self._run.define_metric("*", step_metric="iter")
+
+    @force_init_env
+    def add_config(self, config: Config, **kwargs: Any) -> None:
+        """Record the config's settings."""
+        self._run.config.update(config.to_dict(), allow_val_change=True)
+
+    @force_init_env
+    def add_image(
+        self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any
+    ) -> None:
+        """Record a picture, (H, W, 3) RGB uint8."""
+        self._run.log({name: self._wandb.Image(image), "iter": self._iteration})
+
+    @force_init_env
+    def add_scalars(
+        self,
+        scalar_dict: dict,
+        step: int = 0,
+        file_path: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Record what was logged; validations have no ``iter`` of their own."""
+        self._iteration = scalar_dict.get("iter", self._iteration)
+        self._run.log({**scalar_dict, "iter": self._iteration})
+
+    def add_report(self, file: Path) -> None:
+        """Add the report as an artifact."""
+        artifact = self._wandb.Artifact(f"report-{self._run.id}", type="report")
+        artifact.add_file(str(file))
+        self._run.log_artifact(artifact)
+
+    def close(self) -> None:
+        """End the tracker's run, as failed if the run did not come to its end."""
+        if hasattr(self, "_run"):
+            self._run.finish(exit_code=0 if self.finished else 1)
+
+
+@VISBACKENDS.register_module()
+class MLflowTracker(_Tracker, MLflowVisBackend):
+    """A run of MLflow.
+
+    mmengine's backend stores into files of a format that MLflow 3 refuses, fails when
+    a run resumes or a metric's name has other characters than MLflow's, gives pictures
+    names without an ending, and copies all logs of a work dir.
+
+    Args:
+        uri: the tracking URI; '' is a database in the work dir.
+    """
+
+    name = "mlflow"
+
+    def __init__(self, uri: str = "", **kwargs: Any):
+        super().__init__(**kwargs)
+        self._uri = uri
+
+    def _init_env(self) -> None:
+        import mlflow
+
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+        place = self._work_dir.absolute()
+        location = None if self._uri else (place / "mlartifacts").as_uri()
+        if self._uri.startswith("file:") or "://" not in self._uri:
+            # MLflow 3 takes files only if it is told to; this URI asks for them.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        try:
+            mlflow.set_tracking_uri(self._uri or f"sqlite:///{place / 'mlflow.db'}")
+            if mlflow.get_experiment_by_name(PROJECT) is None:
+                mlflow.create_experiment(PROJECT, artifact_location=location)
+            mlflow.set_experiment(PROJECT)
+            run = self._start(mlflow)
+        except Exception as error:  # of MLflow, of its database, of the network
+            raise InputError(
+                f"--mlflow {self._uri}: the run could not be started "
+                f"({reason(error)}). Give the URI of a server that runs, or a file: "
+                "sqlite:///mlflow.db"
+            ) from error
+        self._mlflow = mlflow
+        self._remember(run.info.run_id)
+        self._known = dict(run.data.params)
+
+    def _start(self, mlflow: Any) -> Any:
+        """Start MLflow's run, or continue that of an earlier start."""
+        earlier = self._earlier()
+        if earlier is not None:
+            try:
+                return mlflow.start_run(run_id=earlier)
+            except mlflow.MlflowException as error:  # it was removed, or is elsewhere
+                print_log(f"MLflow's run {earlier} cannot go on: {error}", "current")
+        return mlflow.start_run(run_name=self._title())
+
+    @force_init_env
+    def add_config(self, config: Config, **kwargs: Any) -> None:
+        """Record the config as a file, and its main settings as parameters."""
+        self._mlflow.log_text(config.pretty_text, "config.py")
+        settings = self._flatten(config.to_dict())
+        new = {
+            name: value
+            for name, value in settings.items()
+            if _PARAMETERS.fullmatch(name) and name not in self._known
+        }
+        self._mlflow.log_params(new)  # MLflow's parameters cannot change
+
+    @force_init_env
+    def add_image(
+        self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any
+    ) -> None:
+        """Record a picture, (H, W, 3) RGB uint8."""
+        self._mlflow.log_image(image, f"{_name(name)}_{step}.png")
+
+    @force_init_env
+    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
+        """Record a number."""
+        super().add_scalar(_name(name), value, step)
+
+    @force_init_env
+    def add_scalars(
+        self,
+        scalar_dict: dict,
+        step: int = 0,
+        file_path: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Record what was logged."""
+        super().add_scalars({_name(n): v for n, v in scalar_dict.items()}, step)
+
+    def add_report(self, file: Path) -> None:
+        """Add the report as an artifact."""
+        self._mlflow.log_artifact(str(file))
+
+    def close(self) -> None:
+        """End MLflow's run, as failed if the run did not come to its end."""
+        if hasattr(self, "_mlflow"):
+            self._mlflow.end_run("FINISHED" if self.finished else "FAILED")
+
+
+def _name(name: str) -> str:
+    """The name of a metric or a picture with the characters that MLflow has."""
+    return re.sub(r"[^\w./ -]", "_", name)
+
+
+class TrackerHook(Hook):
+    """Gives the trackers of a run pictures of predictions, and its report.
+
+    The pictures are the first images of each validation, with what is predicted. An
+    error in the hook is a warning in the log, and the run goes on.
+    """
+
+    priority = "LOWEST"  # after the report is written
+
+    def __init__(self) -> None:
+        self._samples: list = []
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Forget the samples of the validation before."""
+        self._samples = []
+
+    before_test_epoch = before_val_epoch
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs: Sequence = ()
+    ) -> None:
+        """Keep the first predictions."""
+        if is_main_process():
+            self._samples += outputs[: PICTURES - len(self._samples)]
+
+    after_test_iter = after_val_iter
+
+    def after_val_epoch(self, runner: Runner, metrics: Mapping | None = None) -> None:
+        """Draw the samples and give the pictures to the trackers."""
+        try:
+            self._add_pictures(runner)
+        except Exception as error:  # models and data sets of other projects may differ
+            runner.logger.warning(f"the trackers get no pictures: {reason(error)}")
+        self._samples = []
+
+    after_test_epoch = after_val_epoch
+
+    def _add_pictures(self, runner: Runner) -> None:
+        from convnext_dense.reports.drawing import Drawer, shrink
+        from convnext_dense.utils.images import read_rgb
+
+        if not self._samples:
+            return
+        loop = runner.val_loop or runner.test_loop
+        meta = loop.dataloader.dataset.metainfo
+        drawer = Drawer(runner.cfg.default_scope, meta)
+        for sample in self._samples:
+            path = Path(sample.img_path)
+            picture = drawer.prediction(read_rgb(path), sample.cpu())
+            for tracker in _trackers(runner):
+                tracker.add_image(
+                    f"predictions/{path.stem}",
+                    shrink(picture, LONGEST_SIDE),
+                    runner.iter,
+                )
+
+    def after_train(self, runner: Runner) -> None:
+        """Add the report; the tracker's run has come to its end."""
+        report = Path(runner.work_dir) / PAGE
+        for tracker in _trackers(runner):
+            tracker.finished = True
+            if not report.is_file():
+                continue
+            try:
+                tracker.add_report(report)
+            except Exception as error:  # a tracker can raise anything
+                runner.logger.warning(
+                    f"{tracker.name} did not take the report: {reason(error)}"
+                )
+
+    def after_test(self, runner: Runner) -> None:
+        """Note that the tracker's run has come to its end."""
+        for tracker in _trackers(runner):
+            tracker.finished = True
+
+
+def _trackers(runner: Runner) -> list[_Tracker]:
+    """The trackers of the main process; none in other processes."""
+    if not is_main_process():
+        return []
+    backends = runner.visualizer._vis_backends.values()
+    return [backend for backend in backends if isinstance(backend, _Tracker)]
