@@ -1,7 +1,7 @@
 """Experiment trackers of a run: TensorBoard, Weights & Biases, MLflow.
 
-Each is a backend of mmengine's visualizer, which gives it the curves and the config.
-``TrackerHook`` adds pictures of predictions and the run's report. A run that resumes
+Each is a backend of mmengine's visualizer, which gives it the curves. ``TrackerHook``
+adds the config, pictures of predictions and the run's report. A run that resumes
 goes on in the tracker's run of the first start, whose name is in ``trackers.json`` in
 the work dir.
 
@@ -10,20 +10,20 @@ reason. Only the main process of a run writes: mmengine calls the backends there
 """
 
 import json
+import logging
 import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from mmengine.visualization import (
     MLflowVisBackend,
@@ -57,7 +57,10 @@ def use_trackers(
     wandb: str | None = None,
     mlflow: str | None = None,
 ) -> list[Hook]:
-    """Apply ``--tensorboard``, ``--wandb`` and ``--mlflow`` to a config.
+    """The hooks for ``--tensorboard``, ``--wandb`` and ``--mlflow``.
+
+    The config stays as it is: other commands that read it from the work dir, or from a
+    checkpoint, log nothing.
 
     Args:
         cfg: as ``load_config`` returns it, with ``resume`` as the run will have it.
@@ -67,38 +70,25 @@ def use_trackers(
         mlflow: the tracking URI; '' is ``MLFLOW_TRACKING_URI``, or else a database in
             the work dir.
 
-    Returns:
-        the hooks that the run needs.
-
     Raises:
         InputError: a tracker's package is not installed.
     """
-    backends = []
-    common = dict(
-        save_dir=cfg.work_dir, resume=bool(cfg.get("resume")), training=mode == "train"
-    )
+    start = Start(Path(cfg.work_dir), bool(cfg.get("resume")), mode == "train")
+    trackers: list[_Tracker] = []
     if tensorboard:
         _require("--tensorboard", "tensorboard", "tensorboard")
-        backends.append(dict(type="TensorboardTracker", **common))
+        trackers.append(TensorboardTracker(start))
     if wandb is not None:
         _require("--wandb", "wandb", "wandb")
         project = wandb or os.environ.get("WANDB_PROJECT") or PROJECT
-        backends.append(dict(type="WandbTracker", project=project, **common))
+        trackers.append(WandbTracker(start, project))
     if mlflow is not None:
         _require("--mlflow", "mlflow", "mlflow")
         uri = mlflow or os.environ.get("MLFLOW_TRACKING_URI") or ""
         if not uri or uri.startswith("sqlite:"):  # mlflow-skinny has no database
             _require("--mlflow with a database", "sqlalchemy", "mlflow")
-        backends.append(dict(type="MLflowTracker", uri=uri, **common))
-    if not backends:
-        return []
-    visualizer = cfg.get("visualizer") or dict(type="Visualizer")
-    present = visualizer.get("vis_backends") or [dict(type="LocalVisBackend")]
-    names = [backend["type"].removesuffix("Tracker") for backend in backends]
-    # A tracker that the config has itself would be a second one.
-    others = [b for b in present if not b["type"].startswith(tuple(names))]
-    cfg.visualizer = dict(visualizer, vis_backends=[*others, *backends])
-    return [TrackerHook()]
+        trackers.append(MLflowTracker(start, uri))
+    return [TrackerHook(trackers)] if trackers else []
 
 
 def _require(flag: str, module: str, package: str) -> None:
@@ -108,27 +98,40 @@ def _require(flag: str, module: str, package: str) -> None:
         )
 
 
-class _Tracker(BaseVisBackend):
-    """What the backends share.
+class Start(NamedTuple):
+    """One start of a run.
 
-    Args:
-        save_dir: the work dir of the run.
+    Attributes:
+        work_dir: of the run.
         resume: whether to go on in the tracker's run of the work dir.
-        training: whether later starts may go on in this tracker's run.
+        training: whether it trains; the tracker's run of a test is not continued.
     """
+
+    work_dir: Path
+    resume: bool
+    training: bool
+
+    @property
+    def title(self) -> str:
+        """How a tracker's page calls the run."""
+        name = self.work_dir.absolute().name
+        return name if self.training else f"{name} (test)"
+
+
+class _Tracker(BaseVisBackend):
+    """What the backends share."""
 
     name: str
 
-    def __init__(self, save_dir: str, resume: bool = False, training: bool = True):
-        super().__init__(save_dir)
-        self._work_dir = Path(save_dir)
-        self._resume, self._training = resume, training
+    def __init__(self, start: Start):
+        super().__init__(str(start.work_dir))
+        self._start = start
         self.finished = False  # whether the run came to its end
 
     def _earlier(self) -> str | None:
         """The tracker's run that this one continues, if it does."""
-        file = self._work_dir / STATE
-        if not self._resume or not self._training or not file.is_file():
+        file = self._start.work_dir / STATE
+        if not (self._start.resume and self._start.training and file.is_file()):
             return None
         state = read_json(file)
         run = state.get(self.name) if isinstance(state, dict) else None
@@ -136,25 +139,19 @@ class _Tracker(BaseVisBackend):
 
     def _remember(self, run: str) -> None:
         """Note the tracker's run for later starts."""
-        if not self._training:
+        if not self._start.training:
             return
-        file = self._work_dir / STATE
+        file = self._start.work_dir / STATE
         state = read_json(file) if file.is_file() else {}
-        self._work_dir.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         content = {**(state if isinstance(state, dict) else {}), self.name: run}
         with files.whole(file) as partial:
             partial.write_text(json.dumps(content), encoding="utf-8")
-
-    def _title(self) -> str:
-        """How the tracker's page calls the run."""
-        name = self._work_dir.absolute().name
-        return name if self._training else f"{name} (test)"
 
     def add_report(self, file: Path) -> None:
         """Add the run's report, an HTML file, if the tracker keeps files."""
 
 
-@VISBACKENDS.register_module()
 class TensorboardTracker(_Tracker, TensorboardVisBackend):
     """Event files in ``WORK_DIR/tensorboard/START``.
 
@@ -169,7 +166,7 @@ class TensorboardTracker(_Tracker, TensorboardVisBackend):
         if folder is None or not re.fullmatch(r"tensorboard/\w+", folder):
             folder = f"tensorboard/{uuid.uuid4().hex[:8]}"
             self._remember(folder)
-        self._save_dir = str(self._work_dir / folder)
+        self._save_dir = str(self._start.work_dir / folder)
         super()._init_env()
 
     @force_init_env
@@ -179,7 +176,6 @@ class TensorboardTracker(_Tracker, TensorboardVisBackend):
         self._tensorboard.add_text("config", "\n".join(f"    {line}" for line in lines))
 
 
-@VISBACKENDS.register_module()
 class WandbTracker(_Tracker, WandbVisBackend):
     """A run of Weights & Biases; with ``WANDB_MODE=offline``, a folder.
 
@@ -193,8 +189,8 @@ class WandbTracker(_Tracker, WandbVisBackend):
 
     name = "wandb"
 
-    def __init__(self, project: str, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(self, start: Start, project: str):
+        super().__init__(start)
         self._project = project
         self._iteration = 0
 
@@ -202,15 +198,15 @@ class WandbTracker(_Tracker, WandbVisBackend):
         import wandb
 
         run = self._earlier() or uuid.uuid4().hex[:8]
-        self._work_dir.mkdir(parents=True, exist_ok=True)
+        self._start.work_dir.mkdir(parents=True, exist_ok=True)
         try:
             self._run = wandb.init(
                 project=self._project,
                 id=run,
                 resume="allow",
-                name=self._title(),
-                dir=str(self._work_dir),
-                job_type="train" if self._training else "test",
+                name=self._start.title,
+                dir=str(self._start.work_dir),
+                job_type="train" if self._start.training else "test",
             )
         except wandb.Error as error:  # no account, no network
             raise InputError(
@@ -257,13 +253,12 @@ class WandbTracker(_Tracker, WandbVisBackend):
             self._run.finish(exit_code=0 if self.finished else 1)
 
 
-@VISBACKENDS.register_module()
 class MLflowTracker(_Tracker, MLflowVisBackend):
     """A run of MLflow.
 
     mmengine's backend stores into files of a format that MLflow 3 refuses, fails when
-    a run resumes or a metric's name has other characters than MLflow's, gives pictures
-    names without an ending, and copies all logs of a work dir.
+    a run resumes, a metric's name has other characters than MLflow's or the server is
+    lost, gives pictures names without an ending, and copies all logs of a work dir.
 
     Args:
         uri: the tracking URI; '' is a database in the work dir.
@@ -271,15 +266,16 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
 
     name = "mlflow"
 
-    def __init__(self, uri: str = "", **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(self, start: Start, uri: str = ""):
+        super().__init__(start)
         self._uri = uri
+        self._lost = False
 
     def _init_env(self) -> None:
         import mlflow
 
-        self._work_dir.mkdir(parents=True, exist_ok=True)
-        place = self._work_dir.absolute()
+        self._start.work_dir.mkdir(parents=True, exist_ok=True)
+        place = self._start.work_dir.absolute()
         location = None if self._uri else (place / "mlartifacts").as_uri()
         if self._uri.startswith("file:") or "://" not in self._uri:
             # MLflow 3 takes files only if it is told to; this URI asks for them.
@@ -289,7 +285,7 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
             if mlflow.get_experiment_by_name(PROJECT) is None:
                 mlflow.create_experiment(PROJECT, artifact_location=location)
             mlflow.set_experiment(PROJECT)
-            run = self._start(mlflow)
+            run = self._begin(mlflow)
         except Exception as error:  # of MLflow, of its database, of the network
             raise InputError(
                 f"--mlflow {self._uri}: the run could not be started "
@@ -300,7 +296,7 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
         self._remember(run.info.run_id)
         self._known = dict(run.data.params)
 
-    def _start(self, mlflow: Any) -> Any:
+    def _begin(self, mlflow: Any) -> Any:
         """Start MLflow's run, or continue that of an earlier start."""
         earlier = self._earlier()
         if earlier is not None:
@@ -308,7 +304,7 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
                 return mlflow.start_run(run_id=earlier)
             except mlflow.MlflowException as error:  # it was removed, or is elsewhere
                 print_log(f"MLflow's run {earlier} cannot go on: {error}", "current")
-        return mlflow.start_run(run_name=self._title())
+        return mlflow.start_run(run_name=self._start.title)
 
     @force_init_env
     def add_config(self, config: Config, **kwargs: Any) -> None:
@@ -327,12 +323,7 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
         self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any
     ) -> None:
         """Record a picture, (H, W, 3) RGB uint8."""
-        self._mlflow.log_image(image, f"{_name(name)}_{step}.png")
-
-    @force_init_env
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Record a number."""
-        super().add_scalar(_name(name), value, step)
+        self._log("log_image", image, f"{_name(name)}_{step}.png")
 
     @force_init_env
     def add_scalars(
@@ -343,16 +334,34 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
         **kwargs: Any,
     ) -> None:
         """Record what was logged."""
-        super().add_scalars({_name(n): v for n, v in scalar_dict.items()}, step)
+        metrics = {_name(name): value for name, value in scalar_dict.items()}
+        self._log("log_metrics", metrics, step)
+
+    def _log(self, function: str, *args: Any) -> None:
+        """Call a function of MLflow; after an error, call none any more.
+
+        MLflow tries again for minutes before it raises an error, each time.
+        """
+        if self._lost:
+            return
+        try:
+            getattr(self._mlflow, function)(*args)
+        except Exception as error:  # of its server or its disk
+            self._lost = True
+            print_log(
+                f"MLflow gets no more of this run, which goes on: {reason(error)}",
+                "current",
+                logging.WARNING,
+            )
 
     def add_report(self, file: Path) -> None:
         """Add the report as an artifact."""
-        self._mlflow.log_artifact(str(file))
+        self._log("log_artifact", str(file))
 
     def close(self) -> None:
         """End MLflow's run, as failed if the run did not come to its end."""
         if hasattr(self, "_mlflow"):
-            self._mlflow.end_run("FINISHED" if self.finished else "FAILED")
+            self._log("end_run", "FINISHED" if self.finished else "FAILED")
 
 
 def _name(name: str) -> str:
@@ -369,8 +378,18 @@ class TrackerHook(Hook):
 
     priority = "LOWEST"  # after the report is written
 
-    def __init__(self) -> None:
+    def __init__(self, trackers: Sequence[_Tracker]) -> None:
+        self._trackers = trackers
         self._samples: list = []
+
+    def before_run(self, runner: Runner) -> None:
+        """Start the trackers' runs, in the main process."""
+        if not is_main_process():
+            self._trackers = ()
+        for tracker in self._trackers:
+            # The visualizer closes it at the end, also if the next one cannot start.
+            runner.visualizer._vis_backends[tracker.name] = tracker
+            tracker.add_config(runner.cfg)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the samples of the validation before."""
@@ -382,7 +401,7 @@ class TrackerHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: Sequence = ()
     ) -> None:
         """Keep the first predictions."""
-        if is_main_process():
+        if self._trackers:
             self._samples += outputs[: PICTURES - len(self._samples)]
 
     after_test_iter = after_val_iter
@@ -409,7 +428,7 @@ class TrackerHook(Hook):
         for sample in self._samples:
             path = Path(sample.img_path)
             picture = drawer.prediction(read_rgb(path), sample.cpu())
-            for tracker in _trackers(runner):
+            for tracker in self._trackers:
                 tracker.add_image(
                     f"predictions/{path.stem}",
                     shrink(picture, LONGEST_SIDE),
@@ -419,7 +438,7 @@ class TrackerHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Add the report; the tracker's run has come to its end."""
         report = Path(runner.work_dir) / PAGE
-        for tracker in _trackers(runner):
+        for tracker in self._trackers:
             tracker.finished = True
             if not report.is_file():
                 continue
@@ -432,13 +451,5 @@ class TrackerHook(Hook):
 
     def after_test(self, runner: Runner) -> None:
         """Note that the tracker's run has come to its end."""
-        for tracker in _trackers(runner):
+        for tracker in self._trackers:
             tracker.finished = True
-
-
-def _trackers(runner: Runner) -> list[_Tracker]:
-    """The trackers of the main process; none in other processes."""
-    if not is_main_process():
-        return []
-    backends = runner.visualizer._vis_backends.values()
-    return [backend for backend in backends if isinstance(backend, _Tracker)]

@@ -1,8 +1,10 @@
 """Runs with trackers, whose own readers read back what they wrote."""
 
 import struct
+from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
 
 from convnext_dense.engine import trackers
 from convnext_dense.engine.runner import run
@@ -90,11 +92,8 @@ def test_wandb(tmp_path, shapes_root, monkeypatch):
     assert sum(any("predictions/" in name for name in row) for row in rows) == 6
     names = {item.key for row in records["config"] for item in row.update}
     assert "optim_wrapper" in names
-    print(
-        {k: len(v) for k, v in records.items()},
-        records.get("artifact"),
-        records.get("request"),
-    )
+    files = [e.path for a in records["artifact"] for e in a.manifest.contents]
+    assert files == ["report.html"] * 2  # and no code
     assert records["run"][0].project == "shapes"
     assert [exit_.exit_code for exit_ in records["exit"]] == [0, 0]
 
@@ -118,3 +117,102 @@ def test_mlflow(tmp_path, shapes_root, monkeypatch):
     assert {"config.py", "report.html", "predictions"} <= files
     pictures = client.list_artifacts(name, "predictions")
     assert len([p for p in pictures if p.path.endswith("_2.png")]) == 3
+
+
+def start(work_dir, resume=False, training=True):
+    return trackers.Start(work_dir, resume, training)
+
+
+def mlflow_tracker(tmp_path, monkeypatch, **settings):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "store").as_uri()
+    tracker = trackers.MLflowTracker(start(tmp_path / "run", **settings), uri)
+    return tracker, mlflow.MlflowClient(uri)
+
+
+def test_run_that_fails_is_one_for_mlflow(tmp_path, monkeypatch):
+    tracker, client = mlflow_tracker(tmp_path, monkeypatch)
+    tracker.add_scalars({"coco/caf\u00e9|s_precision": 0.5}, 3)
+    tracker.close()
+    (run_,) = client.search_runs(ids(client))
+    assert run_.info.status == "FAILED"
+    assert run_.data.metrics == {"coco/caf\u00e9_s_precision": 0.5}
+
+
+def ids(client):
+    return [e.experiment_id for e in client.search_experiments()]
+
+
+def test_training_goes_on_without_mlflow(tmp_path, monkeypatch):
+    """After one error, nothing is tried again: each takes minutes."""
+    tracker, _ = mlflow_tracker(tmp_path, monkeypatch)
+    tracker.add_scalars({"a": 1.0}, 1)
+    calls, said = [], []
+
+    def lost(*args):
+        calls.append(args)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(tracker._mlflow, "log_metrics", lost)
+    monkeypatch.setattr(trackers, "print_log", lambda text, *_: said.append(text))
+    for step in (2, 3):
+        tracker.add_scalars({"a": 1.0}, step)
+    assert len(calls) == len(said) == 1
+    assert (
+        "MLflow gets no more of this run, which goes on: OSError: no route" in said[0]
+    )
+    tracker._lost = False
+    tracker.close()
+
+
+def test_a_test_is_a_run_of_its_own(tmp_path, monkeypatch):
+    for training in (True, False):
+        tracker, client = mlflow_tracker(
+            tmp_path, monkeypatch, training=training, resume=True
+        )
+        tracker.add_scalars({"mIoU": 1.0}, 0)
+        tracker.close()
+    names = {run_.info.run_name for run_ in client.search_runs(ids(client))}
+    assert names == {"run", "run (test)"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing", "says"),
+    [
+        (dict(tensorboard=True), "tensorboard", "pip install tensorboard"),
+        (dict(wandb=""), "wandb", "pip install wandb"),
+        (dict(mlflow="http://localhost"), "mlflow", "pip install mlflow"),
+        (dict(mlflow=""), "sqlalchemy", "with a database needs .* pip install mlflow"),
+    ],
+)
+def test_missing_package(tmp_path, monkeypatch, flags, missing, says):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    specs = {missing: None}
+    monkeypatch.setattr(trackers, "find_spec", lambda name: specs.get(name, name))
+    with pytest.raises(InputError, match=says):
+        use_trackers(Config(dict(work_dir=str(tmp_path))), "train", **flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers, "is_main_process", lambda: False)
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    hook = TrackerHook([trackers.TensorboardTracker(start(tmp_path))])
+    runner = SimpleNamespace(cfg=cfg, work_dir=str(tmp_path), val_loop=None)
+    hook.before_run(runner)
+    hook.after_val_iter(runner, 0, None, [object()])
+    hook.after_val_epoch(runner)
+    hook.after_train(runner)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_folder_is_not_continued(tmp_path):
+    """``trackers.json`` of a work dir from elsewhere names no other folder."""
+    pytest.importorskip("tensorboard")
+    (tmp_path / trackers.STATE).write_text('{"tensorboard": "../elsewhere"}')
+    tracker = trackers.TensorboardTracker(start(tmp_path, resume=True))
+    tracker.add_scalars({"a": 1.0}, 1)
+    tracker.close()
+    (folder,) = (tmp_path / "tensorboard").iterdir()
+    assert list(folder.iterdir())
