@@ -43,6 +43,7 @@ WRITTEN = (STATE, "tensorboard", "wandb", "mlflow.db", "mlartifacts")  # in a wo
 PICTURES = 4  # of each validation
 LONGEST_SIDE = 640  # pixels of a picture
 PROJECT = "convnext_dense"  # of wandb, and the experiment of MLflow
+_ATTEMPTS = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 # The settings that MLflow's table of runs shows; all of them are in its config.py.
 _PARAMETERS = re.compile(
     r"model\.(type|backbone\..*)|train_cfg\..*|train_dataloader\.batch_size"
@@ -209,9 +210,10 @@ class WandbTracker(_Tracker, WandbVisBackend):
                 job_type="train" if self._start.training else "test",
             )
         except wandb.Error as error:  # no account, no network
+            said = str(error).strip().rstrip(".")
             raise InputError(
-                f"--wandb: the run could not be started: {str(error).strip()}. Run "
-                "`wandb login`, or set WANDB_MODE=offline and run `wandb sync` later"
+                f"--wandb: the run could not be started: {said}. Run `wandb login`, or "
+                "set WANDB_MODE=offline and run `wandb sync` later"
             ) from error
         self._wandb = wandb
         self._remember(run)
@@ -276,22 +278,29 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
 
         self._start.work_dir.mkdir(parents=True, exist_ok=True)
         place = self._start.work_dir.absolute()
+        uri = self._uri or f"sqlite:///{place / 'mlflow.db'}"
         location = None if self._uri else (place / "mlartifacts").as_uri()
-        if self._uri.startswith("file:") or "://" not in self._uri:
+        if uri.startswith("file:") or "://" not in uri:
             # MLflow 3 takes files only if it is told to; this URI asks for them.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        # MLflow tries for four minutes; a wrong address is to be reported at once.
+        own_attempts = _ATTEMPTS in os.environ
+        os.environ.setdefault(_ATTEMPTS, "1")
         try:
-            mlflow.set_tracking_uri(self._uri or f"sqlite:///{place / 'mlflow.db'}")
+            mlflow.set_tracking_uri(uri)
             if mlflow.get_experiment_by_name(PROJECT) is None:
                 mlflow.create_experiment(PROJECT, artifact_location=location)
             mlflow.set_experiment(PROJECT)
             run = self._begin(mlflow)
         except Exception as error:  # of MLflow, of its database, of the network
             raise InputError(
-                f"--mlflow {self._uri}: the run could not be started "
-                f"({reason(error)}). Give the URI of a server that runs, or a file: "
-                "sqlite:///mlflow.db"
+                f"--mlflow: the run could not be started at {uri} ({reason(error)}). "
+                "Give the address of a server that runs, or a file: "
+                "--mlflow sqlite:///mlflow.db"
             ) from error
+        finally:
+            if not own_attempts:
+                del os.environ[_ATTEMPTS]
         self._mlflow = mlflow
         self._remember(run.info.run_id)
         self._known = dict(run.data.params)
