@@ -12,7 +12,10 @@ if TYPE_CHECKING:  # imported when needed: they import torch
 
     from convnext_dense.datasets.custom.prepare import Options
 
-CONFIG = "config file (.py) of an MMDetection or MMSegmentation model"
+CONFIG = (
+    "config file (.py) of an MMDetection or MMSegmentation model, or a name that "
+    "convnext-dense configs lists"
+)
 CHECKPOINT = "checkpoint: a path, a URL or hf://OWNER/NAME"
 
 

@@ -24,7 +24,7 @@ from . import (
 )
 
 AT_IMPORT = "always"
-DURING_EXPORT = "while tools/export.py traces a model"
+DURING_EXPORT = "while convnext-dense export traces a model"
 
 
 class Patch(NamedTuple):

@@ -1,4 +1,4 @@
-"""tools/doctor.py in healthy and broken environments, and each check alone.
+"""convnext-dense doctor in healthy and broken environments, and each check alone.
 
 An environment is a venv whose packages are links to those of this environment; some are
 left out or replaced.
@@ -146,7 +146,7 @@ def test_an_empty_environment(tmp_path):
     assert lines["toolboxes"][1].startswith(
         "none installed; mmengine, mmcv, mmdet, mmseg"
     )
-    assert "pip install -e '.[onedl]'" in lines["toolboxes"][2]
+    assert "pip install 'convnext-dense[onedl]'" in lines["toolboxes"][2]
     assert lines["torch"][2] == "-> pip install torch torchvision\n"
     assert lines["GPU"] == [SKIPPED, "needs torch", ""]
     assert lines["detection"] == [SKIPPED, "needs numpy", ""]
@@ -801,7 +801,8 @@ def test_the_doctor_itself_needs_little():
     """It compiles in an old Python and imports only the standard library at the top."""
     files = sorted((ROOT / "convnext_dense/commands/doctor").glob("*.py"))
     assert len(files) > 5
-    for file in [*files, ROOT / "tools/doctor.py", ROOT / "tools/_command.py"]:
+    scripts = ("tools/doctor.py", "tools/_command.py", "convnext_dense_cli.py")
+    for file in [*files, *(ROOT / script for script in scripts)]:
         tree = ast.parse(file.read_text(), feature_version=(3, 8))
         for node in tree.body:
             names = []
@@ -811,4 +812,5 @@ def test_the_doctor_itself_needs_little():
                 names = [node.module]
             for name in names:
                 top = name.partition(".")[0]
-                assert top in sys.stdlib_module_names or top == "_command", file
+                starts = ("_command", "convnext_dense_cli")
+                assert top in {*sys.stdlib_module_names, *starts}, file
