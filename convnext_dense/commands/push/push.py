@@ -11,7 +11,7 @@ from convnext_dense.errors import InputError
 from convnext_dense.utils import files, outputs
 from convnext_dense.utils.outputs import Folder, Output
 
-from ..report.write_report import RUN_SUFFIXES, newest_checkpoint
+from ..report.write_report import newest_checkpoint
 from . import hub, model_folder
 
 
@@ -88,7 +88,7 @@ def _check_folder(
             Output("--dry-run", Folder(folder / model_folder.PICTURES, (".jpg",))),
         ],
         [
-            Folder(contents.work_dir, RUN_SUFFIXES),
+            Folder(contents.work_dir, (".pth", ".json")),
             *checkpoint_inputs(contents.checkpoint, overwrite),
         ],
         overwrite,
