@@ -70,7 +70,9 @@ def text(facts: Facts) -> str:
         "```python",
         "import convnext_dense",
         "",
-        f'model = convnext_dense.load("{address}")',
+        f'predictor = convnext_dense.load("{address}")',
+        'sample = predictor("photo.jpg")',
+        'predictor.draw("photo.jpg", sample).save("drawn.png")',
         "```",
         "",
         "`config.py` is the config of the run; its paths are placeholders. To train "
