@@ -191,7 +191,7 @@ def _from_hub(source: str, shown: str = "") -> Path:
         # No such repository, no permission, no network, or an invalid name.
         raise InputError(
             f"{shown or source} could not be downloaded: {str(error).strip()}\n"
-            "Gated repositories need `hf auth login`. Without a network, fill the "
+            "Private and gated ones need `hf auth login`. Without a network, fill the "
             f"cache elsewhere (`hf download {repo}`), or {_INSTEAD}"
         ) from error
     if not path:

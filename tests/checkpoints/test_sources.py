@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from urllib.error import URLError
 
 import pytest
@@ -212,6 +213,25 @@ def test_hub(tmp_path, hub, monkeypatch):
     assert "timm://convnext_x.z_in1k could not be downloaded" in said
     assert "init_cfg.checkpoint=FILE" in said
     assert not Hub.asked
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+def test_downloads_that_the_hub_refuses(hub, monkeypatch, status):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between attempts
+    hub_server.add("me/x", **{"model.safetensors": b"weights"})
+    Hub.refuse = {"HEAD /me/x": (status, "no"), "GET /me/x": (status, "no")}
+    said = refused("hf://me/x")
+    assert "hf://me/x could not be downloaded" in said
+    assert "hf auth login" in said
+
+
+def test_hub_that_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    nobody = dict(HF_ENDPOINT="http://127.0.0.1:9")
+    with hub_server.client(monkeypatch, tmp_path, **nobody):
+        said = refused("hf://me/x")
+    assert "hf://me/x could not be downloaded" in said
+    assert "fill the cache elsewhere (`hf download me/x`)" in said
 
 
 def saved(tmp_path):
