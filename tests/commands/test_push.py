@@ -156,12 +156,15 @@ def test_config_of_the_hub_is_not_run(run_dir, hub, tool, shapes_root, tmp_path)
 
 
 def test_existing_files_are_replaced_only_when_asked(run_dir, hub):
-    hub_server.add("me/shapes", **{"README.md": b"mine", "notes.txt": b"mine"})
+    names = "README.md", "notes.txt", "pictures/mine.jpg", "pictures/9.jpg"
+    hub_server.add("me/shapes", **dict.fromkeys(names, b"mine"))
     said = refused(run_dir, "me/shapes", pictures=0)
-    assert "me/shapes has README.md already: add --overwrite" in said
+    assert "me/shapes has README.md, pictures/9.jpg already: add --overwrite" in said
     assert not Hub.commits
     push(run_dir, "me/shapes", pictures=0, overwrite=True)
     assert Hub.files["me/shapes/notes.txt"] == b"mine"
+    assert Hub.files["me/shapes/pictures/mine.jpg"] == b"mine"
+    assert "me/shapes/pictures/9.jpg" not in Hub.files  # of an earlier push
     assert Hub.files["me/shapes/README.md"] != b"mine"
     push(run_dir, "me/shapes", pictures=0, revision="v2", private=False, overwrite=True)
     assert Hub.branches["me/shapes"] == {"main", "v2"}

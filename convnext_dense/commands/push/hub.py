@@ -12,6 +12,9 @@ T = TypeVar("T")
 # The names that hf:// addresses take; checkpoints.sources reads them.
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _BRANCH = re.compile(r"[\w.-]+")
+# The pictures of a push, for Python and as the patterns of the hub's client.
+_PICTURES = ["pictures/[0-9].jpg", "pictures/[0-9][0-9].jpg"]
+_PICTURE = re.compile(r"pictures/\d+\.jpg")
 _TOKENS = "https://huggingface.co/settings/tokens"
 
 
@@ -94,8 +97,8 @@ class Target(NamedTuple):
             raise
         except Exception as error:  # as in _call
             raise self._explained(error) from error
-        existing = {file.rfilename for file in info.siblings or ()}
-        replaced = [name for name in names if name in existing]
+        existing = [file.rfilename for file in info.siblings or ()]
+        replaced = [n for n in existing if n in names or _PICTURE.fullmatch(n)]
         if replaced and not self.overwrite:
             raise InputError(
                 f"{self.repository} has {few(replaced)} already: add --overwrite to "
@@ -106,8 +109,8 @@ class Target(NamedTuple):
     def upload(self, folder: Path) -> str:
         """Upload the files of a folder in one commit; make the repository first.
 
-        Files of the repository that the folder does not have are kept, but for its
-        older pictures.
+        Files of the repository that the folder does not have are kept, but for the
+        pictures of an earlier push that is replaced.
 
         Returns:
             the address of the repository's page.
@@ -126,7 +129,7 @@ class Target(NamedTuple):
             repo_id=self.repository,
             folder_path=folder,
             revision=self.revision,
-            delete_patterns="pictures/*",
+            delete_patterns=_PICTURES if self.overwrite else None,
             commit_message="Upload a model with convnext_dense",
         )
         return str(url)
