@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from convnext_dense import checkpoints
 from convnext_dense.checkpoints import safetensors_file
+from convnext_dense.commands.push import card
 from convnext_dense.commands.push import hub as push_hub
 from convnext_dense.commands.push.portable import portable
 from convnext_dense.commands.push.push import push
@@ -240,6 +241,22 @@ def test_command(run_dir, hub, tool):
     assert done.code == 0, done.err
     assert f"to {hub}/me/x" in done.out
     assert "Its name for every command: hf://me/x" in done.out
+
+
+@pytest.mark.parametrize(
+    ("source", "base"),
+    [
+        ("timm://convnext_tiny.fb_in22k", "timm/convnext_tiny.fb_in22k"),
+        ("hf://facebook/x@v1/a.pth", "facebook/x"),
+        ("https://example.org/a.pth", None),
+    ],
+)
+def test_base_model(source, base):
+    init_cfg = dict(type="Pretrained", checkpoint=source)
+    assert (
+        card._base_model(Config(dict(model=dict(backbone=dict(init_cfg=init_cfg)))))
+        == base
+    )
 
 
 CONFIG = dict(

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from convnext_dense.engine import trackers
 from convnext_dense.engine.runner import run
-from convnext_dense.engine.trackers import TrackerHook, use_trackers
+from convnext_dense.engine.trackers import hook, mlflow_tracker, use_trackers
 from convnext_dense.errors import InputError
 
 from ..helpers import small_runs
@@ -123,7 +123,7 @@ def start(work_dir, resume=False, training=True):
     return trackers.Start(work_dir, resume, training)
 
 
-def mlflow_tracker(tmp_path, monkeypatch, **settings):
+def tracker_and_client(tmp_path, monkeypatch, **settings):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = (tmp_path / "store").as_uri()
@@ -132,7 +132,7 @@ def mlflow_tracker(tmp_path, monkeypatch, **settings):
 
 
 def test_run_that_fails_is_one_for_mlflow(tmp_path, monkeypatch):
-    tracker, client = mlflow_tracker(tmp_path, monkeypatch)
+    tracker, client = tracker_and_client(tmp_path, monkeypatch)
     tracker.add_scalars({"coco/caf\u00e9|s_precision": 0.5}, 3)
     tracker.close()
     (run_,) = client.search_runs(ids(client))
@@ -146,7 +146,7 @@ def ids(client):
 
 def test_training_goes_on_without_mlflow(tmp_path, monkeypatch):
     """After one error, nothing is tried again: each takes minutes."""
-    tracker, _ = mlflow_tracker(tmp_path, monkeypatch)
+    tracker, _ = tracker_and_client(tmp_path, monkeypatch)
     tracker.add_scalars({"a": 1.0}, 1)
     calls, said = [], []
 
@@ -155,7 +155,7 @@ def test_training_goes_on_without_mlflow(tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(tracker._mlflow, "log_metrics", lost)
-    monkeypatch.setattr(trackers, "print_log", lambda text, *_: said.append(text))
+    monkeypatch.setattr(mlflow_tracker, "print_log", lambda text, *_: said.append(text))
     for step in (2, 3):
         tracker.add_scalars({"a": 1.0}, step)
     assert len(calls) == len(said) == 1
@@ -168,7 +168,7 @@ def test_training_goes_on_without_mlflow(tmp_path, monkeypatch):
 
 def test_a_test_is_a_run_of_its_own(tmp_path, monkeypatch):
     for training in (True, False):
-        tracker, client = mlflow_tracker(
+        tracker, client = tracker_and_client(
             tmp_path, monkeypatch, training=training, resume=True
         )
         tracker.add_scalars({"mIoU": 1.0}, 0)
@@ -196,14 +196,14 @@ def test_missing_package(tmp_path, monkeypatch, flags, missing, says):
 
 
 def test_other_processes_write_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(trackers, "is_main_process", lambda: False)
+    monkeypatch.setattr(hook, "is_main_process", lambda: False)
     cfg = Config(dict(work_dir=str(tmp_path)))
-    hook = TrackerHook([trackers.TensorboardTracker(start(tmp_path))])
+    tracking = hook.TrackerHook([trackers.TensorboardTracker(start(tmp_path))])
     runner = SimpleNamespace(cfg=cfg, work_dir=str(tmp_path), val_loop=None)
-    hook.before_run(runner)
-    hook.after_val_iter(runner, 0, None, [object()])
-    hook.after_val_epoch(runner)
-    hook.after_train(runner)
+    tracking.before_run(runner)
+    tracking.after_val_iter(runner, 0, None, [object()])
+    tracking.after_val_epoch(runner)
+    tracking.after_train(runner)
     assert not list(tmp_path.iterdir())
 
 
