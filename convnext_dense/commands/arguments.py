@@ -6,7 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # imported when needed: it imports torch
+if TYPE_CHECKING:  # imported when needed: they import torch
+    from mmengine.config import Config
+    from mmengine.hooks import Hook
+
     from convnext_dense.datasets.custom.prepare import Options
 
 CONFIG = (
@@ -165,6 +168,42 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
         help="let checkpoint files run the Python code inside them; only for files "
         "whose author you trust",
     )
+
+
+def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``engine.trackers.use_trackers``."""
+    group = parser.add_argument_group(
+        "trackers",
+        "Curves, config, pictures of predictions and the report of a run.",
+    )
+    group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write event files into WORK_DIR/tensorboard",
+    )
+    group.add_argument(
+        "--wandb",
+        nargs="?",
+        const="",
+        metavar="PROJECT",
+        help="log to Weights & Biases (project convnext_dense); WANDB_MODE=offline "
+        "writes into WORK_DIR/wandb",
+    )
+    group.add_argument(
+        "--mlflow",
+        nargs="?",
+        const="",
+        metavar="URI",
+        help="log to MLflow: the address of a server, or a database such as "
+        "sqlite:///mlflow.db (WORK_DIR/mlflow.db, unless MLFLOW_TRACKING_URI is set)",
+    )
+
+
+def use_trackers(args: argparse.Namespace, cfg: "Config", mode: str) -> list["Hook"]:
+    """Apply the flags of ``add_tracker_arguments``; return the hooks for the run."""
+    from convnext_dense.engine import trackers
+
+    return trackers.use_trackers(cfg, mode, args.tensorboard, args.wandb, args.mlflow)
 
 
 def apply_common_arguments(args: argparse.Namespace) -> None:

@@ -19,9 +19,11 @@ from .arguments import (
     CONFIG,
     add_common_arguments,
     add_data_arguments,
+    add_tracker_arguments,
     apply_common_arguments,
     data_options,
     positive,
+    use_trackers,
 )
 
 if TYPE_CHECKING:  # imported when needed: they import torch
@@ -63,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "finite; FILE is WORK_DIR/not_finite/iter_N.pth",
     )
     add_common_arguments(parser)
+    add_tracker_arguments(parser)
     add_data_arguments(parser).add_argument(
         "--epochs",
         type=positive,
@@ -108,7 +111,8 @@ def main(args: argparse.Namespace) -> None:
         check_options(data, cfg)
     _check_outputs(cfg, data)
     fit = partial(prepare, cfg, data, epochs, cfg_options.parse(settings))
-    runner.run(cfg, "train", fit if data else None)
+    hooks = use_trackers(args, cfg, "train")
+    runner.run(cfg, "train", fit if data else None, hooks)
 
 
 def _splits_file(cfg: "Config") -> Path:

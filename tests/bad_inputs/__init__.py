@@ -8,6 +8,7 @@ from . import (
     command_lines,
     configs,
     formats,
+    hub,
     images,
     label_maps,
     machine,
@@ -24,6 +25,7 @@ AREAS = {
     "Data: label maps": label_maps.CASES,
     "Images and videos": images.CASES,
     "Checkpoints": checkpoints.CASES,
+    "Hub": hub.CASES,
     "Disk and machine": machine.CASES,
 }
 

@@ -700,16 +700,18 @@ def test_tool_reports_what_is_left_of_a_run(tool, seg_run, tmp_path):
 
 
 def test_the_checkpoint_is_the_best_or_the_last(tmp_path):
-    assert write_report._checkpoint(tmp_path) is None
+    assert write_report.newest_checkpoint(tmp_path) is None
     (tmp_path / "epoch_3.pth").touch()
     (tmp_path / "last_checkpoint").write_text("/where/it/was/epoch_3.pth\n")
     assert (
-        write_report._checkpoint(tmp_path) == tmp_path / "epoch_3.pth"
+        write_report.newest_checkpoint(tmp_path) == tmp_path / "epoch_3.pth"
     )  # it has moved
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "gone.pth"))
-    assert write_report._checkpoint(tmp_path) is None
+    assert write_report.newest_checkpoint(tmp_path) is None
     (tmp_path / "best_mIoU_iter_20.pth").touch()
-    assert write_report._checkpoint(tmp_path) == tmp_path / "best_mIoU_iter_20.pth"
+    assert (
+        write_report.newest_checkpoint(tmp_path) == tmp_path / "best_mIoU_iter_20.pth"
+    )
 
 
 def test_trouble_is_a_warning_and_a_word_on_the_page(seg_run, monkeypatch, tmp_path):

@@ -60,7 +60,7 @@ def write_report(
     """
     work_dir = Path(work_dir)
     shown = load_config(str(_config(work_dir)), options)
-    chosen = checkpoint or _checkpoint(work_dir)
+    chosen = checkpoint or newest_checkpoint(work_dir)
     if chosen is None and not curves.read(work_dir).train:
         raise InputError(
             f"{work_dir} has no training log and no checkpoint: there is nothing to "
@@ -117,7 +117,7 @@ def _config(work_dir: Path) -> Path:
     return configs[-1]
 
 
-def _checkpoint(work_dir: Path) -> Path | None:
+def newest_checkpoint(work_dir: Path) -> Path | None:
     """The best checkpoint of a run, or else the last; None if there is none."""
     best = sorted(work_dir.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
     if best:

@@ -17,7 +17,9 @@ from ..arguments import (
     CONFIG,
     add_common_arguments,
     add_overwrite_argument,
+    add_tracker_arguments,
     apply_common_arguments,
+    use_trackers,
 )
 
 if TYPE_CHECKING:  # imported when needed: it imports torch
@@ -59,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_overwrite_argument(parser)
     add_common_arguments(parser)
+    add_tracker_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -84,7 +87,8 @@ def main(args: argparse.Namespace) -> None:
         options.use_tta(cfg)
     if args.out:
         options.use_out(cfg, args.out)
-    run(cfg, "test", hooks=[WholeFilesHook(), ClassNamesHook()])
+    hooks = use_trackers(args, cfg, "test")
+    run(cfg, "test", hooks=[WholeFilesHook(), ClassNamesHook(), *hooks])
 
 
 def _check_outputs(
