@@ -64,6 +64,7 @@ def main(args: argparse.Namespace) -> None:
     """Tell CONFIG, CHECKPOINT and INPUTs apart and predict the inputs."""
     apply_trust(args)
 
+    from convnext_dense.config.trained import checkpoint_of
     from convnext_dense.errors import InputError
 
     from .predict_files import predict_files
@@ -77,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
     checkpoint, *inputs = args.names
     predict_files(
         config,
-        checkpoint,
+        checkpoint_of(checkpoint),
         inputs,
         args.out,
         args.score_thr,
