@@ -91,6 +91,9 @@ def run(
             getattr(runner, mode)()
         finally:
             cleanup.stop_workers(runner)
+            for hook in runner.hooks:
+                if isinstance(hook, ExactResumeHook):
+                    hook.stop_listening()
     return runner
 
 
