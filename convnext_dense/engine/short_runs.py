@@ -13,8 +13,9 @@ from typing import Any
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-MOST = 0.5  # of a run; a longer warm-up is shortened
-SHORT = 0.1  # of a run; the length of a warm-up that is shortened
+from convnext_dense.datasets.custom.schedule import WARMUP, without_pinned_rate
+
+MOST = 0.5  # of a run; a longer warm-up is shortened to WARMUP of it
 
 
 class ShortRunHook(Hook):
@@ -70,23 +71,28 @@ def fit_warmup(runner: Runner, settings: Mapping[str, Any]) -> list[str]:
     end = max((_warmup_end(scheduler) for scheduler in schedulers), default=0)
     if end <= MOST * length:
         return []
-    new = max(1, round(SHORT * length))
+    new = max(1, round(WARMUP * length))
+    said = ""
     for scheduler in schedulers:
         if not scheduler.get("by_epoch", True):
             for key in ("begin", "end"):
                 if scheduler.get(key) == end:
                     scheduler[key] = new
+        if _warmup_end(scheduler) == new:
+            said = without_pinned_rate(scheduler)
     return [
-        f"the warm-up of the learning rate takes {new} of {length} iterations; the "
-        f"config's {end} would be most of the run. --cfg-options param_scheduler.N.end "
-        "sets it"
+        f"warm-up of the learning rate: {said} of {length} steps, since the config's "
+        f"{end} would be most of the run; --cfg-options param_scheduler.N.end sets it"
     ]
 
 
 def _warmup_end(scheduler: Any) -> int:
     """The iteration at which a scheduler's config ends a warm-up; 0 if it is none."""
-    warms = "start_factor" in scheduler or "Warmup" in str(scheduler.get("type"))
-    if scheduler.get("by_epoch", True) or scheduler.get("begin", 0) or not warms:
+    if (
+        scheduler.get("by_epoch", True)
+        or scheduler.get("begin", 0)
+        or "start_factor" not in scheduler
+    ):
         return 0
     return int(scheduler.get("end") or 0)
 

@@ -36,8 +36,10 @@ _NOT_SHOWN = (
     "Default ``avg_non_ignore`` is False",
     "The draw is False, it means that the hook for visualization",
 )
-# Lists of names of tensors, such as mmengine's of keys that a checkpoint lacks.
+# mmengine's lists of tensors that a checkpoint lacks, or that have another shape.
+_DO_NOT_MATCH = "The model and loaded state dict do not match exactly"
 _LIST = re.compile(r"(?<=: )(?:[\w.]+, ){10,}[\w.]+")
+_MOST_LINES = 6  # of such lists
 
 
 @contextmanager
@@ -75,9 +77,12 @@ def shortened(record: logging.LogRecord) -> logging.LogRecord | None:
     message = record.getMessage()
     if _FILE_ONLY.match(message):
         return None
-    short = _LIST.sub(_few, message)
-    if short == message:
+    if not message.startswith(_DO_NOT_MATCH):
         return record
+    lines = message.strip().split("\n")
+    short = "\n".join(_LIST.sub(_few, line) for line in lines[:_MOST_LINES])
+    if len(lines) > _MOST_LINES:
+        short += f"\n{len(lines) - _MOST_LINES} more lines are in the log file"
     record = copy.copy(record)
     record.msg, record.args = short, None
     return record

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from convnext_dense.config.checks.files import check_weights
+from convnext_dense.config.checks.files import check_data, check_weights
 from convnext_dense.config.checks.requirements import check_toolbox
 from convnext_dense.config.inputs import checkpoint_inputs, config_inputs
 from convnext_dense.config.options import load_config
@@ -118,7 +118,12 @@ def _config(work_dir: Path) -> Path:
 
 
 def _validate(cfg: Config, hook: RunReportHook) -> Runner:
-    """Run one validation with ``hook``, in a temporary work dir."""
+    """Run one validation with ``hook``, in a temporary work dir.
+
+    Raises:
+        InputError: the data is missing; a report draws no data.
+    """
+    check_data(cfg.get("val_dataloader"), "val", drawn=True)
     with tempfile.TemporaryDirectory() as cfg.work_dir:
         return run(cfg, "val", hooks=[hook])
 
