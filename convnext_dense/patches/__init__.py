@@ -206,6 +206,14 @@ PATCHES = (
         install=log_lines.write_out_control_characters,
     ),
     Patch(
+        names=("mmengine.logging.print_log", "mmengine.logging.logger.print_log"),
+        library="mmengine",
+        why="Messages of level DEBUG that have no logger are not printed, such as "
+        '"Could not import OneDL" of onedl-mmdet and onedl-mmsegmentation.',
+        versions="all versions",
+        install=log_lines.print_no_debug_messages,
+    ),
+    Patch(
         names=("mmengine.logging.MMLogger.callHandlers",),
         library="mmengine",
         why="The console of a run leaves out the config, the environment, the order of "
