@@ -12,6 +12,10 @@
 # make fuzz             mutated files for MINUTES=60; what is found is in work_dirs/fuzz
 # make fuzz-short       the same for one minute, with the same cases each time
 # make fuzz-coverage    unpickling and run lengths with atheris, for MINUTES=60
+# make test-apps        the tests of optional features, which need packages of their own
+# make wheel            dist/*.whl and the sdist, checked
+# make try-wheel        the wheel in a fresh environment and an empty folder; SHORT=1 borrows
+#                       the packages of .venv
 # make families         a step of every model family of mmdet and mmseg, as shipped and
 #                       with ConvNeXt; half an hour. FAMILIES="detr pspnet" for some
 # make test-gpu         on a GPU: the kernels' tests, then a table of time and memory
@@ -34,14 +38,14 @@ TESTS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
 .PHONY: demo test test-openmmlab test-kernels test-long test-isa test-export \
-	test-configs test-gpu families fuzz fuzz-short fuzz-coverage errors coverage lint
+	test-configs test-gpu test-apps wheel try-wheel families fuzz fuzz-short fuzz-coverage errors coverage lint
 
 # --no-compile: few of the 6 GB of modules are imported, and Python compiles those at the
 # first import. Without bytecode files each process would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL = bin/pip install --no-compile --disable-pip-version-check -e
 
-.venv/.onedl: setup.py
+.venv/.onedl: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	.venv/$(PIP_INSTALL) '.[onedl]'
 	touch $@
@@ -50,7 +54,7 @@ PIP_INSTALL = bin/pip install --no-compile --disable-pip-version-check -e
 	.venv/$(PIP_INSTALL) '.[onedl,dev]'
 	touch $@
 
-.venv-openmmlab/.dev: setup.py
+.venv-openmmlab/.dev: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv-openmmlab
 	.venv-openmmlab/$(PIP_INSTALL) '.[openmmlab,dev]'
 	touch $@
@@ -60,6 +64,8 @@ demo: .venv/.onedl
 	.venv/bin/python tools/test.py $(DEMO) work_dirs/demo/epoch_4.pth \
 		--work-dir work_dirs/demo --show-dir work_dirs/demo/pictures
 	@echo "Truth beside prediction, image by image: work_dirs/demo/pictures"
+
+APP_TESTS = tests/commands/test_mim.py
 
 # The GPU's kernels use no toolbox. Their tests are apart, because interpreting them takes
 # minutes.
@@ -116,6 +122,28 @@ test-configs: .venv/.dev
 	.venv-families/bin/pip install --disable-pip-version-check \
 		onedl-mmpretrain==1.3.6 fairscale==0.4.13 scikit-learn 'transformers<5'
 	touch $@
+
+# Packages that optional features use, in an environment beside .venv, which takes
+# everything else from there: the main tests run without them.
+.venv-apps/.ready: .venv/.dev
+	.venv/bin/python -m venv .venv-apps
+	.venv/bin/python -c "import site; print(site.getsitepackages()[0])" > \
+		$$(.venv-apps/bin/python -c "import site; print(site.getsitepackages()[0])")/all.pth
+	.venv-apps/$(PIP_INSTALL) '.[apps]'
+	touch $@
+
+test-apps: .venv-apps/.ready
+	.venv-apps/bin/python -m pytest $(TESTS) $(APP_TESTS)
+
+wheel: .venv-apps/.ready
+	rm -rf dist build
+	.venv-apps/bin/python -m build --outdir dist .
+	.venv-apps/bin/twine check --strict dist/*
+	.venv-apps/bin/check-wheel-contents dist/*.whl
+
+# SHORT=1 takes the packages of .venv instead of installing 6 GB, and trains 20 steps.
+try-wheel: wheel
+	PYTHON=$(PYTHON) SHORT=$(SHORT) tests/programs/try_wheel.sh dist/*.whl
 
 families: .venv-families/.ready
 	.venv-families/bin/python -W ignore -m tests.programs.families $(FAMILIES) \

@@ -74,11 +74,11 @@ class MissingStackError(InputError, ImportError):
 
     def __init__(self, problem: str) -> None:
         super().__init__(
-            f"{problem}. In a clone of convnext_dense, install the maintained stack "
-            "with\n"
-            "  pip install -e '.[onedl]'\n"
+            f"{problem}. Install the maintained stack with\n"
+            "  pip install 'convnext-dense[onedl]'\n"
             "or the classic stack with\n"
-            "  pip install -e '.[openmmlab]'"
+            "  pip install 'convnext-dense[openmmlab]'\n"
+            "In a clone of convnext_dense: pip install -e '.[onedl]'"
         )
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from convnext_dense import checkpoints
+from convnext_dense.config import shipped
 
 from .helpers import custom_data, formats
 from .helpers.paths import ROOT
@@ -44,7 +45,7 @@ def quickened(tool: str, args: list[str]) -> list:
     if tool not in ("train", "test", "export"):
         return [arg.replace("iter_400", "iter_1") for arg in args]
     config, *flags = args
-    task = Path(config).parent.name
+    task = Path(shipped.resolve(config)).parent.name
     flags = [flag.replace("iter_400", "iter_1") for flag in flags]
     if {"--data", "--train-images"} & set(flags):
         flags += ["--epochs", "1"]
@@ -206,7 +207,8 @@ def block_id(block: Block) -> str:
 @pytest.mark.parametrize("block", blocks(), ids=block_id)
 def test_commands_run(block, tool, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    for python, script, *args in block.commands:
-        assert python == "python", "mark the block: <!-- not run: REASON -->"
-        done = tool(Path(script).stem, *quickened(Path(script).stem, args))
+    for program, command, *args in block.commands:
+        assert program == "convnext-dense", "mark the block: <!-- not run: REASON -->"
+        name = command.replace("-", "_")
+        done = tool(name, *quickened(name, args))
         assert done.code == 0, done.out + done.err

@@ -24,7 +24,7 @@ ROWS = (
     ("datasets",),
     ("engine",),
     ("projects",),
-    ("commands",),
+    ("commands", "__main__"),
 )
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 # Kept for configs and checkpoints of before the rooms; each has one import.

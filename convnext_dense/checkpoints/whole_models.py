@@ -66,8 +66,8 @@ def match(model: nn.Module, state_dict: Mapping) -> Match:
         return Match(model, state_dict)
     source = source_of(state_dict)
     option = (
-        f"the --prefix of tools/convert_checkpoint.py {source} weights.pth --to native "
-        "--prefix NAME, then give weights.pth"
+        f"the --prefix of convnext-dense convert-checkpoint {source} weights.pth "
+        "--to native --prefix NAME, then give weights.pth"
     )
     weights, source = find(state_dict, source, option=option)
     convnexts = {convnext.prefix: convnext for convnext in recognise(weights)}

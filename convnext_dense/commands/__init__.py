@@ -8,33 +8,111 @@ A command is a module with
   imports torch and the toolboxes itself, so that ``--help`` and what ``argparse``
   refuses are answered at once.
 
-``tools/NAME.py`` runs the command of that name. CONTRIBUTING.md says how to add one.
+``convnext-dense NAME`` runs the command of that name, with hyphens for underscores; so
+does ``tools/NAME.py``. CONTRIBUTING.md says how to add one.
 """
 
 import argparse
+import difflib
 import errno
 import faulthandler
 import importlib
 import logging
 import os
+import pkgutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
-from convnext_dense.errors import InputError
+from convnext_dense.errors import InputError, printable
+from convnext_dense.version import __version__
 
 # What is wrong with a disk, not with the program: it is full, read-only, has vanished.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE}
+# Commands that work without torch and mmengine, or call load_package themselves.
+LIGHT = {"configs", "doctor"}
 INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl-C
 
 
-def run(name: str) -> None:
-    """Run the command ``name`` with the process's arguments, then exit.
+def names() -> list[str]:
+    """The names of all commands, with underscores."""
+    modules = {module.name for module in pkgutil.iter_modules(__path__)}
+    return sorted(modules - {"arguments", "completion"})
+
+
+def main() -> None:
+    """Run the command that the process's first argument names, then exit.
+
+    ``--help`` lists the commands, ``--version`` prints the version, and
+    ``--print-completion SHELL`` the shell's completion script.
+    """
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    name = first.replace("-", "_")
+    if name in names():
+        run(name, sys.argv[2:], f"{_program()} {first}")
+    parser = whole_parser()
+    if not first:
+        parser.print_help(sys.stderr)
+        sys.exit(InputError.exit_code)
+    if not first.startswith("-"):
+        similar = difflib.get_close_matches(name, names(), n=1)
+        meant = f" Did you mean {similar[0].replace('_', '-')}?" if similar else ""
+        parser.error(f"there is no command {printable(first)}.{meant}")
+    parser.parse_args()
+    parser.error("name a command")
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser of ``convnext-dense``, with all commands as sub-commands."""
+    from .completion import SHELLS, PrintCompletion
+
+    parser = argparse.ArgumentParser(
+        prog=_program(),
+        description="Train, test and use ConvNeXt detectors and segmentors.",
+        epilog="convnext-dense COMMAND --help explains a command.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"convnext-dense {__version__}"
+    )
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        metavar="SHELL",
+        help="print the completion script of a shell; for bash, add to ~/.bashrc: "
+        'eval "$(convnext-dense --print-completion bash)"',
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for name in names():
+        command = importlib.import_module(f"{__name__}.{name}")
+        title = (command.__doc__ or "").partition("\n")[0]
+        sub_parser = commands.add_parser(name.replace("_", "-"), help=title)
+        command.add_arguments(sub_parser)
+    return parser
+
+
+def _program() -> str:
+    """What the user has typed, for usage lines."""
+    if Path(sys.argv[0]).name == "__main__.py":
+        return "python -m convnext_dense"
+    return "convnext-dense"
+
+
+def run(
+    name: str, arguments: Sequence[str] | None = None, program: str | None = None
+) -> None:
+    """Run the command ``name``, then exit.
 
     A user's mistake ends in its message and an exit code, listed in
     ``convnext_dense.errors``. ``CONVNEXT_DENSE_DEBUG=1`` shows the Python stack as
     well. A crash in native code prints the stacks of all threads. So does the signal
     USR1, after which the command goes on.
+
+    Args:
+        arguments: of the command; by default, those of the process.
+        program: what the user has typed, for usage lines; by default, the script.
     """
     # Else a full disk prints the stack of each line that a log file does not take.
     logging.raiseExceptions = False
@@ -44,13 +122,14 @@ def run(name: str) -> None:
             faulthandler.register(signal.SIGUSR1)
     command = importlib.import_module(f"{__name__}.{name}")
     parser = argparse.ArgumentParser(
+        prog=program,
         description=command.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
-        if name != "doctor":  # the doctor runs without torch and mmengine
+        if name not in LIGHT:
             load_package()
         sys.exit(command.main(args))
     except KeyboardInterrupt:
@@ -70,7 +149,7 @@ def run(name: str) -> None:
 
 
 def load_package() -> None:
-    """Run ``convnext_dense/__init__.py``, if ``tools/_command.py`` has put it off."""
+    """Run ``convnext_dense/__init__.py``, if ``convnext_dense_cli`` has put it off."""
     package = sys.modules["convnext_dense"]
     if not hasattr(package, "__version__"):
         spec = package.__spec__

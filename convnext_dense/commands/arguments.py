@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # imported when needed: it imports torch
     from convnext_dense.datasets.custom.prepare import Options
 
-CONFIG = "config file (.py) of an MMDetection or MMSegmentation model"
+CONFIG = (
+    "config file (.py) of an MMDetection or MMSegmentation model, or a name that "
+    "convnext-dense configs lists"
+)
 CHECKPOINT = "checkpoint: a path, a work dir, a URL or hf://OWNER/NAME"
 
 

@@ -1,7 +1,7 @@
 """Convert a ConvNeXt checkpoint to the parameter names of another library.
 
 The names in IN are recognised, whichever library wrote it:
-  tools/convert_checkpoint.py IN OUT --to timm
+  convnext-dense convert-checkpoint IN OUT --to timm
 
 A detector's or segmentor's heads are kept where the library has a place for them. The
 tool prints which model takes the weights, and which tensors were left out. If IN has

@@ -1,7 +1,7 @@
 """Print the learning rate scale of every layer of a config's model.
 
 The config needs layer-wise or stage-wise learning rate decay:
-  tools/show_layer_decay.py configs/det/cascade_mask_rcnn_convnext_t_coco.py
+  convnext-dense show-layer-decay configs/det/cascade_mask_rcnn_convnext_t_coco.py
 """
 
 import argparse

@@ -1,12 +1,12 @@
 """Train a detector or a segmentor.
 
 Reproduce a config:
-  tools/train.py configs/det/cascade_mask_rcnn_convnext_t_coco.py
+  convnext-dense train configs/det/cascade_mask_rcnn_convnext_t_coco.py
 
 Train on your own images. The config's classes, heads and schedule are set to fit them:
-  tools/train.py CONFIG --data DIR
-  tools/train.py CONFIG --train-json FILE --train-images DIR      (COCO json)
-  tools/train.py CONFIG --train-images DIR --train-labels DIR     (label maps)
+  convnext-dense train CONFIG --data DIR
+  convnext-dense train CONFIG --train-json FILE --train-images DIR      (COCO json)
+  convnext-dense train CONFIG --train-images DIR --train-labels DIR     (label maps)
 """
 
 import argparse

@@ -16,7 +16,7 @@ from convnext_dense.errors import InputError
 from convnext_dense.utils import files
 from convnext_dense.utils.text import reason
 
-from . import cfg_options
+from . import cfg_options, shipped
 from .checks import names
 from .sections import dataset_configs
 
@@ -32,7 +32,7 @@ def load_config(
     The config is not checked yet: ``build_runner`` and ``build_model`` check it.
 
     Args:
-        file: path of the config file.
+        file: the config file, or the name of a config of this package.
         options: ``--cfg-options``, each ``key=value`` in mmengine's notation.
             ``data_root`` moves every data set and evaluator of the config, not
             only the variable of that name.
@@ -49,14 +49,12 @@ def load_config(
     Example::
 
         cfg = load_config(
-            "configs/seg/upernet_convnext_atto_shapes.py",
+            "upernet_convnext_atto_shapes",
             ["train_cfg.max_iters=100", "data_root=/data/shapes"],
         )
         runner = convnext_dense.engine.runner.run(cfg, "train")
     """
-    if not Path(file).is_file():
-        folder = ": it is a folder" if Path(file).is_dir() else ""
-        raise InputError(f"no config at {file}{folder}")
+    file = shipped.resolve(file)
     if Path(file).suffix in (".pth", ".pt", ".bin", ".safetensors"):
         raise InputError(f"{file} is a checkpoint: give the config before it")
     try:

@@ -34,9 +34,11 @@ _RANKS = {
 # Where the processes meet.
 _ADDRESS = {"pytorch": ("MASTER_ADDR", "MASTER_PORT"), "mpi": ("MASTER_ADDR",)}
 _START = {
-    "pytorch": "torchrun --nproc_per_node=N tools/train.py CONFIG --launcher pytorch",
-    "slurm": "tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR, or srun",
-    "mpi": "mpirun -n N -x MASTER_ADDR=HOST tools/train.py CONFIG --launcher mpi",
+    "pytorch": "torchrun --nproc_per_node=N -m convnext_dense train CONFIG "
+    "--launcher pytorch",
+    "slurm": "srun ... convnext-dense train CONFIG --launcher slurm, or the clone's "
+    "tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR",
+    "mpi": "mpirun -n N -x MASTER_ADDR=HOST convnext-dense train CONFIG --launcher mpi",
 }
 _PEER_ENDED = re.compile(
     r"[Cc]onnection (reset|closed|was likely closed|refused)|[Bb]roken pipe"

@@ -26,7 +26,7 @@ from . import (
 )
 
 AT_IMPORT = "always"
-DURING_EXPORT = "while tools/export.py traces a model"
+DURING_EXPORT = "while convnext-dense export traces a model"
 DURING_A_RUN = "while a command trains, validates or tests"
 
 

@@ -413,8 +413,8 @@ CASES = [
         "a student and a teacher",
         student_and_teacher,
         "x.pth holds 2 ConvNeXts, under 'student.backbone.', 'teacher.backbone.': name "
-        "one as the --prefix of tools/convert_checkpoint.py ...x.pth weights.pth --to "
-        "native --prefix NAME, then give weights.pth",
+        "one as the --prefix of convnext-dense convert-checkpoint ...x.pth weights.pth "
+        "--to native --prefix NAME, then give weights.pth",
     ),
     init_cfg(
         "a student and a teacher",

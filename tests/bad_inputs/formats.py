@@ -90,7 +90,7 @@ def text_of_image(folder):
 
 
 def inspect(mistake: str, arguments: Maker, says: str, code: int = 2) -> Case:
-    """A mistake that tools/inspect_data.py reports."""
+    """A mistake that convnext-dense inspect-data reports."""
     return Case("inspect_data", mistake, arguments, says, code)
 
 

@@ -31,7 +31,7 @@ def folders(change: Callable, *flags, config=None) -> Maker:
 
 
 def inspect(mistake: str, change: Callable, says: str, code: int = 2, *flags) -> Case:
-    """A mistake that tools/inspect_data.py reports."""
+    """A mistake that convnext-dense inspect-data reports."""
     return Case("inspect_data", mistake, folders(change, *flags), says, code)
 
 
@@ -494,6 +494,6 @@ CASES = [
     Case(
         *("train", "a label map of another size"),
         folders(first(LABELS[:40]), config=SEG),
-        "error: the data has errors, see above. tools/inspect_data.py",
+        "error: the data has errors, see above. convnext-dense inspect-data",
     ),
 ]

@@ -31,7 +31,7 @@ def file(change: Callable, *more) -> Maker:
 
 
 def inspect(mistake: str, change: Callable, says: str, code: int = 2) -> Case:
-    """A mistake that tools/inspect_data.py reports."""
+    """A mistake that convnext-dense inspect-data reports."""
     return Case("inspect_data", mistake, file(change), says, code)
 
 
@@ -392,7 +392,7 @@ CASES = [
     Case(
         *("train", "a box of NaN"),
         file(lambda c: c["annotations"][0].update(bbox=[NAN] * 4), DET),
-        "error: the data has errors, see above. tools/inspect_data.py",
+        "error: the data has errors, see above. convnext-dense inspect-data",
     ),
     Case(
         *("train", "a config's file that is not JSON"),

@@ -200,7 +200,7 @@ def test_the_advice_for_a_whole_model_works(tmp_path, tool):
     with pytest.raises(InputError, match=r"holds 2 ConvNeXts") as e:
         load_checkpoint(model, str(tmp_path / "a.pth"))
     _, _, advice = str(e.value).partition(
-        "the --prefix of tools/convert_checkpoint.py "
+        "the --prefix of convnext-dense convert-checkpoint "
     )
     command, _, then = advice.partition(", then give ")
     done = tool("convert_checkpoint", *command.replace("NAME", "teacher").split())

@@ -1,4 +1,4 @@
-"""tools/benchmark.py: equal peers, correct columns and ratios, and mistakes."""
+"""convnext-dense benchmark: equal peers, correct columns and ratios, and mistakes."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""tools/doctor.py in healthy and broken environments, and each check alone.
+"""convnext-dense doctor in healthy and broken environments, and each check alone.
 
 An environment is a venv whose packages are links to those of this environment; some are
 left out or replaced.
@@ -146,7 +146,7 @@ def test_an_empty_environment(tmp_path):
     assert lines["toolboxes"][1].startswith(
         "none installed; mmengine, mmcv, mmdet, mmseg"
     )
-    assert "pip install -e '.[onedl]'" in lines["toolboxes"][2]
+    assert "pip install 'convnext-dense[onedl]'" in lines["toolboxes"][2]
     assert lines["torch"][2] == "-> pip install torch torchvision\n"
     assert lines["GPU"] == [SKIPPED, "needs torch", ""]
     assert lines["detection"] == [SKIPPED, "needs numpy", ""]

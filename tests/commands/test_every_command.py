@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import inspect
-import pkgutil
 import runpy
 
 import pytest
@@ -13,8 +12,7 @@ from convnext_dense import commands
 from ..helpers.paths import ROOT
 from ..helpers.running import shell
 
-HELPERS = {"arguments"}  # modules of commands/ that are not commands
-COMMANDS = sorted({m.name for m in pkgutil.iter_modules(commands.__path__)} - HELPERS)
+COMMANDS = commands.names()
 
 
 def load(command: str):
@@ -26,7 +24,8 @@ def test_a_command_has_a_docstring_and_two_functions(command):
     module = load(command)
     title, *_ = (module.__doc__ or "").splitlines()
     assert title.endswith("."), "the first line of --help is a sentence"
-    assert f"tools/{command}.py" in module.__doc__, "--help has no example"
+    example = f"convnext-dense {command.replace('_', '-')}"
+    assert example in module.__doc__, "--help has no example"
     assert list(inspect.signature(module.add_arguments).parameters) == ["parser"]
     assert list(inspect.signature(module.main).parameters) == ["args"]
 

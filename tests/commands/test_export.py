@@ -1,4 +1,4 @@
-"""tools/export.py: its files compute what mmseg computes in a test; and mistakes."""
+"""convnext-dense export: its files compute what mmseg computes; and mistakes."""
 
 import functools
 import itertools

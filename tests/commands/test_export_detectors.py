@@ -1,4 +1,4 @@
-"""tools/export.py with whole detectors: their boxes and masks are those of mmdet."""
+"""convnext-dense export with detectors: their boxes and masks are those of mmdet."""
 
 import json
 import os

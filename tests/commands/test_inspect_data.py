@@ -1,4 +1,4 @@
-"""tools/inspect_data.py as users run it, and the page that it writes."""
+"""convnext-dense inspect-data as users run it, and the page that it writes."""
 
 import copy
 import json

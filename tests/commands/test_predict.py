@@ -1,4 +1,4 @@
-"""tools/predict.py: its predictions equal those of tools/test.py, for any input."""
+"""convnext-dense predict: its predictions equal those of a test, for any input."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""tools/predict.py with files, names and checkpoints made to harm."""
+"""convnext-dense predict with files, names and checkpoints made to harm."""
 
 import json
 import os

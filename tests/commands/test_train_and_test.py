@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py, with correct and with wrong arguments."""
+"""convnext-dense train and test, with correct and with wrong arguments."""
 
 import pickle
 

@@ -40,7 +40,7 @@ def test_debug_shows_the_stack(tool, monkeypatch):
         tool("train", "nothing.py")
 
 
-EXTRAS = r"(?s)pip install -e '\.\[onedl\]'.*pip install -e '\.\[openmmlab\]'"
+EXTRAS = r"(?s)convnext-dense\[onedl\]'.*convnext-dense\[openmmlab\]'"
 
 
 def test_a_missing_toolbox_names_the_extras(tool, monkeypatch):

@@ -61,7 +61,7 @@ def prepare(
     batch: int,
     data: Path,
 ) -> Runner:
-    """A Runner of a config with all hooks of ``tools/train.py``.
+    """A Runner of a config with all hooks of ``convnext-dense train``.
 
     Args:
         file: the config.

@@ -1,4 +1,4 @@
-"""COCO-O: tools/test.py evaluates six domains in one run, on small data."""
+"""COCO-O: convnext-dense test evaluates six domains in one run, on small data."""
 
 import json
 import re

@@ -185,7 +185,7 @@ def test_the_command_for_the_best_checkpoint(tmp_path):
     (tmp_path / "best_mAP_epoch_2.pth").touch()
     command = page._best_command(tmp_path, best, last)
     assert command == (
-        f"tools/report.py {tmp_path} --checkpoint {tmp_path}/epoch_1.pth"
+        f"convnext-dense report {tmp_path} --checkpoint {tmp_path}/epoch_1.pth"
     )
     (tmp_path / "best_mAP_epoch_1.pth").touch()
     assert page._best_command(tmp_path, best, last).endswith("best_mAP_epoch_1.pth")

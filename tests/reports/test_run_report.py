@@ -732,7 +732,7 @@ def test_trouble_is_a_warning_and_a_word_on_the_page(seg_run, monkeypatch, tmp_p
         hook.after_train(runner)
     message = messages[-1]
     assert "could not be written: ZeroDivisionError" in message
-    assert f"tools/report.py {tmp_path}" in message
+    assert f"convnext-dense report {tmp_path}" in message
 
 
 def test_a_start_with_nothing_left_keeps_the_page(seg_run, monkeypatch, tmp_path):

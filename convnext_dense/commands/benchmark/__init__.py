@@ -1,11 +1,11 @@
 """Compare the time and memory of this package's ConvNeXt with other libraries'.
 
 Without CONFIG, inference and training steps of the backbones alone:
-  tools/benchmark.py --arch tiny --size 512 --batch 8
+  convnext-dense benchmark --arch tiny --size 512 --batch 8
 
 With CONFIG, whole training steps of its model, with this package's backbone and with
 timm's, and the backbone's share of the step:
-  tools/benchmark.py CONFIG [CONFIG ...] --size 800x1216
+  convnext-dense benchmark CONFIG [CONFIG ...] --size 800x1216
 
 All rows of a table are measured alternately, so that a slow moment of the machine
 affects all of them. Ratios are to the fastest of the other libraries, in whichever way

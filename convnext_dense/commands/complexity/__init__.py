@@ -1,10 +1,10 @@
 """Count a model's parameters and multiply-adds, and compare them with the paper's.
 
 Every model in the paper's COCO and ADE20K tables (tables 3 and 4 of arXiv 2201.03545):
-  tools/complexity.py
+  convnext-dense complexity
 
 One config, or several:
-  tools/complexity.py CONFIG [CONFIG ...] [--shape H W]
+  convnext-dense complexity CONFIG [CONFIG ...] [--shape H W]
 
 Exit code 1 if a count differs from the paper's. Needs no data, no weights and no GPU.
 """
@@ -20,7 +20,6 @@ from ..arguments import CONFIG, add_overwrite_argument, output_file
 if TYPE_CHECKING:  # imported when needed: it imports torch
     from .counting import Complexity
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 # How far multiply-adds may be from the paper's, which are rounded, in percent.
 # Parameters agree if they round to the paper's number of millions.
 MACS_TOLERANCE = 0.5
@@ -48,16 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print a row for each config; return 1 if a count differs from the paper's."""
+    from convnext_dense.config import shipped
     from convnext_dense.config.inputs import config_inputs
     from convnext_dense.config.options import load_config
     from convnext_dense.utils import files, outputs
 
     from . import counting
 
-    published = json.loads((CONFIGS / "paper.json").read_text())
+    published = json.loads((shipped.folder() / "paper.json").read_text())
     del published["_about"]
     paper = {name: row for name, row in published.items() if "flops" in row}
-    configs = args.configs or [next(CONFIGS.glob(f"*/{name}.py")) for name in paper]
+    configs = args.configs or list(paper)
     loaded = [load_config(str(config)) for config in configs]
     outputs.check(
         [outputs.Output("--json", args.json)],

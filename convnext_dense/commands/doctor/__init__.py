@@ -2,7 +2,7 @@
 
 Checks Python, torch, the GPU, the toolboxes, the disk and more, and trains one step of
 a detector and of a segmentor:
-  tools/doctor.py
+  convnext-dense doctor
 
 Exit code 0 if training can start, else 1. Leaves no files behind, except compiled
 kernels on a machine with a GPU.

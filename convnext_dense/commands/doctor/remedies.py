@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Iterator
 
 FRESH = (
-    "make a new environment and install there, in a clone of convnext_dense:\n"
-    "pip install -e '.[onedl]'"
+    "make a new environment and install there:\n"
+    "pip install 'convnext-dense[onedl]'   (in a clone: pip install -e '.[onedl]')"
 )
 PAIR = (
     "torch and torchvision are of different builds; install both in one command, both "
@@ -41,8 +41,8 @@ SHARED_MEMORY = (
 TRITON = "pip install --force-reinstall triton   (the version that this torch requires)"
 TEMPORARY = "export TMPDIR=/tmp, or another short path"
 UNKNOWN = (
-    "the doctor does not know this message. If a new environment (pip install -e "
-    "'.[onedl]') shows it too,\n"
+    "the doctor does not know this message. If a new environment (pip install "
+    "'convnext-dense[onedl]') shows it too,\n"
     "open an issue with the whole output of the doctor"
 )
 

@@ -56,7 +56,8 @@ def toolboxes() -> Iterator[Finding]:
             ERROR,
             NAME,
             f"{distributions}; {', '.join(absent)} cannot be imported",
-            f"in a clone of convnext_dense: pip install -e '.[{stack}]'",
+            f"pip install 'convnext-dense[{stack}]'   (in a clone: pip install -e "
+            f"'.[{stack}]')",
         )
         return
     if installed:
@@ -91,7 +92,7 @@ def _mixed(versions: dict[str, dict[str, str]]) -> Finding:
         "they have the same import names, so one overwrote files of the other. "
         "Uninstall both, then install one:\n"
         f"pip uninstall -y {' '.join(everything)}\n"
-        "pip install -e '.[onedl]'      (or '.[openmmlab]', the classic one)",
+        "pip install 'convnext-dense[onedl]'   (or [openmmlab], the classic one)",
     )
 
 
@@ -134,7 +135,7 @@ def _out_of_range(versions: dict[str, str]) -> Iterator[Finding]:
 
 
 def export() -> Iterator[Finding]:
-    """Name the packages that tools/export.py needs for ONNX."""
+    """Name the packages that convnext-dense export needs for ONNX."""
     versions = _versions({"onnx": EXPORT})
     absent = [name for name in EXPORT if name not in versions]
     message = _listed(versions)

@@ -1,4 +1,4 @@
-"""Check that one training step of each task works, run as tools/train.py runs it."""
+"""Check that one training step of each task works, as convnext-dense train runs it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from pathlib import Path
 from . import remedies
 from .finding import ERROR, OK, WARNING, Finding
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"  # of the clone
 WITHOUT_AMP = "train without --amp"
 
 
 def detection() -> Iterator[Finding]:
     """Train a Cascade Mask R-CNN for a step."""
-    yield from _train("detection", "det/cascade_mask_rcnn_convnext_atto_shapes.py")
+    yield from _train("detection", "cascade_mask_rcnn_convnext_atto_shapes")
 
 
 def segmentation() -> Iterator[Finding]:
     """Train an UPerNet for a step."""
-    yield from _train("segmentation", "seg/upernet_convnext_atto_shapes.py")
+    yield from _train("segmentation", "upernet_convnext_atto_shapes")
 
 
-def _train(task: str, file: str) -> Iterator[Finding]:
-    """Train the config ``file`` for a step in fp32 and, on a GPU, mixed precision."""
+def _train(task: str, config: str) -> Iterator[Finding]:
+    """Train ``config`` for a step in fp32 and, on a GPU, mixed precision."""
     from mmengine.device import get_device
 
     from convnext_dense.commands import load_package
@@ -37,16 +36,16 @@ def _train(task: str, file: str) -> Iterator[Finding]:
     # TMPDIR is a folder that the doctor's main process removes.
     folder = Path(tempfile.mkdtemp())
     shapes.draw(folder / "shapes", seed=0, counts={"train": 2})
-    yield _step(task, file, folder, amp=False)
+    yield _step(task, config, folder, amp=False)
     if get_device() == "cuda":
         try:
-            yield _step(task, file, folder, amp=True)
+            yield _step(task, config, folder, amp=True)
         except Exception as error:
             message = f"a step in mixed precision fails: {remedies.describe(error)}"
             yield Finding(WARNING, task, message, WITHOUT_AMP)
 
 
-def _step(task: str, file: str, folder: Path, amp: bool) -> Finding:
+def _step(task: str, config: str, folder: Path, amp: bool) -> Finding:
     """Train one step and check that the loss and the weights are finite."""
     import torch
     from mmengine.device import get_device
@@ -56,7 +55,7 @@ def _step(task: str, file: str, folder: Path, amp: bool) -> Finding:
 
     precision = "mixed precision" if amp else "fp32"
     cfg = options.load_config(
-        str(CONFIGS / file), [f"data_root={folder / 'shapes'}"], str(folder / precision)
+        config, [f"data_root={folder / 'shapes'}"], str(folder / precision)
     )
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
     cfg.train_dataloader.batch_size = 2

@@ -1,8 +1,8 @@
 """Export a segmentor, a detector or a backbone to ONNX or torch.export.
 
 The exported network takes images of any size from 64 x 64 pixels on:
-  tools/export.py CONFIG CHECKPOINT --out FILE.onnx
-  tools/export.py CONFIG CHECKPOINT --out FILE.pt2 --backbone
+  convnext-dense export CONFIG CHECKPOINT --out FILE.onnx
+  convnext-dense export CONFIG CHECKPOINT --out FILE.pt2 --backbone
 """
 
 import argparse

@@ -156,7 +156,7 @@ def _detections(pairs: Pairs, by_mask: bool) -> Result:
         return Result(
             True,
             f"an unknown amount: no box has a score above {MIN_SCORE} in the made "
-            "images. Compare the file with tools/predict.py on a photograph",
+            "images. Compare the file with convnext-dense predict on a photograph",
         )
     return Result(
         close,

@@ -1,6 +1,6 @@
 """Show what a data set contains and which problems it has.
 
-  tools/inspect_data.py --data DIR
+  convnext-dense inspect-data --data DIR
 
 Exit code 1 if the data has errors, which stop training; 0 if it has warnings only.
 """

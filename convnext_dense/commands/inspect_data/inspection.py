@@ -1,4 +1,4 @@
-"""Prints, draws and cleans custom data for tools/inspect_data.py."""
+"""Prints, draws and cleans custom data for convnext-dense inspect-data."""
 
 import os
 import shlex
@@ -110,7 +110,7 @@ def _fix(splits: list[Split], folder: Path) -> None:
     options = shlex.join(command)
     print(
         f"the cleaned annotations are in {printable(str(folder))}; to train on them:\n"
-        f"  tools/train.py CONFIG {printable(options, len(options))}"
+        f"  convnext-dense train CONFIG {printable(options, len(options))}"
     )
 
 

@@ -2,8 +2,8 @@
 
 CONFIG may be left out if CHECKPOINT was written by a training run: it contains its
 config. INPUT is an image, a video, a folder of them, or a quoted pattern:
-  tools/predict.py CHECKPOINT photo.jpg clip.mp4 --out DIR
-  tools/predict.py CONFIG CHECKPOINT 'photos/**/*.jpg' --out DIR
+  convnext-dense predict CHECKPOINT photo.jpg clip.mp4 --out DIR
+  convnext-dense predict CONFIG CHECKPOINT 'photos/**/*.jpg' --out DIR
 
 DIR gets
   pictures/          the images and videos with the predictions drawn
@@ -64,16 +64,19 @@ def main(args: argparse.Namespace) -> None:
     """Tell CONFIG, CHECKPOINT and INPUTs apart and predict the inputs."""
     apply_trust(args)
 
+    from convnext_dense.config import shipped
     from convnext_dense.config.trained import checkpoint_of
     from convnext_dense.errors import InputError
 
     from .predict_files import predict_files
 
-    config = args.names.pop(0) if args.names[0].endswith(CONFIG_SUFFIXES) else None
+    config = None
+    if args.names[0].endswith(CONFIG_SUFFIXES) or shipped.is_name(args.names[0]):
+        config = shipped.resolve(args.names.pop(0))
     if len(args.names) < 2:
         raise InputError(
-            "name a checkpoint and at least one image, video or folder: tools/"
-            "predict.py [CONFIG] CHECKPOINT INPUT... --out DIR"
+            "name a checkpoint and at least one image, video or folder: "
+            "convnext-dense predict [CONFIG] CHECKPOINT INPUT... --out DIR"
         )
     checkpoint, *inputs = args.names
     predict_files(

@@ -100,7 +100,7 @@ def _not_an_image(path: Path, content: bytes, error: UnknownFormatError) -> str:
     if is_text(content):
         return (
             "it is text, not an image. If it lists images, one in a line: "
-            "xargs -d '\\n' python tools/predict.py CHECKPOINT --out DIR < LIST"
+            "xargs -d '\\n' convnext-dense predict CHECKPOINT --out DIR < LIST"
         )
     return "it cannot be decoded as an image"
 

@@ -45,7 +45,7 @@ class Prepared(NamedTuple):
 
 
 class Predictor:
-    """Predicts single images as tools/test.py predicts those of the test split.
+    """Predicts single images as convnext-dense test predicts those of the test split.
 
     Args:
         config_file: path of a config; None takes the config inside the checkpoint.

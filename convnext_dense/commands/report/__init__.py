@@ -3,8 +3,8 @@
 The page shows the learning curves and, of one validation, the results of each class,
 the confusion matrix and the best and worst images. Training writes it when it ends.
 This command writes it for a run that was stopped, or for another checkpoint:
-  tools/report.py WORK_DIR
-  tools/report.py WORK_DIR --checkpoint FILE --out FILE
+  convnext-dense report WORK_DIR
+  convnext-dense report WORK_DIR --checkpoint FILE --out FILE
 """
 
 import argparse

@@ -112,7 +112,7 @@ def _config(work_dir: Path) -> Path:
     if not configs:
         raise InputError(
             f"{work_dir} is not the work dir of a run: it has no config. A run of "
-            "tools/train.py writes its config (.py) beside its checkpoints"
+            "convnext-dense train writes its config (.py) beside its checkpoints"
         )
     return configs[-1]
 

@@ -1,7 +1,7 @@
 """Test a detector or a segmentor on the test split of a config.
 
 Prints the metrics, such as mAP or mIoU:
-  tools/test.py configs/det/cascade_mask_rcnn_convnext_t_coco.py CHECKPOINT
+  convnext-dense test configs/det/cascade_mask_rcnn_convnext_t_coco.py CHECKPOINT
 
 Files that --out would replace need --overwrite: predictions may have taken hours. So do
 pictures in the folder of --show-dir, unless it is in the work dir, where a test that is

@@ -31,5 +31,5 @@ into_config     fits a config to the data; schedule fits its length
 class_settings  sets what depends on the classes: heads, losses, class weights
 option_settings keeps the settings of --cfg-options in a config that is fitted
 mmseg_dataset   the MMSegmentation data set for label maps
-prepare         runs all of this for tools/train.py
+prepare         runs all of this for convnext-dense train
 """

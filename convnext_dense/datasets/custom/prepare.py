@@ -62,7 +62,7 @@ _SPLIT_OPTIONS = tuple(
 
 @dataclass
 class Options:
-    """The command line's options for custom data; tools/inspect_data.py --help
+    """The command line's options for custom data; convnext-dense inspect-data --help
     explains them."""
 
     data: str | None = None
@@ -418,11 +418,11 @@ def _prepare_files(cfg: Config, options: Options) -> dict:
     for line in lines:
         print_log(line, "current")
     if any(split.problems.stop for split in splits):
-        fix = "; with --fix FOLDER it writes a cleaned copy of the annotations"
+        fix = "; --fix FOLDER writes a cleaned copy of the annotations"
         fixable = all(split.problems.fixable for split in splits)
         raise InputError(
-            "the data has errors, see above. tools/inspect_data.py, with the same "
-            f"options, shows them on a page with --html FILE{fix if fixable else ''}"
+            "the data has errors, see above. convnext-dense inspect-data, with the "
+            f"same options and --html FILE shows them on a page{fix if fixable else ''}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     data = _settings(splits)

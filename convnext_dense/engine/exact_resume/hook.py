@@ -43,7 +43,7 @@ class ExactResumeHook(Hook):
     weights and logged values: bit for bit, where the arithmetic is deterministic (on a
     CPU; on GPUs with ``randomness.deterministic``).
 
-    ``tools/train.py`` adds the hook to every run; in another project, use
+    ``convnext-dense train`` adds the hook to every run; in another project, use
     ``custom_hooks = [dict(type='ExactResumeHook')]``. The hook adds to mmengine's
     checkpoints the states of all random generators of each process, the position in
     the data (see ``stream``), accumulated gradients, what other hooks remember (see

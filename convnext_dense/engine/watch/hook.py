@@ -31,7 +31,7 @@ OVERFLOWS = 40
 class WatchHook(Hook):
     """Stops training that cannot learn, and skips steps that are not finite.
 
-    ``tools/train.py`` adds the hook to every run; in another project, use
+    ``convnext-dense train`` adds the hook to every run; in another project, use
     ``custom_hooks = [dict(type='WatchHook')]``. Before the first step it looks for a
     learning rate of 0 everywhere, a backbone that does not learn or is not used, heads
     and losses for other classes than the data's, and batches of one image where a batch
@@ -40,9 +40,9 @@ class WatchHook(Hook):
     A step whose losses or gradients are not finite is skipped: weights, optimizer and
     running statistics do not change. The log names the iteration, the losses and the
     images. The first such batch in a row is written to
-    ``WORK_DIR/not_finite/iter_N.pth`` for ``tools/train.py CONFIG --replay FILE``.
-    Steps that a loss scaler skips because fp16 overflowed are normal, and are counted
-    only after 40 in a row.
+    ``WORK_DIR/not_finite/iter_N.pth`` for
+    ``convnext-dense train CONFIG --replay FILE``. Steps that a loss scaler skips
+    because fp16 overflowed are normal, and are counted only after 40 in a row.
 
     Args:
         max_in_a_row: the run ends after this many iterations in a row that are not

@@ -29,7 +29,7 @@ MOST_CLASSES = 5000  # the confusion matrix has their square
 class RunReportHook(Hook):
     """Keeps the predictions of the latest validation, and writes ``report.html``.
 
-    ``tools/train.py`` adds it to every run; in another project, write
+    ``convnext-dense train`` adds it to every run; in another project, write
     ``custom_hooks = [dict(type='RunReportHook')]``. An error in the hook is a warning
     in the log, and training goes on.
     """
@@ -109,7 +109,7 @@ class RunReportHook(Hook):
         except Exception as error:
             runner.logger.warning(
                 f"the run report could not be written: {reason(error)}; "
-                f"try again with tools/report.py {runner.work_dir}"
+                f"try again with convnext-dense report {runner.work_dir}"
             )
 
     def _write(self, runner: Runner, results: "ValidationResults | str") -> None:

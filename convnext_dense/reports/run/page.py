@@ -189,9 +189,8 @@ def _best_command(
     kept = [*sorted(folder.glob(f"best_*_{end}")), folder / end]
     for file in kept:
         if file.is_file():
-            return f"tools/report.py {shlex.join([str(folder), '--checkpoint'])} " + (
-                shlex.quote(str(file))
-            )
+            arguments = [str(folder), "--checkpoint", str(file)]
+            return f"convnext-dense report {shlex.join(arguments)}"
     return ""
 
 
