@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
     from .writing import export, written
 
     cfg = load_config(args.config, args.cfg_options)
-    cfg.load_from = checkpoint_of(args.checkpoint)
+    cfg.load_from = args.checkpoint and checkpoint_of(args.checkpoint)
     outputs.check(
         [outputs.Output("--out", file) for file in written(Path(args.out))],
         config_inputs(cfg, download=args.overwrite),
