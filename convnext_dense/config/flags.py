@@ -74,8 +74,13 @@ def _settings(
     cfg: Config, flag: str, value: Any, splits: Sequence[str]
 ) -> dict[str, Any]:
     """The settings that a flag stands for."""
+    loader = f"{splits[0]}_dataloader"
+    if flag in ("--batch-size", "--workers", "--image-size") and not isinstance(
+        cfg.get(loader), Mapping
+    ):
+        raise InputError(f"{flag}: {cfg.filename} has no section {loader}")
     if flag == "--batch-size":
-        return {f"{splits[0]}_dataloader.batch_size": value}
+        return {f"{loader}.batch_size": value}
     if flag == "--lr":
         if setting(cfg, LEARNING_RATE) is MISSING:
             raise InputError(
@@ -97,7 +102,7 @@ def _workers(cfg: Config, workers: int, splits: Sequence[str]) -> dict[str, Any]
     settings: dict[str, Any] = {}
     for split in splits:
         loader = cfg.get(f"{split}_dataloader")
-        if not loader:
+        if not isinstance(loader, Mapping):
             continue
         settings[f"{split}_dataloader.num_workers"] = workers
         if workers == 0 and loader.get("persistent_workers"):

@@ -47,9 +47,9 @@ def settings(cfg: Config, size: Sequence[int], splits: Sequence[str]) -> dict[st
         InputError: a pipeline of ``splits`` has no step with a size.
     """
     steps = {
-        split: list(_steps(loader["dataset"], f"{split}_dataloader.dataset"))
+        split: list(_steps(loader.get("dataset"), f"{split}_dataloader.dataset"))
         for split in ("train", "val", "test")
-        if (loader := cfg.get(f"{split}_dataloader"))
+        if isinstance(loader := cfg.get(f"{split}_dataloader"), Mapping)
     }
     old = {
         split: sizes[-1]
@@ -57,7 +57,8 @@ def settings(cfg: Config, size: Sequence[int], splits: Sequence[str]) -> dict[st
         if (sizes := [largest for _, step in pipeline if (largest := _largest(step))])
     }
     for split in splits:
-        if split in steps and split not in old:
+        # A training can have no validation.
+        if split not in old and (split in steps or split == splits[0]):
             raise InputError(
                 f"--image-size: the pipeline of {split}_dataloader in {cfg.filename} "
                 f"has no step with a size ({_EXAMPLES}): add one to the config, or "
@@ -95,15 +96,25 @@ def _names(step: Mapping) -> list[str]:
     """The settings of a transform that are sizes in pixels."""
     if str(step.get("crop_type", "")).startswith("relative"):
         return []
-    names = (_CROPPING, *_RESIZING, *_SIDES, *_OTHERS)
-    return [name for name in names if _in_pixels(step.get(name))]
+    single = [n for n in (_CROPPING, *_SIDES, *_OTHERS) if _is_size(step.get(n))]
+    return single + [name for name in _RESIZING if _are_sizes(name, step.get(name))]
 
 
-def _in_pixels(value: Any) -> bool:
-    """Whether a value is a whole number, or consists of whole numbers."""
+def _are_sizes(name: str, value: Any) -> bool:
+    """Whether a value is a size, or a list of them."""
+    if _is_size(value):
+        return True
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    numbers = name == "scales"  # which can be short sides
+    return all(_is_size(v) and (numbers or not isinstance(v, int)) for v in value)
+
+
+def _is_size(value: Any) -> bool:
+    """Whether a value is one or two whole numbers, not 0."""
     if isinstance(value, list | tuple):
-        return bool(value) and all(map(_in_pixels, value))
-    return type(value) is int
+        return len(value) == 2 and all(type(side) is int and side for side in value)
+    return type(value) is int and value != 0
 
 
 def _largest(step: Mapping) -> Sides | None:
@@ -169,7 +180,7 @@ def _scaled(step: Mapping, name: str, factors: Sides) -> Any:
 def _of_pair(value: Any, factors: Sequence[float]) -> Any:
     """A number times the first factor, or a pair of numbers times both."""
     if isinstance(value, int):
-        if factors[0] == factors[1] or value == 0:
+        if factors[0] == factors[1]:
             return round(value * factors[0])
         value = (value, value)
     return tuple(
@@ -190,7 +201,7 @@ def _of_the_model(model: Mapping, factors: Sides) -> dict[str, Any]:
         sections[path] = step, ("size", "random_size_range")
     for path, (section, names) in sections.items():
         for name in names:
-            if _in_pixels(section.get(name)):
+            if _is_size(section.get(name)):
                 both = factors if name != "random_size_range" else factors[:1] * 2
                 changes[f"model.{path}.{name}"] = _of_pair(section[name], both)
     return changes

@@ -132,6 +132,25 @@ def test_image_sizes_of_short_sides_and_fixed_shapes():
     assert steps[2].crop_size == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["batch_size", "workers", "image_size"])
+def test_a_config_without_the_section(name):
+    cfg = load_config(str(SEG))
+    cfg.test_dataloader = None
+    with pytest.raises(InputError, match="has no section test_dataloader"):
+        use_flags(cfg, {name: [64]}, {}, ["test"])
+
+
+def test_sizes_that_a_config_has_wrong():
+    """The checks of the config say so later."""
+    cfg = load_config(str(SEG))
+    cfg.train_dataloader.dataset.pipeline[0].scale = (1, 2, 3)
+    cfg.train_dataloader.dataset.pipeline[1].crop_size = [[3, 4]]
+    cfg.train_dataloader.dataset.pipeline[3].size = 0
+    use_flags(cfg, dict(image_size=[64]), {}, TRAINING)
+    assert cfg.train_dataloader.dataset.pipeline[2].scale == (64, 64)
+    assert cfg.train_dataloader.dataset.pipeline[0].scale == (1, 2, 3)
+
+
 def test_a_pipeline_without_a_size():
     cfg = load_config(str(SEG))
     del cfg.val_dataloader.dataset.pipeline[1]
