@@ -130,7 +130,7 @@ def test_the_second_of_two_drawers_uses_the_firsts(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("file", [DET, SEG])
 def test_a_report_draws_nothing(file, tmp_path, monkeypatch):
-    """In another folder than that of its run it has no data, and no pictures to draw."""
+    """In another folder than that of its run, it finds no data."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="the val data is not there"):
         write_report._validate(load_config(str(file)), None)
