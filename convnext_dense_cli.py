@@ -25,3 +25,7 @@ def commands() -> ModuleType:
 def main() -> None:
     """Run the command that the process's arguments name."""
     commands().main()
+
+
+if __name__ == "__main__":
+    main()

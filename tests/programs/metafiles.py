@@ -93,7 +93,7 @@ def complexity(cfg: Any, shape: list[int] | None) -> dict[str, str]:
     height, width = counted.shape
     return {
         "Parameters": f"{counted.params / 1e6:.1f} M",
-        f"Multiply-adds at {height} x {width}": f"{counted.macs / 1e9:.0f} G",
+        "Multiply-adds": f"{counted.macs / 1e9:.0f} G at {height} x {width}",
     }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from . import all_checks
 
@@ -27,5 +28,6 @@ def main(args: argparse.Namespace) -> int:
     if args.check:
         all_checks.run_here(args.check)
         return 0
-    healthy = all_checks.run_all([sys.executable, sys.argv[0], "--check"])
+    script = str(Path(__file__).parents[3] / "convnext_dense_cli.py")
+    healthy = all_checks.run_all([sys.executable, script, "doctor", "--check"])
     return 0 if healthy else 1
