@@ -42,7 +42,10 @@ def test_a_second_signal_in_a_long_call_into_c(number, code):
         time.sleep(signals.GRACE + 0.1)
         run.send_signal(signal.Signals[number])
         # Its worker has the same pipes: they end with it.
-        _, err = run.communicate(timeout=10)
+        try:
+            _, err = run.communicate(timeout=10)
+        finally:
+            run.kill()
     assert run.returncode == code
     assert f"{number} again: ended at once".encode() in err
 
