@@ -44,7 +44,7 @@ for names and numbers of the case.
 | 3 | training stopped: losses or gradients were not finite several times |
 | 5 | training stopped: another process of the run has ended |
 | 75 | a signal stopped training, which saved a checkpoint; continue with `--resume` |
-| 130 | interrupted by Ctrl-C |
+| 130, 143 | interrupted by Ctrl-C; training: by a second Ctrl-C or SIGTERM |
 
 `CONVNEXT_DENSE_DEBUG=1` shows the Python stack of an error.
 """

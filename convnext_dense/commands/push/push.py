@@ -7,11 +7,11 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from convnext_dense.config.inputs import checkpoint_inputs
+from convnext_dense.config.trained import best_or_newest
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files, outputs
 from convnext_dense.utils.outputs import Folder, Output
 
-from ..report.write_report import newest_checkpoint
 from . import hub, model_folder
 
 
@@ -51,7 +51,7 @@ def push(
     work_dir = Path(work_dir)
     if not work_dir.is_dir():
         raise InputError(f"there is no folder {work_dir}: name the work dir of a run")
-    chosen = checkpoint or newest_checkpoint(work_dir)
+    chosen = checkpoint or best_or_newest(work_dir)
     if chosen is None:
         raise InputError(
             f"{work_dir} has no checkpoint of a run: name another work dir, or one "
