@@ -271,6 +271,24 @@ def add_options_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--tile`` and ``--overlap``, for ``engine.tiling.grid.read_flags``."""
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PIXELS",
+        help="predict large images in square tiles of this side, such as 1024, and "
+        "merge the results",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="the share of a tile that its neighbour also covers, from 0 up to 0.9 "
+        "(0.2); make it as large as the largest object",
+    )
+
+
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--trust-checkpoint``, for ``apply_trust``."""
     parser.add_argument(

@@ -257,8 +257,6 @@ def use_show(cfg: Config, show: bool, show_dir: str | None, wait_time: float) ->
     if show_dir and cfg.default_scope == "mmdet":
         # mmdet would put a relative path below the work dir and a time stamp.
         hook.test_out_dir = str(Path(show_dir).absolute())
-    elif show_dir:
-        cfg.visualizer.save_dir = show_dir
 
 
 def image_pipeline(cfg: Config) -> list[ConfigDict]:

@@ -58,7 +58,7 @@ def _read_runs(mask: dict, width: int, height: int) -> tuple[dict, dict] | None:
     if mask.get("size") != [height, width]:
         return None
     if isinstance(counts, str):
-        if not _adds_up(_decompress(counts, pixels), pixels):
+        if not _adds_up(decompress(counts, pixels), pixels):
             return None
         compressed = dict(size=[height, width], counts=counts)
         return compressed, compressed
@@ -83,14 +83,14 @@ def _adds_up(runs: np.ndarray | None, pixels: int) -> bool:
     return runs.min() >= 0 and runs.max() <= pixels and runs.sum() == pixels
 
 
-def _decompress(counts: str, pixels: int) -> np.ndarray | None:
+def decompress(counts: str, pixels: int) -> np.ndarray | None:
     """Compressed run lengths as numbers, (runs,) int64; None if they are damaged.
 
     Each run is a signed number in groups of five bits, low ones first, as characters
     from '0' on; from the fourth run on it is the difference to the run two before it
     (pycocotools, maskApi.c, rleFrString).
 
-    >>> _decompress("5:3;", 18 + 8)
+    >>> decompress("5:3;", 18 + 8)
     array([ 5, 10,  3, 21])
     """
     if not counts.isascii() or len(counts) > MOST_GROUPS * (pixels + 1):

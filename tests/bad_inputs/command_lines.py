@@ -253,6 +253,39 @@ CASES = [
         "--score-thr 5.0: give a number from 0 to 1",
     ),
     Case(
+        *("predict", "--tile with too small a side"),
+        predict("--out", "out", "--tile", 16),
+        "--tile 16: give the side of a tile in pixels, at least 32: the deepest",
+    ),
+    Case(
+        *("predict", "--overlap of a whole tile"),
+        predict("--out", "out", "--tile", 64, "--overlap", 1),
+        "--overlap 1: give the share of a tile that its neighbour also covers, from 0",
+    ),
+    Case(
+        *("predict", "--overlap without --tile"),
+        predict("--out", "out", "--overlap", 0.5),
+        "--overlap is the overlap of tiles: add --tile and the side of a tile in",
+    ),
+    Case(
+        *("predict", "--classes that the model does not have"),
+        predict("--out", "out", "--classes", "sqare"),
+        "--classes: the model has no class sqare: did you mean square ... It has disc",
+    ),
+    Case(
+        *("predict", "--save-crops of a segmentor"),
+        lambda t: [
+            *(save(t, "seg"), t / "data/shapes/images/val"),
+            *("--out", "out", "--save-crops"),
+        ],
+        "--save-crops is for the objects of a detector, and this model is a segmentor",
+    ),
+    Case(
+        *("test", "--tile with --tta"),
+        lambda t: [DET, "x.pth", "--tile", 64, "--tta"],
+        "--tile and --tta do not work together: give one of them",
+    ),
+    Case(
         *("predict", "--device gpu"),
         predict("--out", "out", "--device", "gpu"),
         "--device gpu cannot be used: ... Use --device ",

@@ -351,7 +351,7 @@ def test_a_full_disk_while_a_test_writes(tool, inputs, monkeypatch, task, flag):
         done = tool(*test)
     assert done.code == 2, done.out + done.err
     assert "Traceback" not in done.out + done.err
-    assert "files could not be written: " in done.err
+    assert "could not be written: " in done.err
     assert not [name for name in contents(inputs / "new") if name.endswith("g")]
     assert not list((inputs / "new").rglob(".*"))
 

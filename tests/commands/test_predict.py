@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from convnext_dense.commands.predict import (
+    coco_files,
     dataset_meta,
     predict_files,
     predictor,
@@ -30,31 +30,14 @@ from convnext_dense.errors import InputError
 from ..helpers import image_kinds
 from ..helpers.running import shell
 from ..helpers.runs import ADE, DET, NO_WORKERS, SEG, options
-
-# A backbone of four blocks; five objects are predicted in any image.
-SMALL = "arch=dict(depths=[1] * 4, channels=[40, 80, 160, 320], _delete_=True)"
-FEW = "rpn=dict(max_per_img=10), rcnn=dict(score_thr=0., max_per_img=5)"
-
-
-def config_like(base, folder, model):
-    file = folder / "config.py"
-    file.write_text(f"_base_ = {str(base)!r}\nmodel = dict({model})\n")
-    return file
+from ..helpers.untrained import FEW, SMALL, config_like, save_untrained
 
 
 @pytest.fixture(scope="module")
 def det(tmp_path_factory):
     """A config, and an untrained checkpoint as mmengine saves it."""
     folder = tmp_path_factory.mktemp("det")
-    settings = f"backbone=dict({SMALL}), test_cfg=dict({FEW})"
-    config = config_like(DET, folder, settings)
-    cfg = load_config(str(config))
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        weights = MODELS.build(cfg.model).state_dict()
-    meta = dict(cfg=cfg.pretty_text, dataset_meta=shapes.shapes_detection.METAINFO)
-    torch.save(dict(meta=meta, state_dict=weights), folder / "epoch_1.pth")
-    return config, folder / "epoch_1.pth"
+    return save_untrained(DET, folder, f"backbone=dict({SMALL}), test_cfg=dict({FEW})")
 
 
 @pytest.fixture(scope="module")
@@ -398,18 +381,24 @@ def test_sources(tmp_path, monkeypatch):
 
 
 def test_numbers_of_categories():
-    from mmdet.datasets import CocoDataset
+    from mmdet.datasets import CocoDataset, CocoPanopticDataset
 
     def ids(**meta):
-        return [category["id"] for category in results._categories(meta)]
+        return [category["id"] for category in coco_files.categories(meta)]
 
     assert ids(classes=("b", "a")) == [1, 2]
     assert ids(classes=("b", "a"), category_ids=[7, 3]) == [7, 3]
-    coco = results._categories(CocoDataset.METAINFO)
+    coco = coco_files.categories(CocoDataset.METAINFO)
     # From COCO's annotation files.
     known = {"person": 1, "stop sign": 13, "backpack": 27, "toothbrush": 90, "tv": 72}
     assert {c["name"]: c["id"] for c in coco if c["name"] in known} == known
     assert len(coco) == 80
+    panoptic = coco_files.categories(CocoPanopticDataset.METAINFO, things=80)
+    assert panoptic[:80] == [dict(category, isthing=1) for category in coco]
+    stuff = {"banner": 92, "tree-merged": 184, "rug-merged": 200, "sea": 155}
+    ids = {c["name"]: c["id"] for c in panoptic if not c["isthing"]}
+    assert stuff.items() <= ids.items()
+    assert len(ids) == 53
 
 
 def sample_of(labels):

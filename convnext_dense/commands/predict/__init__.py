@@ -9,7 +9,13 @@ DIR gets
   pictures/          the images and videos with the predictions drawn
   predictions.json   detection: the predictions as COCO results
   images.json        detection: the ids of the images and categories
+  panoptic.json      panoptic models: the segments as COCO's panoptic results
+  panoptic/          panoptic models: the segment of each pixel (PNG)
+  crops/             with --save-crops: each object, in a folder for its class
   labels/            segmentation: label maps (PNG), classes as in the training data
+
+Large images, such as aerial ones, are predicted in tiles, whose results are merged:
+  convnext-dense predict CHECKPOINT field.tif --out DIR --tile 1024 --overlap 0.2
 
 Files in DIR are replaced only with --overwrite. Nothing is removed: results of other
 images stay in pictures/ and labels/, while predictions.json and images.json then list
@@ -21,6 +27,7 @@ import argparse
 from ..arguments import (
     add_options_argument,
     add_overwrite_argument,
+    add_tile_arguments,
     add_trust_argument,
     apply_trust,
 )
@@ -48,12 +55,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="predict up to N images of equal size at once (1); the results do not "
-        "depend on it",
+        help="predict up to N images of equal size, or N tiles of an image, at once "
+        "(1); the results do not depend on it",
     )
     parser.add_argument(
         "--device",
         help="cpu, cuda, cuda:1, ... (default: a GPU if there is one, else the CPU)",
+    )
+    add_tile_arguments(parser)
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="detection: keep the objects of these classes alone",
+    )
+    parser.add_argument(
+        "--save-crops",
+        action="store_true",
+        help="detection: write each object with a higher score than --score-thr as an "
+        "image, DIR/crops/CLASS/NAME_1.jpg",
     )
     add_overwrite_argument(parser)
     add_options_argument(parser)
@@ -66,6 +86,7 @@ def main(args: argparse.Namespace) -> None:
 
     from convnext_dense.config import shipped
     from convnext_dense.config.trained import checkpoint_of
+    from convnext_dense.engine.tiling.grid import read_flags
     from convnext_dense.errors import InputError
 
     from .predict_files import predict_files
@@ -89,4 +110,7 @@ def main(args: argparse.Namespace) -> None:
         args.device,
         args.cfg_options or (),
         args.overwrite,
+        tiling=read_flags(args.tile, args.overlap),
+        classes=args.classes,
+        save_crops=args.save_crops,
     )

@@ -36,6 +36,8 @@ MISSING = 0.1
 # finest step between two of them as their rate, such as 1000 a second.
 FASTEST = 120  # frames per second that are believed
 TIMED = 100  # frames whose times are read instead
+# Bytes of memory for each pixel of an image that is predicted and drawn in tiles.
+TILED = 30
 LONGEST_SIDE = 65_500  # pixels of a JPEG; the drawing is one
 
 # A playlist, a list of files or the description of a network stream may have any
@@ -52,7 +54,9 @@ _VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # by which OpenCV takes FFmpeg's op
 OPENING = 4 * 1024**3  # bytes
 
 
-def check_file(path: Path, as_colors: bool = True) -> str | None:
+def check_file(
+    path: Path, as_colors: bool = True, pixel_bytes: int = DRAWING
+) -> str | None:
     """Check that an image can be opened, is not too large, and if a JPEG, is complete.
 
     OpenCV, which decodes the images later, fills the missing end of a JPEG with grey.
@@ -61,6 +65,7 @@ def check_file(path: Path, as_colors: bool = True) -> str | None:
     Args:
         as_colors: whether OpenCV reads it as colours of 8 bits. Another loader may
             read floats or more bands.
+        pixel_bytes: the memory that predicting and drawing take for each pixel.
 
     Returns:
         what of the image is not read, or read as nearly black; None if all is well.
@@ -76,7 +81,7 @@ def check_file(path: Path, as_colors: bool = True) -> str | None:
         raise InputError("it is empty")
     try:
         width, height = check_image(content)
-        check_prediction(width, height)
+        check_prediction(width, height, pixel_bytes)
         note = check_values(content) if as_colors else None
         if content.startswith(JPEG):
             with open_image(content) as image:
@@ -121,9 +126,19 @@ def _range_note(content: bytes) -> str | None:
     return None
 
 
-def check_prediction(width: int, height: int) -> None:
-    """Check that an image can be predicted and drawn; an InputError if not."""
-    check_size(width, height, DRAWING)
+def check_prediction(width: int, height: int, pixel_bytes: int = DRAWING) -> None:
+    """Check that an image can be predicted and drawn; an InputError if not.
+
+    Args:
+        pixel_bytes: the memory that both take for each pixel.
+    """
+    try:
+        check_size(width, height, pixel_bytes)
+    except InputError as error:
+        if pixel_bytes > TILED:
+            check_size(width, height, TILED)
+            raise InputError(f"{error}, or predict it with --tile 1024") from error
+        raise
     if max(width, height) > LONGEST_SIDE:
         raise InputError(
             f"{width} x {height} pixels, and a JPEG has at most {LONGEST_SIDE:,} on "

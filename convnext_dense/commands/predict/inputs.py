@@ -13,6 +13,7 @@ from convnext_dense.errors import InputError
 
 from .recognition import Media, recognize
 
+DRAWN = ("pictures", "crops", "panoptic")  # folders of --out with pictures
 _OF_DESKTOPS = ("thumbs.db", "desktop.ini", "icon\r")  # in any folder; not named
 
 
@@ -41,15 +42,19 @@ class Source(NamedTuple):
         """Path of the image or video with the predictions drawn, below ``--out``."""
         return f"pictures/{self.name}{'.mp4' if self.is_video else '.jpg'}"
 
-    def labels(self, frame: int) -> str:
-        """Path of the label map, below ``--out``.
+    def still(self, frame: int) -> str:
+        """Name of an image, or of a frame of a video, for files with its results.
 
         Args:
             frame: number of the frame from 1, of a video.
         """
         if self.is_video:  # no image's folder has this name: the video file has it
-            return f"labels/{self.file_name}/{frame:06}.png"
-        return f"labels/{self.name}.png"
+            return f"{self.file_name}/{frame:06}"
+        return self.name
+
+    def labels(self, frame: int) -> str:
+        """Path of the label map, below ``--out``; ``frame`` as for ``still``."""
+        return f"labels/{self.still(frame)}.png"
 
 
 class Selection(NamedTuple):
@@ -59,7 +64,7 @@ class Selection(NamedTuple):
         sources: those to predict.
         left_out: those in folders and patterns that are neither images nor videos.
         folders: subfolders of the folders, whose files are not taken.
-        results: drawings and label maps of an earlier prediction.
+        results: drawings, crops and label maps of an earlier prediction.
     """
 
     sources: list[Source]
@@ -145,18 +150,18 @@ def _candidates(name: str, out: Path) -> list[str]:
 
 
 def _is_result(path: Path) -> bool:
-    """Whether a file is a drawing of an earlier prediction, by the files beside it."""
+    """Whether a file is a picture of an earlier prediction, by the files beside it."""
     return any(
-        folder.name == "pictures" and _has_results(folder.parent)
-        for folder in path.parents
+        folder.name in DRAWN and _has_results(folder.parent) for folder in path.parents
     )
 
 
 @functools.cache
 def _has_results(folder: Path) -> bool:
     """Whether a folder has the json files that a prediction writes."""
-    return all(
-        (folder / name).is_file() for name in ("predictions.json", "images.json")
+    names = ("predictions.json", "panoptic.json")
+    return (folder / "images.json").is_file() and any(
+        (folder / name).is_file() for name in names
     )
 
 

@@ -13,6 +13,7 @@ from rich.progress import track
 
 from convnext_dense.config.inputs import checkpoint_inputs, config_inputs
 from convnext_dense.config.options import load_config
+from convnext_dense.engine.tiling.grid import Tiling
 from convnext_dense.errors import InputError, printable
 from convnext_dense.utils import files, outputs
 from convnext_dense.utils.image_content import TOO_LITTLE_MEMORY
@@ -20,8 +21,9 @@ from convnext_dense.utils.text import few, reason
 
 from .. import INTERRUPTED
 from .animation import Animation
+from .class_filter import labels_of
 from .decoding import Video
-from .inputs import Selection, Source, find
+from .inputs import DRAWN, Selection, Source, find
 from .predictor import OutOfMemory, Predictor, Prepared
 from .recognition import Media
 from .results import Results
@@ -67,6 +69,10 @@ def predict_files(
     device: str | None = None,
     options: Sequence[str] = (),
     overwrite: bool = False,
+    *,
+    tiling: Tiling | None = None,
+    classes: Sequence[str] | None = None,
+    save_crops: bool = False,
 ) -> None:
     """Predict all files that ``inputs`` name and write the results into ``out``.
 
@@ -79,10 +85,14 @@ def predict_files(
         out: folder for the results.
         score_thr: boxes with a lower score are not drawn.
         batch: how many images of one shape the model predicts at once. Images are
-            not padded to each other's size, so predictions do not depend on it.
+            not padded to each other's size, so predictions do not depend on it. With
+            ``tiling``, how many tiles of an image.
         device: such as 'cpu' or 'cuda:1'; None takes a GPU if there is one.
         options: ``--cfg-options``.
         overwrite: whether results may replace files in ``out`` that are no inputs.
+        tiling: how images are cut into tiles; None predicts them as they are.
+        classes: names of the classes whose objects are kept; None keeps all.
+        save_crops: whether each object above ``score_thr`` is written as an image.
 
     Raises:
         InputError: no input could be predicted, or a result would replace a file.
@@ -96,11 +106,29 @@ def predict_files(
     files.check_folder(out, "--out")
     selection = find(inputs, out)
     sources = selection.sources
-    _check_outputs(config, checkpoint, inputs, sources, out, options, overwrite)
+    _check_outputs(
+        config, checkpoint, inputs, sources, out, options, overwrite, save_crops
+    )
     _say_left_out(selection)
-    predictor = Predictor(config, checkpoint, device, options)
-    results = Results(out, predictor.scope, predictor.dataset_meta, score_thr)
-    work = _Work(predictor, results, batch)
+    predictor = Predictor(config, checkpoint, device, options, tiling, batch)
+    if predictor.scope == "mmseg" and (classes or save_crops):
+        raise InputError(
+            f"{'--classes' if classes else '--save-crops'} is for the objects of a "
+            "detector, and this model is a segmentor: its label maps have a class for "
+            "every pixel"
+        )
+    meta = predictor.dataset_meta
+    results = Results(
+        out,
+        predictor.scope,
+        meta,
+        score_thr,
+        things=predictor.things,
+        tile=tiling.side if tiling else None,
+        labels=labels_of(classes, meta["classes"]) if classes else None,
+        save_crops=save_crops,
+    )
+    work = _Work(predictor, results, 1 if tiling else batch)
     interrupted = False
     with contextlib.closing(results):
         try:
@@ -133,7 +161,7 @@ def _say_left_out(selection: Selection) -> None:
     """Name the files that are in folders and patterns, and are not predicted."""
     for names, what in (
         (selection.left_out, "files that are not read as images or videos"),
-        (selection.results, "drawings of an earlier prediction"),
+        (selection.results, "drawings or crops of an earlier prediction"),
         (selection.folders, "subfolders (to take their files, write 'FOLDER/**/*')"),
     ):
         if names:
@@ -157,6 +185,7 @@ def _check_outputs(
     out: Path,
     options: Sequence[str],
     overwrite: bool,
+    save_crops: bool,
 ) -> None:
     """Raise an InputError if a result would replace a file, or mix with the inputs.
 
@@ -174,16 +203,21 @@ def _check_outputs(
     if config and overwrite:
         read += config_inputs(load_config(config, options))
     # An input among the results of an earlier run would be predicted from a drawing.
-    folders = [outputs.Folder(out / name, RESULTS) for name in ("pictures", "labels")]
+    names = (*DRAWN, "labels")
+    folders = [outputs.Folder(out / name, RESULTS) for name in names]
     outputs.check([outputs.Output("--out", folder) for folder in folders], read, True)
-    results: list[Path | outputs.Folder] = [out / "predictions.json"]
-    results.append(out / "images.json")
+    results: list[Path | outputs.Folder] = [
+        out / name for name in ("predictions.json", "images.json", "panoptic.json")
+    ]
+    if save_crops:  # their names are known when the objects are
+        results.append(outputs.Folder(out / "crops", RESULTS))
     for source in sources:
         results.append(out / source.picture)
-        labels = out / source.labels(1)
-        results.append(
-            outputs.Folder(labels.parent, RESULTS) if source.is_video else labels
-        )
+        for folder in ("labels", "panoptic"):
+            still = out / folder / f"{source.still(1)}.png"
+            results.append(
+                outputs.Folder(still.parent, RESULTS) if source.is_video else still
+            )
     outputs.check([outputs.Output("--out", file) for file in results], read, overwrite)
 
 

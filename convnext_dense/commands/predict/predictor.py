@@ -20,12 +20,15 @@ from convnext_dense.config.embedded import embedded_config
 from convnext_dense.config.options import image_pipeline, load_config, use_options
 from convnext_dense.engine import own_config
 from convnext_dense.engine.build import build_model
+from convnext_dense.engine.tiling.grid import Tiling
+from convnext_dense.engine.tiling.model import TiledModel, tile_pipeline
 from convnext_dense.errors import InputError
+from convnext_dense.reports.drawing import DRAWING
 from convnext_dense.utils.image_content import TOO_LITTLE_MEMORY
 from convnext_dense.utils.images import too_long
 
 from . import dataset_meta
-from .decoding import check_file
+from .decoding import TILED, check_file
 
 
 class OutOfMemory(InputError):
@@ -52,9 +55,13 @@ class Predictor:
         checkpoint: anything that ``checkpoints.read`` takes.
         device: such as 'cpu' or 'cuda:1'; None takes a GPU if there is one.
         options: ``--cfg-options``.
+        tiling: how images are cut into tiles; None predicts them as they are.
+        batch: how many tiles the model predicts at once.
 
     Attributes:
         scope: 'mmdet' or 'mmseg'.
+        things: of a panoptic model, how many of the first classes are things, which are
+            counted; None for other models.
         dataset_meta: as ``dataset_meta.read``.
 
     Raises:
@@ -68,6 +75,8 @@ class Predictor:
         checkpoint: str,
         device: str | None = None,
         options: Sequence[str] = (),
+        tiling: Tiling | None = None,
+        batch: int = 1,
     ):
         device = _device(device)
         content = as_dict(
@@ -85,8 +94,15 @@ class Predictor:
         )
         own_config.require_whole(model, content, checkpoint, config_file)
         _load_checkpoint_to_model(model, content)
-        self._model = revert_sync_batchnorm(model).to(device).eval()
+        fusion = getattr(model, "panoptic_fusion_head", None)
+        self.things: int | None = fusion and fusion.num_things_classes
+        model = revert_sync_batchnorm(model)
         loader, *pipeline = image_pipeline(cfg)
+        self._pixel_bytes = TILED if tiling else DRAWING
+        if tiling:
+            pipeline, of_tile = tile_pipeline(pipeline)
+            model = TiledModel(model, of_tile, *tiling, batch, self.scope)
+        self._model = model.to(device).eval()
         with DefaultScope.overwrite_default_scope(self.scope):
             self._loader = TRANSFORMS.build(loader)
             self._pipeline = Compose(pipeline)
@@ -109,7 +125,7 @@ class Predictor:
             InputError: the file is damaged or not an image.
             Exception: any, from the config's pipeline.
         """
-        note = check_file(path, self._as_colors)
+        note = check_file(path, self._as_colors, self._pixel_bytes)
         inputs = dict(img_path=str(path), img_id=number)
         try:
             inputs = self._loader(inputs)

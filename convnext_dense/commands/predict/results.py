@@ -4,6 +4,9 @@
     OUT/pictures/NAME.mp4      the same for a video
     OUT/predictions.json       detection: COCO results
     OUT/images.json            detection: ids of the images and of the categories
+    OUT/panoptic.json          panoptic models: COCO's panoptic results
+    OUT/panoptic/NAME.png      panoptic models: the segment of each pixel
+    OUT/crops/                 with --save-crops: see ``crops.py``
     OUT/labels/NAME.png        segmentation: the class of each pixel
     OUT/labels/CLIP.mp4/000001.png ...    the same for a video, one file per frame
 
@@ -12,25 +15,24 @@ json files. A file is complete or does not exist. Files grow on disk, not in mem
 """
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 
 from convnext_dense.errors import InputError
 from convnext_dense.reports.drawing import Drawer
-from convnext_dense.utils import files
-from convnext_dense.utils.images import write_image
+from convnext_dense.utils.text import few
 
-from .decoding import check_name, open_video
+from .class_filter import PANOPTIC_OFFSET, keep_classes
+from .coco_files import CocoFiles, categories
+from .crops import write_crops
 from .inputs import Source
-
-# COCO numbers its 80 categories 1 to 90.
-_COCO_IDS = sorted(set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+from .video_file import VideoFile
+from .windows import LargeDrawer
+from .writing import write_picture
 
 
 class Results:
@@ -42,37 +44,68 @@ class Results:
         dataset_meta: has ``classes``, and may have ``palette``, ``category_ids`` (of
             the classes) and ``reduce_zero_label``.
         score_thr: boxes with a lower score are not drawn; the json has them.
+        things: of a panoptic model, how many of the first classes are things.
+        tile: the side of the tiles in which images are predicted; None without.
+        labels: of the classes whose objects are kept; None keeps all.
+        save_crops: whether each object above ``score_thr`` is written as an image.
     """
 
-    def __init__(self, out: Path, scope: str, dataset_meta: dict, score_thr: float):
+    def __init__(
+        self,
+        out: Path,
+        scope: str,
+        dataset_meta: dict,
+        score_thr: float,
+        *,
+        things: int | None = None,
+        tile: int | None = None,
+        labels: Sequence[int] | None = None,
+        save_crops: bool = False,
+    ):
         self._out = out
         self._classes = dataset_meta["classes"]
         self._drawer = Drawer(scope, dataset_meta)
+        self._large = LargeDrawer(self._drawer, dataset_meta) if tile else None
         self._score_thr = score_thr
-        self._best: float | None = None  # score of all boxes
+        self._tile = tile
+        self._labels = labels
+        self._save_crops = save_crops
+        # The best score in each file; None where the model predicts no object.
+        self._best: dict[str, float | None] = {}
         # The label of the first class in the data set's label maps.
         self._first = 1 if dataset_meta.get("reduce_zero_label") else 0
-        self._coco = _CocoFiles(out, _categories(dataset_meta))
+        self._coco = CocoFiles(out, categories(dataset_meta, things))
 
     def close(self) -> None:
         """Complete the json files."""
         self._coco.close()
 
     def say_if_nothing_is_drawn(self) -> None:
-        """Print a line if boxes are predicted, and none is drawn."""
-        if self._best is not None and self._best < self._score_thr:
-            print_log(
-                f"no box has a score of {self._score_thr:g} or more, so none is drawn; "
-                f"the best has {self._best:.2g}: lower --score-thr",
-                "current",
-            )
+        """Print a line if files have no object above the threshold."""
+        low = {
+            name: best
+            for name, best in self._best.items()
+            if best is None or best <= self._score_thr
+        }
+        if not low:
+            return
+        text, number = f"nothing above {self._score_thr:g}", len(self._best)
+        if len(low) < number:
+            names = (f"{name} ({_best(best)})" for name, best in low.items())
+            text += f" in {len(low)} of {number} files: {few(names)}"
+        else:
+            text += f" in all {number} files" if number > 1 else ""
+            scores = [best for best in low.values() if best is not None]
+            best = max(scores) if scores else None
+            text += f"; {_best(best)}" + (": lower --score-thr" if scores else "")
+        print_log(text, "current")
 
     def image(
         self, source: Source, number: int, image: np.ndarray, sample: BaseDataElement
     ) -> None:
         """Write the prediction of an image (H, W, 3) RGB with the id ``number``."""
         picture = self._add(source, number, None, image, sample)
-        _write_image(self._out / source.picture, picture)
+        write_picture(self._out / source.picture, picture)
 
     @contextlib.contextmanager
     def video(self, source: Source, rate: float) -> Iterator[Callable]:
@@ -82,7 +115,7 @@ class Results:
             source: the video.
             rate: frames per second.
         """
-        with contextlib.closing(_VideoFile(self._out / source.picture, rate)) as video:
+        with contextlib.closing(VideoFile(self._out / source.picture, rate)) as video:
 
             def add(frame, number, image, sample):
                 video.add(self._add(source, number, frame, image, sample))
@@ -95,27 +128,51 @@ class Results:
             labels = sample.pred_sem_seg.data.squeeze(0).numpy()
             self._check(labels)
             # Drawn first: if the memory is too small, no result is written.
-            picture = self._drawer.prediction(image, sample, self._score_thr)
+            picture = self._draw(image, sample)
             # IoUMetric of mmseg writes 8 bits, even for more than 256 classes.
             last = self._first + len(self._classes) - 1
             dtype = np.uint8 if last < 256 else np.uint16
-            labels = (labels + self._first).astype(dtype)
-            _write_image(self._out / source.labels(frame or 0), labels)
-        else:
+            labels = labels.astype(dtype) + dtype(self._first)
+            write_picture(self._out / source.labels(frame or 0), labels)
+            return picture
+        if self._labels is not None:
+            sample = keep_classes(sample, self._labels, len(self._classes))
+        self._check_objects(source.file_name, sample)
+        picture = self._draw(image, sample)
+        height, width = image.shape[:2]
+        record = dict(id=number, file_name=source.file_name, width=width, height=height)
+        if frame is not None:
+            record["frame"] = frame
+        still = source.still(frame or 0)
+        self._coco.add(record, sample, still)
+        if self._save_crops and "pred_instances" in sample:
+            instances, classes = sample.pred_instances, self._classes
+            write_crops(self._out, still, image, instances, classes, self._score_thr)
+        return picture
+
+    def _draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        """Draw a prediction; one of several tiles without the memory of one drawing."""
+        in_tiles = self._tile and max(image.shape[:2]) > self._tile
+        drawer = self._large if self._large and in_tiles else self._drawer
+        return drawer.prediction(image, sample, self._score_thr)
+
+    def _check_objects(self, file_name: str, sample: BaseDataElement) -> None:
+        """Check the objects and segments of an image, and note the best score.
+
+        Raises:
+            InputError: a label is not one of the classes, or a number is not finite.
+        """
+        if "pred_panoptic_seg" in sample:
+            ids = sample.pred_panoptic_seg.sem_seg.numpy() % PANOPTIC_OFFSET
+            self._check(ids[ids != len(self._classes)])
+        if "pred_instances" in sample:
             instances = sample.pred_instances
             self._check(instances.labels.numpy())
             _check_finite(instances)
-            if len(instances.scores):
-                self._best = max(self._best or 0.0, float(instances.scores.max()))
-            picture = self._drawer.prediction(image, sample, self._score_thr)
-            height, width = image.shape[:2]
-            record = dict(
-                id=number, file_name=source.file_name, width=width, height=height
-            )
-            if frame is not None:
-                record["frame"] = frame
-            self._coco.add(record, instances)
-        return picture
+            scores = instances.scores.tolist()
+            earlier = self._best.get(file_name)
+            scores += [] if earlier is None else [earlier]
+            self._best[file_name] = max(scores, default=None)
 
     def _check(self, labels: np.ndarray) -> None:
         """Raise an InputError if a label is not one of the classes."""
@@ -139,168 +196,6 @@ def _check_finite(instances: BaseDataElement) -> None:
             )
 
 
-def _categories(dataset_meta: dict) -> list[dict]:
-    """The COCO categories of the classes: their ids and names."""
-    classes = dataset_meta["classes"]
-    ids = dataset_meta.get("category_ids")
-    if not ids or len(ids) != len(classes):
-        from mmdet.datasets import CocoDataset
-
-        is_coco = classes == tuple(CocoDataset.METAINFO["classes"])
-        ids = _COCO_IDS if is_coco else range(1, len(classes) + 1)
-    return [dict(id=i, name=name) for i, name in zip(ids, classes, strict=True)]
-
-
-class _CocoFiles:
-    """Writes ``predictions.json`` and ``images.json``, from the first image on."""
-
-    def __init__(self, out: Path, categories: list[dict]):
-        self._out = out
-        self._categories = categories
-        self._lists: tuple[_JsonList, ...] = ()
-
-    def add(self, image: dict, instances: BaseDataElement) -> None:
-        """Add an image (a COCO record) and its predicted instances."""
-        if not self._lists:
-            head = json.dumps(dict(categories=self._categories, annotations=[]))
-            self._lists = (
-                _JsonList(self._out / "images.json", f'{head[:-1]}, "images": [', "]}"),
-                _JsonList(self._out / "predictions.json", "[", "]"),
-            )
-        images, predictions = self._lists
-        images.add(image)
-        for result in self._results(image["id"], instances):
-            predictions.add(result)
-
-    def _results(self, image_id: int, instances: BaseDataElement) -> Iterator[dict]:
-        """Yield an image's COCO results."""
-        boxes = instances.bboxes.numpy().astype(float)
-        boxes[:, 2:] -= boxes[:, :2]
-        masks = instances.get("masks")
-        if masks is not None:
-            from mmdet.structures.mask import encode_mask_results
-
-            masks = encode_mask_results(masks.numpy())
-        for index, (box, label, score) in enumerate(
-            zip(boxes, instances.labels, instances.scores, strict=True)
-        ):
-            result = dict(
-                image_id=image_id,
-                category_id=self._categories[label]["id"],
-                bbox=box.tolist(),
-                score=float(score),
-            )
-            if masks is not None:
-                counts = masks[index]["counts"].decode()
-                result["segmentation"] = dict(masks[index], counts=counts)
-            yield result
-
-    def close(self) -> None:
-        """Complete the files."""
-        for json_list in self._lists:
-            json_list.close()
-
-
-class _JsonList:
-    """Writes a JSON list record by record. The file appears when it is closed.
-
-    Args:
-        path: the file.
-        head: text before the first record.
-        tail: text after the last record.
-    """
-
-    def __init__(self, path: Path, head: str, tail: str):
-        self._tail = tail
-        self._open = contextlib.ExitStack()
-        _make_folder(path.parent)
-        partial = self._open.enter_context(files.whole(path))
-        self._file = self._open.enter_context(partial.open("w", encoding="utf-8"))
-        self._file.write(head)
-        self._separator = "\n"
-
-    def add(self, record: dict) -> None:
-        """Write a record."""
-        self._file.write(self._separator + json.dumps(record))
-        self._separator = ",\n"
-
-    def close(self) -> None:
-        """Write the tail and complete the file."""
-        with self._open:
-            self._file.write(f"\n{self._tail}\n")
-
-
-class _VideoFile:
-    """Writes an mp4 frame by frame. It appears when closed, unless it has no frame.
-
-    Args:
-        path: the file.
-        rate: frames per second.
-
-    Raises:
-        InputError: the path is not UTF-8.
-    """
-
-    def __init__(self, path: Path, rate: float):
-        try:
-            check_name(path)
-        except InputError as error:
-            raise InputError(f"{path} could not be written: {error}") from error
-        self._path = path
-        self._rate = rate
-        self._open = contextlib.ExitStack()
-        self._writer: cv2.VideoWriter | None = None
-        self._count = 0
-
-    def add(self, image: np.ndarray) -> None:
-        """Write a frame (H, W, 3) RGB uint8."""
-        if self._writer is None:
-            height, width = image.shape[:2]
-            self._writer = self._start((width, height))
-        self._writer.write(np.ascontiguousarray(image[..., ::-1]))
-        self._count += 1
-
-    def _start(self, size: tuple[int, int]) -> cv2.VideoWriter:
-        """Open the file for frames of ``size`` (width, height)."""
-        _make_folder(self._path.parent)
-        partial = self._open.enter_context(files.whole(self._path))
-        codec = cv2.VideoWriter.fourcc(*"mp4v")
-        # Other backends would write images, if the name is like 'clip%02d.mp4'.
-        backend = cv2.CAP_FFMPEG
-        writer = cv2.VideoWriter(str(partial), backend, codec, self._rate, size)
-        self._open.callback(self._finish, writer, partial)
-        return writer
-
-    def _finish(self, writer: cv2.VideoWriter, partial: Path) -> None:
-        """Close the video and check that it has all frames."""
-        writer.release()
-        # The writer reports neither a full disk nor a missing codec.
-        written = open_video(partial).get(cv2.CAP_PROP_FRAME_COUNT)
-        if written != self._count:
-            raise InputError(
-                f"{self._path} could not be written: {max(0, int(written))} of "
-                f"{self._count} frames are in it. Check the free disk space and "
-                "OpenCV's support of mp4 (codec mp4v)"
-            )
-
-    def close(self) -> None:
-        """Complete the file."""
-        self._open.close()
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) RGB or (H, W) in the format of the path's suffix."""
-    if image.ndim == 3:
-        image = np.ascontiguousarray(image[..., ::-1])
-    _make_folder(path.parent)
-    write_image(path, image)
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder and those above it; an InputError if that is impossible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"the folder {path} cannot be created: {error.strerror}"
-        ) from error
+def _best(score: float | None) -> str:
+    """The best score in words."""
+    return "no object was found" if score is None else f"the best was {score:.2g}"

@@ -18,6 +18,7 @@ from ..arguments import (
     add_common_arguments,
     add_everyday_arguments,
     add_overwrite_argument,
+    add_tile_arguments,
     add_tracker_arguments,
     apply_common_arguments,
     everyday_flags,
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="test-time augmentation: merge the predictions of several versions of "
         "each image, such as its mirror image",
     )
+    add_tile_arguments(parser)
     add_overwrite_argument(parser)
     add_common_arguments(parser)
     add_tracker_arguments(parser)
@@ -76,11 +78,16 @@ def main(args: argparse.Namespace) -> None:
     from convnext_dense.config.trained import checkpoint_of
     from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.engine.runner import run
+    from convnext_dense.engine.tiling.grid import read_flags
+    from convnext_dense.errors import InputError
     from convnext_dense.patches.chosen_device import chosen_device
 
     from .class_names import ClassNamesHook
     from .whole_files import WholeFilesHook
 
+    tiling = read_flags(args.tile, args.overlap)
+    if tiling and args.tta:
+        raise InputError("--tile and --tta do not work together: give one of them")
     cfg = options.load_config(
         args.config, args.cfg_options, args.work_dir, args.launcher
     )
@@ -93,9 +100,16 @@ def main(args: argparse.Namespace) -> None:
         options.use_show(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
         options.use_tta(cfg)
+    if tiling:
+        from convnext_dense.engine.tiling.model import use_tiles
+
+        use_tiles(cfg, tiling)
     if args.out:
         options.use_out(cfg, args.out)
-    hooks = [WholeFilesHook(), ClassNamesHook(), *use_trackers(args, cfg, "test")]
+    # mmdet's hook writes into its test_out_dir.
+    of_mmseg = args.show_dir if cfg.get("default_scope") == "mmseg" else None
+    hooks = [WholeFilesHook(of_mmseg), ClassNamesHook()]
+    hooks += use_trackers(args, cfg, "test")
     with chosen_device(args.device):
         run(cfg, "test", hooks=hooks, command_line=command_line)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
+import numpy as np
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -19,10 +20,19 @@ from mmengine.visualization import LocalVisBackend
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files, partials
+from convnext_dense.utils.images import write_image
 
 
 class WholeFilesHook(Hook):
-    """Changes the objects of one test that write files."""
+    """Changes the objects of one test that write files.
+
+    Args:
+        show_dir: the folder for mmseg's pictures, which are named like the images in
+            it. mmengine would write ``vis_data/vis_image/test_NAME.jpg_1.png``.
+    """
+
+    def __init__(self, show_dir: str | None = None):
+        self.show_dir = show_dir
 
     def before_test(self, runner: Runner) -> None:
         """Replace the methods that write, of these objects alone."""
@@ -38,8 +48,26 @@ class WholeFilesHook(Hook):
         for backend in runner.visualizer._vis_backends.values():
             if isinstance(backend, LocalVisBackend):
                 backend.experiment  # noqa: B018  (sets the folder, once)
-                draw = _by_way_of(backend.add_image, backend, "_img_save_dir", 1)
-                backend.add_image = draw
+                if self.show_dir:
+                    backend.add_image = _picture_writer(Path(self.show_dir))
+                else:
+                    draw = _by_way_of(backend.add_image, backend, "_img_save_dir", 1)
+                    backend.add_image = draw
+
+
+def _picture_writer(folder: Path) -> Callable:
+    """``LocalVisBackend.add_image`` that writes ``folder``/NAME.png."""
+    written: set[str] = set()
+
+    def add_image(name: str, image: np.ndarray, step: int = 0, **_: Any) -> None:
+        stem = Path(name.removeprefix("test_")).stem
+        if stem in written:  # images of two folders, or a.jpg and a.png
+            stem = f"{stem}_{step}"
+        written.add(stem)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_image(folder / f"{stem}.png", np.ascontiguousarray(image[..., ::-1]))
+
+    return add_image
 
 
 def _dump(metric: DumpResults, results: list) -> dict:

@@ -134,15 +134,15 @@ def _check_new(
             raise InputError(_unread(path, key, {*known, *node}))
         return
     accepted = _accepted(options.get(f"{path}.type", node.get("type")), scope)
-    if key not in accepted and _near(key, {*node, *accepted} - _MARKS, CLOSE):
+    if key not in accepted and near(key, {*node, *accepted} - _MARKS, CLOSE):
         raise InputError(_unread(path, key, {*node, *accepted} - _MARKS))
 
 
 def _unread(path: str, key: str, known: Iterable[str]) -> str:
     """The message about a key that nothing reads, with the nearest of ``known``."""
     name = f"{path}.{key}" if path else key
-    near = _near(key, known, 0.6)
-    meant = f"{path}.{near[0]}" if path and near else "".join(near[:1])
+    similar = near(key, known, 0.6)
+    meant = f"{path}.{similar[0]}" if path and similar else "".join(similar[:1])
     return (
         f"--cfg-options: nothing reads {name}"
         + (f": did you mean {meant}?" if meant else "")
@@ -150,7 +150,7 @@ def _unread(path: str, key: str, known: Iterable[str]) -> str:
     )
 
 
-def _near(name: str, known: Iterable[str], cutoff: float) -> list[str]:
+def near(name: str, known: Iterable[str], cutoff: float) -> list[str]:
     """Those of ``known`` that ``name`` may be a misspelling of, the nearest first.
 
     Names that differ only in a number at the end, as norm1 and norm2, are not.
@@ -219,10 +219,10 @@ def check_names(cfg: Config, splits: Sequence[str]) -> None:
         InputError: a section's name is misspelt, or a type is not registered.
     """
     for name in set(cfg._cfg_dict) - _TOP if splits else ():
-        near = _near(name, _TOP, SLIP)
-        if near:
+        similar = near(name, _TOP, SLIP)
+        if similar:
             raise InputError(
-                f"{cfg.filename}: nothing reads {name}: did you mean {near[0]}?"
+                f"{cfg.filename}: nothing reads {name}: did you mean {similar[0]}?"
             )
     for path, type_name, root in _types(cfg, splits):
         with root.switch_scope_and_registry(cfg.default_scope) as registry:
@@ -242,10 +242,10 @@ def unknown_type(cfg: Config, path: str, type_name: str, registry: Registry) -> 
     while level is not None:
         names |= level.module_dict.keys()
         level = level.parent
-    near = _near(type_name.rpartition(".")[2], names, 0.6)
+    similar = near(type_name.rpartition(".")[2], names, 0.6)
     return (
         f"{path}={type_name!r} of {cfg.filename} is not known"
-        + (f": did you mean {' or '.join(near)}?" if near else "")
+        + (f": did you mean {' or '.join(similar)}?" if similar else "")
         + "\nIf your own package registers it, import the package: custom_imports = "
         "dict(imports=['PACKAGE'])"
     )
