@@ -1,4 +1,4 @@
-"""The examples: the toolboxes' own train.py, unchanged, runs them."""
+"""The examples: the toolboxes' own scripts, unchanged, train and test them."""
 
 import json
 import subprocess
@@ -14,6 +14,9 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from .helpers.paths import ROOT
+
+TRAIN, TEST = "train.py", "test.py"
+RETINANET, FPN = "retinanet_convnext_t_coco", "semantic_fpn_convnext_t_ade20k"
 
 
 def coco_root(shapes_root, root):
@@ -45,14 +48,15 @@ def ade_root(shapes_root, root):
     return root
 
 
-def toolbox_train(toolbox, example, root, options):
-    """Start the toolbox's train.py; its output goes to ``root``/output.txt."""
+def toolbox_run(script, toolbox, example, root, options, *arguments):
+    """Start a script of the toolbox; its output goes to ``root``/output.txt."""
     package = Path(find_spec(toolbox).origin).parent
     command = [
         sys.executable,
         *("-W", "ignore"),
-        package / ".mim/tools/train.py",
+        package / ".mim/tools" / script,
         ROOT / f"examples/{toolbox}_{example}.py",
+        *arguments,
         *("--work-dir", root / "run"),
         "--cfg-options",
         *(f"{key}={value}" for key, value in options.items()),
@@ -114,10 +118,9 @@ def runs(shapes_root, tmp_path_factory):
     """Toolbox -> folder and process of its training; both run at the same time."""
     det = coco_root(shapes_root, tmp_path_factory.mktemp("coco"))
     seg = ade_root(shapes_root, tmp_path_factory.mktemp("ade"))
-    retinanet, fpn = "retinanet_convnext_t_coco", "semantic_fpn_convnext_t_ade20k"
     started = dict(
-        mmdet=(det, toolbox_train("mmdet", retinanet, det, det_options(det))),
-        mmseg=(seg, toolbox_train("mmseg", fpn, seg, seg_options(seg))),
+        mmdet=(det, toolbox_run(TRAIN, "mmdet", RETINANET, det, det_options(det))),
+        mmseg=(seg, toolbox_run(TRAIN, "mmseg", FPN, seg, seg_options(seg))),
     )
     yield started
     for _, process in started.values():
@@ -138,6 +141,25 @@ def test_retinanet_by_mmdets_train(runs):
     assert (root / "run/epoch_1.pth").is_file()
     assert "layer_wise learning-rate decay 0.8" in output
     assert "bbox_mAP" in output
+
+
+def test_retinanet_by_mmdets_test(runs):
+    """It imports ``mmcv.ops`` before it reads the config: convnext_dense.pth helps."""
+    root, _ = runs["mmdet"]
+    output_of(*runs["mmdet"])
+    options = {
+        "test_dataloader.dataset.data_root": root,
+        "test_dataloader.dataset.pipeline.1.scale": "(96,96)",
+        "test_dataloader.num_workers": 0,
+        "test_dataloader.persistent_workers": False,
+        "test_evaluator.ann_file": root / "annotations/instances_val2017.json",
+        **{key: value for key, value in SMALL.items() if key.startswith("model")},
+        "model.bbox_head.stacked_convs": 1,
+        "model.test_cfg.score_thr": 0.0,
+    }
+    checkpoint = root / "run/epoch_1.pth"
+    test = toolbox_run(TEST, "mmdet", RETINANET, root, options, checkpoint)
+    assert "bbox_mAP" in output_of(root, test)
 
 
 def test_semantic_fpn_by_mmsegs_train(runs):

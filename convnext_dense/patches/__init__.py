@@ -14,6 +14,7 @@ from . import (
     checkpoint_finding,
     checkpoint_loading,
     checkpoint_saving,
+    external_bases,
     log_lines,
     mmcv_deform_attn,
     mmcv_ops,
@@ -108,6 +109,17 @@ PATCHES = (
         why="A checkpoint changes the values of a scheduler, and not its methods.",
         versions="all versions",
         install=scheduler_state.take_values_only,
+    ),
+    Patch(
+        names=tuple(
+            f"mmengine.{module}._get_package_and_cfg_path"
+            for module in ("config.utils", "config.config", "hub.hub")
+        ),
+        library="mmengine",
+        why="``_base_ = 'mmseg::...'`` finds the maintained stack's mmseg, which is "
+        "installed under another name.",
+        versions="the maintained stack",
+        install=external_bases.find_by_module,
     ),
     Patch(
         names=("mmengine.fileio.handlers.yaml_handler.YamlHandler.load_from_fileobj",),

@@ -12,7 +12,7 @@ from torch import nn
 from torch.torch_version import TorchVersion
 
 from convnext_dense import ConvNeXt
-from convnext_dense.commands.export import networks, writing
+from convnext_dense.commands.export import comparison, networks, writing
 from convnext_dense.commands.export.norms import FixedBatchNorm2d, replace_norms
 from convnext_dense.commands.export.pooling import MatrixPool2d
 from convnext_dense.commands.export.writing import export
@@ -45,6 +45,7 @@ UPERNET = [
     f"model.auxiliary_head.in_channels={CHANNELS[3]}",
     "model.auxiliary_head.in_index=1",
     "model.decode_head.in_index=(0,1)",
+    "model.decode_head.pool_scales=(1,3)",
 ]
 ONE_STAGE = [*SMALL, "model.backbone.out_indices=(0,)"]  # for --backbone
 NO_ARCH = "model.backbone._delete_=True", "model.backbone.type=ConvNeXt"
@@ -192,14 +193,17 @@ def test_a_segmentor_to_torch_export(tool, tmp_path):
 @pytest.mark.parametrize(("use_grn", "suffix"), [(False, ".pt2"), (True, ".onnx")])
 def test_the_backbone_of_a_detector(tool, tmp_path, use_grn, suffix):
     """With a checkpoint of the backbone alone, as pre-training writes it."""
-    arch = dict(arch="atto", use_grn=use_grn, layer_scale_init_value=float(not use_grn))
+    options = dict(use_grn=use_grn, layer_scale_init_value=float(not use_grn))
     if suffix == ".pt2":  # two stages only: torch.export is slow
-        arch["out_indices"] = (0, 1)
-    backbone = randomised(lambda: ConvNeXt(**arch)).eval()
+        options["out_indices"] = (0, 1)
+    arch = dict(depths=(1, 1, 2, 1), channels=CHANNELS)
+    backbone = randomised(lambda: ConvNeXt(arch, **options)).eval()
+    options |= {f"arch.{key}": str(value) for key, value in arch.items()}
     torch.save(backbone.state_dict(), tmp_path / "weights.pth")
     done = tool(
         *("export", DET, "weights.pth", "--backbone", "--out", f"maps{suffix}"),
-        *("--cfg-options", *(f"model.backbone.{k}={v}" for k, v in arch.items())),
+        *("--cfg-options", *NO_ARCH),
+        *(f"model.backbone.{key}={value}" for key, value in options.items()),
     )
     assert done.code == 0
     if suffix == ".pt2":
@@ -295,6 +299,62 @@ def test_a_file_that_differs_is_not_left(tmp_path, monkeypatch, factor):
         export(load(*ONE_STAGE), out, backbone=True)
     assert out.read_text() == "an older file"
     assert list(tmp_path.iterdir()) == [out]
+
+
+class Cancelling(nn.Module):
+    """Returns the first channel without the digits that ``large`` rounds away."""
+
+    def __init__(self, large):
+        super().__init__()
+        self.scale, self.large = nn.Parameter(torch.tensor(1.0)), large
+
+    def forward(self, image):
+        """Shapes: (N, 3, H, W) -> (N, 1, H, W)."""
+        return self.scale * image[:, :1] + self.large - self.large
+
+
+@pytest.mark.parametrize("factor", [1, 1.002])
+def test_rounding_is_allowed_and_a_wrong_weight_seen(tmp_path, monkeypatch, factor):
+    module, other = Cancelling(1e6), Cancelling(1.5e6)
+    other.scale = module.scale
+    network = networks.Network(
+        module, lambda image: (other(image),), networks._picture, ["map"], {}
+    )
+
+    def run(file, images):
+        program = torch.export.load(file)
+        program.state_dict["scale"].data.mul_(factor)
+        return [[program.module()(image)] for image in images]
+
+    monkeypatch.setattr(networks, "build", lambda *_: network)
+    monkeypatch.setattr(writing, "_run", run)
+    texts = []
+    monkeypatch.setattr(writing, "print_log", lambda text, _: texts.append(text))
+    if factor == 1:
+        export(load(), tmp_path / "map.pt2")
+        assert "PyTorch's own rounding error is" in texts[-1]
+    else:
+        with pytest.raises(InputError, match=r"by 2\..e-03 .* own rounding error is"):
+            export(load(), tmp_path / "map.pt2")
+    assert len(list(tmp_path.iterdir())) == (factor == 1)
+
+
+@pytest.mark.parametrize(
+    ("difference", "rounding", "close"),
+    [
+        (0.9e-4, 0, True),
+        (1.1e-4, 0, False),
+        (1.1e-4, 1e-5, False),
+        (3.9e-4, 1e-4, True),
+        (4.1e-4, 1e-4, False),
+        (1.1e-3, 1, False),
+        (1.1e-4, float("nan"), False),
+    ],
+)
+def test_how_far_maps_may_differ(difference, rounding, close):
+    map_ = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    pairs = [((map_,), (map_ + 2 * difference,))]
+    assert comparison.maps(pairs, rounding).close == close
 
 
 def test_what_cannot_be_traced(tmp_path, monkeypatch):

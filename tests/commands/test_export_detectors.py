@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torch.nn import functional as F
 
 from convnext_dense.commands.export import comparison, networks
+from convnext_dense.commands.export.detectors import boxes as boxes_
+from convnext_dense.commands.export.detectors import masks
 from convnext_dense.commands.export.writing import export
 from convnext_dense.errors import InputError
 
@@ -21,6 +25,12 @@ from ..helpers.paths import ROOT, SHARED
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+
+CLASSES = [f"class {i}" for i in range(80)]
+SLOW = pytest.mark.skipif(
+    "CONVNEXT_DENSE_EVERY_ARCH" not in os.environ,
+    reason="tracing takes long: make test-export",
+)
 
 
 def picture(height, width, seed=0):
@@ -50,8 +60,7 @@ def by_onnx(path, image):
 
 def saved(cfg, model, path):
     """Write the weights of ``model`` as a run does, and name them in ``cfg``."""
-    classes = [f"class {i}" for i in range(80)]
-    meta = dict(dataset_meta=dict(classes=classes))
+    meta = dict(dataset_meta=dict(classes=CLASSES))
     torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
     cfg.load_from = str(path)
 
@@ -84,7 +93,75 @@ def test_the_networks_compute_what_mmdet_computes(family):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
-def test_mask_rcnn_to_onnx(tmp_path, mask_rcnn, capfd):
+class Regions(nn.Module):
+    """What follows the proposals: suppression, features of regions, and masks.
+
+    The boxes of three sizes on two levels are fixed shares of the image; their scores
+    follow its brightness.
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.head, self.settings = network.mask_heads[0], network.settings
+        starts = torch.tensor([0.05, 0.1, 0.4])
+        corners = torch.cartesian_prod(starts, starts)
+        boxes = [torch.cat((corners, corners + side), 1) for side in (0.1, 0.2, 0.5)]
+        self.register_buffer("all_boxes", torch.cat(boxes))
+        self.register_buffer(
+            "all_scores", torch.linspace(1.6, 0.4, len(self.all_boxes))
+        )
+
+    def forward(self, image):
+        """Shapes: (1, 3, H, W) -> those of a detector with masks."""
+        height, width = image.shape[-2:]
+        maps = [F.avg_pool2d(image / 255, stride) for stride in (4, 8)]
+        maps = tuple(map_.repeat(1, 6, 1, 1)[:, :16] for map_ in maps)
+        scores = image.mean() / 255 * self.all_scores
+        sure = (scores > 0.3).nonzero()[:, 0]
+        sides = torch.stack([scores.new_full((), n) for n in (width, height)]).repeat(2)
+        boxes = self.all_boxes[sure] * sides
+        scores, labels = scores[sure], sure % 7
+        kept = boxes_.suppress(boxes, scores, labels, self.settings.nms, 30)
+        boxes, labels = boxes[kept], labels[kept]
+        pasted = masks.paste(self.head(maps, boxes, labels), boxes, (height, width))
+        return boxes, scores[kept], labels, pasted >= 0.5
+
+
+def test_regions_to_onnx(tmp_path, monkeypatch, mask_rcnn):
+    """Suppression, masks, the file's notes, and the program of the documentation."""
+    cfg, model = mask_rcnn
+    module = Regions(networks.detectors.network(model)).eval()
+    notes = networks._whole_metadata(
+        cfg, networks._Normalisation.of({}), dict(classes=CLASSES)
+    )
+    network = networks.Network(
+        module,
+        module,
+        networks._picture,
+        ["boxes", "scores", "labels", "masks"],
+        notes,
+        batch=False,
+        compare=comparison.detections,
+    )
+    monkeypatch.setattr(networks, "build", lambda *_: network)
+    path = tmp_path / "detector.onnx"
+    export(cfg, path, shape=(96, 128))
+    for size in ((64, 70), (150, 97)):
+        image = picture(*size, seed=2)
+        with torch.no_grad():
+            pairs = [(module(image[None]), by_onnx(path, image))]
+        boxes, *_, masks_ = pairs[0][0]
+        assert 10 < len(boxes) < 30  # some are suppressed
+        assert masks_.flatten(1).any(1).sum() > 3
+        result = comparison.detections(pairs)
+        assert result.close, result
+        assert ", 0 without a counterpart" in result.text
+    assert_finds_nothing_without_values(path)
+    assert_program_of_the_documentation_detects(path, tmp_path)
+
+
+@SLOW
+def test_mask_rcnn_to_onnx(tmp_path, mask_rcnn):
     cfg, model = mask_rcnn
     path = tmp_path / "detector.onnx"
     export(cfg, path, shape=(96, 128))
@@ -95,33 +172,40 @@ def test_mask_rcnn_to_onnx(tmp_path, mask_rcnn, capfd):
         result = comparison.detections(pairs)
         assert result.close, result
         assert ", 0 without a counterpart" in result.text
+    assert_finds_nothing_without_values(path)
+    assert_program_of_the_documentation_detects(path, tmp_path)
+
+
+def assert_finds_nothing_without_values(path):
     nothing = by_onnx(path, torch.full((3, 64, 64), torch.nan))
     assert [len(output) for output in nothing] == [0, 0, 0, 0]
     assert nothing[3].shape == (0, 64, 64)
 
+
+def assert_program_of_the_documentation_detects(path, folder):
+    """Run it where importing PyTorch is an error."""
     session = onnxruntime.InferenceSession(path)
     metadata = session.get_modelmeta().custom_metadata_map
     steps = json.loads(metadata["test_pipeline"])
     assert steps == dict(scale=[1333, 800], keep_ratio=True)
 
-    # The program of the documentation, where importing PyTorch is an error.
     text = (ROOT / "docs/export.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(program.splitlines()) == 40
-    (tmp_path / "detect.py").write_text(
+    (folder / "detect.py").write_text(
         "import sys\nsys.modules['torch'] = None\n" + program, encoding="utf-8"
     )
     pixels = picture(60, 90).permute(1, 2, 0).byte().numpy()
-    Image.fromarray(pixels).save(tmp_path / "photograph.png")
+    Image.fromarray(pixels).save(folder / "photograph.png")
     done = subprocess.run(
         [sys.executable, "detect.py", path.name, "photograph.png"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"(class \d \d\.\d\d( -?\d+){4}\n)+", done.stdout)
-    assert (tmp_path / "detections.png").exists()
+    assert (folder / "detections.png").exists()
 
 
 def test_settings_that_are_not_exported(mask_rcnn):
@@ -208,10 +292,7 @@ def test_full_size_on_photographs(tmp_path, family):
         assert "0 without a counterpart" in result.text
 
 
-@pytest.mark.skipif(
-    "CONVNEXT_DENSE_EVERY_ARCH" not in os.environ,
-    reason="tracing takes long: make test-export",
-)
+@SLOW
 @pytest.mark.parametrize("family", detectors.CONFIGS)
 def test_torch_export(tmp_path, family):
     cfg = config(family, SMALL)

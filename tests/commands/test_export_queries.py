@@ -148,6 +148,14 @@ def test_networks_compute_what_the_toolboxes_predict(tmp_path, config_file, opti
     assert unchanged == (config_file == DETR)
 
 
+def test_rounding_of_mask2former(tmp_path):
+    net, images = network(small(SEMANTIC), tmp_path / "w.pth"), photographs((100, 97))
+    expected = [net.reference(image) for image in images]
+    assert 1e-7 < writing._rounding(net, images, expected) < 1e-4
+    exact = net.reference(images[0].double())
+    assert exact[0].dtype == torch.float64
+
+
 @pytest.mark.parametrize(
     ("cells", "expected"),
     [
@@ -176,24 +184,47 @@ def test_queries_in_another_place_are_counted():
     assert not comparison.queries([(expected, (boxes + 1, *moved[1:]))]).close
 
 
-@SLOW
-@pytest.mark.parametrize("config_file", [DINO, PANOPTIC, SEMANTIC])
-def test_whole_models_to_onnx(tmp_path, config_file):
-    cfg, out = small(config_file), tmp_path / "model.onnx"
-    net = network(copy.deepcopy(cfg), tmp_path / "weights.pth")
-    cfg.load_from = str(tmp_path / "weights.pth")
+def exported(config_file, out):
+    """Export a small model with spread weights; return its network."""
+    cfg, weights = small(config_file), out.with_name("weights.pth")
+    net = network(copy.deepcopy(cfg), weights)
+    cfg.load_from = str(weights)
     export(cfg, out)
-    session = onnxruntime.InferenceSession(out)
+    return net
+
+
+def assert_equal_on_photographs(net, run):
+    """Compare ``run``, which runs an exported file, with the toolbox."""
     for image in photographs((200, 170), (117, 131), (161, 203)):
-        outputs = session.run(None, {"image": image.numpy()})
-        outputs = list(map(torch.from_numpy, outputs))
+        outputs = run(image)
         with torch.no_grad():
             if net.reference_like:
                 expected = net.reference_like(image, outputs)
             else:
                 expected = net.reference(image)
         result = net.compare([(expected, outputs)])
+        print(tuple(image.shape), result.text)
         assert result.close, result.text
+
+
+@SLOW
+@pytest.mark.parametrize("config_file", [DINO, PANOPTIC, SEMANTIC])
+def test_whole_models_to_onnx(tmp_path, config_file):
+    net = exported(config_file, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+
+    def run(image):
+        return list(map(torch.from_numpy, session.run(None, {"image": image.numpy()})))
+
+    assert_equal_on_photographs(net, run)
+
+
+@SLOW
+@pytest.mark.parametrize("config_file", [DINO, PANOPTIC, SEMANTIC])
+def test_torch_export(tmp_path, config_file):
+    net = exported(config_file, tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    assert_equal_on_photographs(net, lambda image: writing._sequence(program(image)))
 
 
 class Pyramid(nn.Module):

@@ -34,6 +34,12 @@ WHERE_NOT_COMPILED = (
 # Prints the names of mmengine and mmcv that have another value after the import.
 COMPARE = """
 import importlib, inspect, json, pkgutil, sys, types
+
+# Else importing mmcv.ops imports this package.
+for finder in list(sys.meta_path):
+    if getattr(finder, "__module__", "") == "convnext_dense_startup":
+        sys.meta_path.remove(finder)
+
 import mmcv, mmengine
 
 for library in (mmcv, mmengine):

@@ -4,12 +4,14 @@ For each config: the time of a step by parts (data, backbone, neck, heads, losse
 optimizer), the host time of each hook, the stand-ins for mmcv's compiled ops, the
 synchronisations of a GPU by the line that causes them, and a comparison of steps with
 this package's hooks and without them, which take turns on the same batches.
+
+On a CPU small images make it end, with fewer regions in the same proportion:
+  --size 256 320 --batch 1 --cfg-options model.train_cfg.rcnn.0.sampler.num=40 ...
 """
 
 import argparse
 import collections
 import copy
-import functools
 import itertools
 import statistics
 import sys
@@ -20,16 +22,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor, nn
 
 from convnext_dense.commands.benchmark import machine
 
 from ..helpers import synchronisations
 from ..helpers.paths import ROOT
 from ..helpers.synchronisations import OURS
+from .step_parts import Clock, Spans, marked, report
 from .step_runs import prepare
 
 CONFIGS = (
@@ -37,7 +38,6 @@ CONFIGS = (
     ROOT / "configs/det/dino_4scale_convnext_t_coco.py",
 )
 WARM_UP = 4  # steps before anything is measured
-PARTS = ("data preprocessor", "backbone", "neck", "heads", "losses")
 
 
 class Stop(Exception):
@@ -55,67 +55,6 @@ class _BeforeOthers(Hook):
     def before_run(self, runner: Runner) -> None:
         """Call it."""
         self._work(runner)
-
-
-class Clock:
-    """Moments on a GPU's time line, or the host's on a CPU; their distance in ms."""
-
-    def __init__(self, device: str) -> None:
-        self.on_gpu = device == "cuda"
-
-    def now(self) -> Any:
-        """This moment. On a GPU it comes when the work given so far is done."""
-        if not self.on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def between(self, start: Any, end: Any) -> float:
-        """Milliseconds; the GPU must be synchronised."""
-        return start.elapsed_time(end) if self.on_gpu else (end - start) * 1e3
-
-    def wait(self) -> None:
-        if self.on_gpu:
-            torch.cuda.synchronize()
-
-
-class Spans:
-    """Named spans of a step: calls, and milliseconds each."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._spans: dict[str, list] = collections.defaultdict(list)
-
-    def add(self, name: str, start: Any, end: Any) -> None:
-        self._spans[name].append((start, end))
-
-    def timed(self, name: str, function: Callable) -> Callable:
-        """``function``, whose calls are noted under ``name``."""
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            start = self._clock.now()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.add(name, start, self._clock.now())
-
-        return call
-
-    def clear(self) -> None:
-        """Forget all spans."""
-        self._spans.clear()
-
-    def totals(self, steps: int) -> dict[str, tuple[float, float]]:
-        """Calls and milliseconds a step, by name."""
-        self._clock.wait()
-        return {
-            name: (
-                len(spans) / steps,
-                sum(itertools.starmap(self._clock.between, spans)) / steps,
-            )
-            for name, spans in self._spans.items()
-        }
 
 
 class Profile:
@@ -259,88 +198,9 @@ class Profile:
 
     def _parts(self, steps: int = 4) -> None:
         spans = Spans(self.clock)
-        model = self.runner.model
-        undo: list[Callable] = []
-
-        def watch(module: nn.Module, name: str, method: str = "forward") -> None:
-            setattr(module, method, spans.timed(name, getattr(module, method)))
-            undo.append(lambda: delattr(module, method))
-
-        marks: dict[str, Any] = {}
-
-        def at_gradient(name: str) -> Callable:
-            def mark(gradient: Tensor) -> None:
-                marks[name] = self.clock.now()
-
-            return mark
-
-        def watch_gradients(module: nn.Module, name: str) -> None:
-            def hook(module: nn.Module, inputs: object, outputs: Any) -> None:
-                for tensor in outputs if isinstance(outputs, tuple | list) else ():
-                    if isinstance(tensor, Tensor) and tensor.requires_grad:
-                        tensor.register_hook(at_gradient(name))
-
-            undo.append(module.register_forward_hook(hook).remove)
-
-        watch(model.data_preprocessor, "data preprocessor")
-        for name in ("backbone", "neck"):
-            if isinstance(getattr(model, name, None), nn.Module):
-                watch(getattr(model, name), f"{name} forward")
-                watch_gradients(getattr(model, name), name)
-        watch(model, "model forward", "_run_forward")
-        for module in model.modules():
-            if ".losses" in type(module).__module__:
-                watch(module, "loss functions forward")
-        wrapper = self.runner.optim_wrapper
-        for method in ("backward", "step", "zero_grad"):
-            previous = vars(wrapper).get(method)  # None: the class's
-            setattr(wrapper, method, spans.timed(method, getattr(wrapper, method)))
-            undo.append(functools.partial(_put_back, wrapper, method, previous))
-        backward = wrapper.backward
-
-        def marked_backward(loss: Tensor, **kwargs: Any) -> None:
-            start = self.clock.now()
-            backward(loss, **kwargs)
-            end = self.clock.now()
-            for name, part in (("neck", "heads and losses"), ("backbone", "neck")):
-                if name in marks:
-                    spans.add(f"{part} backward", start, marks[name])
-                    start = marks.pop(name)
-            spans.add("backbone backward", start, end)
-
-        wrapper.backward = marked_backward
-        undo += self._watch_stand_ins(spans)
-        step_ms = [self._timed_step() for _ in range(steps)]
-        for action in reversed(undo):
-            action()
-        totals = spans.totals(steps)
-        total = statistics.mean(step_ms)
-        inside = [totals.get(f"{n} forward", (0, 0.0))[1] for n in ("backbone", "neck")]
-        heads = totals.pop("model forward")[1] - sum(inside)
-        totals["heads and losses forward"] = (1, heads)
-        self.lines.append(f"  parts of a step of {total:.1f} ms (with these marks):")
-        ordered = sorted(totals.items(), key=lambda item: -item[1][1])
-        for name, (calls, ms) in ordered:
-            if not name.startswith("op "):
-                share = f"{ms / total:6.1%}"
-                self.lines.append(f"    {share} {ms:9.2f} ms  {name} ({calls:g} calls)")
-        self.lines.append("  stand-ins for mmcv's compiled ops (parts of the above):")
-        ops = [item for item in ordered if item[0].startswith("op ")]
-        for name, (calls, ms) in ops:
-            share = f"{ms / total:6.1%}"
-            self.lines.append(f"    {share} {ms:9.2f} ms  {name[3:]} ({calls:g} calls)")
-        if not ops:
-            self.lines.append("    none was called")
-
-    def _watch_stand_ins(self, spans: Spans) -> list[Callable]:
-        """Time the functions of ``mmcv._ext``; return what undoes it."""
-        extension = sys.modules.get("mmcv._ext")
-        undo = []
-        for name, op in list(vars(extension).items() if extension else ()):
-            if getattr(op, "__module__", "").startswith(OURS) and callable(op):
-                setattr(extension, name, spans.timed(f"op {name}", op))
-                undo.append(lambda n=name, o=op: setattr(extension, n, o))
-        return undo
+        with marked(self.runner, spans):
+            total = statistics.mean(self._timed_step() for _ in range(steps))
+        self.lines += report(spans, steps, total)
 
     # Synchronisations of the GPU
 
@@ -357,14 +217,6 @@ class Profile:
         for (project, line), count in counts.most_common(60):
             if project == OURS or count >= steps:
                 self.lines.append(f"    {count / steps:5.1f}  {project}: {line}")
-
-
-def _put_back(owner: object, name: str, value: object) -> None:
-    """Set an attribute of an object again; None removes it."""
-    if value is None:
-        delattr(owner, name)
-    else:
-        setattr(owner, name, value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,11 @@ Pairs = Iterable[tuple[Outputs, Outputs]]
 
 # How far maps may differ, relative to the largest value.
 MAP_TOLERANCE = 1e-4
+# Some models lose more digits in float32. Then maps may differ by ROUNDINGS times the
+# rounding error of PyTorch's own maps: those of the file have an error, too, and it may
+# happen to be twice as large elsewhere.
+ROUNDINGS = 4
+MAX_MAP_TOLERANCE = 1e-3
 # Boxes with lower scores are not compared: the order of equal scores is arbitrary.
 MIN_SCORE = 0.05
 BOX_TOLERANCE = 0.5  # pixels
@@ -33,18 +38,33 @@ class Result(NamedTuple):
     text: str
 
 
-def maps(pairs: Pairs) -> Result:
-    """Compare maps by their largest difference, relative to the largest value."""
+def relative_difference(pairs: Pairs) -> float:
+    """The largest difference of maps, relative to the largest value of the first.
+
+    It is NaN if any value is.
+    """
     differences = [
         (ours - theirs).abs().max() / ours.abs().max()
         for expected, actual in pairs
         for ours, theirs in zip(expected, actual, strict=True)
     ]
-    largest = torch.stack(differences).max().item()  # NaN if any output is NaN
-    return Result(
-        largest <= MAP_TOLERANCE,
-        f"{largest:.1e} of the largest value ({MAP_TOLERANCE:.0e} is allowed)",
-    )
+    return torch.stack(differences).max().item()
+
+
+def maps(pairs: Pairs, rounding: float = 0.0) -> Result:
+    """Compare maps by their largest difference, relative to the largest value.
+
+    Args:
+        pairs: maps of PyTorch and of a file, for each image.
+        rounding: the relative difference of PyTorch's maps from those in float64.
+    """
+    largest = relative_difference(pairs)
+    # max() keeps its first argument if the second is NaN.
+    allowed = min(max(MAP_TOLERANCE, ROUNDINGS * rounding), MAX_MAP_TOLERANCE)
+    text = f"{largest:.1e} of the largest value ({allowed:.1e} is allowed"
+    if rounding:
+        text += f"; PyTorch's own rounding error is {rounding:.1e}"
+    return Result(largest <= allowed, f"{text})")
 
 
 class Matches(NamedTuple):

@@ -67,7 +67,11 @@ class Mask2Former(Detector):
             self.model.extract_feat(image), [SimpleNamespace(metainfo=meta)]
         )
         height, width = size
-        logits, masks = logits[0], masks[0, :, :height, :width]
+        logits, masks = logits[0], masks[0]
+        # Not by a slice: a trace asks whether it is contiguous, which depends on the
+        # size, and a torch.export file then refuses the other sizes.
+        for dim, side in ((1, height), (2, width)):
+            masks = masks.index_select(dim, torch.arange(side, device=masks.device))
         outputs: tuple[Tensor, ...] = ()
         if self.instances:
             outputs = self._instances(logits, masks)
