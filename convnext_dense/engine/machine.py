@@ -10,16 +10,17 @@ from mmengine.logging import print_log
 def fit_to_machine(cfg: Config) -> None:
     """Replace the settings of ``cfg`` that this machine cannot run.
 
-    One process gets the whole model instead of FSDP. Without a GPU, fp32 replaces
-    mixed precision, BN replaces SyncBN, and gloo replaces NCCL. A line of the log
-    names what is replaced.
+    One process gets the whole model instead of FSDP. On a CPU and on a Mac's GPU (MPS),
+    fp32 replaces mixed precision, BN replaces SyncBN, and gloo replaces NCCL: mmengine
+    and torch have those for other devices only. A log line names what is replaced.
     """
     many = (cfg.get("launcher") or "none") != "none"
     if not many and "FSDP" in (cfg.get("strategy") or {}).get("type", ""):
         for key in ("runner_type", "strategy"):
             cfg.pop(key, None)
         print_log("one process: FSDP replaced by the whole model", "current")
-    if get_device() != "cpu":
+    device = get_device()
+    if device not in ("cpu", "mps"):
         return
     replaced = []
     wrapper = cfg.get("optim_wrapper", {})
@@ -33,7 +34,8 @@ def fit_to_machine(cfg: Config) -> None:
     if many and fit_wrapper_to_cpu(cfg):
         replaced.append("NCCL by gloo")
     if replaced:
-        print_log(f"no GPU here: {', '.join(replaced)} replaced", "current")
+        where = "no GPU here" if device == "cpu" else "MPS"
+        print_log(f"{where}: {', '.join(replaced)} replaced", "current")
 
 
 def fit_wrapper_to_cpu(cfg: Config) -> bool:
