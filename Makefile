@@ -24,6 +24,7 @@
 # make lint             ruff check, ruff format --check, mypy
 # make coverage         the share of lines that tests run, by file
 # make errors           docs/errors.md, from the table of tests/bad_inputs
+# make site             the documentation site, in work_dirs/site
 # PYTHON=python3.12     the interpreter of a new environment
 # JOBS=4                how many tests run at a time
 # TESTED=tests/optim    which tests coverage runs
@@ -38,7 +39,7 @@ TESTS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
 .PHONY: demo test test-openmmlab test-kernels test-long test-isa test-export \
-	test-configs test-gpu test-apps wheel try-wheel families fuzz fuzz-short fuzz-coverage errors coverage lint
+	test-configs test-gpu test-apps wheel try-wheel families fuzz fuzz-short fuzz-coverage errors coverage lint site
 
 # --no-compile: few of the 6 GB of modules are imported, and Python compiles those at the
 # first import. Without bytecode files each process would compile them again.
@@ -65,7 +66,7 @@ demo: .venv/.onedl
 		--work-dir work_dirs/demo --show-dir work_dirs/demo/pictures
 	@echo "Truth beside prediction, image by image: work_dirs/demo/pictures"
 
-APP_TESTS = tests/commands/test_mim.py
+APP_TESTS = tests/commands/test_mim.py tests/test_site.py
 
 # The GPU's kernels use no toolbox. Their tests are apart, because interpreting them takes
 # minutes.
@@ -188,3 +189,10 @@ lint: .venv/.dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# Strict: a link or an anchor that leads nowhere stops the build. The variable leaves out
+# what the theme announces about its future.
+site: .venv-apps/.ready
+	NO_MKDOCS_2_WARNING=1 .venv-apps/bin/mkdocs build --strict
+	@echo "Read it: open work_dirs/site/index.html. The search needs a server:"
+	@echo "python3 -m http.server --bind 127.0.0.1 --directory work_dirs/site"

@@ -73,13 +73,13 @@ class NotData(Exception):
     """A config is not only data; the message says with which setting."""
 
 
-def parse(text: str, expected: Mapping[str, Any]) -> dict[str, Any]:
+def parse(text: str, expected: Mapping[str, Any] | None) -> dict[str, Any]:
     """The settings in a config's text, without running it.
 
     Args:
         text: as ``Config.pretty_text`` writes it.
-        expected: the type, or types, of each setting that is taken. Other settings
-            are left out, and so are those that are None.
+        expected: the type, or types, of each setting that is taken; None takes all.
+            Other settings are left out, and so are those that are None.
 
     Raises:
         NotData: the text is too long, is not Python, or is more than assignments of
@@ -101,13 +101,15 @@ def parse(text: str, expected: Mapping[str, Any]) -> dict[str, Any]:
                     f"it contains code, not only settings: {excerpt(statement)}"
                 )
             (target,) = statement.targets
-            if isinstance(target, ast.Name) and target.id in expected:
+            if isinstance(target, ast.Name) and (
+                expected is None or target.id in expected
+            ):
                 settings[target.id] = _value(statement.value)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise NotData(f"it cannot be read ({error})") from error
     settings = {name: value for name, value in settings.items() if value is not None}
     for name, value in settings.items():
-        if not isinstance(value, expected[name]):
+        if expected and not isinstance(value, expected[name]):
             raise NotData(f"its {name} is not a {expected[name].__name__}")
     return settings
 

@@ -106,29 +106,58 @@ def _from_zoo(scheme: str, name: str) -> Path:
 
 def _download(url: str) -> Path:
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    failure = None
+    failures: dict[str, Exception] = {}
     # Rank 0 first, then the ranks on machines that do not share its disk.
     for first in (True, False):
         if (get_rank() == 0) is first and not target.is_file():
-            print_log(f"downloading {url} to {target}", logger="current")
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(url, str(target))
-            except OSError as error:  # URLError and HTTPError are among these
-                failure = error
+            failures = _download_first([url, *_mirrors(url)], target)
         barrier()
     if not target.is_file():
+        errors = [f" ({error})" for error in failures.values()] or [""]
+        mirrors = zip(_mirrors(url), errors[1:], strict=False)
         raise InputError(
-            f"the weights at {url} could not be downloaded"
-            + (f" ({failure})" if failure else "")
+            f"the weights at {url} could not be downloaded{errors[0]}"
+            + "".join(f", nor from their mirror {m}{error}" for m, error in mirrors)
             + ".\nDownload them on a machine with a network and put the file at "
             f"{target}, or {_INSTEAD}"
-        ) from failure
+        ) from next(iter(failures.values()), None)
     return target
 
 
+def _download_first(urls: Sequence[str], target: Path) -> dict[str, Exception]:
+    """Download the first of ``urls`` that answers; return the others' errors."""
+    failures: dict[str, Exception] = {}
+    for url in urls:
+        mirror = ", the mirror of its weights" if failures else ""
+        print_log(f"downloading {url}{mirror} to {target}", logger="current")
+        named = _HASH.search(url) if urlparse(url).hostname in _HASHED else None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(target), named and named[1])
+            break
+        # URLError and HTTPError are OSErrors; a wrong hash is a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            failures[url] = error
+    return failures
+
+
+def _mirrors(url: str) -> list[str]:
+    """Where else the weights of a host are that no longer answers."""
+    parts = urlparse(url)
+    mirror = MIRRORS.get(parts.hostname or "")
+    return [parts._replace(scheme="https", netloc=mirror).geturl()] if mirror else []
+
+
+# OpenMMLab's host is no longer maintained. The maintained stack has the same paths on
+# its own host: the lists of addresses in mmengine/hub of mmengine 0.10.7 and of
+# onedl-mmengine 0.10.12 differ in the host alone.
+MIRRORS = {"download.openmmlab.com": "mmassets.onedl.ai"}
+# These hosts end a file's name with the beginning of its SHA-256.
+_HASHED = {*MIRRORS, *MIRRORS.values(), "download.pytorch.org"}
+_HASH = re.compile(r"-([0-9a-f]{8})\.pth$")
+
 _INSTEAD = (
-    "name a local file:\n"
+    "name a local file. For a backbone's pre-trained weights:\n"
     "  --cfg-options model.backbone.init_cfg.checkpoint=FILE\n"
     "or start from scratch:\n"
     "  --cfg-options model.backbone.init_cfg=None"
@@ -162,7 +191,7 @@ def _from_hub(source: str, shown: str = "") -> Path:
         # No such repository, no permission, no network, or an invalid name.
         raise InputError(
             f"{shown or source} could not be downloaded: {str(error).strip()}\n"
-            "Gated repositories need `hf auth login`. Without a network, fill the "
+            "Private and gated ones need `hf auth login`. Without a network, fill the "
             f"cache elsewhere (`hf download {repo}`), or {_INSTEAD}"
         ) from error
     if not path:

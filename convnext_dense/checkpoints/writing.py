@@ -9,6 +9,8 @@ from torch import Tensor
 
 from convnext_dense.utils import files, torch_files
 
+from . import safetensors_file
+
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
@@ -21,7 +23,8 @@ def write(
         weights: names and tensors.
         path: ends in one of ``SUFFIXES``.
         meta: stored beside the weights, under the keys ``meta`` and ``state_dict`` as
-            mmengine does. ``.safetensors`` files have no place for it.
+            mmengine does. The header of a ``.safetensors`` file takes the config and
+            the classes from it.
 
     Raises:
         InputError: the file cannot be written. A file that was at ``path`` is kept.
@@ -33,7 +36,8 @@ def write(
     }
     with files.whole(path) as partial:
         if path.suffix == ".safetensors":
-            safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
+            metadata = safetensors_file.metadata(meta)
+            safetensors.torch.save_file(weights, partial, metadata=metadata)
         else:
             content = dict(meta=meta, state_dict=weights) if meta else weights
             with torch_files.open_to_write(partial) as file:

@@ -93,6 +93,18 @@ def whole_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parser_of(name: str, program: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the command ``name``; ``program`` is as for ``run``."""
+    command = importlib.import_module(f"{__name__}.{name}")
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    return parser
+
+
 def _program() -> str:
     """What the user has typed, for usage lines."""
     if Path(sys.argv[0]).name == "__main__.py":
@@ -120,14 +132,8 @@ def run(
         faulthandler.enable()
         if hasattr(faulthandler, "register"):  # not on Windows
             faulthandler.register(signal.SIGUSR1)
+    args = parser_of(name, program).parse_args(arguments)
     command = importlib.import_module(f"{__name__}.{name}")
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=command.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_arguments(parser)
-    args = parser.parse_args(arguments)
     try:
         if name not in LIGHT:
             load_package()

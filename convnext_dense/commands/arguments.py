@@ -2,18 +2,22 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # imported when needed: it imports torch
+if TYPE_CHECKING:  # imported when needed: they import torch
+    from mmengine.config import Config
+    from mmengine.hooks import Hook
+
     from convnext_dense.datasets.custom.prepare import Options
 
 CONFIG = (
     "config file (.py) of an MMDetection or MMSegmentation model, or a name that "
     "convnext-dense configs lists"
 )
-CHECKPOINT = "checkpoint: a path, a URL or hf://OWNER/NAME"
+CHECKPOINT = "checkpoint: a path, a work dir, a URL or hf://OWNER/NAME"
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +41,92 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("--local_rank", "--local-rank"), type=int, default=0, help=argparse.SUPPRESS
     )
+
+
+def add_everyday_arguments(parser: argparse.ArgumentParser, training: bool) -> None:
+    """Add the flags for settings that users change most, for ``config.flags``.
+
+    Args:
+        training: whether to add those that only training has.
+    """
+    group = parser.add_argument_group(
+        "settings of the config",
+        "Each flag stands for --cfg-options; the log says what it changes.",
+    )
+    split = "train" if training else "test"
+    group.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help=f"images of a step on each GPU ({split}_dataloader.batch_size)"
+        + ("; --auto-scale-lr lets the learning rate follow it" if training else ""),
+    )
+    if training:
+        group.add_argument(
+            "--lr",
+            type=positive_float,
+            metavar="RATE",
+            help="learning rate (optim_wrapper.optimizer.lr); with layer decay, that "
+            "of the last layer",
+        )
+    group.add_argument(
+        "--workers",
+        type=not_negative,
+        metavar="N",
+        help="processes on each GPU that load images (num_workers of the dataloaders); "
+        "0 loads them in the process itself",
+    )
+    if training:
+        group.add_argument(
+            "--seed",
+            type=seed,
+            metavar="N",
+            help="seed of the random numbers (randomness.seed)",
+        )
+    group.add_argument(
+        "--image-size",
+        type=positive,
+        nargs="+",
+        action=_ImageSize,
+        metavar="PIXELS",
+        help="short side, or height and width, of the images on which the config "
+        "trains; all sizes of its pipelines are scaled with it",
+    )
+    group.add_argument(
+        "--device",
+        choices=["cpu", "cuda", "mps"],
+        help="where to compute (default: a GPU if there is one, else the CPU); "
+        "CUDA_VISIBLE_DEVICES chooses among several GPUs",
+    )
+    if training:
+        group.add_argument(
+            "--load-from",
+            metavar="CKPT",
+            help="weights to start from (load_from): a path, a work dir, a URL or "
+            "hf://OWNER/NAME",
+        )
+
+
+class _ImageSize(argparse.Action):
+    """One or two numbers."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: "str | Sequence[Any] | None",
+        option_string: str | None = None,
+    ) -> None:
+        """Refuse more than two numbers."""
+        if len(values or ()) > 2:
+            raise argparse.ArgumentError(self, "give one number, or height and width")
+        setattr(namespace, self.dest, values)
+
+
+def everyday_flags(args: argparse.Namespace) -> dict[str, object]:
+    """The values of ``add_everyday_arguments``'s flags that are settings."""
+    names = ("batch_size", "lr", "workers", "seed", "image_size", "load_from")
+    return {name: getattr(args, name) for name in names if name in args}
 
 
 def output_file(path: str) -> str:
@@ -65,6 +155,30 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def not_negative(text: str) -> int:
+    """Argument type: a whole number, 0 or larger."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return number
+
+
+def seed(text: str) -> int:
+    """Argument type: a seed that NumPy's generator takes, 0 to 2**32 - 1."""
+    number = not_negative(text)
+    if number >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not below 2**32")
+    return number
+
+
+def positive_float(text: str) -> float:
+    """Argument type: a finite number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return number
 
 
@@ -183,6 +297,42 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
         help="let checkpoint files run the Python code inside them; only for files "
         "whose author you trust",
     )
+
+
+def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``engine.trackers.use_trackers``."""
+    group = parser.add_argument_group(
+        "trackers",
+        "Curves, config, pictures of predictions and the report of a run.",
+    )
+    group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write event files into WORK_DIR/tensorboard",
+    )
+    group.add_argument(
+        "--wandb",
+        nargs="?",
+        const="",
+        metavar="PROJECT",
+        help="log to Weights & Biases (project convnext_dense); WANDB_MODE=offline "
+        "writes into WORK_DIR/wandb",
+    )
+    group.add_argument(
+        "--mlflow",
+        nargs="?",
+        const="",
+        metavar="URI",
+        help="log to MLflow: the address of a server, or a database such as "
+        "sqlite:///mlflow.db (WORK_DIR/mlflow.db, unless MLFLOW_TRACKING_URI is set)",
+    )
+
+
+def use_trackers(args: argparse.Namespace, cfg: "Config", mode: str) -> list["Hook"]:
+    """Apply the flags of ``add_tracker_arguments``; return the hooks for the run."""
+    from convnext_dense.engine import trackers
+
+    return trackers.use_trackers(cfg, mode, args.tensorboard, args.wandb, args.mlflow)
 
 
 def apply_common_arguments(args: argparse.Namespace) -> None:

@@ -53,25 +53,26 @@ def main(args: argparse.Namespace) -> None:
     from convnext_dense import checkpoints
     from convnext_dense.checkpoints import converting, writing
     from convnext_dense.config.inputs import checkpoint_inputs
+    from convnext_dense.config.trained import checkpoint_of
     from convnext_dense.errors import InputError
     from convnext_dense.utils import outputs
 
-    out = Path(args.out)
+    out, source = Path(args.out), checkpoint_of(args.source)
     if out.suffix not in writing.SUFFIXES:
         raise InputError(f"{out}: name a file that ends in .pth or .safetensors")
     if not os.path.isdir(out.absolute().parent):
         raise InputError(f"{out}: there is no folder {out.absolute().parent}")
     outputs.check(
         [outputs.Output("", out)],
-        checkpoint_inputs(args.source, args.overwrite),
+        checkpoint_inputs(source, args.overwrite),
         args.overwrite,
     )
-    content = checkpoints.read(checkpoints.locate(args.source))
-    conversion = converting.convert(content, args.source, args.to, args.prefix)
+    content = checkpoints.read(checkpoints.locate(source))
+    conversion = converting.convert(content, source, args.to, args.prefix)
     meta = converting.meta_of(content) if conversion.whole else None
     writing.write(conversion.weights, out, meta)
     print(
-        f"{args.source} ({conversion.origin}) -> {out}: {len(conversion.weights)} "
+        f"{source} ({conversion.origin}) -> {out}: {len(conversion.weights)} "
         f"tensors for {conversion.fits}"
     )
     if conversion.left:

@@ -19,9 +19,13 @@ from .arguments import (
     CONFIG,
     add_common_arguments,
     add_data_arguments,
+    add_everyday_arguments,
+    add_tracker_arguments,
     apply_common_arguments,
     data_options,
+    everyday_flags,
     positive,
+    use_trackers,
 )
 
 if TYPE_CHECKING:  # imported when needed: they import torch
@@ -63,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "finite; FILE is WORK_DIR/not_finite/iter_N.pth",
     )
     add_common_arguments(parser)
+    add_tracker_arguments(parser)
+    add_everyday_arguments(parser, training=True)
     add_data_arguments(parser).add_argument(
         "--epochs",
         type=positive,
@@ -76,17 +82,29 @@ def main(args: argparse.Namespace) -> None:
     apply_common_arguments(args)
 
     from convnext_dense.config import cfg_options, options
+    from convnext_dense.config.flags import use_flags
+    from convnext_dense.config.trained import checkpoint_of
     from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.datasets.custom.option_settings import take_epochs
     from convnext_dense.datasets.custom.prepare import check_options, prepare
     from convnext_dense.engine import runner
     from convnext_dense.errors import InputError
+    from convnext_dense.patches.chosen_device import chosen_device
 
     data, epochs = data_options(args), args.epochs
     settings = args.cfg_options or []
     if data:
         settings, epochs = take_epochs(settings, epochs)
     cfg = options.load_config(args.config, settings, args.work_dir, args.launcher)
+    if args.load_from and args.resume:
+        raise InputError(
+            "--load-from starts a new run, and --resume continues one: leave one of "
+            "them out"
+        )
+    flags = everyday_flags(args)
+    if args.load_from:
+        flags["load_from"] = checkpoint_of(args.load_from)
+    command_line = use_flags(cfg, flags, cfg_options.parse(settings), ("train", "val"))
     if args.amp:
         options.use_amp(cfg)
     if args.auto_scale_lr:
@@ -107,8 +125,12 @@ def main(args: argparse.Namespace) -> None:
     if data and not (cfg.get("resume") and _splits_file(cfg).is_file()):
         check_options(data, cfg)
     _check_outputs(cfg, data)
-    fit = partial(prepare, cfg, data, epochs, cfg_options.parse(settings))
-    runner.run(cfg, "train", fit if data else None)
+    fit = partial(prepare, cfg, data, epochs, command_line.settings)
+    hooks = use_trackers(args, cfg, "train")
+    with chosen_device(args.device):
+        runner.run(
+            cfg, "train", fit if data else None, hooks, command_line=command_line
+        )
 
 
 def _splits_file(cfg: "Config") -> Path:

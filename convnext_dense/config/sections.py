@@ -3,6 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mmengine.config import Config
+
+MISSING = object()  # the value of a setting that a config does not have
+
 
 def dataset_configs(loader: Mapping | None) -> Iterator[Any]:
     """The configs of the data sets of a dataloader.
@@ -52,3 +56,24 @@ def typed_sections(node: object) -> Iterator[Any]:
     if isinstance(node, list | tuple):
         for child in node:
             yield from typed_sections(child)
+
+
+def setting(cfg: Config, key: str) -> Any:
+    """The value of a setting; ``MISSING`` if the config does not have it.
+
+    Args:
+        key: with dots, as in ``--cfg-options``.
+    """
+    node: Any = cfg._cfg_dict
+    for name in key.split("."):
+        if (
+            isinstance(node, list | tuple)
+            and name.isdecimal()
+            and int(name) < len(node)
+        ):
+            node = node[int(name)]
+        elif isinstance(node, Mapping) and name in node:
+            node = node[name]
+        else:
+            return MISSING
+    return node

@@ -18,7 +18,7 @@ from convnext_dense.config.checks.build_errors import explain_build
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files, partials
 
-from . import cleanup, work_dir_lock
+from . import cleanup, trackers, work_dir_lock
 
 _TIME = "%Y%m%d_%H%M%S"  # mmengine's names of log folders
 _LOG_FOLDER = re.compile(r"\d{8}_\d{6}")
@@ -100,6 +100,7 @@ def _written(cfg: Config, mode: str, log_folders: set[Path]) -> set[Path]:
     if mode == "train":
         # Splits of custom data; the checkpoint from which to resume.
         written |= {work_dir / "data", work_dir / "last_checkpoint"}
+        written |= {work_dir / name for name in trackers.WRITTEN}
     return written - {work_dir}
 
 

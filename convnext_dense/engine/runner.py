@@ -20,7 +20,9 @@ from convnext_dense.config.checks.channels import check_channels
 from convnext_dense.config.checks.custom_keys import check_custom_keys
 from convnext_dense.config.checks.data_errors import empty_dataset, explain_data
 from convnext_dense.config.checks.names import check_names
+from convnext_dense.config.flags import NOTHING, CommandLine
 from convnext_dense.errors import InputError, NotFiniteError
+from convnext_dense.patches.console import short_console
 from convnext_dense.reports.run.hook import RunReportHook
 
 from . import cleanup, launch, own_config
@@ -28,7 +30,8 @@ from .attempt import attempt, wait_for_free_name
 from .build import build_model
 from .exact_resume.hook import ExactResumeHook
 from .machine import fit_to_machine
-from .short_runs import ShortRunHook
+from .short_runs import ShortRunHook, fit_warmup
+from .summary import SummaryHook
 from .watch import batches
 from .watch.hook import WatchHook
 
@@ -40,6 +43,7 @@ def run(
     mode: str,
     prepare: Callable[[], None] | None = None,
     hooks: Sequence[Hook] = (),
+    command_line: CommandLine = NOTHING,
 ) -> Runner:
     """Check a config, build a Runner and run it.
 
@@ -55,6 +59,7 @@ def run(
         prepare: called after the checks and before anything is built; it may write to
             the work dir and change ``cfg``. Custom data is prepared by it.
         hooks: added to the hooks of ``cfg``.
+        command_line: what of ``cfg`` the command line has set.
 
     Returns:
         The Runner after its run.
@@ -71,19 +76,24 @@ def run(
         runner = run(cfg, "train")
     """
     start = _Start(whole=mode != "train" or cfg.get("resume", False))
-    with launch.joined(cfg), attempt(cfg, mode, lambda: start.over):
+    with launch.joined(cfg), short_console(), attempt(cfg, mode, lambda: start.over):
         runner = build_runner(cfg, mode, prepare)
         runner.register_hook(start, priority="HIGHEST")
+        lines = list(command_line.lines)
         if mode == "train":
             present = set(map(type, runner.hooks))
             missing = [hook for hook in TRAINING_HOOKS if hook not in present]
+            lines += fit_warmup(runner, command_line.settings)
             hooks = [ShortRunHook(), *(hook() for hook in missing), *hooks]
-        for hook in hooks:
+        for hook in (SummaryHook(mode, lines, command_line.settings), *hooks):
             runner.register_hook(hook)
         try:
             getattr(runner, mode)()
         finally:
             cleanup.stop_workers(runner)
+            for hook in runner.hooks:
+                if isinstance(hook, ExactResumeHook):
+                    hook.stop_listening()
     return runner
 
 

@@ -14,6 +14,8 @@ from . import (
     checkpoint_finding,
     checkpoint_loading,
     checkpoint_saving,
+    chosen_device,
+    console,
     external_bases,
     log_lines,
     mmcv_deform_attn,
@@ -26,6 +28,7 @@ from . import (
 
 AT_IMPORT = "always"
 DURING_EXPORT = "while convnext-dense export traces a model"
+DURING_A_RUN = "while a command trains, validates or tests"
 
 
 class Patch(NamedTuple):
@@ -222,6 +225,32 @@ PATCHES = (
         "and classes are from files.",
         versions="all versions",
         install=log_lines.write_out_control_characters,
+    ),
+    Patch(
+        names=("mmengine.logging.print_log", "mmengine.logging.logger.print_log"),
+        library="mmengine",
+        why="Messages of level DEBUG that have no logger are not printed, such as "
+        '"Could not import OneDL" of onedl-mmdet and onedl-mmsegmentation.',
+        versions="all versions",
+        install=log_lines.print_no_debug_messages,
+    ),
+    Patch(
+        names=("mmengine.logging.MMLogger.callHandlers",),
+        library="mmengine",
+        why="The console of a run leaves out the config, the environment, the order of "
+        "the hooks and long lists of tensors. The log file has them.",
+        versions="all versions",
+        install=console.short_console,
+        when=DURING_A_RUN,
+    ),
+    Patch(
+        names=("mmengine.device.utils.DEVICE",),
+        library="mmengine",
+        why="--device chooses where a run computes. mmengine takes a GPU wherever "
+        "there is one.",
+        versions="all versions",
+        install=chosen_device.chosen_device,
+        when=DURING_A_RUN,
     ),
     Patch(
         names=("mmseg.models.utils.resize",),

@@ -65,7 +65,7 @@ def load_any_origin() -> None:
         module: nn.Module,
         state_dict: Mapping,
         strict: bool = False,
-        logger: Logger | None = None,
+        logger: Logger | str | None = None,
     ) -> None:
         matched = match(module, state_dict)
         for choice in matched.choices:
@@ -73,7 +73,7 @@ def load_any_origin() -> None:
         if matched.alone and not strict:  # mmengine would warn of each new tensor
             matched.model.load_state_dict(matched.weights, strict=False)
         else:
-            plain(module, matched.weights, strict=strict, logger=logger)
+            plain(module, matched.weights, strict=strict, logger=logger or "current")
 
     mmengine_checkpoint.load_state_dict = load_state_dict
     mmengine_runner.load_state_dict = load_state_dict

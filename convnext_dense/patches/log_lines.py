@@ -1,14 +1,18 @@
-"""Keep text from files from steering the terminal when mmengine logs it.
+"""Keep lines that a user should not see out of what mmengine logs.
 
 mmengine lists the names of tensors that do not fit, the toolboxes the names of classes.
-Both are from files, and a name can hold control characters.
+Both are from files, and a name can hold control characters, which steer the terminal.
+And mmengine prints messages that are for developers, if they have no logger.
 """
 
 import copy
 import functools
+import logging
 from collections.abc import Callable
 from logging import LogRecord
 
+from mmengine import logging as mmengine_logging
+from mmengine.logging import logger as mmengine_logger
 from mmengine.logging.logger import MMFormatter
 
 from convnext_dense.errors import written_out
@@ -18,6 +22,23 @@ def write_out_control_characters() -> None:
     """Make mmengine's loggers write control characters as ``\\x1b`` and the like."""
     if not hasattr(MMFormatter.format, "__wrapped__"):  # not installed yet
         MMFormatter.format = _printing(MMFormatter.format)
+
+
+def print_no_debug_messages() -> None:
+    """Make mmengine's ``print_log`` print no message of level DEBUG."""
+    plain = mmengine_logger.print_log
+    if hasattr(plain, "__wrapped__"):  # installed already
+        return
+
+    @functools.wraps(plain)
+    def print_log(
+        msg: object, logger: object = None, level: int = logging.INFO
+    ) -> None:
+        if logger is not None or level > logging.DEBUG:
+            plain(msg, logger, level)
+
+    for module in (mmengine_logging, mmengine_logger):
+        module.print_log = print_log
 
 
 def _printing(plain: Callable[[MMFormatter, LogRecord], str]) -> Callable:

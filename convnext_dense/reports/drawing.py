@@ -43,6 +43,14 @@ def palette(classes: Sequence[str]) -> list[tuple[int, int, int]]:
     return colors
 
 
+def shrink(image: np.ndarray, longest: int) -> np.ndarray:
+    """An image (H, W, 3) whose longer side has at most ``longest`` pixels."""
+    scale = longest / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
 class Drawer:
     """Draws the data samples of one toolbox.
 

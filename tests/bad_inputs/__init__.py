@@ -8,6 +8,7 @@ from . import (
     command_lines,
     configs,
     formats,
+    hub,
     images,
     label_maps,
     machine,
@@ -24,6 +25,7 @@ AREAS = {
     "Data: label maps": label_maps.CASES,
     "Images and videos": images.CASES,
     "Checkpoints": checkpoints.CASES,
+    "Hub": hub.CASES,
     "Disk and machine": machine.CASES,
 }
 
@@ -42,7 +44,7 @@ for names and numbers of the case.
 | 3 | training stopped: losses or gradients were not finite several times |
 | 5 | training stopped: another process of the run has ended |
 | 75 | a signal stopped training, which saved a checkpoint; continue with `--resume` |
-| 130 | interrupted by Ctrl-C |
+| 130, 143 | interrupted by Ctrl-C; training: by a second Ctrl-C or SIGTERM |
 
 `CONVNEXT_DENSE_DEBUG=1` shows the Python stack of an error.
 """

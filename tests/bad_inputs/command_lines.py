@@ -53,7 +53,46 @@ def run_dir(*flags):
     return lambda t: [write(t / "run/c.py", f"_base_ = {str(DET)!r}").parent, *flags]
 
 
+WITH_LR = "--cfg-options", "optim_wrapper.optimizer.lr=1"
+NO_SIZE = """
+val_dataloader = dict(dataset=dict(pipeline=[
+    dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"),
+    dict(type="PackSegInputs"),
+]))
+"""
+
 CASES = [
+    Case(
+        *("train", "a flag and --cfg-options for the same setting"),
+        lambda t: [SEG, "--lr", "1e-3", *WITH_LR],
+        "--lr sets optim_wrapper.optimizer.lr, and so does --cfg-options "
+        "optim_wrapper.optimizer.lr: leave one of them out",
+    ),
+    Case(
+        *("train", "--load-from with --resume"),
+        lambda t: [SEG, "--load-from", save(t), "--resume"],
+        "--load-from starts a new run, and --resume continues one: leave one of them",
+    ),
+    Case(
+        *("train", "--image-size without a step that has a size"),
+        lambda t: [heir(t, NO_SIZE, SEG), "--image-size", "64"],
+        "--image-size: the pipeline of val_dataloader in ... has no step with a size",
+    ),
+    Case(
+        *("train", "three numbers for --image-size"),
+        lambda t: [SEG, "--image-size", "1", "2", "3"],
+        "argument --image-size: give one number, or height and width",
+    ),
+    Case(
+        *("test", "a device that is not there"),
+        lambda t: [SEG, save(t), "--device", "mps"],
+        "--device mps: PyTorch ... finds no such device here",
+    ),
+    Case(
+        *("test", "a work dir whose checkpoints are all damaged"),
+        lambda t: [SEG, write(t / "run/iter_1.pth", "half").parent],
+        "no checkpoint in ... is complete; damaged: iter_1.pth",
+    ),
     Case(
         *("train", "a config that does not exist"),
         lambda t: ["configs/det/nothing.py"],

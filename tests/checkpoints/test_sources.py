@@ -1,8 +1,10 @@
 """From what a user names to a file: URLs, hubs, mmengine's lists."""
 
+import hashlib
+import json
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from urllib.error import URLError
 
 import pytest
 import safetensors.torch
@@ -10,11 +12,12 @@ import torch
 from mmengine.runner import CheckpointLoader, checkpoint
 
 from convnext_dense import ConvNeXt, checkpoints
-from convnext_dense.checkpoints import sources
+from convnext_dense.checkpoints import converting, loading, sources
 from convnext_dense.errors import InputError
 from convnext_dense.patches import checkpoint_loading
 
-from ..helpers.running import shell
+from ..helpers import hub_server
+from ..helpers.hub_server import Hub
 
 SMALL = dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])
 
@@ -30,7 +33,7 @@ def test_url_is_downloaded_once_into_torchs_cache(tmp_path, torch_hub, monkeypat
     torch.save(dict(model={}), remote)
     asked = []
 
-    def download(url, target):
+    def download(url, target, hash_prefix):
         asked.append(url)
         os.link(remote, target)
 
@@ -53,7 +56,7 @@ def test_another_rank_downloads_only_what_its_disk_lacks(
             target.parent.mkdir(parents=True, exist_ok=True)
             torch.save({}, target)
 
-    def download(url, path):
+    def download(url, path, hash_prefix):
         asked.append(url)
         torch.save({}, path)
 
@@ -124,73 +127,28 @@ def test_names_that_cannot_be(source, says):
         checkpoints.locate(source)
 
 
-REVISION = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of a hub as a download needs: files by repository and revision."""
-
-    files: dict[str, bytes]
-    asked: list[str]
-
-    def do_HEAD(self):
-        self.asked.append(self.path)
-        repo, _, rest = self.path.strip("/").partition("/resolve/")
-        revision, _, file = rest.partition("/")
-        content = self.files.get(f"{repo}/{file}")
-        if not any(name.startswith(f"{repo}/") for name in self.files):
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-        elif content is None or revision not in ("main", "v1", REVISION):
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
-        else:
-            self.send_response(200)
-            self.send_header("X-Repo-Commit", REVISION)
-            self.send_header("ETag", f'"{hash(content)}"')
-        self.send_header("Content-Length", str(len(content or b"")))
-        self.end_headers()
-        return content
-
-    def do_GET(self):
-        self.wfile.write(self.do_HEAD() or b"")
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def hub():
-    Hub.files, Hub.asked = {}, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+def hub(tmp_path, monkeypatch):
+    with (
+        hub_server.running() as address,
+        hub_server.client(monkeypatch, tmp_path / "home", HF_ENDPOINT=address),
+    ):
+        yield address
 
 
-LOAD = """
-import sys
-from convnext_dense import ConvNeXt
-from convnext_dense.errors import InputError
-from convnext_dense.patches import checkpoint_loading
-arch = dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])
-for source in sys.argv[1:]:
+def loaded(source, monkeypatch):
+    """What the log says of a backbone that was initialised from ``source``."""
+    said = []
+    monkeypatch.setattr(loading, "print_log", lambda text, *_, **__: said.append(text))
     init_cfg = dict(type="Pretrained", checkpoint=source)
-    try:
-        ConvNeXt(arch, init_cfg=init_cfg).init_weights()
-    except InputError as error:
-        print("InputError:", error)
-"""
+    ConvNeXt(SMALL, init_cfg=init_cfg).init_weights()
+    return "\n".join(said)
 
 
-def load(hub, home, *sources):
-    """In a process of its own: huggingface_hub reads its environment once."""
-    environment = dict(HF_HOME=str(home), HF_HUB_DISABLE_XET="1")
-    environment |= dict(HF_ENDPOINT=hub) if hub else dict(HF_HUB_OFFLINE="1")
-    done = shell("-c", LOAD, *sources, **environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+def refused(source):
+    with pytest.raises(InputError) as error:
+        checkpoints.locate(source)
+    return str(error.value)
 
 
 def small_file(tmp_path):
@@ -199,49 +157,141 @@ def small_file(tmp_path):
     return (tmp_path / "a.safetensors").read_bytes(), weights
 
 
-def test_hub(tmp_path, hub):
-    """One process with a network, one without: each takes seconds to start."""
-    transformers = pytest.importorskip("transformers")
+def in_shards(weights):
+    """The files of a checkpoint of transformers, in two shards and an index."""
+    named = converting.convert(weights, "weights", "transformers").weights
+    shards = {f"model-{n}.safetensors": dict(list(named.items())[n::2]) for n in (0, 1)}
+    places = {name: file for file, tensors in shards.items() for name in tensors}
+    index = json.dumps(dict(weight_map=places)).encode()
+    return {
+        "model.safetensors.index.json": index,
+        **{f: safetensors.torch.save(tensors) for f, tensors in shards.items()},
+    }
+
+
+SOURCES = (
+    "timm://convnext_x.y_in1k",
+    "hf://timm/convnext_x.y_in1k",
+    "hf://timm/convnext_x.y_in1k@v1",
+    "hf://facebook/old",
+    "hf://me/files/weights/best.safetensors",
+)
+
+
+def test_hub(tmp_path, hub, monkeypatch):
+    """With a network, then without: what was downloaded stays readable."""
     content, weights = small_file(tmp_path)
     torch.save(weights, tmp_path / "a.bin")
-    config = transformers.ConvNextConfig(depths=[1] * 4, hidden_sizes=[8] * 4)
-    model = transformers.ConvNextForImageClassification(config)
-    model.save_pretrained(tmp_path / "shards", max_shard_size="10KB")
-    Hub.files = {
-        "timm/convnext_x.y_in1k/model.safetensors": content,
-        "facebook/old/pytorch_model.bin": (tmp_path / "a.bin").read_bytes(),
-        "me/files/README.md": b"# nothing",
-        "me/files/weights/best.safetensors": content,
-        **{
-            f"me/shards/{p.name}": p.read_bytes()
-            for p in (tmp_path / "shards").iterdir()
-        },
-    }
-    assert sum(name.startswith("me/shards/model-0") for name in Hub.files) > 1
-    readable = (
-        "timm://convnext_x.y_in1k",
-        "hf://timm/convnext_x.y_in1k",
-        "hf://timm/convnext_x.y_in1k@v1",
-        "hf://facebook/old",
-        "hf://me/files/weights/best.safetensors",
-    )
-    unreadable = ("hf://me/files", "hf://me/files/a.pth", "hf://nobody/x")
-    said = load(hub, tmp_path / "home", *readable, "hf://me/shards", *unreadable)
-    for source in readable:
+    hub_server.add("timm/convnext_x.y_in1k", "v1", **{"model.safetensors": content})
+    old = (tmp_path / "a.bin").read_bytes()
+    hub_server.add("facebook/old", **{"pytorch_model.bin": old})
+    files = {"README.md": b"# nothing", "weights/best.safetensors": content}
+    hub_server.add("me/files", **files)
+    hub_server.add("me/shards", **in_shards(weights))
+    for source in SOURCES:
+        said = loaded(source, monkeypatch)
         assert f"{source}: the authors' names, " in said
-    assert said.count("not in the checkpoint: nothing") == len(readable)
-    assert "hf://me/shards: transformers under 'convnext.'" in said
-    assert "InputError: hf://me/files has none of model.safetensors, " in said
+        assert "not in the checkpoint: nothing" in said
+    shards_said = "hf://me/shards: transformers, "
+    assert shards_said in loaded("hf://me/shards", monkeypatch)
+    said = refused("hf://me/files")
+    assert "hf://me/files has none of model.safetensors, " in said
     assert "hf://me/files/FILE" in said
-    assert "InputError: hf://me/files/a.pth has none of a.pth" in said
-    assert "InputError: hf://nobody/x could not be downloaded" in said
+    assert "hf://me/files/a.pth has none of a.pth" in refused("hf://me/files/a.pth")
+    said = refused("hf://nobody/x")
+    assert "hf://nobody/x could not be downloaded" in said
     assert "hf auth login" in said
+    said = refused("hf://me/files@v2")
+    assert "hf://me/files@v2 could not be downloaded" in said
 
     Hub.asked.clear()
-    never = "timm://convnext_x.z_in1k"
-    said = load(None, tmp_path / "home", "hf://facebook/old", "hf://me/shards", never)
-    assert "hf://facebook/old: the authors' names, " in said  # from the cache
-    assert "hf://me/shards: transformers under 'convnext.'" in said
-    assert "InputError: timm://convnext_x.z_in1k could not be downloaded" in said
+    with hub_server.client(monkeypatch, tmp_path / "home", HF_HUB_OFFLINE="1"):
+        said = loaded("hf://facebook/old", monkeypatch)  # from the cache
+        assert "hf://facebook/old: the authors' names, " in said
+        assert shards_said in loaded("hf://me/shards", monkeypatch)
+        said = refused("timm://convnext_x.z_in1k")
+    assert "timm://convnext_x.z_in1k could not be downloaded" in said
     assert "init_cfg.checkpoint=FILE" in said
     assert not Hub.asked
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+def test_downloads_that_the_hub_refuses(hub, monkeypatch, status):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between attempts
+    hub_server.add("me/x", **{"model.safetensors": b"weights"})
+    Hub.refuse = {"HEAD /me/x": (status, "no"), "GET /me/x": (status, "no")}
+    said = refused("hf://me/x")
+    assert "hf://me/x could not be downloaded" in said
+    assert "hf auth login" in said
+
+
+def test_hub_that_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    nobody = dict(HF_ENDPOINT="http://127.0.0.1:9")
+    with hub_server.client(monkeypatch, tmp_path, **nobody):
+        said = refused("hf://me/x")
+    assert "hf://me/x could not be downloaded" in said
+    assert "fill the cache elsewhere (`hf download me/x`)" in said
+
+
+def saved(tmp_path):
+    """A file of weights, and the beginning of its hash."""
+    torch.save(dict(a=torch.ones(2)), tmp_path / "x.pth")
+    content = (tmp_path / "x.pth").read_bytes()
+    return content, hashlib.sha256(content).hexdigest()[:8]
+
+
+class Hosts:
+    """Stands for the network: files by their addresses. It checks hashes as torch."""
+
+    def __init__(self, monkeypatch, files):
+        self.files, self.asked = files, []
+        monkeypatch.setattr(torch.hub, "download_url_to_file", self.download)
+
+    def download(self, url, target, hash_prefix):
+        self.asked.append(url)
+        if url not in self.files:
+            raise URLError("Name or service not known")
+        digest = hashlib.sha256(self.files[url]).hexdigest()
+        if hash_prefix and not digest.startswith(hash_prefix):
+            raise RuntimeError(f'invalid hash value (expected "{hash_prefix}")')
+        with open(target, "wb") as file:
+            file.write(self.files[url])
+
+
+OLD, MIRROR = "https://download.openmmlab.com/v1/", "https://mmassets.onedl.ai/v1/"
+
+
+def test_weights_of_the_old_host_come_from_its_mirror(tmp_path, torch_hub, monkeypatch):
+    content, digest = saved(tmp_path)
+    name = f"convnext_20220301-{digest}.pth"
+    hosts = Hosts(monkeypatch, {MIRROR + name: content})
+    said = []
+    monkeypatch.setattr(sources, "print_log", lambda text, **_: said.append(text))
+    assert checkpoints.read(OLD + name)["a"].tolist() == [1, 1]
+    assert hosts.asked == [OLD + name, MIRROR + name]
+    assert f"downloading {MIRROR + name}, the mirror of its weights" in said[-1]
+
+
+def test_the_old_host_is_asked_first(tmp_path, torch_hub, monkeypatch):
+    content, digest = saved(tmp_path)
+    hosts = Hosts(monkeypatch, {OLD + f"x-{digest}.pth": content})
+    checkpoints.read(OLD + f"x-{digest}.pth")
+    assert len(hosts.asked) == 1
+
+
+def test_a_mirrors_file_with_another_hash_is_refused(tmp_path, torch_hub, monkeypatch):
+    content, _ = saved(tmp_path)
+    Hosts(monkeypatch, {MIRROR + "x-01234567.pth": content})
+    with pytest.raises(InputError) as error:
+        checkpoints.read(OLD + "x-01234567.pth")
+    said = str(error.value)
+    assert f"{OLD}x-01234567.pth could not be downloaded" in said
+    assert f"nor from their mirror {MIRROR}x-01234567.pth (invalid hash value" in said
+    assert not (torch_hub / "x-01234567.pth").exists()
+
+
+def test_names_of_other_hosts_are_no_hashes(tmp_path, torch_hub, monkeypatch):
+    content, _ = saved(tmp_path)
+    Hosts(monkeypatch, {"https://example.org/run-20230101.pth": content})
+    checkpoints.read("https://example.org/run-20230101.pth")

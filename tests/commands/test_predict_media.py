@@ -13,11 +13,17 @@ from mmengine.structures import InstanceData
 
 from convnext_dense.commands.predict import decoding, results
 from convnext_dense.commands.predict.animation import Animation
-from convnext_dense.commands.predict.decoding import Video, check_file
+from convnext_dense.commands.predict.decoding import (
+    TILED,
+    Video,
+    check_file,
+    check_prediction,
+)
 from convnext_dense.commands.predict.inputs import _named, find
 from convnext_dense.commands.predict.predict_files import _say_left_out, _say_notes
 from convnext_dense.commands.predict.recognition import Media, recognize
 from convnext_dense.errors import InputError
+from convnext_dense.utils import image_content
 
 from ..helpers import image_kinds
 from ..helpers.hostile_images import jpeg, video
@@ -349,3 +355,13 @@ def test_nothing_is_drawn(tmp_path, best):
             None: ["nothing above 0.3; no object was found"],
         }[best]
     )
+
+
+def test_the_advice_for_too_little_memory_works(monkeypatch):
+    """Tiles are named where they help."""
+    monkeypatch.setattr(image_content, "free_memory", lambda: 3 * 10**9)
+    with pytest.raises(InputError, match=r"7\.2 GB .* or predict it with --tile 1024"):
+        check_prediction(8000, 6000)
+    check_prediction(8000, 6000, TILED)
+    with pytest.raises(InputError, match=r"cut it into tiles$"):
+        check_prediction(100_000, 6000)

@@ -69,25 +69,32 @@ def test_detection_trains_tests_and_resumes(tool, shapes_root, tmp_path):
 def test_segmentation_trains_and_tests(tool, shapes_root, tmp_path):
     run = tmp_path / "run"
     done = tool(
-        *("train", SEG, "--work-dir", run),
-        *options(
-            f"data_root={shapes_root}",
-            "train_cfg.max_iters=2",
-            "train_cfg.val_interval=2",
-            "default_hooks.checkpoint.interval=2",
-            "model.decode_head.norm_cfg.type=SyncBN",
-        ),
+        *("train", SEG, "--work-dir", run, "--workers", "0", "--device", "cpu"),
+        *("--batch-size", "2", "--lr", "1e-3", "--seed", "3", "--image-size", "96"),
+        "--cfg-options",
+        f"data_root={shapes_root}",
+        "train_cfg.max_iters=2",
+        "train_cfg.val_interval=2",
+        "default_hooks.checkpoint.interval=2",
+        "model.decode_head.norm_cfg.type=SyncBN",
     )
     assert done.code == 0
+    assert done.out.count("(was ") >= 5
+    assert "length: 2 steps, 2 images a step" in done.out
+    assert "linear rule" not in done.out, "the user has chosen the rate"
+    assert "warm-up of the learning rate: none of 2 steps" in done.out
     assert done.out.count("no GPU here: SyncBN by BN replaced") == 1
     assert "mIoU" in done.out
 
     done = tool(
-        *("test", SEG, run / "iter_2.pth", "--work-dir", run),
+        *("test", SEG, run, "--work-dir", run),
         *("--out", "labels", "--show-dir", "pictures"),
-        *options(f"data_root={shapes_root}"),
+        *("--batch-size", "2", "--workers", "0", "--device", "cpu"),
+        *("--cfg-options", f"data_root={shapes_root}"),
     )
     assert done.code == 0
+    assert f"is a work dir; its newest checkpoint is {run / 'iter_2.pth'}" in done.out
+    assert "test_dataloader.batch_size = 2 (was 1)" in done.out
     assert 0 < metric(done.out, "mIoU") < 50
     assert len(list((tmp_path / "labels").glob("*.png"))) == 3
     assert len(list((tmp_path / "pictures").rglob("*.png"))) == 3

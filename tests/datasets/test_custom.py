@@ -148,6 +148,11 @@ def test_schedules_keep_their_shape(detection, segmentation, tmp_path):
     assert seg.default_hooks.checkpoint.interval == 10
     warmup, poly = seg.param_scheduler
     assert (warmup.end, poly.begin, poly.end) == (2, 2, 200)  # 1500 of 160000
+    # A warm-up of one step would keep its low rate for the whole run.
+    short = fitted(COCO, coco_options(detection), tmp_path / "d", 3)
+    assert (short.param_scheduler[0].end, short.param_scheduler[0].start_factor) == (
+        *(1, 1.0),
+    )
     sized = fitted(COCO, coco_options(detection), tmp_path / "c", None)
     assert sized.train_cfg.max_epochs == 300
     assert sized.train_cfg.val_interval == 15

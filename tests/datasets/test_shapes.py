@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from convnext_dense.commands.report import write_report
+from convnext_dense.config.options import load_config
 from convnext_dense.datasets import shapes
+from convnext_dense.errors import InputError
+
+from ..helpers.runs import DET, SEG
 
 
 def label_of(root, split, number):
@@ -121,3 +126,12 @@ def test_the_second_of_two_drawers_uses_the_firsts(tmp_path, monkeypatch):
     shapes.draw_once(target)
     assert (target / "part").read_text() == "theirs"
     assert [p.name for p in tmp_path.iterdir()] == ["shapes"]
+
+
+@pytest.mark.parametrize("file", [DET, SEG])
+def test_a_report_draws_nothing(file, tmp_path, monkeypatch):
+    """In another folder than that of its run, it finds no data."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="the val data is not there"):
+        write_report._validate(load_config(str(file)), None)
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,6 @@ import pickle
 import random
 import signal
 import subprocess
-import threading
 from itertools import chain
 
 import numpy as np
@@ -19,7 +18,6 @@ from mmengine.utils import ManagerMixin
 from torch.utils.data import DataLoader, Dataset
 
 from convnext_dense.engine.exact_resume import random_states, stream
-from convnext_dense.engine.exact_resume.signals import StopRequest
 from convnext_dense.errors import STOPPED
 
 from ..helpers import small_runs, toy_runs
@@ -122,34 +120,10 @@ def test_a_stop_of_all_processes_of_the_job(small, tmp_path):
     assert content["meta"]["iter"] == 5
 
 
-def test_a_second_ctrl_c():
-    request = StopRequest()
-    request.listen()
-    try:
-        signal.raise_signal(signal.SIGINT)
-        assert request.name == "SIGINT"
-        signal.raise_signal(signal.SIGTERM)  # Slurm after Ctrl-C: no second request
-        signal.raise_signal(signal.SIGTERM)
-        request.name = "SIGINT"
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        request.forget()
-
-
 def test_the_run_restores_signal_handlers(tmp_path):
     before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     toy_runs.train(toy_runs.config(tmp_path))
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
-
-
-def test_in_another_thread_signals_are_left_alone():
-    before = signal.getsignal(signal.SIGTERM)
-    request = StopRequest()
-    thread = threading.Thread(target=lambda: (request.listen(), request.forget()))
-    thread.start()
-    thread.join()
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("by_epoch", [True, False])

@@ -64,7 +64,8 @@ def test_two_one_two(tmp_path, shapes_root, reference, tool):
     assert len(states["exact_resume"]["random_states"]) == 2
     assert states["exact_resume"]["samples"] == 8
 
-    until = ["--cfg-options", "train_cfg.max_iters=6"]
+    # The warm-up of the reference, which is longer than this.
+    until = ["--cfg-options", "train_cfg.max_iters=6", "param_scheduler.0.end=25"]
     alone = written(tmp_path, shapes_root, 4)
     done = tool("train", alone, "--resume", *until)
     assert done.code == 0, done.err

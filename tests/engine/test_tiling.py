@@ -103,7 +103,7 @@ TWO = [Tile(0, 0, 100, 100), Tile(80, 0, 180, 100)]
         # The object is whole in the first tile, and its piece has the better score.
         (
             instances([[50, 10, 95, 60]], [0.6]),
-            instances([[0, 10, 15, 60]], [0.9]),
+            instances([[0, 10, 18, 60]], [0.9]),
             [[50, 10, 95, 60]],
         ),
         # Both tiles cut it.

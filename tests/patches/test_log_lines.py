@@ -1,8 +1,17 @@
 """Names from files do not move the cursor when mmengine logs them."""
 
+from logging import DEBUG
+
 import torch
+from mmengine import logging
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import load_state_dict
+
+
+def test_debug_messages_without_a_logger_are_not_printed(capfd):
+    logging.print_log("for developers", level=DEBUG)
+    logging.print_log("for users")
+    assert capfd.readouterr().out == "for users\n"
 
 
 def test_control_characters_are_written_out(capfd):

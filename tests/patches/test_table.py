@@ -9,13 +9,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from mmengine.device import get_device
 
 import convnext_dense
 from convnext_dense import patches
 from convnext_dense.commands.doctor import libraries
 from convnext_dense.patches import (
     AT_IMPORT,
+    DURING_A_RUN,
+    DURING_EXPORT,
     PATCHES,
+    chosen_device,
+    console,
     mmcv_deform_attn,
     mmcv_ops,
     mmseg_resize,
@@ -167,12 +172,21 @@ def test_nothing_is_changed_twice():
 
 def test_what_is_changed_for_an_export_only():
     pytest.importorskip("mmseg")
-    (name,) = (n for patch in PATCHES if patch.when != AT_IMPORT for n in patch.names)
+    (name,) = (n for p in PATCHES if p.when == DURING_EXPORT for n in p.names)
     resize = resolve(name)
     before = resize.__defaults__
     with mmseg_resize.without_size_warning():
         assert resize.__defaults__ == (*before[:-1], False)
     assert resize.__defaults__ == before
+
+
+def test_what_is_changed_during_a_run_only():
+    names = [n for p in PATCHES if p.when == DURING_A_RUN for n in p.names]
+    before = [resolve(name) for name in names]
+    with console.short_console(), chosen_device.chosen_device("cpu"):
+        assert is_ours(resolve(names[0]))
+        assert get_device() == "cpu"
+    assert [resolve(name) for name in names] == before
 
 
 def test_each_module_of_the_room_is_in_the_table():

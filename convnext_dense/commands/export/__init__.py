@@ -59,12 +59,13 @@ def main(args: argparse.Namespace) -> None:
 
     from convnext_dense.config.inputs import config_inputs
     from convnext_dense.config.options import load_config
+    from convnext_dense.config.trained import checkpoint_of
     from convnext_dense.utils import outputs
 
     from .writing import export, written
 
     cfg = load_config(args.config, args.cfg_options)
-    cfg.load_from = args.checkpoint
+    cfg.load_from = args.checkpoint and checkpoint_of(args.checkpoint)
     outputs.check(
         [outputs.Output("--out", file) for file in written(Path(args.out))],
         config_inputs(cfg, download=args.overwrite),

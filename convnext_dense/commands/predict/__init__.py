@@ -85,6 +85,7 @@ def main(args: argparse.Namespace) -> None:
     apply_trust(args)
 
     from convnext_dense.config import shipped
+    from convnext_dense.config.trained import checkpoint_of
     from convnext_dense.engine.tiling.grid import read_flags
     from convnext_dense.errors import InputError
 
@@ -101,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
     checkpoint, *inputs = args.names
     predict_files(
         config,
-        checkpoint,
+        checkpoint_of(checkpoint),
         inputs,
         args.out,
         args.score_thr,

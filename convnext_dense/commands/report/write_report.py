@@ -10,10 +10,11 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from convnext_dense.config.checks.files import check_weights
+from convnext_dense.config.checks.files import check_data, check_weights
 from convnext_dense.config.checks.requirements import check_toolbox
 from convnext_dense.config.inputs import checkpoint_inputs, config_inputs
 from convnext_dense.config.options import load_config
+from convnext_dense.config.trained import best_or_newest
 from convnext_dense.engine.build import build_layer_decay, layer_decay_groups
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
@@ -22,7 +23,6 @@ from convnext_dense.optim.layer_decay import (
     LayerDecayOptimWrapperConstructor,
     layers_of,
 )
-from convnext_dense.patches.checkpoint_finding import last_saved
 from convnext_dense.reports import pages
 from convnext_dense.reports.run import curves, page
 from convnext_dense.reports.run.hook import PAGE, RunReportHook, facts
@@ -60,7 +60,7 @@ def write_report(
     """
     work_dir = Path(work_dir)
     shown = load_config(str(_config(work_dir)), options)
-    chosen = checkpoint or _checkpoint(work_dir)
+    chosen = checkpoint or best_or_newest(work_dir)
     if chosen is None and not curves.read(work_dir).train:
         raise InputError(
             f"{work_dir} has no training log and no checkpoint: there is nothing to "
@@ -117,17 +117,13 @@ def _config(work_dir: Path) -> Path:
     return configs[-1]
 
 
-def _checkpoint(work_dir: Path) -> Path | None:
-    """The best checkpoint of a run, or else the last; None if there is none."""
-    best = sorted(work_dir.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
-    if best:
-        return best[-1]
-    last = last_saved(work_dir)
-    return last if last and last.is_file() else None  # a folder is sharded
-
-
 def _validate(cfg: Config, hook: RunReportHook) -> Runner:
-    """Run one validation with ``hook``, in a temporary work dir."""
+    """Run one validation with ``hook``, in a temporary work dir.
+
+    Raises:
+        InputError: the data is missing; a report draws no data.
+    """
+    check_data(cfg.get("val_dataloader"), "val", drawn=True)
     with tempfile.TemporaryDirectory() as cfg.work_dir:
         return run(cfg, "val", hooks=[hook])
 

@@ -16,9 +16,13 @@ from ..arguments import (
     CHECKPOINT,
     CONFIG,
     add_common_arguments,
+    add_everyday_arguments,
     add_overwrite_argument,
     add_tile_arguments,
+    add_tracker_arguments,
     apply_common_arguments,
+    everyday_flags,
+    use_trackers,
 )
 
 if TYPE_CHECKING:  # imported when needed: it imports torch
@@ -61,17 +65,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_tile_arguments(parser)
     add_overwrite_argument(parser)
     add_common_arguments(parser)
+    add_tracker_arguments(parser)
+    add_everyday_arguments(parser, training=False)
 
 
 def main(args: argparse.Namespace) -> None:
     """Turn the flags into settings of the config, and test."""
     apply_common_arguments(args)
 
-    from convnext_dense.config import options
+    from convnext_dense.config import cfg_options, options
+    from convnext_dense.config.flags import use_flags
+    from convnext_dense.config.trained import checkpoint_of
     from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.engine.runner import run
     from convnext_dense.engine.tiling.grid import read_flags
     from convnext_dense.errors import InputError
+    from convnext_dense.patches.chosen_device import chosen_device
 
     from .class_names import ClassNamesHook
     from .whole_files import WholeFilesHook
@@ -82,7 +91,9 @@ def main(args: argparse.Namespace) -> None:
     cfg = options.load_config(
         args.config, args.cfg_options, args.work_dir, args.launcher
     )
-    cfg.load_from = args.checkpoint
+    settings = cfg_options.parse(args.cfg_options or ())
+    command_line = use_flags(cfg, everyday_flags(args), settings, ("test",))
+    cfg.load_from = checkpoint_of(args.checkpoint)
     check_config_file(cfg)
     _check_outputs(cfg, args.out, args.show_dir, args.overwrite)
     if args.show or args.show_dir:
@@ -97,7 +108,10 @@ def main(args: argparse.Namespace) -> None:
         options.use_out(cfg, args.out)
     # mmdet's hook writes into its test_out_dir.
     of_mmseg = args.show_dir if cfg.get("default_scope") == "mmseg" else None
-    run(cfg, "test", hooks=[WholeFilesHook(of_mmseg), ClassNamesHook()])
+    hooks = [WholeFilesHook(of_mmseg), ClassNamesHook()]
+    hooks += use_trackers(args, cfg, "test")
+    with chosen_device(args.device):
+        run(cfg, "test", hooks=hooks, command_line=command_line)
 
 
 def _check_outputs(

@@ -62,8 +62,11 @@ def check_annotations(cfg: Config, split: str) -> None:
             )
 
 
-def check_data(loader: Mapping | None, split: str) -> None:
+def check_data(loader: Mapping | None, split: str, drawn: bool = False) -> None:
     """Check that the files and folders of a split's data exist.
+
+    Args:
+        drawn: check this for the built-in data set, too, which is drawn otherwise.
 
     Raises:
         InputError: some do not, or one is a pipe, a device or a socket.
@@ -71,7 +74,7 @@ def check_data(loader: Mapping | None, split: str) -> None:
     missing = [
         f"{dataset['type']} expects {path}"
         for dataset in dataset_configs(loader)
-        if dataset["type"] not in DRAWN
+        if drawn or dataset["type"] not in DRAWN
         for path in data_paths(dataset)
         if not os.path.exists(path)
     ]

@@ -8,11 +8,11 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from convnext_dense.config import cfg_options
+from convnext_dense.config.sections import setting
 
 # Settings that use_data changes unless the command line sets them.
 WINNERS = ("auto_scale_lr", "test_dataloader")
 LENGTH = "train_cfg.max_epochs"
-_MISSING = object()
 
 
 def take_epochs(
@@ -60,27 +60,10 @@ def keep_settings(cfg: Config, settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         if key.endswith("_delete_"):
             continue
-        if key == "data_root" or _value(cfg, key) != value:
+        if key == "data_root" or setting(cfg, key) != value:
             print_log(
                 f"--cfg-options {key} changes nothing: with custom data, it follows "
                 "from the data and --epochs",
                 "current",
                 logging.WARNING,
             )
-
-
-def _value(cfg: Config, key: str) -> Any:
-    """The value of a setting; ``_MISSING`` if the config no longer has it."""
-    node: Any = cfg._cfg_dict
-    for name in key.split("."):
-        if (
-            isinstance(node, list | tuple)
-            and name.isdecimal()
-            and int(name) < len(node)
-        ):
-            node = node[int(name)]
-        elif isinstance(node, Mapping) and name in node:
-            node = node[name]
-        else:
-            return _MISSING
-    return node

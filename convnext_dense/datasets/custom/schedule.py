@@ -40,19 +40,42 @@ def use_schedule(cfg: Config, images: int, epochs: int | None) -> None:
     hook.update(by_epoch=by_epoch, interval=loop.val_interval)
 
     schedulers = cfg.get("param_scheduler") or []
+    warmup = ""
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        planned = scheduler.get("end")
         if scheduler.get("by_epoch", True) == by_epoch:
             _scale(scheduler, loop[key] / before)
         elif not by_epoch:
             continue  # mmengine refuses epochs in a loop of iterations, with a message
         elif scheduler.get("end", math.inf) > WARMUP * epochs * steps:
             _scale(scheduler, WARMUP * epochs * steps / scheduler.end)
+        if "start_factor" in scheduler and scheduler.end != planned:
+            warmup = f", warm-up: {without_pinned_rate(scheduler)} ({planned} before)"
     print_log(
         f"schedule: epochs: {epochs}, steps an epoch: {steps} ({images} images, "
-        f"{batch} a step)"
+        f"{batch} a step){warmup}"
         + ("; sized from the data: --epochs changes it" if from_data else ""),
         "current",
     )
+
+
+def without_pinned_rate(scheduler: dict) -> str:
+    """Leave a warm-up out that is too short to end, and say how long it is.
+
+    mmengine's LinearLR of one step sets the low rate in that step, and raises it in
+    none: the rate stays low for the whole run.
+
+    Args:
+        scheduler: of a warm-up, with ``end`` and ``start_factor``.
+
+    >>> without_pinned_rate(dict(type="LinearLR", start_factor=0.01, end=1))
+    'none'
+    """
+    length = scheduler["end"] - scheduler.get("begin", 0)
+    if length < 2:
+        scheduler["start_factor"] = 1.0
+        return "none"
+    return f"{length} {'epochs' if scheduler.get('by_epoch', True) else 'steps'}"
 
 
 def _scale(scheduler: dict, factor: float) -> None:

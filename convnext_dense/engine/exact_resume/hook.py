@@ -27,7 +27,7 @@ from convnext_dense.utils import files, partials
 from . import checked, ends, memory, new_config, position, random_states
 from .gradients import accumulate, accumulated
 from .position import global_batch
-from .signals import StopRequest
+from .signals import GRACE_WITH_LAUNCHER, StopRequest
 from .step_counts import counts_on_host
 from .stream import seeded, start_worker
 
@@ -52,7 +52,8 @@ class ExactResumeHook(Hook):
     ``schedules``).
 
     On SIGTERM or Ctrl-C the hook finishes the iteration, writes ``interrupted.pth``,
-    and ends the process with exit code 75. ``resume=True`` finds that file.
+    and ends the process with exit code 75. ``resume=True`` finds that file. A second
+    signal ends the process at once.
     """
 
     # After the other hooks have started training: it restores random states, and makes
@@ -195,6 +196,8 @@ class ExactResumeHook(Hook):
                 if get_rank() < len(state["random_states"]):
                     random_states.restore(state["random_states"][get_rank()])
                 accumulate(runner, state["gradients"])
+        if get_world_size() > 1:
+            self._request.grace = GRACE_WITH_LAUNCHER
         self._request.listen()
         if state and not state["validated"] and self._is_due(runner):
             runner.logger.info("the validation that is due is made first")
@@ -287,6 +290,10 @@ class ExactResumeHook(Hook):
                     hook._save_checkpoint_with_step(runner, step, meta)
         self._request.forget()
 
+    def stop_listening(self) -> None:
+        """Give signals their former effect, unless one of them stops the run."""
+        self._request.finish()
+
     def _save_and_stop(self, runner: Runner, iteration: int) -> None:
         """Write ``interrupted.pth``, unless this iteration has a checkpoint; exit."""
         file = self._just_saved or Path(runner.work_dir, FILE)
@@ -301,4 +308,5 @@ class ExactResumeHook(Hook):
             f"iteration {iteration}, which is saved in {file}. The same command with "
             "--resume continues the run"
         )
+        self._request.finish()
         sys.exit(STOPPED)

@@ -136,6 +136,7 @@ def start_worker(init_fn: Callable | None, number: int) -> None:
         init_fn: the loader's own ``worker_init_fn``.
         number: of the worker.
     """
+    signal.set_wakeup_fd(-1)  # it is the run's
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
