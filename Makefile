@@ -66,7 +66,7 @@ demo: .venv/.onedl
 		--work-dir work_dirs/demo --show-dir work_dirs/demo/pictures
 	@echo "Truth beside prediction, image by image: work_dirs/demo/pictures"
 
-APP_TESTS = tests/commands/test_mim.py tests/test_site.py
+APP_TESTS = tests/commands/test_mim.py tests/engine/test_trackers.py tests/test_site.py
 
 # The GPU's kernels use no toolbox. Their tests are apart, because interpreting them takes
 # minutes.
