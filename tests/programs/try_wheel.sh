@@ -70,10 +70,9 @@ step convnext-dense doctor
 step convnext-dense configs shapes
 # shellcheck disable=SC2086 # several arguments, or none
 step convnext-dense train upernet_convnext_atto_shapes $steps
-checkpoint=$(find $run -name 'iter_*.pth' | sort -V | tail -1)
 step convnext-dense test upernet_convnext_atto_shapes $run
 step convnext-dense predict $run data/shapes/images/val --out predictions
 step convnext-dense report $run
-step convnext-dense export upernet_convnext_atto_shapes "$checkpoint" --out model.onnx
+step convnext-dense export upernet_convnext_atto_shapes $run --out model.onnx
 python -c "import gradio" 2> /dev/null && step demo_page
 ls $run/report.html predictions model.onnx
