@@ -21,6 +21,7 @@ from convnext_dense.errors import InputError
 from .detections import Detections
 from .grid import Tile, Tiling
 from .label_map import LabelMap
+from .segmentors import add_scores
 
 
 @MODELS.register_module()
@@ -126,7 +127,10 @@ class TiledModel(BaseTTAModel):
                 key: [one_tile[key] for one_tile in packed]
                 for key in ("inputs", "data_samples")
             }
-            yield from self.module.test_step(data)
+            samples = None
+            if self._scope == "mmseg" and len(tiles) > 1:
+                samples = add_scores(self.module, data)
+            yield from samples or self.module.test_step(data)
 
     def _packed(self, image: np.ndarray, tile: Tile, sample: BaseDataElement) -> dict:
         """Run the pipeline on a tile."""
@@ -153,7 +157,8 @@ class TiledModel(BaseTTAModel):
     def _decide(self, scores: Tensor) -> Tensor:
         """Scores (classes, h, w) to labels (1, h, w), as mmseg's postprocess_result."""
         if len(scores) > 1:
-            return scores.argmax(0, keepdim=True)
+            # Twice as fast as argmax on a CPU, and the same.
+            return scores.max(0, keepdim=True).indices
         return scores > self.module.decode_head.threshold
 
 
