@@ -19,6 +19,7 @@ from mmengine.structures import BaseDataElement
 from convnext_dense.commands.predict.predict_files import batches
 from convnext_dense.commands.predict.predictor import Predictor, Prepared
 from convnext_dense.commands.predict.recognition import Media, recognize
+from convnext_dense.commands.predict.results import check_labels
 from convnext_dense.config import shipped
 from convnext_dense.config.options import load_config
 from convnext_dense.config.trained import checkpoint_of
@@ -145,8 +146,9 @@ class ImagePredictor:
             image; a list of them for a list.
 
         Raises:
-            InputError: an image cannot be read or is not what is described above; or
-                ``batch`` is no number from 1 on.
+            InputError: an image cannot be read or is not what is described above;
+                ``batch`` is no number from 1 on; or the checkpoint names fewer classes
+                than the model has.
         """
         if not isinstance(batch, int) or batch < 1:
             raise InputError(f"batch={batch!r}: give a number of images, at least 1")
@@ -158,9 +160,19 @@ class ImagePredictor:
         samples = {}
         items = self._items(images if is_list else [images], is_list)
         for group in batches(items, batch):
-            predicted = self._predictor([item.prepared for item in group])
+            predicted = self._samples([item.prepared for item in group])
             samples.update(zip([item.number for item in group], predicted, strict=True))
         return [samples[i] for i in range(len(samples))] if is_list else samples[0]
+
+    def _samples(self, group: Sequence[Prepared]) -> list[BaseDataElement]:
+        """Predict images, and check that the labels are those of ``classes``."""
+        samples = self._predictor(group)
+        for sample in samples:
+            if "pred_sem_seg" in sample:
+                check_labels(sample.pred_sem_seg.data.numpy(), len(self.classes))
+            elif "pred_instances" in sample:
+                check_labels(sample.pred_instances.labels.numpy(), len(self.classes))
+        return samples
 
     def _items(self, images: Sequence[Image], is_list: bool) -> Iterator[_Item]:
         for number, image in enumerate(images):
@@ -217,7 +229,7 @@ class ImagePredictor:
         with _ONE_THREAD:
             prepared = self._prepared(image)
             if sample is None:
-                (sample,) = self._predictor([prepared])
+                (sample,) = self._samples([prepared])
             self._check_sample(sample, prepared.image)
             drawn = self._drawer.prediction(prepared.image, sample, score_thr)
         return PIL.Image.fromarray(drawn)

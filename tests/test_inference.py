@@ -291,3 +291,14 @@ def test_several_threads(predictors):
         drawn = list(pool.map(lambda task: predictors[task].draw(IMAGE), tasks))
     for name, picture in zip(tasks, drawn, strict=True):
         assert np.array_equal(picture, expected[name])
+
+
+def test_a_checkpoint_that_names_too_few_classes(files, tmp_path):
+    for task in SAMPLES:
+        content = torch.load(files[task], weights_only=False)
+        content["meta"]["dataset_meta"] = dict(classes=("a",))
+        torch.save(content, tmp_path / "few.pth")
+        predictor = convnext_dense.load(tmp_path / "few.pth", "cpu")
+        for predict in predictor, predictor.draw:
+            with pytest.raises(InputError, match="but the data has 1 classes"):
+                predict(IMAGE)
