@@ -25,6 +25,8 @@ from convnext_dense.engine.tiling.model import TiledModel
 from convnext_dense.engine.tiling.segmentors import add_scores
 from convnext_dense.errors import InputError
 
+from ..helpers.mmengine_state import logged
+
 
 @pytest.mark.parametrize("size", [(100, 40), (40, 100), (33, 32), (32, 64), (7, 5)])
 @pytest.mark.parametrize("overlap", [0, 0.2, 0.5, 0.99])
@@ -327,3 +329,24 @@ def test_scores_of_tiles_are_those_of_mmseg(classes, padding, size):
     model.__class__ = type("Other", (EncoderDecoder,), dict(predict=None))
     assert add_scores(model, data()) is None
     assert add_scores(SmallField(), data()) is None
+
+
+def test_very_many_tiles_are_named_once(monkeypatch):
+    """With --overlap 0.99 a small picture takes minutes."""
+    monkeypatch.setattr("convnext_dense.engine.tiling.model.MANY", 3)
+    image = np.zeros((40, 64, 3), np.uint8)
+    tiled = TiledModel(SmallField(), PACK_SEG, 32, 0.0, 1, "mmseg")
+
+    def predict():
+        sample = SegDataSample(metainfo=dict(img_path="a.png"))
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        tiled.test_step(dict(inputs=[pixels], data_samples=[sample]))
+
+    with logged() as messages:
+        predict()
+        predict()
+    assert len(messages) == 1
+    assert "64 x 40 pixels is predicted in 4 tiles; a larger --tile" in messages[0]
+    with logged() as messages:
+        predicted(SmallField(), image[:32], 32, "mmseg")
+    assert not messages

@@ -23,6 +23,8 @@ from .grid import Tile, Tiling
 from .label_map import LabelMap
 from .segmentors import add_scores
 
+MANY = 500  # tiles; 8000 x 6000 pixels have 80 of 1024, with the default overlap
+
 
 @MODELS.register_module()
 class TiledModel(BaseTTAModel):
@@ -60,7 +62,7 @@ class TiledModel(BaseTTAModel):
         self._tiling = Tiling(side, overlap)
         self._batch = batch
         self._scope = scope
-        self._noted = False
+        self._noted = self._many_noted = False
         with DefaultScope.overwrite_default_scope(scope):
             self._pipeline = Compose(copy.deepcopy(list(pipeline)))
 
@@ -91,6 +93,7 @@ class TiledModel(BaseTTAModel):
             (whole,) = self._samples(image, tiles, sample)
             sample.set_data({k: v for k, v in whole.items() if k not in sample})
             return
+        self._note_many(len(tiles), width, height)
         detections: Detections | None = None
         label_map: LabelMap | None = None
         for number, of_tile in enumerate(self._samples(image, tiles, sample)):
@@ -153,6 +156,17 @@ class TiledModel(BaseTTAModel):
                 "current",
             )
         self._noted = True
+
+    def _note_many(self, number: int, width: int, height: int) -> None:
+        """Say once if an image has so many tiles that it takes long."""
+        if number > MANY and not self._many_noted:
+            print_log(
+                f"note: an image of {width} x {height} pixels is predicted in "
+                f"{number:,} tiles; a larger --tile or a smaller --overlap takes less "
+                "time",
+                "current",
+            )
+            self._many_noted = True
 
     def _decide(self, scores: Tensor) -> Tensor:
         """Scores (classes, h, w) to labels (1, h, w), as mmseg's postprocess_result."""
