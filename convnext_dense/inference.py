@@ -5,6 +5,7 @@
 
 import functools
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
@@ -18,6 +19,7 @@ from mmengine.structures import BaseDataElement
 from convnext_dense.commands.predict.predict_files import batches
 from convnext_dense.commands.predict.predictor import Predictor, Prepared
 from convnext_dense.commands.predict.recognition import Media, recognize
+from convnext_dense.commands.predict.results import check_labels
 from convnext_dense.config import shipped
 from convnext_dense.config.options import load_config
 from convnext_dense.config.trained import checkpoint_of
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 Image: TypeAlias = str | os.PathLike | np.ndarray | PIL.Image.Image
 CONFIGS = (".py", ".json", ".yaml", ".yml")  # endings of config files
+WHAT = "a path, an array (H, W, 3) uint8 in BGR, or a PIL image"
+# The default scope of mmengine's registries belongs to the process, and matplotlib
+# draws one picture at a time.
+_ONE_THREAD = threading.RLock()
 
 
 def load(
@@ -65,7 +71,8 @@ def load(
     if config is None and (source.endswith(CONFIGS) or is_name):
         config, source = source, _weights_of(source)
     config = None if config is None else os.fspath(config)
-    return ImagePredictor(Predictor(config, checkpoint_of(source), device))
+    with _ONE_THREAD:
+        return ImagePredictor(Predictor(config, checkpoint_of(source), device))
 
 
 def _weights_of(config: str) -> str:
@@ -103,6 +110,8 @@ class ImagePredictor:
     - a PIL image of any mode, which knows its colours. It is turned upright by its
       EXIF data; transparency is left out, and 16 bits become 8, as in files.
 
+    Several threads can use it. Their calls wait for each other.
+
     Attributes:
         classes: the names of the classes.
         palette: an RGB colour for each class.
@@ -137,15 +146,33 @@ class ImagePredictor:
             image; a list of them for a list.
 
         Raises:
-            InputError: an image cannot be read or is not what is described above.
+            InputError: an image cannot be read or is not what is described above;
+                ``batch`` is no number from 1 on; or the checkpoint names fewer classes
+                than the model has.
         """
+        if not isinstance(batch, int) or batch < 1:
+            raise InputError(f"batch={batch!r}: give a number of images, at least 1")
+        with _ONE_THREAD:
+            return self._predicted(images, batch)
+
+    def _predicted(self, images, batch):
         is_list = isinstance(images, list | tuple)
         samples = {}
         items = self._items(images if is_list else [images], is_list)
         for group in batches(items, batch):
-            predicted = self._predictor([item.prepared for item in group])
+            predicted = self._samples([item.prepared for item in group])
             samples.update(zip([item.number for item in group], predicted, strict=True))
         return [samples[i] for i in range(len(samples))] if is_list else samples[0]
+
+    def _samples(self, group: Sequence[Prepared]) -> list[BaseDataElement]:
+        """Predict images, and check that the labels are those of ``classes``."""
+        samples = self._predictor(group)
+        for sample in samples:
+            if "pred_sem_seg" in sample:
+                check_labels(sample.pred_sem_seg.data.numpy(), len(self.classes))
+            elif "pred_instances" in sample:
+                check_labels(sample.pred_instances.labels.numpy(), len(self.classes))
+        return samples
 
     def _items(self, images: Sequence[Image], is_list: bool) -> Iterator[_Item]:
         for number, image in enumerate(images):
@@ -164,8 +191,8 @@ class ImagePredictor:
             return self._predictor.take(_from_array(image), Path(), 0)
         if not isinstance(image, str | os.PathLike):
             raise InputError(
-                f"a {type(image).__name__} is not an image: give a path, an array "
-                "(H, W, 3) uint8 in BGR, or a PIL image"
+                f"a {type(image).__name__} is not an image: give {WHAT}, or a list of "
+                "these"
             )
         path = Path(image)
         if recognize(path) in (Media.VIDEO, Media.ANIMATION):
@@ -195,13 +222,38 @@ class ImagePredictor:
             score_thr: boxes and masks with a lower score are left out.
 
         Raises:
-            InputError: as ``__call__``.
+            InputError: as ``__call__``; or the sample is not a prediction of this model
+                for an image of this size.
         """
-        prepared = self._prepared(image)
-        if sample is None:
-            (sample,) = self._predictor([prepared])
-        drawn = self._drawer.prediction(prepared.image, sample, score_thr)
+        _check_threshold(score_thr)
+        with _ONE_THREAD:
+            prepared = self._prepared(image)
+            if sample is None:
+                (sample,) = self._samples([prepared])
+            self._check_sample(sample, prepared.image)
+            drawn = self._drawer.prediction(prepared.image, sample, score_thr)
         return PIL.Image.fromarray(drawn)
+
+    def _check_sample(self, sample: object, image: np.ndarray) -> None:
+        """Raise an InputError if a sample is not a prediction of this image."""
+        fields = {
+            "mmdet": ("pred_instances", "pred_panoptic_seg"),
+            "mmseg": ("pred_sem_seg",),
+        }[self.scope]
+        if not isinstance(sample, BaseDataElement) or not any(
+            field in sample for field in fields
+        ):
+            raise InputError(
+                f"sample is {type(sample).__name__} without {' or '.join(fields)}: "
+                "give the prediction of one image by this model"
+            )
+        height, width = image.shape[:2]
+        size = tuple(sample.get("ori_shape", (height, width))[:2])
+        if size != (height, width):
+            raise InputError(
+                f"the image has {width} x {height} pixels, and the sample is of an "
+                f"image of {size[1]} x {size[0]}: give the image that was predicted"
+            )
 
     @functools.cached_property
     def _drawer(self) -> Drawer:
@@ -240,6 +292,7 @@ class ImagePredictor:
             raise InputError(
                 "detections() needs the package supervision: pip install supervision"
             ) from error
+        _check_threshold(score_thr)
         samples = self(images)
         if isinstance(samples, list):
             return [self._detections(supervision, s, score_thr) for s in samples]
@@ -263,17 +316,31 @@ class ImagePredictor:
         return detections
 
 
+def _check_threshold(score_thr: float) -> None:
+    """Raise an InputError if a threshold is no number from 0 to 1."""
+    if not isinstance(score_thr, int | float) or not 0 <= score_thr <= 1:  # nor is nan
+        raise InputError(f"score_thr={score_thr!r}: give a number from 0 to 1")
+
+
 def _from_array(image: np.ndarray) -> np.ndarray:
     """An array of a user as (H, W, 3) BGR uint8.
 
     Raises:
         InputError: it has another type or shape.
     """
+    image = np.asarray(image)  # no numpy.matrix, which has two dimensions for ever
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
     shape = f"{image.dtype} of shape {image.shape}"
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(f"an image is an array (H, W, 3) in BGR, not {shape}")
+        advice = ""
+        if image.ndim == 4:
+            advice = ". Give several images as a list: list(images)"
+        elif image.ndim == 3 and image.shape[2] == 4:
+            advice = ". Leave out the fourth channel: image[..., :3]"
+        elif image.ndim == 3 and image.shape[0] == 3:
+            advice = ". Move the channels to the end: image.transpose(1, 2, 0)"
+        raise InputError(f"an image is an array (H, W, 3) in BGR, not {shape}{advice}")
     if image.dtype != np.uint8:
         raise InputError(
             f"an image is an array of uint8, from 0 to 255, not {shape}. Scale the "
@@ -295,6 +362,8 @@ def _from_pillow(image: PIL.Image.Image) -> np.ndarray:
     if not all(image.size):
         raise InputError(f"the image is empty: {image.size[0]} x {image.size[1]}")
     if image.mode.startswith("I"):  # integers of 16 or 32 bits
+        if image.mode != "I;16":  # Pillow finds no extrema of I;16B and I;16L
+            image = image.convert("I")
         pixels = np.asarray(image)
         if not 0 <= pixels.min() <= pixels.max() < 2**16:
             raise InputError("the image has integers of 32 bits: convert it to 8 bits")
@@ -307,4 +376,12 @@ def _from_pillow(image: PIL.Image.Image) -> np.ndarray:
         raise InputError(
             "the image has floats: scale them to 0 to 255, and convert it to mode 'L'"
         )
-    return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
+    if image.mode == "La":  # Pillow has no way from here to RGB
+        image = image.convert("LA")
+    try:
+        image = image.convert("RGB")
+    except ValueError as error:
+        raise InputError(
+            f"Pillow cannot convert the image's mode {image.mode} to RGB"
+        ) from error
+    return np.ascontiguousarray(np.asarray(image)[..., ::-1])

@@ -1,6 +1,7 @@
 """``convnext_dense.load``: images to data samples, as ``convnext-dense predict``."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -233,3 +234,71 @@ def test_load_is_a_name_of_the_package():
     assert "load" in convnext_dense.__all__
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = convnext_dense.lode
+
+
+def test_arrays_of_other_types_and_layouts(predictors):
+    predictor = predictors["seg"]
+    expected = predictor(IMAGE)
+    assert same(predictor(np.asfortranarray(IMAGE)), expected)
+    grey = IMAGE[..., 0]
+    # Its rows are matrices again: numpy crashes where it adds an axis.
+    assert same(predictor(np.asmatrix(grey)), predictor(grey))
+    for array, advice in (
+        (IMAGE[None], r"list\(images\)"),
+        (IMAGE.transpose(2, 0, 1), r"image\.transpose\(1, 2, 0\)"),
+        (np.dstack([IMAGE, grey]), r"image\[\.\.\., :3\]"),
+    ):
+        with pytest.raises(InputError, match=advice):
+            predictor(array)
+    assert same(predictor(np.dstack([IMAGE, grey])[..., :3]), expected)
+    with pytest.raises(InputError, match=r"generator is not .* or a list of these"):
+        predictor(image for image in [IMAGE])
+    for batch in 0, -1, 1.5, None:
+        with pytest.raises(InputError, match="batch="):
+            predictor([IMAGE], batch=batch)
+
+
+def test_rare_modes_of_pillow(predictors):
+    predictor, deep = predictors["seg"], noise(64, 96, dtype=np.uint16)
+    expected = predictor((deep >> 8).astype(np.uint8))
+    for mode, order in ("I;16B", ">u2"), ("I;16L", "<u2"):
+        pixels = deep.astype(order).tobytes()
+        image = PIL.Image.frombytes(mode, deep.shape[::-1], pixels)
+        assert same(predictor(image), expected)
+    assert predictor(PIL.Image.new("La", (96, 64))).pred_sem_seg.shape == (64, 96)
+
+
+def test_draw_takes_predictions_of_this_image_alone(predictors, task):
+    predictor, other = predictors[task], predictors["det" if task == "seg" else "seg"]
+    sample = predictor(IMAGE)
+    with pytest.raises(InputError, match=r"96 x 32 pixels, .* of 96 x 64"):
+        predictor.draw(IMAGE[:32], sample)
+    for wrong in other(IMAGE), [sample], IMAGE:
+        with pytest.raises(
+            InputError, match="the prediction of one image by this model"
+        ):
+            predictor.draw(IMAGE, wrong)
+    for threshold in -0.1, 30, float("nan"), "0.3":
+        with pytest.raises(InputError, match="score_thr="):
+            predictor.draw(IMAGE, sample, threshold)
+
+
+def test_several_threads(predictors):
+    """They share mmengine's default scope, and a picture of matplotlib."""
+    expected = {task: np.asarray(p.draw(IMAGE)) for task, p in predictors.items()}
+    with ThreadPoolExecutor(4) as pool:
+        tasks = ["det", "seg"] * 4
+        drawn = list(pool.map(lambda task: predictors[task].draw(IMAGE), tasks))
+    for name, picture in zip(tasks, drawn, strict=True):
+        assert np.array_equal(picture, expected[name])
+
+
+def test_a_checkpoint_that_names_too_few_classes(files, tmp_path):
+    for task in SAMPLES:
+        content = torch.load(files[task], weights_only=False)
+        content["meta"]["dataset_meta"] = dict(classes=("a",))
+        torch.save(content, tmp_path / "few.pth")
+        predictor = convnext_dense.load(tmp_path / "few.pth", "cpu")
+        for predict in predictor, predictor.draw:
+            with pytest.raises(InputError, match="but the data has 1 classes"):
+                predict(IMAGE)

@@ -132,7 +132,8 @@ def run(
         faulthandler.enable()
         if hasattr(faulthandler, "register"):  # not on Windows
             faulthandler.register(signal.SIGUSR1)
-    args = parser_of(name, program).parse_args(arguments)
+    # Names may come before, between and after the flags.
+    args = parser_of(name, program).parse_intermixed_args(arguments)
     command = importlib.import_module(f"{__name__}.{name}")
     try:
         if name not in LIGHT:

@@ -19,6 +19,8 @@ from convnext_dense.utils.text import reason
 from .checks.requirements import check_toolbox
 from .options import image_pipeline
 
+_NAME_IT = "Name the config before the checkpoint, or in Python as config=FILE"
+
 
 def embedded_config(checkpoint: Mapping, source: str) -> Config:
     """The settings that prediction needs from the config inside a checkpoint.
@@ -42,7 +44,7 @@ def embedded_config(checkpoint: Mapping, source: str) -> Config:
     if not isinstance(text, str) or not text:
         raise InputError(
             f"{source} contains no config; only checkpoints that a training run wrote "
-            "do. Name the config before the checkpoint"
+            f"do. {_NAME_IT}"
         )
     try:
         settings = run_config.parse(text, run_config.PREDICTION)
@@ -58,8 +60,8 @@ def embedded_config(checkpoint: Mapping, source: str) -> Config:
     except run_config.NotData as problem:
         raise InputError(
             f"the config in {source} was not used: {problem}. None of its code was "
-            "run. Name the config before the checkpoint or, if you trust the "
-            "checkpoint's author, add --trust-checkpoint"
+            f"run. {_NAME_IT} or, if you trust the checkpoint's author, use "
+            "--trust-checkpoint or CONVNEXT_DENSE_TRUST_CHECKPOINT=1"
         ) from problem
     except InputError:
         raise

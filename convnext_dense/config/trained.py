@@ -22,8 +22,11 @@ def checkpoint_of(source: str) -> str:
         The path of a checkpoint in the work dir. Anything else comes back as it is.
 
     Raises:
-        InputError: the work dir has checkpoints, and all are damaged.
+        InputError: the name is empty; or the work dir has checkpoints, and all are
+            damaged.
     """
+    if not source:  # of a shell's variable that is not set; Path would take this folder
+        raise InputError("the name of the checkpoint is empty")
     folder = Path(source)
     names = [folder / name for name in (*WEIGHTS, ".metadata")]
     if not os.path.isdir(folder) or any(map(os.path.exists, names)):

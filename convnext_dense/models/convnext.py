@@ -116,7 +116,8 @@ class ConvNeXt(BaseModule):
     # Backbones that an earlier version pickled have none of these.
     optimized = False
     _lean: bool | None = None
-    _random = False  # whether the weights that init_cfg names were not loaded
+    # Some random values of the stem, until the weights that init_cfg names are loaded.
+    _random_stem: Tensor | None = None
     _training_is_noted = False  # whether a warning said so in training
 
     def __init__(
@@ -203,7 +204,8 @@ class ConvNeXt(BaseModule):
         self.feature_info = [FeatureInfo(c[i], strides[i]) for i in self.out_indices]
         self.apply(_init_parameters)
         self._freeze()
-        self._random = _is_pretrained(init_cfg)
+        if _is_pretrained(init_cfg):
+            self._random_stem = self._values_of_the_stem()
         self.lean = lean
 
     @property
@@ -242,7 +244,7 @@ class ConvNeXt(BaseModule):
                 be any of fp32, bf16 and fp16), or a side is shorter than 32 pixels.
         """
         check_images(x, cast(Any, self.downsample_layers)[0][0], "ConvNeXt")
-        if (self._random or self.optimized) and not is_compiling():
+        if (self._random_stem is not None or self.optimized) and not is_compiling():
             self._warn()
         x = _in_channels_last(x)
         lean = self.lean and not is_symbolic(x)
@@ -363,7 +365,7 @@ class ConvNeXt(BaseModule):
         PyTorch and mmengine call this for each module, before its submodules.
         """
         if any(name.startswith(f"{prefix}stages.") for name in state_dict):
-            self._random = False
+            self._random_stem = None
         blocks = {
             f"{prefix}{name}.": block
             for name, block in self.named_modules()
@@ -375,11 +377,27 @@ class ConvNeXt(BaseModule):
             layer_scale.add_ones(state_dict, list(blocks))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def _values_of_the_stem(self) -> Tensor | None:
+        """Eight weights of the stem, on the CPU; None if they have no values now.
+
+        That is so on the meta device, of a subclass of ``Tensor``, under ``vmap``, and
+        of a stem that computes its weights.
+        """
+        # Not stem.weight, which torch.fx would trace.
+        weight = cast(Any, self.downsample_layers)[0][0]._parameters.get("weight")
+        is_plain = type(weight) in (Tensor, nn.Parameter) and not weight.is_meta
+        if not is_plain or is_transformed():
+            return None
+        return weight.detach().flatten()[:8].cpu().clone()
+
     def _warn(self) -> None:
         """Warn once of random weights, and once of training what is for inference."""
-        if self._random and not next(self.parameters()).is_meta:
-            self._random = False
-            if self.init_cfg and not self.is_init:
+        before, now = self._random_stem, self._values_of_the_stem()
+        if before is not None and now is not None:
+            self._random_stem = None
+            # Weights that were copied in, as into an average of models, are loaded too.
+            is_random = torch.equal(now, before.to(now.dtype))
+            if is_random and self.init_cfg and not self.is_init:
                 print_log(
                     "the weights of ConvNeXt are random: its init_cfg names "
                     f"{self.init_cfg['checkpoint']}, which was not loaded. Call "

@@ -230,6 +230,11 @@ CASES = [
         "name a checkpoint and at least one image, video or folder",
     ),
     Case(
+        *("predict", "--classes before the inputs"),
+        lambda t: ["x.pth", "--classes", "cat", "a.jpg", "--out", "out"],
+        "--classes has taken cat, a.jpg: write it after the inputs",
+    ),
+    Case(
         *("predict", "a pattern that matches nothing"),
         lambda t: ["x.pth", "photos/*.jpg", "--out", "out"],
         "no file, folder or pattern matches photos/*.jpg",

@@ -1,11 +1,12 @@
 """The warning of a backbone whose ``init_cfg`` was not loaded: it would be random."""
 
 import copy
+import functools
 import pickle
 
 import pytest
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ExponentialMovingAverage
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
@@ -129,3 +130,39 @@ def test_a_detector_of_mmengine_hub_is_silent(file):
     model = backbone(file)
     model.is_init = True
     assert not said(model)
+
+
+def copied(model, path):
+    weights = torch.load(path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    return model
+
+
+def averaged(model, path):
+    """The average is made before the weights are loaded, as by mmengine's EMAHook."""
+    average = ExponentialMovingAverage(model)
+    model.init_weights()
+    average.update_parameters(model)
+    return average
+
+
+def called(model, path):
+    return functools.partial(torch.func.functional_call, model, torch.load(path))
+
+
+def called_on_meta(model, path):
+    with torch.device("meta"):
+        model = backbone(path)
+    return functools.partial(torch.func.functional_call, model, torch.load(path))
+
+
+@pytest.mark.parametrize("load", [copied, averaged, called, called_on_meta])
+def test_weights_that_were_copied_in_are_loaded(load, file):
+    assert not said(load(backbone(file), file))
+
+
+def test_random_weights_of_another_number_type_stay_random(file):
+    for dtype in torch.float64, torch.bfloat16:
+        assert len(said(backbone(file).to(dtype), IMAGE.to(dtype))) == 1

@@ -161,3 +161,11 @@ def test_a_copied_config_is_whole(tool, monkeypatch, tmp_path):
     assert "leave out b_in22k" in done.err
     assert tool("configs", "--out", "mine.py").code == 2
     assert not (tmp_path / "mine.py").exists()
+
+
+def test_names_may_stand_after_flags(monkeypatch, capfd, tmp_path):
+    args = "x.pth", "--out", str(tmp_path), "none.jpg"
+    code, _, err = call(monkeypatch, capfd, "predict", *args)
+    assert (code, err) == (2, "error: no file, folder or pattern matches none.jpg\n")
+    code, _, err = call(monkeypatch, capfd, "predict", "--out", "out")
+    assert (code, err.count("CHECKPOINT INPUT\n")) == (2, 1)

@@ -178,3 +178,10 @@ def test_a_work_dir_in_place_of_a_checkpoint(tmp_path, tool):
     done = tool("test", SEG, run)
     assert done.code == 2
     assert f"no checkpoint in {run} is complete; damaged: iter_" in done.err
+
+
+def test_an_empty_name_is_not_this_folder(tmp_path, monkeypatch):
+    (tmp_path / "epoch_1.pth").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="the name of the checkpoint is empty"):
+        checkpoint_of("")

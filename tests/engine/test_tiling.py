@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
+from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
+from mmseg.utils import register_all_modules
 from pycocotools import mask as mask_api
 from torch import nn
 
@@ -18,7 +22,10 @@ from convnext_dense.engine.tiling.grid import Tile, Tiling, read_flags
 from convnext_dense.engine.tiling.label_map import LabelMap
 from convnext_dense.engine.tiling.masks import RunLengthMasks, encode
 from convnext_dense.engine.tiling.model import TiledModel
+from convnext_dense.engine.tiling.segmentors import add_scores
 from convnext_dense.errors import InputError
+
+from ..helpers.mmengine_state import logged
 
 
 @pytest.mark.parametrize("size", [(100, 40), (40, 100), (33, 32), (32, 64), (7, 5)])
@@ -274,3 +281,72 @@ def test_panoptic_models_are_refused():
                 TiledModel(model, PACK_DET, 64, 0.2, 1, "mmdet")
         else:
             TiledModel(model, PACK_DET, 64, 0.2, 1, "mmdet")
+
+
+@pytest.mark.parametrize("classes", [1, CLASSES])
+@pytest.mark.parametrize("padding", [None, [3, 5, 7, 1]])  # left, right, top, bottom
+@pytest.mark.parametrize("size", [(64, 64), (40, 90)])
+def test_scores_of_tiles_are_those_of_mmseg(classes, padding, size):
+    """mmseg's postprocess_result, whose label map tiles do not need, gives them too."""
+    register_all_modules(init_default_scope=False)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        backbone = dict(type="UNet", base_channels=2, norm_cfg=dict(type="BN"))
+        model = EncoderDecoder(
+            backbone=backbone,
+            decode_head=dict(
+                type="FCNHead",
+                in_channels=2,
+                in_index=4,
+                channels=2,
+                num_convs=0,
+                num_classes=max(2, classes),
+                out_channels=classes,
+                threshold=0.3 if classes == 1 else None,
+                concat_input=False,
+                norm_cfg=dict(type="BN"),
+            ),
+            data_preprocessor=dict(type="SegDataPreProcessor"),
+            test_cfg=ConfigDict(mode="whole"),
+        ).eval()
+    meta = dict(ori_shape=size, img_shape=size)
+    if padding:
+        meta["img_padding_size"] = padding
+    torch.manual_seed(0)
+    inputs = torch.rand(2, 3, 64, 64)
+
+    def data():
+        samples = [SegDataSample(metainfo=dict(meta)) for _ in inputs]
+        return dict(inputs=list(inputs), data_samples=samples)
+
+    with torch.no_grad(), DefaultScope.overwrite_default_scope("mmseg"):
+        expected, result = model.test_step(data()), add_scores(model, data())
+    for scored, sample in zip(result, expected, strict=True):
+        assert "pred_sem_seg" not in scored
+        assert torch.equal(scored.seg_logits.data, sample.seg_logits.data)
+    flipped = data()
+    flipped["data_samples"][0].set_metainfo(dict(flip=True))
+    assert add_scores(model, flipped) is None
+    model.__class__ = type("Other", (EncoderDecoder,), dict(predict=None))
+    assert add_scores(model, data()) is None
+    assert add_scores(SmallField(), data()) is None
+
+
+def test_very_many_tiles_are_named_once(monkeypatch):
+    """With --overlap 0.99 a small picture takes minutes."""
+    monkeypatch.setattr("convnext_dense.engine.tiling.model.MANY", 3)
+    image = np.zeros((40, 64, 3), np.uint8)
+    tiled = TiledModel(SmallField(), PACK_SEG, 32, 0.0, 1, "mmseg")
+
+    def predict():
+        sample = SegDataSample(metainfo=dict(img_path="a.png"))
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        tiled.test_step(dict(inputs=[pixels], data_samples=[sample]))
+
+    with logged() as messages:
+        predict()
+        predict()
+    assert len(messages) == 1
+    assert "64 x 40 pixels is predicted in 4 tiles; a larger --tile" in messages[0]
+    with logged() as messages:
+        predicted(SmallField(), image[:32], 32, "mmseg")
+    assert not messages

@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the names of files and the flags."""
     parser.usage = "%(prog)s [CONFIG] CHECKPOINT [options]"
     # CONFIG and CHECKPOINT; main tells them apart.
-    parser.add_argument("names", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "names", nargs="+", metavar="CHECKPOINT", help=argparse.SUPPRESS
+    )
     parser.add_argument(
         "--score-thr",
         type=float,
@@ -52,11 +54,14 @@ def main(args: argparse.Namespace) -> None:
     """Load the model, open the page, and wait for Ctrl-C."""
     apply_trust(args)
 
+    from convnext_dense.config import shipped
     from convnext_dense.errors import InputError
 
     from .server import wait_for_the_end
 
-    config = args.names.pop(0) if args.names[0].endswith(CONFIG_SUFFIXES) else None
+    config = None
+    if args.names[0].endswith(CONFIG_SUFFIXES) or shipped.is_name(args.names[0]):
+        config = shipped.resolve(args.names.pop(0))
     if len(args.names) != 1:
         raise InputError(
             "name one checkpoint: convnext-dense demo [CONFIG] CHECKPOINT. Images are "

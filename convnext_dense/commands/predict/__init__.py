@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the names of files and the flags."""
     parser.usage = "%(prog)s [CONFIG] CHECKPOINT INPUT... --out DIR [options]"
     # CONFIG, CHECKPOINT and INPUTs; main tells them apart.
-    parser.add_argument("names", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "names", nargs="+", metavar="CHECKPOINT INPUT", help=argparse.SUPPRESS
+    )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the results"
     )
@@ -88,6 +90,7 @@ def main(args: argparse.Namespace) -> None:
     from convnext_dense.config.trained import checkpoint_of
     from convnext_dense.engine.tiling.grid import read_flags
     from convnext_dense.errors import InputError
+    from convnext_dense.utils.text import few
 
     from .predict_files import predict_files
 
@@ -95,9 +98,15 @@ def main(args: argparse.Namespace) -> None:
     if args.names[0].endswith(CONFIG_SUFFIXES) or shipped.is_name(args.names[0]):
         config = shipped.resolve(args.names.pop(0))
     if len(args.names) < 2:
+        taken = ""
+        if args.classes:
+            taken = (
+                f"\n--classes has taken {few(args.classes)}: write it after the "
+                "inputs, or another flag between them"
+            )
         raise InputError(
             "name a checkpoint and at least one image, video or folder: "
-            "convnext-dense predict [CONFIG] CHECKPOINT INPUT... --out DIR"
+            f"convnext-dense predict [CONFIG] CHECKPOINT INPUT... --out DIR{taken}"
         )
     checkpoint, *inputs = args.names
     predict_files(

@@ -126,7 +126,7 @@ class Results:
         """Write the label map or COCO results of an image; return the drawing."""
         if "pred_sem_seg" in sample:
             labels = sample.pred_sem_seg.data.squeeze(0).numpy()
-            self._check(labels)
+            check_labels(labels, len(self._classes))
             # Drawn first: if the memory is too small, no result is written.
             picture = self._draw(image, sample)
             # IoUMetric of mmseg writes 8 bits, even for more than 256 classes.
@@ -164,23 +164,24 @@ class Results:
         """
         if "pred_panoptic_seg" in sample:
             ids = sample.pred_panoptic_seg.sem_seg.numpy() % PANOPTIC_OFFSET
-            self._check(ids[ids != len(self._classes)])
+            check_labels(ids[ids != len(self._classes)], len(self._classes))
         if "pred_instances" in sample:
             instances = sample.pred_instances
-            self._check(instances.labels.numpy())
+            check_labels(instances.labels.numpy(), len(self._classes))
             _check_finite(instances)
             scores = instances.scores.tolist()
             earlier = self._best.get(file_name)
             scores += [] if earlier is None else [earlier]
             self._best[file_name] = max(scores, default=None)
 
-    def _check(self, labels: np.ndarray) -> None:
-        """Raise an InputError if a label is not one of the classes."""
-        if labels.size and labels.max() >= len(self._classes):
-            raise InputError(
-                f"the model predicts class {labels.max()} (counted from 0), but the "
-                f"data has {len(self._classes)} classes: the config is for other data"
-            )
+
+def check_labels(labels: np.ndarray, number: int) -> None:
+    """Raise an InputError if a label is not one of so many classes."""
+    if labels.size and labels.max() >= number:
+        raise InputError(
+            f"the model predicts class {labels.max()} (counted from 0), but the data "
+            f"has {number} classes: the config is for other data"
+        )
 
 
 def _check_finite(instances: BaseDataElement) -> None:
