@@ -161,3 +161,17 @@ def test_a_copied_config_is_whole(tool, monkeypatch, tmp_path):
     assert "leave out b_in22k" in done.err
     assert tool("configs", "--out", "mine.py").code == 2
     assert not (tmp_path / "mine.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--out", "a.yaml"], "--out a.yaml: a config is Python: name a .py file"),
+        (["--out", "no/a.py"], "there is no folder"),
+    ],
+)
+def test_where_a_copied_config_cannot_be(args, message, tool, tmp_path):
+    done = tool("configs", "--copy", "mask_rcnn_convnext_t_coco", *args)
+    assert done.code == 2
+    assert message in done.err
+    assert not list(tmp_path.iterdir())
