@@ -2,8 +2,8 @@
 
 ``convnext_dense.pth`` beside this module imports it whenever Python starts: those
 scripts import ``mmcv.ops``, and read ``_base_ = 'mmseg::...'``, before a config can
-name ``custom_imports``. It imports only ``sys``, and adds a finder to the end of Python's
-import path. The finder is asked for what nothing else has found: a compiled
+name ``custom_imports``. It imports only ``sys``, and adds a finder to the end of
+Python's import path. The finder is asked for what nothing else has found: a compiled
 ``mmcv._ext``, and the package ``mmsegmentation``, which mmengine looks for by this name
 although the maintained stack has it under another (``patches.external_bases``).
 """

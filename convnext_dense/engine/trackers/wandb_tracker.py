@@ -51,8 +51,8 @@ class WandbTracker(Tracker, WandbVisBackend):
             advice = (
                 "Name another project: --wandb PROJECT"
                 if "project name" in said.lower()
-                else "Run `wandb login`, or set WANDB_MODE=offline and run `wandb sync` "
-                "later"
+                else "Run `wandb login`, or set WANDB_MODE=offline and run "
+                "`wandb sync` later"
             )
             raise InputError(
                 f"--wandb: the run could not be started: {said}. {advice}"
