@@ -39,6 +39,6 @@ def test_scripts_that_have_not_imported_the_package_find_mmseg(monkeypatch):
         monkeypatch.setattr(f"importlib.metadata.{function}", missing)
     assert is_installed("mmsegmentation")
     mmseg = Path(importlib.util.find_spec("mmseg").origin).parent
-    assert Path(get_installed_path("mmsegmentation")) == mmseg
+    assert Path(get_installed_path("mmsegmentation")).samefile(mmseg)
     with pytest.raises(ImportError):
         importlib.import_module("mmsegmentation")
