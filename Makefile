@@ -67,7 +67,7 @@ demo: .venv/.onedl
 	@echo "Truth beside prediction, image by image: work_dirs/demo/pictures"
 
 APP_TESTS = tests/commands/test_demo.py tests/commands/test_mim.py \
-	tests/engine/test_trackers.py tests/test_docs.py tests/test_inference.py \
+	tests/engine/test_trackers.py tests/test_docs.py::test_python_blocks_run tests/test_inference.py \
 	tests/test_notebook.py tests/test_site.py
 
 # The GPU's kernels use no toolbox. Their tests are apart, because interpreting them takes

@@ -208,6 +208,7 @@ def folder(shapes_root, tmp_path_factory):
     formats.text(root / "yolo/data.yaml", f"train: images\nnames: [{names}]\n")
     image = custom_data.photograph(root / "photos/1.jpg")
     custom_data.photograph(root / "more/folder/2.png")
+    custom_data.photograph(root / "field.tif")
     clip = cv2.VideoWriter(
         str(root / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (64, 48)
     )

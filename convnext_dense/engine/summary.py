@@ -39,7 +39,7 @@ class SummaryHook(Hook):
         if self.mode == "train":
             lines += [_length(runner), _rate(runner, self.settings)]
         file = getattr(runner.logger, "log_file", None)
-        if file:
+        if file and self.mode != "val":  # a report validates in a temporary folder
             lines.append(f"the config, the environment and all lines are in {file}")
         for line in filter(None, lines):
             runner.logger.info(line)

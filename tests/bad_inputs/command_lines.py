@@ -134,6 +134,28 @@ CASES = [
         "no config at configs/det/nothing.py",
     ),
     Case(
+        *("train", "a misspelt name of a config"),
+        lambda t: ["upernet_convnext_atto_shape"],
+        "no config at upernet_convnext_atto_shape, and none of this name in the "
+        "package. Did you mean upernet_convnext_atto_shapes or ...? convnext-dense "
+        "configs lists the names",
+    ),
+    Case(
+        *("configs", "words that no config's name has"),
+        lambda t: ["cascade", "swin"],
+        "no config's name contains cascade and swin",
+    ),
+    Case(
+        *("configs", "--copy without --overwrite onto a file"),
+        lambda t: [
+            "--copy",
+            "upernet_convnext_t_ade20k",
+            "--out",
+            write(t / "a.py", "mine"),
+        ],
+        "--out .../a.py exists already: ...add --overwrite to replace it",
+    ),
+    Case(
         *("test", "a folder as the config"),
         lambda t: [t / "data", "x.pth"],
         "no config at .../data: it is a folder",

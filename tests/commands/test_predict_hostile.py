@@ -16,11 +16,12 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
-from convnext_dense.commands.predict import dataset_meta, decoding, results
+from convnext_dense.commands.predict import coco_files, dataset_meta, decoding, results
 from convnext_dense.commands.predict.decoding import Video, check_file
 from convnext_dense.commands.predict.inputs import _named, find
 from convnext_dense.commands.predict.predict_files import Work
 from convnext_dense.commands.predict.recognition import Media
+from convnext_dense.commands.predict.video_file import VideoFile
 from convnext_dense.errors import InputError
 from convnext_dense.utils import image_content
 
@@ -160,7 +161,7 @@ def test_a_video_whose_name_is_not_utf8(tmp_path):
     with pytest.raises(InputError, match=r"its path is not UTF-8.*rename"):
         Video(file)
     with pytest.raises(InputError, match="could not be written: its path is not UTF-8"):
-        results._VideoFile(file, 25)
+        VideoFile(file, 25)
 
 
 # Images
@@ -356,7 +357,7 @@ def test_category_ids_that_do_not_fit(ids):
     with logged() as messages:
         meta = read(classes=["a", "b"], category_ids=ids)
     assert meta["category_ids"] is None
-    assert [c["id"] for c in results._categories(meta)] == [1, 2]
+    assert [c["id"] for c in coco_files.categories(meta)] == [1, 2]
     assert "its category_ids does not fit its classes" in "".join(messages)
 
 

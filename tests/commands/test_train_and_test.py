@@ -17,6 +17,7 @@ def test_detection_trains_tests_and_resumes(tool, shapes_root, tmp_path):
         "train_dataloader.batch_size=2",
         "train_cfg.max_epochs=1",
         "default_hooks.logger.interval=1",
+        "model.test_cfg.rcnn.score_thr=0.",  # else three steps predict nothing
     )
     done = tool(
         "train", DET, "--work-dir", run, "--amp", "--auto-scale-lr", *cfg_options

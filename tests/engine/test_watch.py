@@ -167,7 +167,8 @@ def test_a_replay_is_the_step_itself(tmp_path, shapes_root, loop, capsys):
     again = dict(line.split(": ") for line in lines if line.count(": "))
     assert len(losses.by_iteration[2]) > 2
     for name, value in losses.by_iteration[2].items():
-        assert again[name] == f"{value:g}"
+        # The replay's forward hooks choose the written-out block, and %g rounds.
+        assert float(again[name]) == pytest.approx(value, rel=1e-5)
 
 
 class Losses(Hook):

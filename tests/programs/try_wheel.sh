@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs a wheel into a fresh environment, and uses it from an empty folder as a new user
-# would: doctor, train, test, predict, report, export.
+# would: doctor, train, test, predict, report, export, demo page.
 #
 #   tests/programs/try_wheel.sh dist/convnext_dense-0.2.0-py3-none-any.whl
 #
@@ -21,11 +21,12 @@ if [ -n "${SHORT:-}" ]; then
     "$checkout/.venv/bin/python" -c "import site; print(site.getsitepackages()[0])" \
         > "$site/packages.pth"
     env/bin/pip install --quiet --disable-pip-version-check --no-deps "$wheel"
-    steps="train_cfg.max_iters=20 train_cfg.val_interval=20"
+    steps="--cfg-options train_cfg.max_iters=20 train_cfg.val_interval=20
+        default_hooks.checkpoint.interval=20"
 else
     "${PYTHON:-python3}" -m venv env
-    env/bin/pip install --quiet --disable-pip-version-check "${wheel}[onedl,export]"
-    steps="train_cfg.max_iters=400"
+    env/bin/pip install --quiet --disable-pip-version-check "${wheel}[onedl,export,demo]"
+    steps=""
 fi
 mkdir work
 cd work
@@ -41,15 +42,37 @@ step() {
 }
 
 run=work_dirs/upernet_convnext_atto_shapes
+
+# The demo's page answers, and Ctrl-C ends it.
+demo_page() {
+    python -c "import signal, sys; from convnext_dense_cli import main; \
+signal.signal(signal.SIGINT, signal.default_int_handler); main()" \
+        demo "$run" --port 7861 > demo.txt 2>&1 &
+    local server=$!
+    for _ in $(seq 120); do
+        if python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:7861')" \
+            2> /dev/null; then
+            echo "the page answers"
+            kill -INT $server
+            wait $server || true
+            cat demo.txt
+            return
+        fi
+        sleep 1
+    done
+    cat demo.txt
+    kill $server
+    return 1
+}
+
 step convnext-dense --version
 step convnext-dense doctor
 step convnext-dense configs shapes
-# shellcheck disable=SC2086 # two settings
-step convnext-dense train upernet_convnext_atto_shapes --cfg-options $steps \
-    default_hooks.checkpoint.interval=20
-checkpoint=$(find $run -name 'iter_*.pth' | sort -V | tail -1)
-step convnext-dense test upernet_convnext_atto_shapes "$checkpoint"
-step convnext-dense predict "$checkpoint" data/shapes/images/val --out predictions
+# shellcheck disable=SC2086 # several arguments, or none
+step convnext-dense train upernet_convnext_atto_shapes $steps
+step convnext-dense test upernet_convnext_atto_shapes $run
+step convnext-dense predict $run data/shapes/images/val --out predictions
 step convnext-dense report $run
-step convnext-dense export upernet_convnext_atto_shapes "$checkpoint" --out model.onnx
+step convnext-dense export upernet_convnext_atto_shapes $run --out model.onnx
+python -c "import gradio" 2> /dev/null && step demo_page
 ls $run/report.html predictions model.onnx

@@ -58,9 +58,11 @@ def use(
         return
     text = "the optimizer and the schedules continue as they were"
     if change:
+        now, before = f"{change.now:.4g}", f"{change.before:.4g}"
+        rate = f"stays {now}" if now == before else f"is {now} and was {before}"
         text = (
             "the schedules are this config's, as if it had been used from the start: "
-            f"the next learning rate is {change.now:.4g} and was {change.before:.4g}"
+            f"the next learning rate {rate}"
         )
     runner.logger.warning(
         "the run continues with another config than the checkpoint's: "

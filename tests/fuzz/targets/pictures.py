@@ -17,6 +17,7 @@ from convnext_dense.commands.predict.decoding import Video
 from convnext_dense.commands.predict.inputs import find
 from convnext_dense.commands.predict.predictor import Predictor
 from convnext_dense.errors import InputError
+from convnext_dense.reports.drawing import DRAWING
 from convnext_dense.utils.images import read_images, read_rgb
 
 from ..case import Files, Link, Pipe
@@ -75,6 +76,7 @@ class _Reader(Predictor):
             self._loader = TRANSFORMS.build(dict(type="LoadImageFromFile"))
             self._pipeline = Compose([dict(type="PackSegInputs")])
         self._as_colors = True
+        self._pixel_bytes = DRAWING
 
 
 @functools.cache
