@@ -1,9 +1,11 @@
-"""Lets Python find ``mmcv._ext`` where nothing has imported convnext_dense before.
+"""Lets the toolboxes' own scripts run where nothing has imported convnext_dense yet.
 
-``convnext_dense.pth`` beside this module imports it whenever Python starts: the
-toolboxes' own scripts import ``mmcv.ops`` before a config can name ``custom_imports``.
-It imports only ``sys``, and adds a finder to the end of Python's import path. The
-finder is asked for a compiled ``mmcv._ext`` that nothing else has found.
+``convnext_dense.pth`` beside this module imports it whenever Python starts: those
+scripts import ``mmcv.ops``, and read ``_base_ = 'mmseg::...'``, before a config can
+name ``custom_imports``. It imports only ``sys``, and adds a finder to the end of
+Python's import path. The finder is asked for what nothing else has found: a compiled
+``mmcv._ext``, and the package ``mmsegmentation``, which mmengine looks for by this name
+although the maintained stack has it under another (``patches.external_bases``).
 """
 
 import sys
@@ -12,11 +14,16 @@ NAME = "mmcv._ext"  # mmcv's compiled ops
 
 
 class Finder:
-    """Imports convnext_dense, whose stand-ins for mmcv's ops are found then."""
+    """Finds the stand-ins for mmcv's ops, and the place of mmseg."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        """The module spec of the stand-ins, if ``name`` is ``mmcv._ext``."""
+        """The module spec of the stand-ins, or one with the place of mmseg."""
+        if name == "mmsegmentation":
+            from importlib.util import find_spec
+
+            mmseg = find_spec("mmseg")
+            return mmseg and type(mmseg)(name, None, origin=mmseg.origin)
         if name != NAME or "convnext_dense" in sys.modules:
             return None
         try:

@@ -79,8 +79,13 @@ def test_examples_in_docstrings(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
     module = importlib.import_module(name.removesuffix(".__init__"))
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    results = doctest.testmod(module, optionflags=flags)
+    # This function also clears what each logger remembers of its levels. Setting the
+    # variable behind it would leave mmengine's logger silent in the tests that follow.
+    logging.disable(logging.CRITICAL)
+    try:
+        results = doctest.testmod(module, optionflags=flags)
+    finally:
+        logging.disable(logging.NOTSET)
     assert results.attempted
     assert not results.failed

@@ -20,11 +20,13 @@ import importlib
 import logging
 import os
 import pkgutil
+import re
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from convnext_dense.errors import InputError, printable
 from convnext_dense.version import __version__
@@ -93,10 +95,30 @@ def whole_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """A command's parser."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2; say where a missing argument may have gone.
+
+        ``train --resume CONFIG`` takes CONFIG for the checkpoint.
+        """
+        taking = [
+            flag
+            for action in self._actions
+            if action.nargs in ("?", "+")
+            for flag in action.option_strings
+            if flag in sys.argv
+        ]
+        if taking and "arguments are required" in message:
+            message += f". Write them before {taking[0]}, which takes the word after it"
+        super().error(message)
+
+
 def parser_of(name: str, program: str | None = None) -> argparse.ArgumentParser:
     """The parser of the command ``name``; ``program`` is as for ``run``."""
     command = importlib.import_module(f"{__name__}.{name}")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=program,
         description=command.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -132,8 +154,11 @@ def run(
         faulthandler.enable()
         if hasattr(faulthandler, "register"):  # not on Windows
             faulthandler.register(signal.SIGUSR1)
+    parser = parser_of(name, program)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    _check_empty(parser, arguments)
     # Names may come before, between and after the flags.
-    args = parser_of(name, program).parse_intermixed_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     command = importlib.import_module(f"{__name__}.{name}")
     try:
         if name not in LIGHT:
@@ -153,6 +178,21 @@ def run(
         rank = _wait_for_rank_0(exit_code)
         print(f"error: {rank}{error}{advice}", file=sys.stderr)
         sys.exit(exit_code)
+
+
+def _check_empty(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Exit with code 2 if an argument is empty.
+
+    A shell passes an empty text for a variable that is not set. ``--resume ""`` would
+    begin a new run, and ``--work-dir ""`` write into another folder.
+    """
+    for number, argument in enumerate(arguments):
+        flag = arguments[number - 1] if number and not argument else argument
+        if not argument or re.fullmatch("--[^=]+=", argument):
+            name = (
+                flag.rstrip("=") if flag.startswith("-") else f"argument {number + 1}"
+            )
+            parser.error(f"{name} is empty: is a variable of the shell not set?")
 
 
 def load_package() -> None:

@@ -150,9 +150,17 @@ def add_overwrite_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _whole(text: str) -> int:
+    """A whole number; argparse would name the function that cannot read another."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None
+
+
 def positive(text: str) -> int:
     """Argument type: a whole number, 1 or larger."""
-    number = int(text)
+    number = _whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return number
@@ -160,7 +168,7 @@ def positive(text: str) -> int:
 
 def not_negative(text: str) -> int:
     """Argument type: a whole number, 0 or larger."""
-    number = int(text)
+    number = _whole(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return number
@@ -176,7 +184,10 @@ def seed(text: str) -> int:
 
 def positive_float(text: str) -> float:
     """Argument type: a finite number above 0."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return number

@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from .arguments import add_overwrite_argument
+from .arguments import add_overwrite_argument, output_file
 
 # The columns of published numbers, from the keys of configs/paper.json.
 METRICS = {
@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "to edit",
     )
     parser.add_argument(
-        "--out", metavar="FILE", help="where --copy writes to (default: NAME.py)"
+        "--out",
+        type=output_file,
+        metavar="FILE",
+        help="where --copy writes to (default: NAME.py)",
     )
     add_overwrite_argument(parser)
 
@@ -51,11 +54,13 @@ def main(args: argparse.Namespace) -> None:
         return
     if args.out:
         raise InputError("--out is for --copy NAME")
-    names = [
-        name for name in shipped.names() if all(word in name for word in args.words)
-    ]
+    words = [word.lower() for word in args.words]
+    names = [name for name in shipped.names() if all(word in name for word in words)]
     if not names:
-        raise InputError(f"no config's name contains {' and '.join(args.words)}")
+        raise InputError(
+            f"no config's name contains {' and '.join(args.words)}. convnext-dense "
+            "configs lists the names"
+        )
     published = json.loads((shipped.folder() / "paper.json").read_text())
     width = max(map(len, names))
     for name in names:
@@ -75,12 +80,14 @@ def _copy(name: str, out: str | None, overwrite: bool) -> None:
 
     load_package()
     from convnext_dense.config import options, shipped
+    from convnext_dense.errors import InputError
     from convnext_dense.utils import files, outputs
     from convnext_dense.version import __version__
 
     source = shipped.resolve(name)
     target = Path(out or Path(source).name)
-    files.check_folder(target.parent, "--out")
+    if target.suffix != ".py":
+        raise InputError(f"--out {out}: a config is Python: name a .py file")
     outputs.check([outputs.Output("--out", target)], [source], overwrite)
     cfg = options.load_config(source)
     for key in "work_dir", "launcher":  # which load_config sets

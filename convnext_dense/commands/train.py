@@ -98,8 +98,8 @@ def main(args: argparse.Namespace) -> None:
     cfg = options.load_config(args.config, settings, args.work_dir, args.launcher)
     if args.load_from and args.resume:
         raise InputError(
-            "--load-from starts a new run, and --resume continues one: leave one of "
-            "them out"
+            "--load-from starts a new run, and --resume continues one: to continue, "
+            "leave out --load-from"
         )
     flags = everyday_flags(args)
     if args.load_from:

@@ -19,6 +19,7 @@ _RESIZING = ("scale", "scales", "img_scale", "size")
 _CROPPING = "crop_size"  # (height, width)
 _SIDES = ("height", "width")
 _OTHERS = ("border", "max_size")  # around a mosaic, (height, width); the long side
+SMALLEST = 32  # pixels: the stride of the last feature map
 _EXAMPLES = "Resize, RandomResize, RandomChoiceResize, RandomCrop, Pad, ..."
 
 
@@ -44,8 +45,14 @@ def settings(cfg: Config, size: Sequence[int], splits: Sequence[str]) -> dict[st
         New values by their keys with dots, as in ``--cfg-options``.
 
     Raises:
-        InputError: a pipeline of ``splits`` has no step with a size.
+        InputError: a side is below ``SMALLEST``, or a pipeline of ``splits`` has no
+            step with a size.
     """
+    if min(size) < SMALLEST:
+        raise InputError(
+            f"--image-size {' '.join(map(str, size))}: a backbone's last feature map "
+            f"has 1/{SMALLEST} of the image's sides: give {SMALLEST} or more"
+        )
     steps = {
         split: list(_steps(loader.get("dataset"), f"{split}_dataloader.dataset"))
         for split in ("train", "val", "test")

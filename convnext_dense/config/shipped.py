@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from convnext_dense.errors import InputError
+from convnext_dense.utils.text import few
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -51,7 +52,9 @@ def resolve(config: str) -> str:
     if path := _named(config):
         return path
     if Path(config).is_dir():
-        raise InputError(f"no config at {config}: it is a folder")
+        inside = sorted(Path(config).glob("*.py"))
+        advice = f". Give a file in it: {few(inside)}" if inside else ""
+        raise InputError(f"no config at {config}: it is a folder{advice}")
     bare = [name.partition("/")[2] for name in names()]
     similar = difflib.get_close_matches(Path(config).stem, bare, n=3)
     meant = f"Did you mean {' or '.join(similar)}? " if similar else ""

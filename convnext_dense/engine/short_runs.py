@@ -72,17 +72,17 @@ def fit_warmup(runner: Runner, settings: Mapping[str, Any]) -> list[str]:
     if end <= MOST * length:
         return []
     new = max(1, round(WARMUP * length))
-    said = ""
-    for scheduler in schedulers:
+    said = index = None
+    for number, scheduler in enumerate(schedulers):
         if not scheduler.get("by_epoch", True):
             for key in ("begin", "end"):
                 if scheduler.get(key) == end:
                     scheduler[key] = new
         if _warmup_end(scheduler) == new:
-            said = without_pinned_rate(scheduler)
+            said, index = without_pinned_rate(scheduler), number
     return [
-        f"warm-up of the learning rate: {said} of {length} steps, since the config's "
-        f"{end} would be most of the run; --cfg-options param_scheduler.N.end sets it"
+        f"warm-up of the learning rate: {said} (config: {end} steps, more than half of "
+        f"this run's {length}). --cfg-options param_scheduler.{index}.end=STEPS sets it"
     ]
 
 

@@ -11,7 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from convnext_dense.config.flags import LEARNING_RATE, linear_rule
 from convnext_dense.config.sections import setting
 from convnext_dense.utils.distributed import bare
-from convnext_dense.utils.text import few
+from convnext_dense.utils.text import count, few
 
 
 class SummaryHook(Hook):
@@ -68,7 +68,9 @@ def _data(runner: Runner, mode: str) -> str:
     splits = ("train", "val") if mode == "train" else (mode,)
     loops = {split: getattr(runner, f"{split}_loop") for split in splits}
     datasets = {split: loop.dataloader.dataset for split, loop in loops.items() if loop}
-    counts = [f"{len(data)} images ({split})" for split, data in datasets.items()]
+    counts = [
+        f"{count(len(data), 'image')} ({split})" for split, data in datasets.items()
+    ]
     meta = getattr(next(iter(datasets.values())), "metainfo", None) or {}
     classes = meta.get("classes") or ()
     names = f"; {len(classes)} classes: {few(classes, 6)}" if classes else ""
@@ -91,16 +93,27 @@ def _weights(runner: Runner) -> str:
 def _length(runner: Runner) -> str:
     """Says how long the run trains, and in what steps."""
     loop: Any = runner.train_loop
-    images = runner.train_dataloader.batch_size or 0
-    batch = f"{images * get_world_size()} images a step"
+    facts = [count(loop.max_iters, "step")]
     if isinstance(loop, EpochBasedTrainLoop):
-        return f"length: {loop.max_epochs} epochs, {loop.max_iters} steps, {batch}"
-    return f"length: {loop.max_iters} steps, {batch}"
+        facts.insert(0, count(loop.max_epochs, "epoch"))
+    if images := _images(runner):
+        facts.append(f"{count(images, 'image')} a step")
+    return f"length: {', '.join(facts)}"
+
+
+def _images(runner: Runner) -> int:
+    """Images of a step, of all processes; 0 if batches have no fixed size.
+
+    A loader with a batch sampler of its own, such as mmdet's AspectRatioBatchSampler,
+    has no batch size itself.
+    """
+    size = getattr(runner.train_dataloader.batch_sampler, "batch_size", None)
+    return size * get_world_size() if isinstance(size, int) else 0
 
 
 def _rate(runner: Runner, settings: Mapping[str, Any]) -> str | None:
     """Says it if the learning rate is for another batch size."""
-    images = (runner.train_dataloader.batch_size or 0) * get_world_size()
-    if LEARNING_RATE in settings or runner._resume:
+    images = _images(runner)
+    if LEARNING_RATE in settings or runner._resume or not images:
         return None
     return linear_rule(runner.cfg, images)

@@ -51,7 +51,7 @@ def checked(check: _Check) -> Iterator[None]:
 
 def read_safely() -> None:
     """Make mmengine read every checkpoint by ``checkpoints.read``."""
-    CheckpointLoader.register_scheme(_SCHEMES, _load, force=True)
+    CheckpointLoader.register_scheme(_SCHEMES, load_from_convnext_dense, force=True)
 
 
 def load_any_origin() -> None:
@@ -79,8 +79,11 @@ def load_any_origin() -> None:
     mmengine_runner.load_state_dict = load_state_dict
 
 
-def _load(filename: str, map_location: Any = None) -> Any:
-    """The content of a checkpoint, with its source in the state dict's metadata."""
+def load_from_convnext_dense(filename: str, map_location: Any = None) -> Any:
+    """The content of a checkpoint, with its source in the state dict's metadata.
+
+    mmengine logs what follows ``load_from_`` in the name of this function.
+    """
     content = read(filename, map_location)
     if str(filename).startswith("mmcls://"):
         content = mmengine_checkpoint._process_mmcls_checkpoint(content)

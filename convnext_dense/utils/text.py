@@ -8,6 +8,15 @@ from convnext_dense.errors import printable
 LONGEST_NAME = 200  # characters of a name in a message
 
 
+def count(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where it needs it.
+
+    >>> count(1, "epoch"), count(1200, "step")
+    ('1 epoch', '1200 steps')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def few(names: Iterable[object], number: int = 3) -> str:
     """The first ``number`` names, each ``printable``, and how many more there are.
 

@@ -71,7 +71,42 @@ CASES = [
     Case(
         *("train", "--load-from with --resume"),
         lambda t: [SEG, "--load-from", save(t), "--resume"],
-        "--load-from starts a new run, and --resume continues one: leave one of them",
+        "--load-from starts a new run, and --resume continues one: to continue, leave",
+    ),
+    Case(
+        *("train", '--resume "", from a shell variable that is not set'),
+        lambda t: [SEG, "--resume", ""],
+        "--resume is empty: is a variable of the shell not set?",
+    ),
+    Case(
+        *("train", "--work-dir= without a folder"),
+        lambda t: [SEG, "--work-dir="],
+        "--work-dir is empty: is a variable of the shell not set?",
+    ),
+    Case(
+        *("train", "--resume CONFIG"),
+        lambda t: ["--resume", SEG],
+        "arguments are required: config. Write them before --resume, which takes the",
+    ),
+    Case(
+        *("train", "a word for --lr"),
+        lambda t: [SEG, "--lr", "fast"],
+        "argument --lr: fast is not a number above 0",
+    ),
+    Case(
+        *("train", "half an image for --batch-size"),
+        lambda t: [SEG, "--batch-size", "0.5"],
+        "argument --batch-size: 0.5 is not a whole number",
+    ),
+    Case(
+        *("train", "an --image-size that is too small"),
+        lambda t: [SEG, "--image-size", "64", "16"],
+        "--image-size 64 16: a backbone's last feature map has 1/32 of the image's",
+    ),
+    Case(
+        *("train", "a work dir as the config"),
+        lambda t: [write(t / "run/c.py", "").parent],
+        "no config at .../run: it is a folder. Give a file in it: .../run/c.py",
     ),
     Case(
         *("train", "--image-size without a step that has a size"),

@@ -104,7 +104,7 @@ def test_name_that_no_list_has():
 
 def test_every_scheme_of_mmengine_is_read_safely():
     loaders = set(CheckpointLoader._schemes.values())
-    assert loaders == {checkpoint_loading._load}
+    assert loaders == {checkpoint_loading.load_from_convnext_dense}
 
 
 @pytest.mark.parametrize(

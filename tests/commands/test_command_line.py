@@ -169,3 +169,17 @@ def test_names_may_stand_after_flags(monkeypatch, capfd, tmp_path):
     assert (code, err) == (2, "error: no file, folder or pattern matches none.jpg\n")
     code, _, err = call(monkeypatch, capfd, "predict", "--out", "out")
     assert (code, err.count("CHECKPOINT INPUT\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--out", "a.yaml"], "--out a.yaml: a config is Python: name a .py file"),
+        (["--out", "no/a.py"], "there is no folder"),
+    ],
+)
+def test_where_a_copied_config_cannot_be(args, message, tool, tmp_path):
+    done = tool("configs", "--copy", "mask_rcnn_convnext_t_coco", *args)
+    assert done.code == 2
+    assert message in done.err
+    assert not list(tmp_path.iterdir())

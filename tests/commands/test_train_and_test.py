@@ -83,7 +83,10 @@ def test_segmentation_trains_and_tests(tool, shapes_root, tmp_path):
     assert done.out.count("(was ") >= 5
     assert "length: 2 steps, 2 images a step" in done.out
     assert "linear rule" not in done.out, "the user has chosen the rate"
-    assert "warm-up of the learning rate: none of 2 steps" in done.out
+    assert (
+        "warm-up of the learning rate: none (config: 25 steps, more than half"
+        in done.out
+    )
     assert done.out.count("no GPU here: SyncBN by BN replaced") == 1
     assert "mIoU" in done.out
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch.utils.data import BatchSampler, DataLoader
 
+from convnext_dense.engine import summary
 from convnext_dense.engine.short_runs import fit_warmup
 
 from ..helpers import small_runs
@@ -47,7 +49,7 @@ def test_a_warm_up_longer_than_half_the_run(by_epoch):
     assert rates[8] < 1
     assert rates[20] < 1, "the next schedule begins after the warm-up"
     (line,) = lines
-    assert "10 steps of 100 steps, since the config's 500" in line
+    assert "10 steps (config: 500 steps, more than half of this run's 100)" in line
 
 
 @pytest.mark.parametrize("steps", [1, 5, 14])
@@ -55,7 +57,7 @@ def test_a_run_too_short_for_a_warm_up(steps):
     """One step of mmengine's LinearLR would keep the low rate for the whole run."""
     rates, lines = fitted(steps, SHORTER)
     assert rates[0] == 1
-    assert "none of" in lines[0]
+    assert "learning rate: none (config: 500 steps" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_what_a_run_says_first(tmp_path, shapes_root, capfd):
         "train: EncoderDecoder with ConvNeXt, 0.1 million parameters, on ",
         "data: 6 images (train), 3 images (val); 6 classes: ground, disc,",
         "weights: random",
-        "length: 1 steps, 2 images a step",
+        "length: 1 step, 2 images a step",
         "learning rate stays 0.003, which is for 4 images a step. For 2, the linear",
         "the config, the environment and all lines are in ",
     )
@@ -94,3 +96,16 @@ def test_what_a_run_says_first(tmp_path, shapes_root, capfd):
         assert left_out in log
         assert left_out not in out
     assert len(out.splitlines()) < 40
+
+
+def test_images_of_a_step_with_a_batch_sampler():
+    """The loader itself has no batch size then, as with mmdet's COCO configs."""
+    loader = DataLoader(range(8), batch_sampler=BatchSampler(range(8), 2, False))
+    assert loader.batch_size is None
+    loop = SimpleNamespace(max_iters=4)
+    runner = SimpleNamespace(train_loop=loop, train_dataloader=loader)
+    assert summary._length(runner) == "length: 4 steps, 2 images a step"
+    loader = DataLoader(range(8), batch_sampler=[[0], [1, 2]])
+    runner = SimpleNamespace(train_loop=loop, train_dataloader=loader, _resume=False)
+    assert summary._length(runner) == "length: 4 steps"
+    assert summary._rate(runner, {}) is None

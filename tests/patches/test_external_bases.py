@@ -1,7 +1,16 @@
 """Configs that inherit from a toolbox's own, by ``mmdet::`` and ``mmseg::``."""
 
+import importlib.util
+import runpy
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
+from mmengine.utils import get_installed_path, is_installed
+
+from ..helpers.paths import ROOT
 
 BASES = {
     "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py": "RetinaNet",
@@ -16,3 +25,20 @@ def test_a_config_inherits_from_a_toolboxs(base, tmp_path):
     cfg = Config.fromfile(file)
     assert cfg.model.type == BASES[base]
     assert cfg.model.backbone.depth == 18
+
+
+def test_scripts_that_have_not_imported_the_package_find_mmseg(monkeypatch):
+    """The maintained stack's distribution has another name than mmengine expects."""
+    finder = runpy.run_path(str(ROOT / "convnext_dense_startup.py"))["Finder"]
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder])
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    for function in "version", "distribution":
+        monkeypatch.setattr(f"importlib.metadata.{function}", missing)
+    assert is_installed("mmsegmentation")
+    mmseg = Path(importlib.util.find_spec("mmseg").origin).parent
+    assert Path(get_installed_path("mmsegmentation")).samefile(mmseg)
+    with pytest.raises(ImportError):
+        importlib.import_module("mmsegmentation")

@@ -162,7 +162,7 @@ def image_size(text: str) -> tuple[int, int]:
     """Argument type: a number of pixels for a square, or HEIGHTxWIDTH."""
     try:
         height, width = map(positive, text.split("x") if "x" in text else [text] * 2)
-    except ValueError:
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(
             f"{text} is not a size: give a number of pixels, or HEIGHTxWIDTH"
         ) from None

@@ -48,9 +48,14 @@ class WandbTracker(Tracker, WandbVisBackend):
             )
         except wandb.Error as error:  # no account, no network
             said = str(error).strip().rstrip(".")
+            advice = (
+                "Name another project: --wandb PROJECT"
+                if "project name" in said.lower()
+                else "Run `wandb login`, or set WANDB_MODE=offline and run "
+                "`wandb sync` later"
+            )
             raise InputError(
-                f"--wandb: the run could not be started: {said}. Run `wandb login`, or "
-                "set WANDB_MODE=offline and run `wandb sync` later"
+                f"--wandb: the run could not be started: {said}. {advice}"
             ) from error
         self._wandb = wandb
         self._remember(run)
