@@ -343,7 +343,7 @@ def test_without_triton_the_hosts_part_is_a_message(tool, monkeypatch):
         (["--arch", "gigantic"], "gigantic"),
         (["--size", 16], "too small"),
         (["--size", "64x"], "64x is not a size"),
-        (["--size", "64x-2"], "-2 is not above 0"),
+        (["--size", "64x-2"], "64x-2 is not a size: give a number of pixels"),
         (["--graphs"], "--graphs needs a GPU"),
         (["--execution", "reduce-overhead"], "--execution reduce-overhead needs a GPU"),
         (
