@@ -88,6 +88,7 @@ def test_signals_that_belong_together(ended):
 
 
 def test_after_a_run_that_fails_signals_have_their_former_effect(tmp_path):
+    signal.set_wakeup_fd(-1)  # whatever an earlier test has left
     before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     request = StopRequest()
     request.listen()
