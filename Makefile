@@ -39,7 +39,8 @@ TESTS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
 .PHONY: demo test test-openmmlab test-kernels test-long test-isa test-export \
-	test-configs test-gpu test-apps wheel try-wheel families fuzz fuzz-short fuzz-coverage errors coverage lint site
+	test-configs test-gpu test-apps wheel try-wheel families fuzz fuzz-short \
+	fuzz-coverage errors coverage lint site
 
 # --no-compile: few of the 6 GB of modules are imported, and Python compiles those at the
 # first import. Without bytecode files each process would compile them again.

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import supervision
 
 Image: TypeAlias = str | os.PathLike | np.ndarray | PIL.Image.Image
-CONFIGS = (".py", ".json", ".yaml", ".yml")  # endings of config files
 WHAT = "a path, an array (H, W, 3) uint8 in BGR, or a PIL image"
 # The default scope of mmengine's registries belongs to the process, and matplotlib
 # draws one picture at a time.
@@ -67,8 +66,7 @@ def load(
         predictor.draw("photo.jpg", sample).save("drawn.png")
     """
     source = os.fspath(source)
-    is_name = not os.path.isdir(source) and shipped.is_name(source)
-    if config is None and (source.endswith(CONFIGS) or is_name):
+    if config is None and shipped.is_config(source):
         config, source = source, _weights_of(source)
     config = None if config is None else os.fspath(config)
     with _ONE_THREAD:

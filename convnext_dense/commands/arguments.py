@@ -295,8 +295,8 @@ def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
         "--overlap",
         type=float,
         metavar="SHARE",
-        help="the share of a tile that its neighbour also covers, from 0 up to 0.9 "
-        "(0.2); make it as large as the largest object",
+        help="the share of a tile that its neighbour also covers, 0 or more and below "
+        "1 (0.2); make it as large as the largest object",
     )
 
 

@@ -53,7 +53,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
 
     from convnext_dense.config import shipped
 
-    kinds = {
+    completions = {
         "FILE": shtab.FILE,
         "CHECKPOINT": shtab.FILE,
         "IN": shtab.FILE,
@@ -65,8 +65,8 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
     parser.prog = "convnext-dense"  # also of python -m convnext_dense
     for action in _actions(parser):
         metavar = action.metavar or action.dest.upper().removesuffix("S")
-        if metavar in kinds and not action.choices:
-            action.complete = kinds[metavar]  # type: ignore[attr-defined]
+        if metavar in completions and not action.choices:
+            action.complete = completions[metavar]  # type: ignore[attr-defined]
     names = [name.partition("/")[2] for name in shipped.names()]
     functions = _CONFIGS.get(shell, "").format(names=" ".join(names))
     return shtab.complete(parser, shell, "convnext_dense", functions)

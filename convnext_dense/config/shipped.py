@@ -1,11 +1,13 @@
 """The configs that come with the package, by name."""
 
 import difflib
+import os
 from pathlib import Path
 
 from convnext_dense.errors import InputError
 from convnext_dense.utils.text import few
 
+SUFFIXES = (".py", ".json", ".yaml", ".yml")  # of config files
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -21,9 +23,17 @@ def names() -> list[str]:
     return sorted(f"{file.parent.name}/{file.stem}" for file in files)
 
 
-def is_name(config: str) -> bool:
-    """Whether a text is the name of a config of this package; not a path of a file."""
-    return not Path(config).is_file() and _named(config) is not None
+def is_config(text: str) -> bool:
+    """Whether a text names a config: a file by its ending, or one of this package.
+
+    What exists is a path, also if a config of this package has its name.
+
+    >>> is_config("mask_rcnn_convnext_t_coco"), is_config("epoch_36.pth")
+    (True, False)
+    """
+    return text.endswith(SUFFIXES) or (
+        not os.path.exists(text) and _named(text) is not None
+    )
 
 
 def _named(config: str) -> str | None:

@@ -109,7 +109,7 @@ def _check_number_type(images: Tensor, expected: torch.dtype, backbone: str) -> 
 def _has_autocast(images: Tensor) -> bool:
     """Whether autocast casts these images.
 
-    An older PyTorch can not be asked; its convolution has an error of its own.
+    An older PyTorch cannot be asked; its convolution has an error of its own.
     """
     if not RECENT:
         return True

@@ -121,7 +121,8 @@ def test_a_file_comes_before_a_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mask_rcnn_convnext_t_coco.py").write_text("model = dict(type='mine')")
     assert load_config("mask_rcnn_convnext_t_coco.py").model.type == "mine"
-    assert not shipped.is_name("mask_rcnn_convnext_t_coco.py")
+    (tmp_path / "mask_rcnn_convnext_t_coco").mkdir()  # a work dir
+    assert not shipped.is_config("mask_rcnn_convnext_t_coco")
 
 
 def test_a_name_with_a_typing_mistake():

@@ -66,8 +66,8 @@ def wandb_records(file):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(whole)
             whole = b""
-            kind = record.WhichOneof("record_type")
-            yield kind, getattr(record, kind)
+            field = record.WhichOneof("record_type")
+            yield field, getattr(record, field)
 
 
 def test_wandb(tmp_path, shapes_root, monkeypatch):

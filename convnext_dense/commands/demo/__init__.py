@@ -16,7 +16,6 @@ It needs gradio: pip install 'convnext-dense[demo]'
 import argparse
 
 from ..arguments import add_trust_argument, apply_trust
-from ..predict import CONFIG_SUFFIXES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
     from .server import wait_for_the_end
 
     config = None
-    if args.names[0].endswith(CONFIG_SUFFIXES) or shipped.is_name(args.names[0]):
+    if shipped.is_config(args.names[0]):
         config = shipped.resolve(args.names.pop(0))
     if len(args.names) != 1:
         raise InputError(

@@ -32,8 +32,6 @@ from ..arguments import (
     apply_trust,
 )
 
-CONFIG_SUFFIXES = (".py", ".json", ".yaml", ".yml")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the names of files and the flags."""
@@ -95,7 +93,7 @@ def main(args: argparse.Namespace) -> None:
     from .predict_files import predict_files
 
     config = None
-    if args.names[0].endswith(CONFIG_SUFFIXES) or shipped.is_name(args.names[0]):
+    if shipped.is_config(args.names[0]):
         config = shipped.resolve(args.names.pop(0))
     if len(args.names) < 2:
         taken = ""

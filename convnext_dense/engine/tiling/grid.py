@@ -80,7 +80,7 @@ def read_flags(tile: int | None, overlap: float | None) -> Tiling | None:
     if overlap is not None and not 0 <= overlap < 1:  # nor is nan
         raise InputError(
             f"--overlap {overlap:g}: give the share of a tile that its neighbour also "
-            "covers, from 0 up to 0.9, such as 0.2"
+            "covers, 0 or more and below 1, such as 0.2"
         )
     if tile is None:
         if overlap is not None:
