@@ -9,6 +9,8 @@ import importlib.util
 import sys
 from types import ModuleType
 
+import convnext_dense_startup  # noqa: F401  (a clone may not be installed: no .pth file)
+
 
 def commands() -> ModuleType:
     """``convnext_dense.commands``, without running ``convnext_dense/__init__.py``.

@@ -4,8 +4,8 @@
 scripts import ``mmcv.ops``, and read ``_base_ = 'mmseg::...'``, before a config can
 name ``custom_imports``. It imports only ``sys``, and adds a finder to the end of
 Python's import path. The finder is asked for what nothing else has found: a compiled
-``mmcv._ext``, and the package ``mmsegmentation``, which mmengine looks for by this name
-although the maintained stack has it under another (``patches.external_bases``).
+``mmcv._ext``, and the package ``mmsegmentation``. mmengine looks for mmseg's configs in
+a distribution of that name; the maintained stack's is ``onedl-mmsegmentation``.
 """
 
 import sys

@@ -16,7 +16,6 @@ from . import (
     checkpoint_saving,
     chosen_device,
     console,
-    external_bases,
     log_lines,
     mmcv_deform_attn,
     mmcv_ops,
@@ -121,17 +120,6 @@ PATCHES = (
         why="A checkpoint changes the values of a scheduler, and not its methods.",
         versions="all versions",
         install=scheduler_state.take_values_only,
-    ),
-    Patch(
-        names=tuple(
-            f"mmengine.{module}._get_package_and_cfg_path"
-            for module in ("config.utils", "config.config", "hub.hub")
-        ),
-        library="mmengine",
-        why="``_base_ = 'mmseg::...'`` finds the maintained stack's mmseg, which is "
-        "installed under another name.",
-        versions="the maintained stack",
-        install=external_bases.find_by_module,
     ),
     Patch(
         names=("mmengine.fileio.handlers.yaml_handler.YamlHandler.load_from_fileobj",),

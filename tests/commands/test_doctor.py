@@ -812,5 +812,5 @@ def test_the_doctor_itself_needs_little():
                 names = [node.module]
             for name in names:
                 top = name.partition(".")[0]
-                starts = ("_command", "convnext_dense_cli")
+                starts = ("_command", "convnext_dense_cli", "convnext_dense_startup")
                 assert top in {*sys.stdlib_module_names, *starts}, file

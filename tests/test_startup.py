@@ -1,4 +1,4 @@
-"""Configs that inherit from a toolbox's own, by ``mmdet::`` and ``mmseg::``."""
+"""What convnext_dense.pth adds when Python starts: ``mmseg::`` bases are found."""
 
 import importlib.util
 import runpy
@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.utils import get_installed_path, is_installed
 
-from ..helpers.paths import ROOT
+from .helpers.paths import ROOT
 
 BASES = {
     "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py": "RetinaNet",
