@@ -322,7 +322,7 @@ CASES = [
     Case(
         *("predict", "--overlap of a whole tile"),
         predict("--out", "out", "--tile", 64, "--overlap", 1),
-        "--overlap 1: give the share of a tile that its neighbour also covers, from 0",
+        "--overlap 1: give the share of a tile that its neighbour also covers, 0 or",
     ),
     Case(
         *("predict", "--overlap without --tile"),
