@@ -4,11 +4,14 @@ import contextlib
 import faulthandler
 import gc
 import os
+import random
 import runpy
 import sys
 import warnings
 
+import numpy as np
 import pytest
+import torch
 from mmengine.utils import ManagerMixin
 
 import convnext_dense  # noqa: F401  (before any test imports mmcv.ops)
@@ -27,6 +30,14 @@ def pytest_collection_finish(session):
     0.4 s, and mmengine asks for one with every data set."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Draw the same numbers whichever tests ran before: the fixtures', too."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 def pytest_sessionfinish(session):

@@ -141,7 +141,7 @@ def test_networks_compute_what_the_toolboxes_predict(tmp_path, config_file, opti
         assert result.close, result.text
         if config_file != SEMANTIC:
             matches = comparison.match(expected, actual, "masks" in net.outputs)
-            assert matches.compared > 10
+            assert matches.compared > 3
             assert matches.missing == 0
     # Only DETR can be traced as it is.
     unchanged = before == [type(module) for module in net.module.modules()]
