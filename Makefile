@@ -36,6 +36,8 @@ MINUTES ?= 60
 # No reorder: by default xdist starts files with few tests last. Some of them take minutes,
 # in which the other workers would have nothing to do.
 TESTS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# The tests that run at a time share the cores: more threads would wait for each other.
+test test-openmmlab test-apps test-kernels: export OMP_NUM_THREADS = 1
 DEMO = configs/det/cascade_mask_rcnn_convnext_atto_shapes.py
 
 .PHONY: demo test test-openmmlab test-kernels test-long test-isa test-export \

@@ -44,7 +44,7 @@ V1, V2 = dict(layer_scale_init_value=1.0), dict(use_grn=True)
     ("version", "arch", "modes"),
     [
         (V1, "atto", ALL_MODES),
-        (V1, "tiny", ALL_MODES),
+        (V1, "tiny", TWO_MODES),
         (V1, "small", TWO_MODES),
         (V1, "wide base", TWO_MODES),
         (V1, "wide large", TWO_MODES),
@@ -53,7 +53,7 @@ V1, V2 = dict(layer_scale_init_value=1.0), dict(use_grn=True)
         (V2, "femto", TWO_MODES),
         (V2, "pico", TWO_MODES),
         (V2, "nano", TWO_MODES),
-        (V2, "tiny", ALL_MODES),
+        (V2, "tiny", TWO_MODES),
         (V2, "wide base", TWO_MODES),
         (V2, "wide large", TWO_MODES),
         (V2, "wide huge", TWO_MODES[1:]),
