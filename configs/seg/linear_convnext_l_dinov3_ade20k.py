@@ -1,4 +1,4 @@
-# As linear_convnext_t_dinov3_ade20k.py, on DINOv3's ConvNeXt-L.
+# As linear_convnext_t_dinov3_ade20k.py, on DINOv3's ConvNeXt-L: 47.8 mIoU.
 _base_ = './linear_convnext_t_dinov3_ade20k.py'
 
 weights = 'timm://convnext_large.dinov3_lvd1689m'

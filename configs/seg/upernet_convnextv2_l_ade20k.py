@@ -1,5 +1,5 @@
-# As upernet_convnextv2_b_ade20k.py, with V2-L: 53.7 mIoU in V2's paper (arXiv
-# 2301.00808, as listed by paperswithcode.com).
+# As upernet_convnextv2_b_ade20k.py, with V2-L: 53.7 mIoU with --tta (arXiv 2301.00808,
+# table 7).
 _base_ = './upernet_convnextv2_b_ade20k.py'
 
 weights = ('https://dl.fbaipublicfiles.com/convnext/convnextv2/im1k/'

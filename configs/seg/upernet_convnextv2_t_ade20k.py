@@ -1,5 +1,6 @@
 # ConvNeXt V2-T with V1-T's recipe, which the authors of V2 used too
-# (github.com/facebookresearch/ConvNeXt-V2, issue 8). No number is published for T.
+# (github.com/facebookresearch/ConvNeXt-V2, issue 8); it lies within what they searched
+# (arXiv 2301.00808, appendix A.4). No number is published for T.
 _base_ = './upernet_convnext_t_ade20k.py'
 
 weights = ('https://dl.fbaipublicfiles.com/convnext/convnextv2/im1k/'
@@ -9,3 +10,12 @@ model = dict(
         use_grn=True,
         layer_scale_init_value=0.,
         init_cfg=dict(checkpoint=weights)))
+
+# The paper's scales (appendix A.4), with flip as in V1's test.
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1].transforms[0] = [
+    dict(
+        type='Resize',
+        scale=(int(2048 * ratio), int(512 * ratio)),
+        keep_ratio=True) for ratio in (0.75, 0.875, 1.0, 1.125, 1.25)
+]

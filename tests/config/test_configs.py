@@ -35,6 +35,7 @@ def test_published_numbers():
     assert rows.pop("_about")
     files = {path.stem: path for path in CONFIGS}
     words = {"box_ap": "box", "mask_ap": "mask AP", "miou_ss": "mIoU"}
+    words["miou_ms"] = "mIoU with --tta"
     for name, row in rows.items():
         comment = files[name].read_text().replace("\n# ", " ")
         if "source" in row:
