@@ -196,13 +196,19 @@ def _check_empty(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> N
 
 
 def load_package() -> None:
-    """Run ``convnext_dense/__init__.py``, if ``convnext_dense_cli`` has put it off."""
+    """Run ``convnext_dense/__init__.py``, if ``convnext_dense_cli`` has put it off.
+
+    From then on, warnings that only other libraries' authors can act on are not shown.
+    """
     package = sys.modules["convnext_dense"]
     if not hasattr(package, "__version__"):
         spec = package.__spec__
         assert spec is not None
         assert spec.loader is not None
         spec.loader.exec_module(package)
+    from convnext_dense.patches.console import hide_library_warnings
+
+    hide_library_warnings()
 
 
 def _wait_for_rank_0(exit_code: int) -> str:

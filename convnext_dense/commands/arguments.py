@@ -17,6 +17,7 @@ CONFIG = (
     "config file (.py) of an MMDetection or MMSegmentation model, or a name that "
     "convnext-dense configs lists"
 )
+CONFIG_OR_RUN = f"{CONFIG}; or, alone, the work dir of a run"
 CHECKPOINT = "checkpoint: a path, a work dir, a URL or hf://OWNER/NAME"
 
 

@@ -1,4 +1,4 @@
-"""Finds the checkpoint in a work dir, for commands that are given the work dir."""
+"""Finds the config and the checkpoint in a work dir, for commands that are given it."""
 
 import logging
 import os
@@ -10,6 +10,8 @@ from mmengine.logging import print_log
 from convnext_dense.checkpoints.reading import read
 from convnext_dense.checkpoints.sources import WEIGHTS
 from convnext_dense.errors import InputError
+
+from . import shipped
 
 
 def checkpoint_of(source: str) -> str:
@@ -37,6 +39,51 @@ def checkpoint_of(source: str) -> str:
     which = "best" if file.name.startswith("best_") else "newest"
     print_log(f"{source} is a work dir; its {which} checkpoint is {file}", "current")
     return str(file)
+
+
+def config_and_checkpoint(
+    config: str, checkpoint: str | None
+) -> tuple[str, str | None]:
+    """The config and the checkpoint that a user means: a work dir alone has both.
+
+    Args:
+        config: as for ``load_config``; or the work dir of a run.
+        checkpoint: as for ``checkpoint_of``; None if the user names none.
+
+    Returns:
+        The checkpoint is None if ``config`` is not a work dir and none is named.
+
+    Raises:
+        InputError: the work dir has no config, or no checkpoint that can be read.
+    """
+    if checkpoint is not None:
+        return config, checkpoint_of(checkpoint)
+    folder = Path(config)
+    if not folder.is_dir() or shipped.is_config(config):
+        return config, None
+    file = config_of(folder)
+    checkpoint = checkpoint_of(config)
+    if checkpoint == config:
+        raise InputError(f"{config} has no checkpoint yet: name one after the config")
+    print_log(f"its config is {file}", "current")
+    return str(file), checkpoint
+
+
+def config_of(work_dir: Path) -> Path:
+    """The newest config that a run wrote into ``work_dir``.
+
+    Raises:
+        InputError: there is no such folder, or it has no config.
+    """
+    if not work_dir.is_dir():
+        raise InputError(f"there is no folder {work_dir}: name the work dir of a run")
+    configs = sorted(work_dir.glob("*.py"), key=lambda file: file.stat().st_mtime)
+    if not configs:
+        raise InputError(
+            f"{work_dir} is not the work dir of a run: it has no config. A run of "
+            "convnext-dense train writes its config (.py) beside its checkpoints"
+        )
+    return configs[-1]
 
 
 def best_or_newest(work_dir: Path) -> Path | None:

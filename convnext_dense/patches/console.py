@@ -31,10 +31,14 @@ _FILE_ONLY = re.compile(
         )
     )
 )
-# Warnings of the toolboxes about their own defaults, the beginnings again.
+# Warnings of libraries about their own defaults and code, the beginnings again.
 _NOT_SHOWN = (
     "Default ``avg_non_ignore`` is False",
     "The draw is False, it means that the hook for visualization",
+    "faster_coco_eval is not installed",  # no config here uses it
+    "To copy construct from a tensor, it is recommended",
+    "torch.meshgrid: in an upcoming release",
+    "`create_unbacked_symint` is deprecated",
 )
 # mmengine's lists of tensors that a checkpoint lacks, or that have another shape.
 _DO_NOT_MATCH = "The model and loaded state dict do not match exactly"
@@ -65,11 +69,16 @@ def short_console() -> Iterator[None]:
     MMLogger.callHandlers = call_handlers
     try:
         with warnings.catch_warnings():
-            for message in _NOT_SHOWN:
-                warnings.filterwarnings("ignore", re.escape(message))
+            hide_library_warnings()
             yield
     finally:
         MMLogger.callHandlers = plain
+
+
+def hide_library_warnings() -> None:
+    """Show no warnings that only the authors of other libraries can act on."""
+    for message in _NOT_SHOWN:
+        warnings.filterwarnings("ignore", re.escape(message))
 
 
 def shortened(record: logging.LogRecord) -> logging.LogRecord | None:

@@ -156,6 +156,21 @@ CASES = [
         "--out .../a.py exists already: ...add --overwrite to replace it",
     ),
     Case(
+        *("test", "a config without a checkpoint"),
+        lambda t: [SEG],
+        "atto_shapes.py: a path, a work dir, a URL or hf://OWNER/NAME. A work dir",
+    ),
+    Case(
+        *("test", "a work dir without a checkpoint"),
+        lambda t: [write(t / "run/c.py", "").parent],
+        "run has no checkpoint yet: name one after the config",
+    ),
+    Case(
+        *("test", "a work dir without a config"),
+        lambda t: [write(t / "run/epoch_1.pth", "").parent],
+        "run is not the work dir of a run: it has no config",
+    ),
+    Case(
         *("test", "a folder as the config"),
         lambda t: [t / "data", "x.pth"],
         "no config at .../data: it is a folder",

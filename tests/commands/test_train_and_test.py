@@ -91,13 +91,12 @@ def test_segmentation_trains_and_tests(tool, shapes_root, tmp_path):
     assert "mIoU" in done.out
 
     done = tool(
-        *("test", SEG, run, "--work-dir", run),
-        *("--out", "labels", "--show-dir", "pictures"),
+        *("test", run, "--out", "labels", "--show-dir", "pictures"),
         *("--batch-size", "2", "--workers", "0", "--device", "cpu"),
-        *("--cfg-options", f"data_root={shapes_root}"),
     )
     assert done.code == 0
     assert f"is a work dir; its newest checkpoint is {run / 'iter_2.pth'}" in done.out
+    assert f"its config is {run / 'upernet_convnext_atto_shapes.py'}" in done.out
     assert "test_dataloader.batch_size = 2 (was 1)" in done.out
     assert 0 < metric(done.out, "mIoU") < 50
     assert len(list((tmp_path / "labels").glob("*.png"))) == 3

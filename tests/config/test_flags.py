@@ -1,5 +1,7 @@
 """The everyday flags are settings of the config, in both toolboxes."""
 
+import os
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -7,7 +9,11 @@ from mmengine.config import Config
 from convnext_dense.config.flags import linear_rule, use_flags
 from convnext_dense.config.options import load_config
 from convnext_dense.config.sections import setting
-from convnext_dense.config.trained import best_or_newest, checkpoint_of
+from convnext_dense.config.trained import (
+    best_or_newest,
+    checkpoint_of,
+    config_and_checkpoint,
+)
 from convnext_dense.errors import InputError
 
 from ..helpers.paths import ROOT
@@ -178,6 +184,21 @@ def test_a_work_dir_in_place_of_a_checkpoint(tmp_path, tool):
     done = tool("test", SEG, run)
     assert done.code == 2
     assert f"no checkpoint in {run} is complete; damaged: iter_" in done.err
+
+
+def test_a_work_dir_in_place_of_both(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    torch.save(dict(meta={}, state_dict={}), run / "iter_9.pth")
+    for name in ("old.py", "new.py"):
+        (run / name).write_text("")
+        os.utime(run / name, (0, "on".index(name[0])))
+    both = str(run / "new.py"), str(run / "iter_9.pth")
+    assert config_and_checkpoint(str(run), None) == both
+    # What is named besides it is taken as it is.
+    assert config_and_checkpoint(str(SEG), None) == (str(SEG), None)
+    assert config_and_checkpoint("a.py", str(run)) == ("a.py", both[1])
+    assert config_and_checkpoint(str(run), "b.pth") == (str(run), "b.pth")
 
 
 def test_an_empty_name_is_not_this_folder(tmp_path, monkeypatch):

@@ -1,12 +1,14 @@
 """The console of a run is short, and its log file has everything."""
 
+import contextlib
 import warnings
 
+import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.runner import load_state_dict
 
-from convnext_dense.patches.console import short_console
+from convnext_dense.patches.console import hide_library_warnings, short_console
 
 FILE_ONLY = (
     "Config:\nx = 1",
@@ -69,14 +71,15 @@ def test_nothing_is_left_out_without_a_file_or_at_the_level_debug(tmp_path, capf
     assert "\ndebug" in out
 
 
-def test_warnings_of_the_toolboxes_about_their_defaults():
+@pytest.mark.parametrize("way", [short_console, hide_library_warnings])
+def test_warnings_of_libraries_about_their_own_code(way):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with short_console():
-            warnings.warn(
-                "The draw is False, it means that the hook for visualization "
-                "will not take effect.",
-                stacklevel=1,
-            )
-            warnings.warn("another", stacklevel=1)
+        with way() or contextlib.nullcontext():
+            for message in (
+                "The draw is False, it means that the hook for visualization will not",
+                "faster_coco_eval is not installed, metrics will not be computed.",
+                "another",
+            ):
+                warnings.warn(message, stacklevel=1)
     assert [str(warning.message) for warning in caught] == ["another"]

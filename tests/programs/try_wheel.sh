@@ -73,6 +73,6 @@ step convnext-dense train upernet_convnext_atto_shapes $steps
 step convnext-dense test upernet_convnext_atto_shapes $run
 step convnext-dense predict $run data/shapes/images/val --out predictions
 step convnext-dense report $run
-step convnext-dense export upernet_convnext_atto_shapes $run --out model.onnx
+step convnext-dense export $run --out model.onnx
 python -c "import gradio" 2> /dev/null && step demo_page
 ls $run/report.html predictions model.onnx

@@ -3,13 +3,14 @@
 The exported network takes images of any size from 64 x 64 pixels on:
   convnext-dense export CONFIG CHECKPOINT --out FILE.onnx
   convnext-dense export CONFIG CHECKPOINT --out FILE.pt2 --backbone
+The work dir of a run stands for its config and its best or newest checkpoint.
 """
 
 import argparse
 from pathlib import Path
 
 from ..arguments import (
-    CONFIG,
+    CONFIG_OR_RUN,
     add_options_argument,
     add_overwrite_argument,
     add_trust_argument,
@@ -20,7 +21,7 @@ from ..arguments import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the output file, what to export and the common flags."""
-    parser.add_argument("config", help=CONFIG)
+    parser.add_argument("config", help=CONFIG_OR_RUN)
     parser.add_argument(
         "checkpoint",
         nargs="?",
@@ -59,13 +60,14 @@ def main(args: argparse.Namespace) -> None:
 
     from convnext_dense.config.inputs import config_inputs
     from convnext_dense.config.options import load_config
-    from convnext_dense.config.trained import checkpoint_of
+    from convnext_dense.config.trained import config_and_checkpoint
     from convnext_dense.utils import outputs
 
     from .writing import export, written
 
-    cfg = load_config(args.config, args.cfg_options)
-    cfg.load_from = args.checkpoint and checkpoint_of(args.checkpoint)
+    config, checkpoint = config_and_checkpoint(args.config, args.checkpoint)
+    cfg = load_config(config, args.cfg_options)
+    cfg.load_from = checkpoint
     outputs.check(
         [outputs.Output("--out", file) for file in written(Path(args.out))],
         config_inputs(cfg, download=args.overwrite),

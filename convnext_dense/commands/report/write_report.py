@@ -14,7 +14,7 @@ from convnext_dense.config.checks.files import check_data, check_weights
 from convnext_dense.config.checks.requirements import check_toolbox
 from convnext_dense.config.inputs import checkpoint_inputs, config_inputs
 from convnext_dense.config.options import load_config
-from convnext_dense.config.trained import best_or_newest
+from convnext_dense.config.trained import best_or_newest, config_of
 from convnext_dense.engine.build import build_layer_decay, layer_decay_groups
 from convnext_dense.engine.runner import run
 from convnext_dense.errors import InputError
@@ -59,7 +59,7 @@ def write_report(
             or ``options`` were given and the validation failed.
     """
     work_dir = Path(work_dir)
-    shown = load_config(str(_config(work_dir)), options)
+    shown = load_config(str(config_of(work_dir)), options)
     chosen = checkpoint or best_or_newest(work_dir)
     if chosen is None and not curves.read(work_dir).train:
         raise InputError(
@@ -102,19 +102,6 @@ def write_report(
         options or (),
     )
     print_log(f"wrote the report {file}", "current")
-
-
-def _config(work_dir: Path) -> Path:
-    """The newest config that mmengine wrote into ``work_dir``."""
-    if not work_dir.is_dir():
-        raise InputError(f"there is no folder {work_dir}: name the work dir of a run")
-    configs = sorted(work_dir.glob("*.py"), key=lambda file: file.stat().st_mtime)
-    if not configs:
-        raise InputError(
-            f"{work_dir} is not the work dir of a run: it has no config. A run of "
-            "convnext-dense train writes its config (.py) beside its checkpoints"
-        )
-    return configs[-1]
 
 
 def _validate(cfg: Config, hook: RunReportHook) -> Runner:

@@ -2,6 +2,8 @@
 
 Prints the metrics, such as mAP or mIoU:
   convnext-dense test configs/det/cascade_mask_rcnn_convnext_t_coco.py CHECKPOINT
+  convnext-dense test WORK_DIR
+The work dir of a run stands for its config and its best or newest checkpoint.
 
 Files that --out would replace need --overwrite: predictions may have taken hours. So do
 pictures in the folder of --show-dir, unless it is in the work dir, where a test that is
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..arguments import (
     CHECKPOINT,
-    CONFIG,
+    CONFIG_OR_RUN,
     add_common_arguments,
     add_everyday_arguments,
     add_overwrite_argument,
@@ -31,8 +33,8 @@ if TYPE_CHECKING:  # imported when needed: it imports torch
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of mmdet's and mmseg's test.py."""
-    parser.add_argument("config", help=CONFIG)
-    parser.add_argument("checkpoint", help=CHECKPOINT)
+    parser.add_argument("config", help=CONFIG_OR_RUN)
+    parser.add_argument("checkpoint", nargs="?", help=CHECKPOINT)
     parser.add_argument(
         "--out",
         metavar="PATH",
@@ -75,7 +77,7 @@ def main(args: argparse.Namespace) -> None:
 
     from convnext_dense.config import cfg_options, options
     from convnext_dense.config.flags import use_flags
-    from convnext_dense.config.trained import checkpoint_of
+    from convnext_dense.config.trained import config_and_checkpoint
     from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.engine.runner import run
     from convnext_dense.engine.tiling.grid import read_flags
@@ -88,12 +90,16 @@ def main(args: argparse.Namespace) -> None:
     tiling = read_flags(args.tile, args.overlap)
     if tiling and args.tta:
         raise InputError("--tile and --tta do not work together: give one of them")
-    cfg = options.load_config(
-        args.config, args.cfg_options, args.work_dir, args.launcher
-    )
+    config, checkpoint = config_and_checkpoint(args.config, args.checkpoint)
+    cfg = options.load_config(config, args.cfg_options, args.work_dir, args.launcher)
+    if checkpoint is None:
+        raise InputError(
+            f"name a checkpoint after {args.config}: a path, a work dir, a URL or "
+            "hf://OWNER/NAME. A work dir alone stands for its config and checkpoint"
+        )
     settings = cfg_options.parse(args.cfg_options or ())
     command_line = use_flags(cfg, everyday_flags(args), settings, ("test",))
-    cfg.load_from = checkpoint_of(args.checkpoint)
+    cfg.load_from = checkpoint
     check_config_file(cfg)
     _check_outputs(cfg, args.out, args.show_dir, args.overwrite)
     if args.show or args.show_dir:
