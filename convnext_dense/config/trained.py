@@ -11,8 +11,6 @@ from convnext_dense.checkpoints.reading import read
 from convnext_dense.checkpoints.sources import WEIGHTS
 from convnext_dense.errors import InputError
 
-from . import shipped
-
 
 def checkpoint_of(source: str) -> str:
     """The checkpoint that a user means: of a work dir, its best or newest.
@@ -59,7 +57,7 @@ def config_and_checkpoint(
     if checkpoint is not None:
         return config, checkpoint_of(checkpoint)
     folder = Path(config)
-    if not folder.is_dir() or shipped.is_config(config):
+    if not folder.is_dir():
         return config, None
     file = config_of(folder)
     checkpoint = checkpoint_of(config)
