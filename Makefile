@@ -83,8 +83,8 @@ test: .venv/.dev
 
 # PyTorch's arithmetic and the package's own files: no toolbox has a say in these tests,
 # and `make test` runs them with the same PyTorch.
-NO_TOOLBOX = $(addprefix tests/models/test_,depthwise.py good_citizen.py images.py \
-	lean_block.py output_stride.py patch_conv.py) \
+NO_TOOLBOX = $(addprefix tests/models/test_,depthwise.py good_citizen.py images.py) \
+	$(addprefix tests/models/test_,lean_block.py output_stride.py patch_conv.py) \
 	$(addprefix tests/utils/test_,files.py images.py json_files.py memory.py partials.py) \
 	tests/test_habits.py
 

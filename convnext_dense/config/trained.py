@@ -2,14 +2,18 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mmengine.logging import print_log
 
+from convnext_dense.checkpoints import run_config
 from convnext_dense.checkpoints.reading import read
 from convnext_dense.checkpoints.sources import WEIGHTS
 from convnext_dense.errors import InputError
+from convnext_dense.utils import files
+
+from .work_dir import is_dumped
 
 
 def checkpoint_of(source: str) -> str:
@@ -28,8 +32,7 @@ def checkpoint_of(source: str) -> str:
     if not source:  # of a shell's variable that is not set; Path would take this folder
         raise InputError("the name of the checkpoint is empty")
     folder = Path(source)
-    names = [folder / name for name in (*WEIGHTS, ".metadata")]
-    if not os.path.isdir(folder) or any(map(os.path.exists, names)):
+    if not os.path.isdir(folder) or _is_checkpoint(folder):
         return source
     file = best_or_newest(folder)
     if file is None:
@@ -52,7 +55,8 @@ def config_and_checkpoint(
         The checkpoint is None if ``config`` is not a work dir and none is named.
 
     Raises:
-        InputError: the work dir has no config, or no checkpoint that can be read.
+        InputError: the work dir has no config, or no checkpoint that can be read; or
+            the checkpoint is of a run with another model or other test data.
     """
     if checkpoint is not None:
         return config, checkpoint_of(checkpoint)
@@ -61,14 +65,43 @@ def config_and_checkpoint(
         return config, None
     file = config_of(folder)
     checkpoint = checkpoint_of(config)
-    if checkpoint == config:
-        raise InputError(f"{config} has no checkpoint yet: name one after the config")
+    if checkpoint == config and not _is_checkpoint(folder):
+        raise InputError(f"{config} has no checkpoint yet: name one after {file}")
+    _check_same_run(file, checkpoint)
     print_log(f"its config is {file}", "current")
     return str(file), checkpoint
 
 
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is itself a checkpoint, of a hub or of FSDP."""
+    return any(os.path.exists(folder / name) for name in (*WEIGHTS, ".metadata"))
+
+
+def _check_same_run(config: Path, checkpoint: str) -> None:
+    """Raise an InputError if a checkpoint has another model or data in its config.
+
+    Two trainings may have used a work dir one after the other.
+    """
+    meta = read(checkpoint, "meta").get("meta") if os.path.isfile(checkpoint) else None
+    text = meta.get("cfg") if isinstance(meta, Mapping) else None
+    if not isinstance(text, str):
+        return
+    try:
+        inside, beside = (
+            run_config.parse(t, run_config.PREDICTION)
+            for t in (text, files.read_text(config))
+        )
+    except run_config.NotData:
+        return
+    if inside != beside:
+        raise InputError(
+            f"{checkpoint} is not of the run whose config is {config}: its model or "
+            "its test data is another. Name a config and a checkpoint of one run"
+        )
+
+
 def config_of(work_dir: Path) -> Path:
-    """The newest config that a run wrote into ``work_dir``.
+    """The newest config in ``work_dir``, of those that a run wrote if there are any.
 
     Raises:
         InputError: there is no such folder, or it has no config.
@@ -76,6 +109,8 @@ def config_of(work_dir: Path) -> Path:
     if not work_dir.is_dir():
         raise InputError(f"there is no folder {work_dir}: name the work dir of a run")
     configs = sorted(work_dir.glob("*.py"), key=lambda file: file.stat().st_mtime)
+    # Scripts of the user may lie there, too.
+    configs = [f for f in configs if is_dumped(files.read_text(f))] or configs
     if not configs:
         raise InputError(
             f"{work_dir} is not the work dir of a run: it has no config. A run of "

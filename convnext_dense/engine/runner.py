@@ -5,6 +5,7 @@ machine once and builds a Runner, and ``run`` runs that Runner.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from mmengine.config import Config
@@ -22,6 +23,7 @@ from convnext_dense.config.checks.data_errors import empty_dataset, explain_data
 from convnext_dense.config.checks.names import check_names
 from convnext_dense.config.flags import NOTHING, CommandLine
 from convnext_dense.errors import InputError, NotFiniteError
+from convnext_dense.patches.checkpoint_saving import kept_config
 from convnext_dense.patches.console import short_console
 from convnext_dense.reports.run.hook import RunReportHook
 
@@ -171,7 +173,8 @@ def build_runner(
     try:
         wait_for_free_name(Path(cfg.work_dir))
         build = RUNNERS.build if "runner_type" in cfg else Runner.from_cfg
-        runner = build(cfg)
+        with nullcontext() if mode == "train" else kept_config():
+            runner = build(cfg)
         check_channels(runner.model)
         # With a strategy (FSDP) the model is built later.
         if mode == "train" and isinstance(runner.model, nn.Module):

@@ -12,7 +12,9 @@ import os
 import re
 import shutil
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 from convnext_dense.errors import InputError
 from convnext_dense.utils import files, torch_files
 from convnext_dense.utils.text import few
+
+# Whether a config in the work dir stays; see ``kept_config``.
+_KEPT: ContextVar[bool] = ContextVar("kept_config", default=False)
 
 
 def save_whole() -> None:
@@ -57,12 +62,28 @@ def write_own_files() -> None:
             runner.dump_config = _detached(runner.dump_config)
 
 
+@contextmanager
+def kept_config() -> Iterator[None]:
+    """Let a runner that is built in this context replace no config in its work dir.
+
+    A test has flags of its own; the config there is the training's.
+    """
+    token = _KEPT.set(True)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
 def _detached(plain: Callable) -> Callable:
     """A runner's ``dump_config`` that detaches the file it writes into."""
 
     def dump_config(self: Runner | FlexibleRunner) -> None:
         if is_main_process() and self.cfg.filename:
-            files.detach(Path(self.work_dir, os.path.basename(self.cfg.filename)))
+            file = Path(self.work_dir, os.path.basename(self.cfg.filename))
+            if _KEPT.get() and file.is_file():
+                return
+            files.detach(file)
         plain(self)
 
     return dump_config

@@ -162,8 +162,8 @@ CASES = [
     ),
     Case(
         *("test", "a work dir without a checkpoint"),
-        lambda t: [write(t / "run/c.py", "").parent],
-        "run has no checkpoint yet: name one after the config",
+        lambda t: [write(t / "run/c.py", "x = 1\n").parent],
+        "run has no checkpoint yet: name one after .../run/c.py",
     ),
     Case(
         *("test", "a work dir without a config"),

@@ -89,11 +89,13 @@ def test_segmentation_trains_and_tests(tool, shapes_root, tmp_path):
     )
     assert done.out.count("no GPU here: SyncBN by BN replaced") == 1
     assert "mIoU" in done.out
+    config = (run / SEG.name).read_text()
 
     done = tool(
         *("test", run, "--out", "labels", "--show-dir", "pictures"),
         *("--batch-size", "2", "--workers", "0", "--device", "cpu"),
     )
+    assert (run / SEG.name).read_text() == config, "the test's flags are not the run's"
     assert done.code == 0
     assert f"is a work dir; its newest checkpoint is {run / 'iter_2.pth'}" in done.out
     assert f"its config is {run / 'upernet_convnext_atto_shapes.py'}" in done.out

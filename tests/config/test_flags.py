@@ -191,14 +191,27 @@ def test_a_work_dir_in_place_of_both(tmp_path):
     run.mkdir()
     torch.save(dict(meta={}, state_dict={}), run / "iter_9.pth")
     for name in ("old.py", "new.py"):
-        (run / name).write_text("")
+        (run / name).write_text("model = dict(type='A')\n")
         os.utime(run / name, (0, "on".index(name[0])))
+    (run / "infer.py").write_text("import os\n")  # of the user
     both = str(run / "new.py"), str(run / "iter_9.pth")
     assert config_and_checkpoint(str(run), None) == both
     # What is named besides it is taken as it is.
     assert config_and_checkpoint(str(SEG), None) == (str(SEG), None)
     assert config_and_checkpoint("a.py", str(run)) == ("a.py", both[1])
     assert config_and_checkpoint(str(run), "b.pth") == (str(run), "b.pth")
+
+
+def test_a_checkpoint_of_an_earlier_run_in_the_work_dir(tmp_path):
+    """Another image size or other classes: it is not tested with them in silence."""
+    text = "model = dict(type='A')\ntest_dataloader = dict(classes=['a'])\n"
+    (tmp_path / "c.py").write_text(text + "lr = 1\n")
+    file = tmp_path / "best_x_iter_1.pth"
+    torch.save(dict(meta=dict(cfg=text + "lr = 2\n"), state_dict={}), file)
+    assert config_and_checkpoint(str(tmp_path), None)[1] == str(file)
+    torch.save(dict(meta=dict(cfg=text.replace("a'", "b'")), state_dict={}), file)
+    with pytest.raises(InputError, match="is not of the run whose config is"):
+        config_and_checkpoint(str(tmp_path), None)
 
 
 def test_an_empty_name_is_not_this_folder(tmp_path, monkeypatch):

@@ -91,7 +91,9 @@ def main(args: argparse.Namespace) -> None:
     if tiling and args.tta:
         raise InputError("--tile and --tta do not work together: give one of them")
     config, checkpoint = config_and_checkpoint(args.config, args.checkpoint)
-    cfg = options.load_config(config, args.cfg_options, args.work_dir, args.launcher)
+    # A run that was copied or moved names its former work dir in its config.
+    work_dir = args.work_dir or (args.config if config != args.config else None)
+    cfg = options.load_config(config, args.cfg_options, work_dir, args.launcher)
     if checkpoint is None:
         raise InputError(
             f"name a checkpoint after {args.config}: a path, a work dir, a URL or "
