@@ -168,7 +168,7 @@ PATCHES = (
         ),
         library="mmengine",
         why="A run writes its config and last_checkpoint through no link, so that no "
-        "file outside the work dir changes.",
+        "file outside the work dir changes. A test by this package replaces no config.",
         versions="all versions",
         install=checkpoint_saving.write_own_files,
     ),

@@ -89,6 +89,7 @@ def test_segmentation_trains_and_tests(tool, shapes_root, tmp_path):
     )
     assert done.out.count("no GPU here: SyncBN by BN replaced") == 1
     assert "mIoU" in done.out
+    run = run.rename(tmp_path / "moved")
     config = (run / SEG.name).read_text()
 
     done = tool(
@@ -96,6 +97,7 @@ def test_segmentation_trains_and_tests(tool, shapes_root, tmp_path):
         *("--batch-size", "2", "--workers", "0", "--device", "cpu"),
     )
     assert (run / SEG.name).read_text() == config, "the test's flags are not the run's"
+    assert not (tmp_path / "run").exists(), "where the run was before it was moved"
     assert done.code == 0
     assert f"is a work dir; its newest checkpoint is {run / 'iter_2.pth'}" in done.out
     assert f"its config is {run / 'upernet_convnext_atto_shapes.py'}" in done.out

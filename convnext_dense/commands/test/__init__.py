@@ -78,7 +78,6 @@ def main(args: argparse.Namespace) -> None:
     from convnext_dense.config import cfg_options, options
     from convnext_dense.config.flags import use_flags
     from convnext_dense.config.trained import config_and_checkpoint
-    from convnext_dense.config.work_dir import check_config_file
     from convnext_dense.engine.runner import run
     from convnext_dense.engine.tiling.grid import read_flags
     from convnext_dense.errors import InputError
@@ -102,7 +101,6 @@ def main(args: argparse.Namespace) -> None:
     settings = cfg_options.parse(args.cfg_options or ())
     command_line = use_flags(cfg, everyday_flags(args), settings, ("test",))
     cfg.load_from = checkpoint
-    check_config_file(cfg)
     _check_outputs(cfg, args.out, args.show_dir, args.overwrite)
     if args.show or args.show_dir:
         options.use_show(cfg, args.show, args.show_dir, args.wait_time)
